@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * config.h - the server's configuration, in the form that Vault's users have.
+ *
+ * Errors stop the start and read "FILE:LINE: KEY: what is wrong and what to write instead".
+ */
+#ifndef LOCKSTEP_CONFIG_H
+#define LOCKSTEP_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "errors.h"
+#include "logger.h"
+
+#define CONFIG_LISTENERS_MAX 8
+struct config_listener {
+    char *address, *cluster_address, *tls_cert_file, *tls_key_file;
+    bool tls_disable;
+    bool unauthenticated_metrics_access;
+};
+struct config {
+    char *storage_path;
+    struct config_listener listeners[CONFIG_LISTENERS_MAX];
+    size_t n_listeners;
+    char *api_addr, *cluster_addr, *cluster_name, *pid_file, *log_file;
+    bool ui, disable_mlock;
+    enum log_level log_level;
+    int64_t default_lease_ttl_s, max_lease_ttl_s; /* 768h each unless set */
+    uint64_t cache_bytes, reserve_bytes, wal_file_bytes, retain_bytes; /* storage "wiredtiger" cache_size, disk_reserve, ...; 0: the engine's defaults */
+    unsigned reactors;  /* 0: one a core, at most 4 */
+};
+/** Read files and directories (their .hcl and .json, sorted), later ones win. */
+CHECKED int config_load(const char *const *paths, size_t n, struct config *c, struct err *err);
+CHECKED int config_parse(const char *text, size_t len, const char *file, struct config *c, struct err *err);
+/** Fill what follows from others (cluster_address = API port + 1, api_addr, cluster_addr), check that all needed is there. */
+CHECKED int config_complete(struct config *c, struct err *err);
+void config_free(struct config *c);
+
+#endif
