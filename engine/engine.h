@@ -107,7 +107,7 @@ int64_t engine_next_deadline_ns(struct engine *e); /* of env_mono_ns; INT64_MAX:
 /* Runs on the apply thread when the transaction is applied (err NULL) or refused; must not block. */
 typedef void engine_done_fn(void *arg, uint64_t lsn, const struct err *err);
 /**
- * Queue a transaction; t is taken in every case. -1: ERR_AGAIN queue full, ERR_NOSPC below the reserve, ERR_STATE not
+ * Queue a transaction; t is taken in every case. -1: ERR_AGAIN queue full, ERR_NOSPC below the reserve, ERR_ROLE not
  * a primary; then done is not called.
  */
 CHECKED int engine_submit(struct engine *e, struct txn *t, engine_done_fn *done, void *arg, struct err *err);
@@ -177,7 +177,7 @@ CHECKED int engine_follow(struct engine *e, const struct follow_config *cfg, eng
                           struct err *err);
 /**
  * Promote: keep the whole durable tail, log the epoch record, apply all, become primary. done runs on the apply
- * thread. ERR_STATE: not a secondary, or the copy is not whole. Any thread.
+ * thread. ERR_ROLE: not a secondary, or the copy is not whole. Any thread.
  */
 CHECKED int engine_promote(struct engine *e, engine_done_fn *done, void *arg, struct err *err);
 /** The member table changed (revoked, ...): look at all connections again. Any thread. */

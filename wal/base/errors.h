@@ -25,7 +25,7 @@ enum err_code {
     ERR_BUSY,        /* in use by somebody else */
     ERR_DENIED,      /* not allowed */
     ERR_SEALED,      /* needs the barrier open */
-    ERR_STATE,       /* not in this role or state */
+    ERR_ROLE,        /* not in this role or state */
     ERR_CLOSED,      /* the object or the peer is gone */
     ERR_TIMEOUT,     /* the time limit passed */
     ERR_UNSUPPORTED, /* this machine or build cannot do it */
