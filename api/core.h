@@ -24,6 +24,7 @@
 struct ceremonies; /* generate-root attempts (ceremony.c) */
 struct latches;
 struct mounts;     /* mounts.c's cache */
+struct tokens;     /* token.c: what is known of revocations under way */
 struct policies;   /* policy.c's cache */
 struct cluster;    /* cluster.c: link credentials, enable/promote work */
 
@@ -38,6 +39,7 @@ struct core {
     struct http_server *http;
     struct latches *latches;
     struct mounts *mounts;
+    struct tokens *tokens;
     struct policies *policies;
     struct ceremonies *ceremonies;
     struct cluster *cluster;

@@ -26,6 +26,9 @@ CHECKED int policy_check(struct request *rq, struct response *rs, bool exists, b
 CHECKED int policy_capabilities(struct request *rq, const struct token *t, const char *path, unsigned *capsp, struct err *err);
 /** The texts of default and response-wrapping policies are written at init. */
 CHECKED int policy_init(struct batch *b, struct err *err);
+/** The cache (c->policies). After engine_open, before engine_start: it watches "sys/policy/". */
+CHECKED int policies_new(struct core *c, struct err *err);
+void policies_free(struct core *c); /* after engine_close */
 /** Drop a cached policy (NULL: all). Any thread. */
 void policy_forget(struct core *c, const char *name);
 void policy_handle(struct request *rq, struct response *rs);       /* sys/policies/acl/..., sys/policy/... (path after sys/) */

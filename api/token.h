@@ -39,18 +39,39 @@ CHECKED int token_use(struct request *rq, struct token *t, bool *lastp, struct e
 CHECKED int token_create(struct request *rq, struct batch *b, const struct token_new *n, struct token **tp, struct err *err);
 /** Remove the token, its cubbyhole and its whole tree of children. Commits. */
 CHECKED int token_revoke(struct core *c, const char *hmac, struct err *err);
+/**
+ * Make the children of a token orphans, then remove it. ERR_NOTFOUND: unknown. Commits.
+ */
+CHECKED int token_revoke_orphan(struct core *c, const char *hmac, struct err *err);
+/** Look up by accessor; t->id is "". ERR_NOTFOUND: unknown, expired or revoked. */
+CHECKED int token_lookup_accessor(struct request *rq, const char *accessor, struct token **tp, struct err *err);
 /** HMAC name of a token id, into arena. */
 CHECKED int token_hmac(struct request *rq, const char *id, const char **hmacp, struct err *err);
 /** The auth block of VAULT-API section 8. */
 json_t *token_auth_block(const struct token *t, int64_t lease_duration_s);
 /** A root token: policies [root], path auth/token/root, display name root, no expiry; for init and generate-root. */
 CHECKED int token_create_root(struct request *rq, struct batch *b, const char *id, struct token **tp, struct err *err);
+/** What a server knows of its tokens in memory (c->tokens). After engine_open, before engine_start. */
+CHECKED int tokens_new(struct core *c, struct err *err);
+void tokens_free(struct core *c); /* after engine_close */
+/** The store was replaced or became writable: look again whether trees are being revoked. Any thread. */
+void tokens_forget(struct core *c);
+/**
+ * One paced pass of a primary: finish the trees under revocation, then remove expired tokens. Run after unseal and
+ * promotion, and from time to time. Coroutine.
+ */
+void tokens_sweep(struct core *c);
 /** The mount's handler: auth/token/... */
 void token_handle(struct request *rq, struct response *rs);
 
 /* ---- response wrapping (wrapping.c) ---- */
 /** Turn a finished response into a wrapped one: a single-use token whose cubbyhole holds the envelope. */
 CHECKED int wrapping_wrap(struct request *rq, struct response *rs, int64_t ttl_s, bool as_jwt, struct err *err);
+/**
+ * Before authentication on sys/wrapping/{lookup,unwrap,rewrap}: the token that is named (body field token, else the client token) must
+ * be a living wrapping token, else -1 and 400 in rs. A JWT is verified and replaced by its jti in rq->data or rq->client_token.
+ */
+CHECKED int wrapping_precheck(struct request *rq, struct response *rs);
 void wrapping_handle(struct request *rq, struct response *rs); /* sys/wrapping/... (path after sys/) */
 /** JWT signing key, made at first need, sealed at "core/wrapping/jwtkey". */
 CHECKED int wrapping_jwt_key(struct request *rq, struct buf *pem, struct err *err);
