@@ -91,7 +91,8 @@ CHECKED int field_bool(struct request *rq, struct response *rs, const char *name
 CHECKED int field_int(struct request *rq, struct response *rs, const char *name, int64_t dflt, int64_t *outp);
 CHECKED int field_seconds(struct request *rq, struct response *rs, const char *name, int64_t dflt, int64_t *outp);
 CHECKED int field_list(struct request *rq, struct response *rs, const char *name, json_t **outp); /* new array of strings, or NULL when absent */
-CHECKED int field_map(struct request *rq, struct response *rs, const char *name, json_t **outp);  /* new object, or NULL when absent */
+CHECKED int field_map(struct request *rq, struct response *rs, const char *name, json_t **outp);  /* new object, values as they came, or NULL when absent */
+CHECKED int field_string_map(struct request *rq, struct response *rs, const char *name, json_t **outp); /* the same with every value as a string */
 bool field_given(struct request *rq, const char *name); /* present and not null */
 /** Go's ParseBool, durations as in VAULT-API 1.6; for headers and stored values. */
 CHECKED int parse_bool(const char *s, bool *outp);
