@@ -74,7 +74,7 @@ void reply_err(struct response *rs, const struct err *err)
     case ERR_NOSPC:
         reply_error(rs, 503, "disk_reserve: %s", err->msg);
         break;
-    case ERR_STATE:
+    case ERR_ROLE:
     case ERR_AGAIN:
     case ERR_CLOSED:
     case ERR_TIMEOUT:
