@@ -50,7 +50,16 @@ struct request {
     int64_t wrap_ttl_s;     /* 0: not asked for */
     bool wrap_jwt;          /* X-Vault-Wrap-Format: jwt */
     int64_t now_ms;
+    json_t *keep; /* array or NULL: what must live as long as the request; the router drops it at the end */
 };
+
+/** Give v (stolen) to the request. Returns v, or NULL (v is dropped) when out of memory or v is NULL. */
+static inline json_t *request_keep(struct request *rq, json_t *v)
+{
+    if (rq->keep == NULL)
+        rq->keep = json_array();
+    return v != NULL && json_array_append_new(rq->keep, v) == 0 ? v : NULL;
+}
 
 struct response {
     int status;       /* 0: derived: 200 with data/auth, 204 without */

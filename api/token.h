@@ -11,7 +11,7 @@
 
 #include "handler.h"
 
-struct token { /* a decoded row; owned by the request's arena */
+struct token { /* a decoded row; lives as long as the request */
     const char *id;        /* in clear only for the request's own token, else "" */
     const char *hmac;      /* hex, names the row */
     const char *accessor, *display_name, *path, *parent_hmac, *entity_id, *role;
@@ -19,6 +19,7 @@ struct token { /* a decoded row; owned by the request's arena */
     json_t *meta;          /* object or NULL */
     int64_t created_ms, expire_ms; /* 0: never */
     int64_t creation_ttl_s, explicit_max_ttl_s, period_s, last_renewal_ms;
+    int64_t chain_ms;      /* from then on ancestors may have expired and are looked at; 0: never */
     int64_t num_uses;      /* 0: unlimited; -1: last use under way */
     bool orphan, renewable, batch;
     bool wrapping;         /* policy response-wrapping */
@@ -28,7 +29,7 @@ struct token_new {
     const char *id; /* NULL: random s. + 24 base62 */
     const char *display_name, *path, *parent_hmac, *role, *entity_id;
     json_t *policies, *meta; /* borrowed */
-    int64_t ttl_s, explicit_max_ttl_s, period_s, num_uses;
+    int64_t ttl_s, explicit_max_ttl_s, period_s, num_uses, chain_ms;
     bool orphan, renewable;
 };
 /** Look up by id; ERR_DENIED when unknown, expired, revoked. Does not count a use. */
