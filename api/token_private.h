@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * token_private.h - what the files behind token.h share: rows, names, latches.
+ */
+#ifndef LOCKSTEP_TOKEN_PRIVATE_H
+#define LOCKSTEP_TOKEN_PRIVATE_H
+
+#include "core.h"
+#include "token.h"
+
+#define TOKEN_ID_PREFIX "sys/token/id/"
+#define TOKEN_ACCESSOR_PREFIX "sys/token/accessor/"
+#define TOKEN_PARENT_PREFIX "sys/token/parent/"
+#define TOKEN_REVOKE_PREFIX "sys/token/revoke/" /* tombstones: trees whose root is gone already */
+#define TOKEN_ROLE_PREFIX "sys/token/role/"
+#define TOKEN_HMAC_CHARS 64
+#define TOKEN_PATH_BYTES (2 * TOKEN_HMAC_CHARS + 32)
+#define TOKEN_TEXT_CHARS 24 /* random part of an id, and an accessor */
+
+struct token_latch { /* the right to decide on a token's row until the change is applied */
+    struct latch_ref ref;
+    char key[TOKEN_HMAC_CHARS + 8];
+};
+void token_latch(struct core *c, const char *hmac, struct token_latch *l);
+void token_unlatch(struct core *c, struct token_latch *l);
+
+enum token_name { TOKEN_NAME_ID, TOKEN_NAME_ACCESSOR }; /* ids and accessors never share an HMAC */
+CHECKED int token_name(struct core *c, enum token_name kind, const char *text, char out[TOKEN_HMAC_CHARS + 1],
+                       struct err *err);
+/** The row as stored, without checks. ERR_NOTFOUND. */
+CHECKED int token_read(struct request *rq, const char *hmac, struct token **tp, struct err *err);
+/** Whether a row may be used now: not expired, no ancestor gone. ERR_DENIED. */
+CHECKED int token_alive(struct request *rq, const struct token *t, struct err *err);
+/** Write t->json back after its fields were set there. */
+CHECKED int token_put(struct batch *b, const struct token *t, struct err *err);
+/** Drop id and accessor row, and the link to the parent. */
+CHECKED int token_delete_rows(struct core *c, struct batch *b, const char *hmac, const json_t *row, struct err *err);
+
+/* token_role.c */
+struct token_role {
+    json_t *row; /* as stored */
+    const char *name, *path_suffix, *type;
+    json_t *allowed, *allowed_glob, *disallowed, *disallowed_glob; /* arrays */
+    bool orphan, renewable, no_default_policy;
+    int64_t explicit_max_ttl_s, period_s;
+};
+/** ERR_NOTFOUND. The role lives as long as the request. */
+CHECKED int token_role_get(struct request *rq, const char *name, struct token_role **rp, struct err *err);
+void token_role_handle(struct request *rq, struct response *rs); /* path: "roles", "roles/NAME" */
+
+/* ---- lists of names ---- */
+/** Vault's rules for policy names: trimmed, lower case, sorted, each once; root alone. New array or NULL. */
+json_t *policies_sanitize(const json_t *names, bool add_default);
+bool list_has(const json_t *list, const char *s);
+/** Whether a pattern of the list covers s: "*" at the start, the end or both. */
+bool list_has_glob(const json_t *list, const char *s);
+bool glob_match(const char *pattern, const char *s);
+
+#endif
