@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * cli.h - what the verbs of the operator CLI share: flags, the API client, the output forms.
+ *
+ * Exit codes are Vault's: 0 fine, 1 local (flags, input), 2 remote (API, TLS, network). Flags come
+ * before arguments, with one or two dashes, `-name=value` or `-name value`; flags beat the
+ * environment.
+ */
+#ifndef LOCKSTEP_CLI_H
+#define LOCKSTEP_CLI_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "buf.h"
+#include "errors.h"
+
+#define EXIT_LOCAL 1
+#define EXIT_REMOTE 2
+
+/* ---- flags ---- */
+enum flag_kind { FLAG_STR, FLAG_BOOL, FLAG_INT, FLAG_DURATION, FLAG_LIST };
+struct flag_list {
+    const char *values[64];
+    size_t n;
+};
+struct flag {
+    const char *name;
+    enum flag_kind kind;
+    void *value; /* const char **, bool *, int64_t * (seconds for durations), struct flag_list * */
+    const char *help;
+};
+struct client;
+
+/**
+ * Parse the verb's flags (and, when c is given, the common ones into c). argv[0] is the first word
+ * after the verb. Returns how many words were flags, -1 after printing an error, -2 after printing
+ * help.
+ */
+int flags_parse(const char *usage, const struct flag *flags, size_t n, struct client *c, int argc,
+                char **argv);
+/** "90", "30m", "1h30m", "768h" to seconds. */
+int duration_parse(const char *text, int64_t *secondsp);
+
+/* ---- the API client (client.c) ---- */
+enum out_format { OUT_TABLE, OUT_JSON, OUT_YAML };
+struct client {
+    const char *addr, *token, *ns, *cacert, *capath, *client_cert, *client_key, *tls_server_name;
+    const char *wrap_ttl, *field, *format_name;
+    bool skip_verify, output_curl, no_token;
+    int64_t timeout_s, max_retries;
+    enum out_format format;
+    struct buf token_file; /* owned: token read from ~/.vault-token */
+};
+struct reply {
+    int status;
+    json_t *json;    /* parsed body or NULL */
+    struct buf body; /* secret */
+    char url[1024];
+    char method[8];
+};
+void client_init(struct client *c);
+void client_free(struct client *c);
+/** path without /v1/. body may be NULL (nothing is sent). 0 when an answer came, whatever its
+ * status. */
+int client_call(struct client *c, const char *method, const char *path, const json_t *body,
+                struct reply *r, struct err *err);
+void reply_free(struct reply *r);
+static inline bool reply_ok(const struct reply *r)
+{
+    return r->status >= 200 && r->status < 300;
+}
+/** Print Vault's error block to stderr: "<doing>: Error making API request. ..." Returns
+ * EXIT_REMOTE. */
+int reply_fail(const struct client *c, const struct reply *r, const struct err *err,
+               const char *doing);
+int token_file_write(const char *token,
+                     struct err *err); /* ~/.vault-token, 0600, replaced as a whole */
+int token_file_erase(struct err *err);
+
+/* ---- output (format.c) ---- */
+/** Print an answer in the chosen form; path is for messages. Returns the exit code. */
+int output_secret(const struct client *c, const struct reply *r);
+/** data alone, as a key/value table or in the chosen form. */
+int output_data(const struct client *c, const json_t *data);
+/** The list form: "Keys". */
+int output_list(const struct client *c, const json_t *keys);
+int output_json(const json_t *v);
+int output_yaml(const json_t *v);
+int output_field(const json_t *v, const char *field);
+void output_warnings(const json_t *answer);
+/** rows of n_cols cells, aligned with four spaces; the first row is the header when underline. */
+struct table {
+    char **cells;
+    size_t n, cols;
+};
+void table_add(struct table *t, const char *cell); /* copies */
+void table_addf(struct table *t, const char *fmt, ...) PRINTF_LIKE(2, 3);
+void table_print(struct table *t, bool underline); /* and frees */
+/** Go's %v of a JSON value. */
+void go_value(struct buf *out, const json_t *v);
+void go_quoted_list(struct buf *out, const json_t *v); /* ["a" "b"] */
+void human_duration(struct buf *out, int64_t seconds);
+/** "=== Data ===" wide enough for the table of data. */
+void output_header(const char *title, const json_t *data);
+
+/* ---- input ---- */
+/** k=v words (v: @file, - for stdin) to an object. */
+int kv_args(int argc, char **argv, json_t **outp);
+/** Read a line without echo from the terminal, or from stdin. Secret. 0 or -1. */
+int read_hidden(const char *prompt, struct buf *out);
+int read_file(const char *path, struct buf *out, struct err *err); /* "-": stdin */
+
+/* ---- verbs ---- */
+struct verb {
+    const char *name;
+    int (*run)(int argc, char **argv); /* argv[0] is the first word after the verb */
+    const char *help;
+};
+/** Run argv[0] from the table or print the help of the group. */
+int verb_run(const char *group, const struct verb *verbs, size_t n, int argc, char **argv);
+
+int cmd_server(int argc, char **argv);
+int cmd_status(int argc, char **argv);
+int cmd_login(int argc, char **argv);
+int cmd_read(int argc, char **argv);
+int cmd_write(int argc, char **argv);
+int cmd_list(int argc, char **argv);
+int cmd_delete(int argc, char **argv);
+int cmd_unwrap(int argc, char **argv);
+int cmd_kv(int argc, char **argv);
+int cmd_secrets(int argc, char **argv);
+int cmd_auth(int argc, char **argv);
+int cmd_policy(int argc, char **argv);
+int cmd_token(int argc, char **argv);
+int cmd_operator(int argc, char **argv);
+int cmd_replication(int argc, char **argv);
+int cmd_wal(int argc, char **argv);
+int cmd_cert(int argc, char **argv);
+int cmd_version(int argc, char **argv);
+
+#endif

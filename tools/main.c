@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * main.c - lockstep, the one program: the server, and the operator's verbs.
+ */
+#include "cli.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+static int cmd_print(int argc, char **argv)
+{
+    struct client c;
+
+    if (argc != 1 || strcmp(argv[0], "token") != 0) {
+        fprintf(stderr, "Usage: lockstep print token\n");
+        return EXIT_LOCAL;
+    }
+    client_init(&c);
+    printf("%s\n", c.token ? c.token : "");
+    client_free(&c);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct verb verbs[] = {
+        {"server", cmd_server, "Run the server"},
+        {"status", cmd_status, "Show seal and cluster state"},
+        {"login", cmd_login, "Log in and keep the token"},
+        {"read", cmd_read, "Read data"},
+        {"write", cmd_write, "Write data"},
+        {"list", cmd_list, "List keys"},
+        {"delete", cmd_delete, "Delete data"},
+        {"unwrap", cmd_unwrap, "Unwrap a wrapped answer"},
+        {"kv", cmd_kv, "Work with key/value secrets"},
+        {"secrets", cmd_secrets, "Work with secrets engines"},
+        {"auth", cmd_auth, "Work with auth methods"},
+        {"policy", cmd_policy, "Work with policies"},
+        {"token", cmd_token, "Work with tokens"},
+        {"operator", cmd_operator, "Init, unseal, seal, generate-root, rekey, ..."},
+        {"replication", cmd_replication, "Disaster-recovery replication"},
+        {"wal", cmd_wal, "Read a log offline"},
+        {"cert", cmd_cert, "Make a CA and server certificates"},
+        {"print", cmd_print, "Print the token in use"},
+        {"version", cmd_version, "Print the version"},
+    };
+
+    if (argc == 2 && (strcmp(argv[1], "-version") == 0 || strcmp(argv[1], "--version") == 0 ||
+                      strcmp(argv[1], "-v") == 0))
+        return cmd_version(0, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    return verb_run("", verbs, sizeof(verbs) / sizeof(verbs[0]), argc - 1, argv + 1);
+}
