@@ -26,6 +26,7 @@
 #define MERKLE_HASH_BYTES 20
 
 struct store;
+struct rec; /* txn.h */
 
 struct store_config {
     const char *dir;      /* made when missing */

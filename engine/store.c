@@ -1,0 +1,798 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * store.c - the state in WiredTiger: open, apply, read, checkpoint.
+ *
+ * Invariant: kv, leaf and the point in meta change in one WiredTiger transaction, always; what is
+ * in memory (point, tree) follows after its commit, so it is never ahead of what a read can see.
+ * Any WiredTiger error but a rollback is final: its cache may no longer match the disk.
+ */
+#include "store_private.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define COMPONENT "storage.wiredtiger"
+#define CACHE_BYTES_DEFAULT (256ull << 20)
+#define WRITE_TRIES_MAX                                                                            \
+    1000u /* each waits in WiredTiger for eviction: minutes, then it is hopeless */
+#define ROW_KEEP_BYTES (4u << 20) /* a larger scratch row is given back */
+
+/* ---- errors ---- */
+static void fail(struct store *s, const char *why)
+{
+    if (!atomic_exchange(&s->failed, true) && s->cfg.panic != NULL)
+        s->cfg.panic(s->cfg.arg, why);
+}
+
+int store_corrupt(struct store *s, struct err *err, const char *what)
+{
+    fail(s, what);
+    return err_set(err, ERR_CORRUPT, 0, "store: %s", what);
+}
+
+int store_wt(struct store *s, struct store_session *ss, int ret, const char *what, struct err *err)
+{
+    enum err_code code = ERR_IO;
+
+    if (ret == 0)
+        return 0;
+    if (ret == WT_ROLLBACK && ss != NULL) {
+        ss->rollback = true;
+        return err_set(err, ERR_AGAIN, 0, "store: %s: the cache is full of older changes", what);
+    }
+    if (ret == ENOMEM)
+        code = ERR_NOMEM;
+    else if (ret == WT_TRY_SALVAGE || ret == EINVAL || ret == ENOENT || ret == WT_NOTFOUND)
+        code = ERR_CORRUPT;
+    err_set(err, code, 0, "store: %s: %s", what, wiredtiger_strerror(ret));
+    fail(s, what);
+    return -1;
+}
+
+int store_usable(struct store *s, struct err *err)
+{
+    if (s->failed)
+        return err_set(err, ERR_IO, 0, "the store has failed");
+    return 0;
+}
+
+static int on_error(WT_EVENT_HANDLER *events, WT_SESSION *session, int error, const char *message)
+{
+    struct store *s = (struct store *)events;
+
+    (void)session;
+    log_error(s->cfg.log, COMPONENT, "%s", message);
+    if (error == WT_PANIC)
+        fail(s, "WiredTiger panicked");
+    return 0;
+}
+
+static int on_message(WT_EVENT_HANDLER *events, WT_SESSION *session, const char *message)
+{
+    struct store *s = (struct store *)events;
+
+    (void)session;
+    log_info(s->cfg.log, COMPONENT, "%s", message);
+    return 0;
+}
+
+static int on_progress(WT_EVENT_HANDLER *events, WT_SESSION *session, const char *operation,
+                       uint64_t progress)
+{
+    (void)events;
+    (void)session;
+    (void)operation;
+    (void)progress;
+    return 0;
+}
+
+/* ---- sessions ---- */
+static void session_close(struct store_session *ss)
+{
+    if (ss == NULL)
+        return;
+    if (ss->wt != NULL)
+        (void)ss->wt->close(ss->wt, NULL); /* closes its cursors */
+    free(ss);
+}
+
+static int session_open(struct store *s, struct store_session **ssp, struct err *err)
+{
+    struct store_session *ss = calloc(1, sizeof(*ss));
+    int ret;
+
+    *ssp = NULL;
+    if (ss == NULL)
+        return err_set(err, ERR_NOMEM, 0, "store session");
+    ret = s->conn->open_session(s->conn, NULL, "isolation=snapshot", &ss->wt);
+    if (ret == 0)
+        ret = ss->wt->open_cursor(ss->wt, "table:kv", NULL, NULL, &ss->kv);
+    if (ret == 0)
+        ret = ss->wt->open_cursor(ss->wt, "table:leaf", NULL, NULL, &ss->leaf);
+    if (ret == 0)
+        ret = ss->wt->open_cursor(ss->wt, "table:meta", NULL, NULL, &ss->meta);
+    if (ret != 0) {
+        session_close(ss);
+        if (ret == ENOMEM)
+            return err_set(err, ERR_NOMEM, 0, "store session");
+        return store_wt(s, NULL, ret, "open a session", err);
+    }
+    *ssp = ss;
+    return 0;
+}
+
+int store_session_get(struct store *s, struct store_session **ssp, struct err *err)
+{
+    *ssp = NULL;
+    if (store_usable(s, err) != 0)
+        return -1;
+    pthread_mutex_lock(&s->pool_lock);
+    *ssp = s->pool;
+    if (s->pool != NULL)
+        s->pool = s->pool->next;
+    pthread_mutex_unlock(&s->pool_lock);
+    if (*ssp == NULL)
+        return session_open(s, ssp, err);
+    (*ssp)->rollback = false;
+    return 0;
+}
+
+/* No snapshot may stay pinned: it would hold old versions in the cache for ever. */
+static void session_rest(struct store_session *ss)
+{
+    (void)ss->kv->reset(ss->kv);
+    (void)ss->leaf->reset(ss->leaf);
+    (void)ss->meta->reset(ss->meta);
+}
+
+void store_session_put(struct store *s, struct store_session *ss)
+{
+    if (ss == NULL)
+        return;
+    (void)ss->wt->rollback_transaction(ss->wt, NULL); /* none open: refused, harmless */
+    session_rest(ss);
+    pthread_mutex_lock(&s->pool_lock);
+    ss->next = s->pool;
+    s->pool = ss;
+    pthread_mutex_unlock(&s->pool_lock);
+}
+
+int store_begin_snapshot(struct store *s, struct store_session *ss, struct err *err)
+{
+    ss->rollback = false;
+    return store_wt(s, NULL, ss->wt->begin_transaction(ss->wt, "isolation=snapshot"), "begin", err);
+}
+
+/* ---- rows ---- */
+int store_meta_get(struct store *s, struct store_session *ss, const char *key, void *out,
+                   size_t len, struct err *err)
+{
+    WT_ITEM v;
+    int ret;
+
+    ss->meta->set_key(ss->meta, key);
+    ret = ss->meta->search(ss->meta);
+    if (ret == WT_NOTFOUND)
+        return err_set(err, ERR_NOTFOUND, 0, "store: no such meta row");
+    if (ret == 0)
+        ret = ss->meta->get_value(ss->meta, &v);
+    if (store_wt(s, ss, ret, "read meta", err) != 0)
+        return -1;
+    if (v.size != len)
+        return store_corrupt(s, err, "a meta row has the wrong length");
+    memcpy(out, v.data, len);
+    return 0;
+}
+
+int store_meta_set(struct store *s, struct store_session *ss, const char *key, const void *data,
+                   size_t len, struct err *err)
+{
+    WT_ITEM v = {.data = data, .size = len};
+
+    ss->meta->set_key(ss->meta, key);
+    ss->meta->set_value(ss->meta, &v);
+    return store_wt(s, ss, ss->meta->insert(ss->meta), "write meta", err);
+}
+
+struct point_row {
+    uint64_t lsn;
+    uint32_t epoch;
+    uint8_t hash[WAL_HASH_BYTES];
+    uint64_t stamp;
+} __attribute__((packed));
+_Static_assert(sizeof(struct point_row) == 52, "meta row \"point\"");
+
+static int leaf_set(struct store *s, uint32_t number, const void *data, size_t len, struct err *err)
+{
+    struct store_session *ss = s->writer;
+    WT_ITEM v = {.data = data, .size = len};
+
+    ss->leaf->set_key(ss->leaf, number);
+    ss->leaf->set_value(ss->leaf, &v);
+    return store_wt(s, ss, ss->leaf->insert(ss->leaf), "write leaf", err);
+}
+
+/* Leaves, stamp and point of the transaction that is about to commit. */
+static int write_point(struct store *s, const struct store_point *next, struct err *err)
+{
+    struct point_row row = {htole64(next->lsn), htole32(next->epoch), {0}, htole64(s->stamp + 1)};
+    uint64_t stamp = row.stamp;
+    const uint32_t *leaves;
+    size_t n = merkle_pending(s->tree, &leaves);
+
+    memcpy(row.hash, next->hash, sizeof(row.hash));
+    for (size_t i = 0; i < n; i++)
+        if (leaf_set(s, leaves[i], merkle_pending_leaf(s->tree, leaves[i]), MERKLE_HASH_BYTES,
+                     err) != 0)
+            return -1;
+    if (leaf_set(s, MERKLE_LEAVES, &stamp, sizeof(stamp), err) != 0)
+        return -1;
+    return store_meta_set(s, s->writer, "point", &row, sizeof(row), err);
+}
+
+static int write_once(struct store *s, store_work work, void *arg, struct err *err)
+{
+    struct store_session *ss = s->writer;
+    struct store_point next = s->point; /* only the writing thread changes it */
+
+    if (store_begin_snapshot(s, ss, err) != 0)
+        return -1;
+    if (work(s, arg, &next, err) != 0 || write_point(s, &next, err) != 0) {
+        (void)ss->wt->rollback_transaction(ss->wt, NULL);
+        session_rest(ss);
+        merkle_drop(s->tree);
+        return -1;
+    }
+    if (store_wt(s, ss, ss->wt->commit_transaction(ss->wt, NULL), "commit", err) != 0) {
+        merkle_drop(s->tree); /* a failed commit has rolled back */
+        return -1;
+    }
+    session_rest(ss);
+    s->stamp++;
+    pthread_mutex_lock(&s->state_lock);
+    merkle_publish(s->tree);
+    s->point = next;
+    pthread_mutex_unlock(&s->state_lock);
+    return 0;
+}
+
+int store_write(struct store *s, store_work work, void *arg, struct err *err)
+{
+    if (store_usable(s, err) != 0)
+        return -1;
+    for (unsigned i = 0; i < WRITE_TRIES_MAX; i++) {
+        struct err once = {0};
+        if (write_once(s, work, arg, &once) == 0)
+            return 0;
+        if (!s->writer->rollback || s->failed) {
+            if (err != NULL)
+                *err = once;
+            return -1;
+        }
+    }
+    fail(s, "a transaction does not fit the cache");
+    return err_set(err, ERR_IO, 0, "store: a transaction does not fit the cache");
+}
+
+int store_key_text(const char *key, size_t len, char *out, struct err *err)
+{
+    if (len == 0 || len > TXN_KEY_MAX_BYTES || memchr(key, '\0', len) != NULL)
+        return err_set(err, ERR_CORRUPT, 0, "a key is empty, too long or holds a zero byte");
+    memcpy(out, key, len);
+    out[len] = '\0';
+    return 0;
+}
+
+int store_entry_here(struct store *s, struct store_session *ss, struct store_page_entry *e,
+                     struct err *err)
+{
+    uint64_t lsn;
+    WT_ITEM v;
+    int ret = ss->kv->get_key(ss->kv, &e->key);
+
+    if (ret == 0)
+        ret = ss->kv->get_value(ss->kv, &v);
+    if (store_wt(s, ss, ret, "read", err) != 0)
+        return -1;
+    if (v.size < KV_LSN_BYTES)
+        return store_corrupt(s, err, "a row is too short");
+    memcpy(&lsn, v.data, sizeof(lsn));
+    e->key_len = strlen(e->key);
+    e->lsn = le64toh(lsn);
+    e->value = (const uint8_t *)v.data + KV_LSN_BYTES;
+    e->len = v.size - KV_LSN_BYTES;
+    return 0;
+}
+
+static int row_build(struct store *s, const struct store_page_entry *e, struct err *err)
+{
+    uint64_t lsn = htole64(e->lsn);
+
+    buf_clear(&s->row);
+    buf_add(&s->row, &lsn, sizeof(lsn));
+    buf_add(&s->row, e->value, e->len);
+    return buf_check(&s->row, err);
+}
+
+int store_put(struct store *s, const struct store_page_entry *e, struct err *err)
+{
+    struct store_session *ss = s->writer;
+    char key[TXN_KEY_MAX_BYTES + 1];
+    struct store_page_entry old;
+    WT_ITEM v;
+    int ret;
+
+    if (store_key_text(e->key, e->key_len, key, err) != 0 || row_build(s, e, err) != 0)
+        return -1;
+    ss->kv->set_key(ss->kv, key);
+    ret = ss->kv->search(ss->kv);
+    if (ret == 0 &&
+        (store_entry_here(s, ss, &old, err) != 0 || merkle_remove(s->tree, &old, err) != 0))
+        return -1;
+    if (ret != 0 && ret != WT_NOTFOUND)
+        return store_wt(s, ss, ret, "look up", err);
+    ss->kv->set_key(ss->kv, key);
+    v = (WT_ITEM){.data = s->row.data, .size = s->row.len};
+    ss->kv->set_value(ss->kv, &v);
+    if (store_wt(s, ss, ss->kv->insert(ss->kv), "put", err) != 0)
+        return -1;
+    if (s->row.cap > ROW_KEEP_BYTES)
+        buf_free(&s->row);
+    return merkle_put(s->tree, e, err);
+}
+
+int store_delete_here(struct store *s, struct err *err)
+{
+    struct store_session *ss = s->writer;
+    struct store_page_entry old;
+
+    if (store_entry_here(s, ss, &old, err) != 0 || merkle_remove(s->tree, &old, err) != 0)
+        return -1;
+    return store_wt(s, ss, ss->kv->remove(ss->kv), "delete", err);
+}
+
+int store_delete(struct store *s, const char *key_bytes, size_t len, struct err *err)
+{
+    struct store_session *ss = s->writer;
+    char key[TXN_KEY_MAX_BYTES + 1];
+    int ret;
+
+    if (store_key_text(key_bytes, len, key, err) != 0)
+        return -1;
+    ss->kv->set_key(ss->kv, key);
+    ret = ss->kv->search(ss->kv);
+    if (ret == WT_NOTFOUND)
+        return 0;
+    if (store_wt(s, ss, ret, "look up", err) != 0)
+        return -1;
+    return store_delete_here(s, err);
+}
+
+int store_next(struct store *s, struct store_session *ss, struct err *err)
+{
+    int ret = ss->kv->next(ss->kv);
+
+    if (ret == WT_NOTFOUND)
+        return 0;
+    return store_wt(s, ss, ret, "read on", err) != 0 ? -1 : 1;
+}
+
+int store_seek(struct store *s, struct store_session *ss, const char *key, bool beyond,
+               struct err *err)
+{
+    int exact = 0, ret;
+
+    if (key[0] == '\0') { /* the first of all; no key is empty */
+        (void)ss->kv->reset(ss->kv);
+        return store_next(s, ss, err);
+    }
+    ss->kv->set_key(ss->kv, key);
+    ret = ss->kv->search_near(ss->kv, &exact);
+    if (ret == WT_NOTFOUND)
+        return 0;
+    if (store_wt(s, ss, ret, "look up", err) != 0)
+        return -1;
+    if (exact < 0 || (exact == 0 && beyond))
+        return store_next(s, ss, err);
+    return 1;
+}
+
+int store_is_empty(struct store *s, bool *emptyp, struct err *err)
+{
+    struct store_session *ss;
+    int found;
+
+    if (store_session_get(s, &ss, err) != 0)
+        return -1;
+    found = store_seek(s, ss, "", false, err);
+    store_session_put(s, ss);
+    *emptyp = found == 0;
+    return found < 0 ? -1 : 0;
+}
+
+/* ---- open and close ---- */
+static int make_dir(struct store *s, struct err *err)
+{
+    if (s->cfg.disk != NULL)
+        return s->cfg.disk->ops->mkdir(s->cfg.disk, s->dir, err);
+    if (mkdir(s->dir, 0700) != 0 && errno != EEXIST)
+        return err_set(err, ERR_IO, errno, "make %s", s->dir);
+    return 0;
+}
+
+static int connect_wt(struct store *s, struct err *err)
+{
+    uint64_t cache = s->cfg.cache_bytes != 0 ? s->cfg.cache_bytes : CACHE_BYTES_DEFAULT;
+    struct buf c = {0};
+    int rc = -1;
+
+    buf_printf(&c,
+               "create,cache_size=%" PRIu64 ",log=(enabled=false),session_max=1000,"
+               "config_base=false,use_environment=false,statistics=(none)",
+               cache);
+    if (s->cfg.deterministic)
+        buf_adds(&c, ",eviction=(threads_min=1,threads_max=1),eviction_dirty_target=80,"
+                     "eviction_dirty_trigger=95,file_manager=(close_idle_time=0)");
+    else
+        buf_adds(&c, ",eviction=(threads_min=1,threads_max=4)");
+    if (s->cfg.disk != NULL) {
+        wtfs_init(&s->wtfs, s->cfg.disk, s->cfg.log);
+        wtfs_config(&s->wtfs, &c);
+    }
+    if (buf_check(&c, err) == 0)
+        rc = store_wt(s, NULL, wiredtiger_open(s->dir, &s->events, buf_str(&c), &s->conn), "open",
+                      err);
+    buf_free(&c);
+    return rc;
+}
+
+static int create_tables(struct store *s, struct err *err)
+{
+    WT_SESSION *wt;
+    int ret = s->conn->open_session(s->conn, NULL, NULL, &wt);
+
+    if (ret != 0)
+        return store_wt(s, NULL, ret, "open a session", err);
+    ret = wt->create(wt, "table:kv", "key_format=S,value_format=u");
+    if (ret == 0)
+        ret = wt->create(wt, "table:leaf", "key_format=I,value_format=u");
+    if (ret == 0)
+        ret = wt->create(wt, "table:meta", "key_format=S,value_format=u");
+    (void)wt->close(wt, NULL);
+    return store_wt(s, NULL, ret, "create tables", err);
+}
+
+/* Every row of "leaf" into tree (may be NULL to check the form only); *stampp is 0 when there is
+ * none. */
+int store_load_leaves(struct store *s, struct store_session *ss, struct merkle *tree,
+                      uint64_t *stampp, struct err *err)
+{
+    int ret;
+
+    *stampp = 0;
+    (void)ss->leaf->reset(ss->leaf);
+    while ((ret = ss->leaf->next(ss->leaf)) == 0) {
+        uint32_t number;
+        WT_ITEM v;
+        ret = ss->leaf->get_key(ss->leaf, &number);
+        if (ret == 0)
+            ret = ss->leaf->get_value(ss->leaf, &v);
+        if (ret != 0)
+            break;
+        if (number < MERKLE_LEAVES && v.size == MERKLE_HASH_BYTES) {
+            merkle_load(tree, number, v.data);
+        } else if (number == MERKLE_LEAVES && v.size == sizeof(*stampp)) {
+            memcpy(stampp, v.data, sizeof(*stampp));
+            *stampp = le64toh(*stampp);
+        } else {
+            return store_corrupt(s, err, "a leaf row is malformed");
+        }
+    }
+    (void)ss->leaf->reset(ss->leaf);
+    return ret == WT_NOTFOUND ? 0 : store_wt(s, ss, ret, "read leaves", err);
+}
+
+int store_load_point(struct store *s, struct store_session *ss, struct store_point *p,
+                     uint64_t *stampp, struct err *err)
+{
+    struct err e = {0};
+    struct point_row row;
+
+    memset(p, 0, sizeof(*p));
+    *stampp = 0;
+    if (store_meta_get(s, ss, "point", &row, sizeof(row), &e) != 0) {
+        if (e.code == ERR_NOTFOUND)
+            return 0;
+        if (err != NULL)
+            *err = e;
+        return -1;
+    }
+    p->lsn = le64toh(row.lsn);
+    p->epoch = le32toh(row.epoch);
+    memcpy(p->hash, row.hash, sizeof(p->hash));
+    *stampp = le64toh(row.stamp);
+    return 0;
+}
+
+static int load(struct store *s, struct err *err)
+{
+    struct store_session *ss = s->writer;
+    uint64_t leaf_stamp = 0;
+    int ret;
+
+    if (store_load_point(s, ss, &s->point, &s->stamp, err) != 0 ||
+        store_load_leaves(s, ss, s->tree, &leaf_stamp, err) != 0)
+        return -1;
+    if (leaf_stamp != s->stamp)
+        return store_corrupt(s, err, "the Merkle leaves are of another moment than the state");
+    ss->meta->set_key(ss->meta, "copy");
+    ret = ss->meta->search(ss->meta);
+    if (ret != WT_NOTFOUND && store_wt(s, ss, ret, "read meta", err) != 0)
+        return -1;
+    s->copying = ret == 0;
+    s->checkpoint_lsn = s->point.lsn;
+    session_rest(ss);
+    return 0;
+}
+
+static struct store *store_new(const struct store_config *cfg, struct err *err)
+{
+    struct store *s = calloc(1, sizeof(*s));
+
+    if (s == NULL || (s->dir = strdup(cfg->dir)) == NULL) {
+        free(s);
+        err_set(err, ERR_NOMEM, 0, "store");
+        return NULL;
+    }
+    s->cfg = *cfg;
+    s->cfg.dir = s->dir;
+    s->events.handle_error = on_error;
+    s->events.handle_message = on_message;
+    s->events.handle_progress = on_progress;
+    pthread_mutex_init(&s->pool_lock, NULL);
+    pthread_mutex_init(&s->state_lock, NULL);
+    return s;
+}
+
+int store_open(const struct store_config *cfg, struct store **sp, struct err *err)
+{
+    struct store *s = store_new(cfg, err);
+
+    *sp = NULL;
+    if (s == NULL)
+        return -1;
+    if (merkle_new(&s->tree, err) != 0 || make_dir(s, err) != 0 || connect_wt(s, err) != 0 ||
+        create_tables(s, err) != 0 || session_open(s, &s->writer, err) != 0 || load(s, err) != 0) {
+        err_wrap(err, "open %s", s->dir);
+        s->failed = true; /* no checkpoint of what could not be read */
+        store_close(s);
+        return -1;
+    }
+    *sp = s;
+    return 0;
+}
+
+void store_close(struct store *s)
+{
+    if (s == NULL)
+        return;
+    if (!s->failed) {
+        struct err err = {0};
+        uint64_t lsn;
+        if (store_checkpoint(s, &lsn, &err) != 0)
+            log_error(s->cfg.log, COMPONENT, "checkpoint at close: %s", err.msg);
+    }
+    session_close(s->writer);
+    while (s->pool != NULL) {
+        struct store_session *ss = s->pool;
+        s->pool = ss->next;
+        session_close(ss);
+    }
+    if (s->conn != NULL)
+        (void)s->conn->close(s->conn, NULL);
+    merkle_free(s->tree);
+    buf_free(&s->row);
+    pthread_mutex_destroy(&s->pool_lock);
+    pthread_mutex_destroy(&s->state_lock);
+    free(s->dir);
+    free(s);
+}
+
+void store_applied(struct store *s, struct store_point *p)
+{
+    pthread_mutex_lock(&s->state_lock);
+    *p = s->point;
+    pthread_mutex_unlock(&s->state_lock);
+}
+
+/* ---- apply ---- */
+struct apply {
+    struct store *s;
+    struct seg *const *segs;
+    size_t n;
+    uint64_t lsn; /* of the transaction being decoded */
+    void (*on_rec)(void *arg, uint64_t lsn, const struct rec *r);
+    void *arg;
+};
+
+static int apply_rec(void *arg, const struct rec *r, struct err *err)
+{
+    struct apply *a = arg;
+    const struct store_page_entry e = {r->key, r->value, r->key_len, r->value_len, a->lsn};
+
+    switch (r->kind) {
+    case REC_PUT:
+        return store_put(a->s, &e, err);
+    case REC_DELETE:
+        return store_delete(a->s, r->key, r->key_len, err);
+    case REC_EPOCH:
+    case REC_MARK:
+        return 0;
+    }
+    return err_set(err, ERR_CORRUPT, 0, "unknown kind of record");
+}
+
+static int apply_txn(void *arg, uint64_t lsn, const uint8_t *data, size_t len, struct err *err)
+{
+    struct apply *a = arg;
+
+    a->lsn = lsn;
+    return txn_each(data, len, apply_rec, a, err);
+}
+
+static int apply_work(struct store *s, void *arg, struct store_point *next, struct err *err)
+{
+    struct apply *a = arg;
+    const struct seg *last = a->segs[a->n - 1];
+
+    (void)s;
+    for (size_t i = 0; i < a->n; i++)
+        if (seg_each_txn(a->segs[i], apply_txn, a, err) != 0)
+            return -1;
+    next->lsn = seg_last_lsn(last);
+    next->epoch = last->epoch;
+    memcpy(next->hash, last->hash, sizeof(next->hash));
+    return 0;
+}
+
+static int tell_rec(void *arg, const struct rec *r, struct err *err)
+{
+    struct apply *a = arg;
+
+    (void)err;
+    a->on_rec(a->arg, a->lsn, r);
+    return 0;
+}
+
+static int tell_txn(void *arg, uint64_t lsn, const uint8_t *data, size_t len, struct err *err)
+{
+    struct apply *a = arg;
+
+    a->lsn = lsn;
+    return txn_each(data, len, tell_rec, a, err);
+}
+
+static int check_chain(const struct store_point *from, struct seg *const *segs, size_t n,
+                       struct err *err)
+{
+    uint64_t lsn = from->lsn;
+    const uint8_t *hash = from->hash;
+
+    for (size_t i = 0; i < n; i++) {
+        if (segs[i]->first_lsn != lsn + 1)
+            return err_set(err, ERR_INVAL, 0,
+                           "apply: segment begins at LSN %" PRIu64 ", expected %" PRIu64,
+                           segs[i]->first_lsn, lsn + 1);
+        if (memcmp(segs[i]->prev_hash, hash, WAL_HASH_BYTES) != 0)
+            return err_set(err, ERR_INVAL, 0, "apply: segment at LSN %" PRIu64 " is of another log",
+                           segs[i]->first_lsn);
+        lsn = seg_last_lsn(segs[i]);
+        hash = segs[i]->hash;
+    }
+    return 0;
+}
+
+int store_apply(struct store *s, struct seg *const *segs, size_t n,
+                void (*on_rec)(void *arg, uint64_t lsn, const struct rec *r), void *arg,
+                struct err *err)
+{
+    struct apply a = {.s = s, .segs = segs, .n = n, .on_rec = on_rec, .arg = arg};
+
+    if (n == 0)
+        return 0;
+    if (s->copying)
+        return err_set(err, ERR_ROLE, 0, "apply: the store is a copy that is not whole");
+    if (check_chain(&s->point, segs, n, err) != 0)
+        return -1;
+    if (store_write(s, apply_work, &a, err) != 0) {
+        fail(s, "apply failed");
+        return -1;
+    }
+    for (size_t i = 0; on_rec != NULL && i < n; i++)
+        if (seg_each_txn(segs[i], tell_txn, &a, err) != 0) {
+            fail(s, "a segment changed while it was applied");
+            return -1;
+        }
+    return 0;
+}
+
+struct begin {
+    struct store_point point;
+};
+
+static int begin_work(struct store *s, void *arg, struct store_point *next, struct err *err)
+{
+    const struct begin *b = arg;
+
+    (void)s;
+    (void)err;
+    *next = b->point;
+    return 0;
+}
+
+int store_begin(struct store *s, const struct store_point *p, struct err *err)
+{
+    struct begin b = {*p};
+    bool empty = false;
+    uint64_t lsn;
+
+    if (store_is_empty(s, &empty, err) != 0)
+        return -1;
+    if (!empty || s->copying || s->point.lsn != 0)
+        return err_set(err, ERR_ROLE, 0, "begin: the store is not empty");
+    if (store_write(s, begin_work, &b, err) != 0)
+        return -1;
+    return store_checkpoint(s, &lsn, err);
+}
+
+/* ---- checkpoint ---- */
+int store_checkpoint(struct store *s, uint64_t *lsnp, struct err *err)
+{
+    struct store_session *ss;
+    struct store_point p;
+    int rc;
+
+    if (store_session_get(s, &ss, err) != 0)
+        return -1;
+    store_applied(s, &p); /* committed before the checkpoint's snapshot, so it is inside */
+    rc = store_wt(s, NULL, ss->wt->checkpoint(ss->wt, NULL), "checkpoint", err);
+    store_session_put(s, ss);
+    if (rc != 0)
+        return -1;
+    pthread_mutex_lock(&s->state_lock);
+    if (p.lsn > s->checkpoint_lsn)
+        s->checkpoint_lsn = p.lsn;
+    pthread_mutex_unlock(&s->state_lock);
+    *lsnp = p.lsn;
+    return 0;
+}
+
+uint64_t store_checkpoint_lsn(struct store *s)
+{
+    uint64_t lsn;
+
+    pthread_mutex_lock(&s->state_lock);
+    lsn = s->checkpoint_lsn;
+    pthread_mutex_unlock(&s->state_lock);
+    return lsn;
+}
+
+/* ---- Merkle ---- */
+int store_merkle_root(struct store *s, uint8_t root[MERKLE_HASH_BYTES], uint64_t *lsnp,
+                      struct err *err)
+{
+    int rc;
+
+    pthread_mutex_lock(&s->state_lock);
+    rc = merkle_root(s->tree, root, err);
+    if (lsnp != NULL)
+        *lsnp = s->point.lsn;
+    pthread_mutex_unlock(&s->state_lock);
+    return rc;
+}
