@@ -27,6 +27,8 @@ struct mounts;     /* mounts.c's cache */
 struct tokens;     /* token.c: what is known of revocations under way */
 struct policies;   /* policy.c's cache */
 struct cluster;    /* cluster.c: link credentials, enable/promote work */
+struct seal;       /* seal.c: shares given so far */
+struct rekey;      /* rekey.c: the rekey under way */
 
 struct core {
     const struct config *config;
@@ -43,9 +45,12 @@ struct core {
     struct policies *policies;
     struct ceremonies *ceremonies;
     struct cluster *cluster;
+    struct seal *seal;
+    struct rekey *rekey;
+    _Atomic bool unsealed;        /* the barrier is open and the set-up after it is done: requests are served */
     _Atomic bool stopping;
     _Atomic int role;             /* enum engine_role */
-    char cluster_name[128];
+    char cluster_name[128];       /* configured, or empty: core_cluster makes one of the cluster id */
 };
 
 /** Run `lockstep server`: returns the exit code after a clean stop. paths: -config arguments. */
@@ -66,6 +71,8 @@ CHECKED int seal_parse_key(const char *text, uint8_t *out, size_t out_len, size_
 /** Open the barrier with a root key that came over the link, after the copy is whole. */
 CHECKED int core_unseal_with_root(struct core *c, const uint8_t root[32], struct err *err);
 CHECKED int core_seal(struct core *c, struct err *err);
+/** Cluster id and name as seal-status shows them. ERR_NOTFOUND before init. */
+CHECKED int core_cluster(struct core *c, char id[40], char name[128], struct err *err);
 
 /* ---- ceremony.c: generate-root and generate-operation-token, by the rule for strangers ---- */
 void generate_root_handle(struct request *rq, struct response *rs); /* sys/generate-root/{attempt,update} and
@@ -81,6 +88,8 @@ const struct link_ops *cluster_link_ops(struct core *c, void **netp);
 CHECKED int cluster_start(struct core *c, struct err *err); /* after engine_start: listener, credentials */
 void cluster_unsealed(struct core *c); /* credentials of a primary, epoch key. Coroutine */
 void cluster_sealed(struct core *c);
+/** A copy replaced the store; the core has dropped its caches and sealed. Open with the root key that came, if one did (core_unseal_with_root). Coroutine. */
+void cluster_store_replaced(struct core *c);
 void cluster_enrol(void *core, uint64_t conn, const uint8_t peer_key_hash[32], const void *body, size_t len);
 void cluster_stop(struct core *c);
 /* ---- sys.c: the rest of sys ---- */

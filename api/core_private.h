@@ -7,8 +7,69 @@
 
 #include "core.h"
 
-/* latch.c */
+/* ---- latch.c ---- */
 struct latches *latches_new(struct env *env); /* NULL: out of memory */
 void latches_free(struct latches *l);         /* takes NULL; nobody holds or waits */
+
+/* ---- seal.c ---- */
+#define SHARE_MIN_BYTES 16
+#define SHARE_MAX_BYTES (BARRIER_KEY_BYTES + 1)
+
+/* Key shares collected for one purpose, in secure memory. One thread at a time. */
+struct shares {
+    uint8_t *part[SHAMIR_SHARES_MAX];
+    size_t len[SHAMIR_SHARES_MAX];
+    unsigned n;
+};
+/** 1: taken; 0: it was there already; -1: no memory or no room. */
+CHECKED int shares_add(struct shares *s, const uint8_t *part, size_t len);
+void shares_clear(struct shares *s); /* wipes */
+
+struct seal *seal_new(void); /* NULL: out of memory */
+void seal_free(struct seal *s);
+/** The texts of sys/init for numbers that cannot be; ERR_INVAL, without prefix. */
+CHECKED int seal_check_numbers(int64_t shares, int64_t threshold, struct err *err);
+/** What a seal with these numbers and this root key stores; adds to b. Fills keys, an array of
+ * `shares` secret buffers. */
+CHECKED int seal_make(struct core *c, unsigned shares, unsigned threshold,
+                      const uint8_t root[BARRIER_KEY_BYTES], struct batch *b, struct buf *keys,
+                      struct err *err);
+/** {"keys": [hex], "keys_base64": [...]} added to out. */
+CHECKED int seal_keys_json(const struct buf *keys, unsigned n, json_t *out);
+/** Fields of a raw endpoint's body, strict as Go's decoder: a wrong type is answered 400. */
+CHECKED int raw_str(struct request *rq, struct response *rs, const char *name, const char **outp);
+CHECKED int raw_int(struct request *rq, struct response *rs, const char *name, int64_t *outp);
+CHECKED int raw_bool(struct request *rq, struct response *rs, const char *name, bool *outp);
+/** pgp_keys or the like given: 400 with why. 0: not given. */
+CHECKED int raw_no_pgp(struct request *rq, struct response *rs, int64_t shares, const char *prefix);
+/** Go's base64 (padded, or raw without): -1 and *badp the offset of Go's error text. */
+CHECKED int base64_read(const char *text, bool padded, uint8_t *out, size_t cap, size_t *lenp,
+                        size_t *badp);
+void base64_write(struct buf *out, const uint8_t *data, size_t len, bool padded);
+void hex_write(struct buf *out, const uint8_t *data, size_t len);
+
+/* ---- ceremony.c, rekey.c ---- */
+struct ceremonies *ceremonies_new(void); /* NULL: out of memory */
+void ceremonies_free(struct ceremonies *cs);
+void ceremonies_drop(struct ceremonies *cs); /* all attempts end, wiped: at seal */
+struct rekey *rekey_new(void);
+void rekey_free(struct rekey *r);
+void rekey_drop(struct rekey *r);
+void rekey_handle(struct request *rq, struct response *rs); /* sys/rekey/... */
+
+/* ---- sys.c: raw endpoints ---- */
+void health_handle(struct request *rq, struct response *rs);
+void leader_handle(struct request *rq, struct response *rs);
+
+/* ---- core.c: background work and the life of the caches ---- */
+CHECKED int core_new(const struct config *cfg, struct env *env, struct logger *log,
+                     struct core **cp, struct err *err);
+void core_free(struct core *c);
+/** Watches and caches; after engine_open, before engine_start. */
+CHECKED int core_prepare(struct core *c, struct err *err);
+void core_hooks(struct core *c, struct engine_hooks *h);
+/** After the barrier opened: caches, cluster, background work. Coroutine. */
+void core_post_unseal(struct core *c);
+void core_background_stop(struct core *c);
 
 #endif

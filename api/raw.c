@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * raw.c - fields and texts of the endpoints that Vault answers outside its field schema: init,
+ * unseal, generate-root, rekey.
+ *
+ * There a wrong type is refused, never converted, as Go's JSON decoder does.
+ */
+#include <string.h>
+
+#include "core_private.h"
+#include "json_private.h"
+
+static int wrong_type(struct response *rs, const json_t *v, const char *name, const char *want)
+{
+    bool number = json_is_number(v) || json_kept_number(v) != NULL;
+    const char *got = json_is_object(v)   ? "object"
+                      : json_is_array(v)  ? "array"
+                      : number            ? "number"
+                      : json_is_string(v) ? "string"
+                                          : "bool";
+
+    reply_error(rs, 400,
+                "failed to parse JSON input: json: cannot unmarshal %s into field %s of type %s",
+                got, name, want);
+    return -1;
+}
+
+static const json_t *given(struct request *rq, const char *name)
+{
+    const json_t *v = json_object_get(rq->data, name);
+
+    return json_is_null(v) ? NULL : v;
+}
+
+int raw_str(struct request *rq, struct response *rs, const char *name, const char **outp)
+{
+    const json_t *v = given(rq, name);
+
+    *outp = "";
+    if (v == NULL)
+        return 0;
+    if (!json_is_string(v) || json_kept_number(v) != NULL)
+        return wrong_type(rs, v, name, "string");
+    *outp = json_string_value(v);
+    return 0;
+}
+
+int raw_int(struct request *rq, struct response *rs, const char *name, int64_t *outp)
+{
+    const json_t *v = given(rq, name);
+
+    *outp = 0;
+    if (v == NULL)
+        return 0;
+    if (!json_is_integer(v))
+        return wrong_type(rs, v, name, "int");
+    *outp = json_integer_value(v);
+    return 0;
+}
+
+int raw_bool(struct request *rq, struct response *rs, const char *name, bool *outp)
+{
+    const json_t *v = given(rq, name);
+
+    *outp = false;
+    if (v == NULL)
+        return 0;
+    if (!json_is_boolean(v))
+        return wrong_type(rs, v, name, "bool");
+    *outp = json_is_true(v);
+    return 0;
+}
+
+static int refuse_pgp(struct response *rs, const char *text, const char *prefix)
+{
+    uint8_t scratch[8];
+    size_t len, bad;
+
+    if (base64_read(text, true, scratch, sizeof(scratch), &len, &bad) != 0)
+        reply_error(rs, 400,
+                    "%serror decoding given PGP key: illegal base64 data at input byte %zu", prefix,
+                    bad);
+    else
+        reply_error(rs, 400, "%sPGP keys are not supported by this server: leave them out", prefix);
+    return -1;
+}
+
+int raw_no_pgp(struct request *rq, struct response *rs, int64_t shares, const char *prefix)
+{
+    const json_t *keys = given(rq, "pgp_keys");
+    const char *root_key;
+
+    if (keys != NULL && !json_is_array(keys))
+        return wrong_type(rs, keys, "pgp_keys", "[]string");
+    if (raw_str(rq, rs, "root_token_pgp_key", &root_key) != 0)
+        return -1;
+    if (json_array_size(keys) > 0) {
+        const json_t *first = json_array_get(keys, 0);
+        if ((int64_t)json_array_size(keys) != shares) {
+            reply_error(rs, 400,
+                        "%scount mismatch between number of provided PGP keys and number of shares",
+                        prefix);
+            return -1;
+        }
+        return refuse_pgp(rs, json_is_string(first) ? json_string_value(first) : "", prefix);
+    }
+    return root_key[0] != '\0' ? refuse_pgp(rs, root_key, "") : 0;
+}
+
+/* ---- base64 and hex ---- */
+
+static int b64_digit(char c)
+{
+    return c >= 'A' && c <= 'Z'   ? c - 'A'
+           : c >= 'a' && c <= 'z' ? c - 'a' + 26
+           : c >= '0' && c <= '9' ? c - '0' + 52
+           : c == '+'             ? 62
+           : c == '/'             ? 63
+                                  : -1;
+}
+
+int base64_read(const char *text, bool padded, uint8_t *out, size_t cap, size_t *lenp, size_t *badp)
+{
+    size_t n = strlen(text), digits = n, bits = 0, len = 0;
+    uint32_t acc = 0;
+
+    *badp = 0;
+    *lenp = 0;
+    if (padded) {
+        while (digits > 0 && n - digits < 2 && text[digits - 1] == '=')
+            digits--;
+    }
+    for (size_t i = 0; i < digits; i++) {
+        int d = b64_digit(text[i]);
+        if (d < 0) {
+            *badp = i;
+            return -1;
+        }
+        acc = acc << 6 | (uint32_t)d;
+        bits += 6;
+        if (bits >= 8) {
+            bits -= 8;
+            if (len < cap)
+                out[len] = (uint8_t)(acc >> bits);
+            len++;
+        }
+    }
+    acc = 0;
+    if (digits % 4 == 1 || (padded && n % 4 != 0)) {
+        *badp = n - n % 4;
+        return -1;
+    }
+    *lenp = len;
+    return 0;
+}
+
+void base64_write(struct buf *out, const uint8_t *data, size_t len, bool padded)
+{
+    static const char alphabet[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+    for (size_t i = 0; i < len; i += 3) {
+        size_t n = len - i < 3 ? len - i : 3;
+        uint32_t v = (uint32_t)data[i] << 16 | (n > 1 ? (uint32_t)data[i + 1] << 8 : 0) |
+                     (n > 2 ? data[i + 2] : 0u);
+        for (size_t k = 0; k <= n; k++)
+            buf_addc(out, alphabet[v >> (18 - 6 * k) & 63]);
+        for (size_t k = n; padded && k < 3; k++)
+            buf_addc(out, '=');
+    }
+}
+
+void hex_write(struct buf *out, const uint8_t *data, size_t len)
+{
+    static const char digits[] = "0123456789abcdef";
+
+    for (size_t i = 0; i < len; i++) {
+        buf_addc(out, digits[data[i] >> 4]);
+        buf_addc(out, digits[data[i] & 15]);
+    }
+}

@@ -1,0 +1,685 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * seal.c - sys/init, sys/seal-status, sys/unseal, sys/seal, and what they store.
+ *
+ *     core/seal-config               clear JSON
+ * {"type":"shamir","secret_shares":n,"secret_threshold":t} core/hsm/barrier-unseal-keys   24 byte
+ * nonce, root key sealed under the share key by XAES-256-GCM, 16 byte tag core/keyring the keyring
+ * sealed under the root key (barrier.h)
+ *
+ * The share key is what the shares combine to; with one share it is that share. init writes all of
+ * a new cluster in one transaction: a crash leaves a cluster, or nothing. Shares live in secure
+ * memory, at most as many as the threshold, and are wiped as soon as they were tried. A wrong share
+ * is noticed only at the threshold; then all start again.
+ */
+#include <ctype.h>
+#include <openssl/crypto.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core.h"
+#include "core_private.h"
+#include "mounts.h"
+#include "policy.h"
+#include "token.h"
+
+#define SEAL_LATCH "core/seal" /* init, unseal and seal exclude each other */
+#define XAES_NONCE_BYTES 24
+#define XAES_TAG_BYTES 16
+#define SEALED_ROOT_BYTES (XAES_NONCE_BYTES + BARRIER_KEY_BYTES + XAES_TAG_BYTES)
+
+struct seal {
+    pthread_mutex_t mutex; /* of what follows, for status; changes also hold SEAL_LATCH */
+    struct shares shares;
+    char nonce[37]; /* empty without shares */
+};
+
+struct seal *seal_new(void)
+{
+    struct seal *s = calloc(1, sizeof(*s));
+
+    if (s != NULL)
+        pthread_mutex_init(&s->mutex, NULL);
+    return s;
+}
+
+void seal_free(struct seal *s)
+{
+    if (s == NULL)
+        return;
+    shares_clear(&s->shares);
+    pthread_mutex_destroy(&s->mutex);
+    free(s);
+}
+
+/* ---- shares ---- */
+
+int shares_add(struct shares *s, const uint8_t *part, size_t len)
+{
+    for (unsigned i = 0; i < s->n; i++)
+        if (s->len[i] == len && CRYPTO_memcmp(s->part[i], part, len) == 0)
+            return 0;
+    if (s->n == SHAMIR_SHARES_MAX)
+        return -1;
+    s->part[s->n] = OPENSSL_secure_malloc(len);
+    if (s->part[s->n] == NULL)
+        return -1;
+    memcpy(s->part[s->n], part, len);
+    s->len[s->n++] = len;
+    return 1;
+}
+
+void shares_clear(struct shares *s)
+{
+    for (unsigned i = 0; i < s->n; i++)
+        OPENSSL_secure_clear_free(s->part[i], s->len[i]);
+    memset(s, 0, sizeof(*s));
+}
+
+static int hex_digit(char c)
+{
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
+}
+
+static int hex_read(const char *text, uint8_t *out, size_t cap, size_t *lenp)
+{
+    size_t n = strlen(text);
+
+    if (n % 2 != 0)
+        return -1;
+    for (size_t i = 0; i < n; i += 2) {
+        int high = hex_digit(text[i]), low = hex_digit(text[i + 1]);
+        if (high < 0 || low < 0)
+            return -1;
+        if (i / 2 < cap)
+            out[i / 2] = (uint8_t)(high << 4 | low);
+    }
+    *lenp = n / 2;
+    return 0;
+}
+
+int seal_parse_key(const char *text, uint8_t *out, size_t out_len, size_t *lenp, struct err *err)
+{
+    size_t bad;
+
+    if (hex_read(text, out, out_len, lenp) != 0 &&
+        base64_read(text, true, out, out_len, lenp, &bad) != 0)
+        return err_set(err, ERR_INVAL, 0, "'key' must be a valid hex or base64 string");
+    if (*lenp < SHARE_MIN_BYTES)
+        return err_set(err, ERR_INVAL, 0, "invalid key: key is shorter than minimum %d bytes",
+                       SHARE_MIN_BYTES);
+    if (*lenp > SHARE_MAX_BYTES || *lenp > out_len)
+        return err_set(err, ERR_INVAL, 0, "invalid key: key is longer than maximum %d bytes",
+                       SHARE_MAX_BYTES);
+    return 0;
+}
+
+/* ---- the stored seal ---- */
+
+bool core_initialized(struct core *c)
+{
+    struct buf b = {0};
+    struct err err = {0};
+    int rc = engine_get(c->engine, SEAL_CONFIG_PATH, &b, &err);
+
+    buf_free(&b);
+    if (rc == 0 || err.code == ERR_NOTFOUND)
+        return rc == 0;
+    log_error(c->log, "core", "cannot read the seal configuration: %s", err.msg);
+    return true; /* never invite an init over data that cannot be read */
+}
+
+bool core_sealed(struct core *c)
+{
+    return !c->unsealed || !barrier_is_open(c->barrier);
+}
+
+int seal_threshold(struct core *c, unsigned *sharesp, unsigned *thresholdp, struct err *err)
+{
+    struct buf b = {0};
+    json_t *v = NULL;
+    json_int_t shares, threshold;
+    int rc = -1;
+
+    if (engine_get(c->engine, SEAL_CONFIG_PATH, &b, err) != 0)
+        goto out;
+    v = json_read(b.data, b.len, err);
+    shares = json_integer_value(json_object_get(v, "secret_shares"));
+    threshold = json_integer_value(json_object_get(v, "secret_threshold"));
+    if (v == NULL || threshold < 1 || threshold > shares || shares > SHAMIR_SHARES_MAX) {
+        err_set(err, ERR_CORRUPT, 0, "the seal configuration is damaged");
+        goto out;
+    }
+    *sharesp = (unsigned)shares;
+    *thresholdp = (unsigned)threshold;
+    rc = 0;
+out:
+    json_decref(v);
+    buf_free(&b);
+    return rc;
+}
+
+int core_cluster(struct core *c, char id[40], char name[128], struct err *err)
+{
+    struct buf b = {0};
+    struct repl_config rc;
+    int result = engine_get(c->engine, ENGINE_KEY_CONFIG, &b, err);
+
+    if (result == 0)
+        result = repl_config_decode(b.data, b.len, &rc, err);
+    buf_free(&b);
+    if (result != 0)
+        return -1;
+    snprintf(id, 40, "%s", rc.cluster_id);
+    if (c->cluster_name[0] != '\0')
+        snprintf(name, 128, "%s", c->cluster_name);
+    else
+        snprintf(name, 128, "vault-cluster-%.8s", rc.cluster_id);
+    return 0;
+}
+
+int seal_check_numbers(int64_t shares, int64_t threshold, struct err *err)
+{
+    if (shares < 1)
+        return err_set(err, ERR_INVAL, 0, "shares must be at least one");
+    if (threshold < 1)
+        return err_set(err, ERR_INVAL, 0, "threshold must be at least one");
+    if (shares > 1 && threshold == 1)
+        return err_set(err, ERR_INVAL, 0, "threshold must be greater than one for multiple shares");
+    if (shares > SHAMIR_SHARES_MAX)
+        return err_set(err, ERR_INVAL, 0, "shares must be less than 256");
+    if (threshold > SHAMIR_SHARES_MAX)
+        return err_set(err, ERR_INVAL, 0, "threshold must be less than 256");
+    if (threshold > shares)
+        return err_set(err, ERR_INVAL, 0, "threshold cannot be larger than shares");
+    return 0;
+}
+
+/* Cut the share key into `shares` keys. */
+static int split(struct core *c, const uint8_t *key, unsigned shares, unsigned threshold,
+                 struct buf *keys, struct err *err)
+{
+    size_t len = (size_t)shares * SHARE_MAX_BYTES;
+    uint8_t *parts;
+    int rc = -1;
+
+    if (shares == 1) {
+        keys[0].secret = true;
+        buf_add(&keys[0], key, BARRIER_KEY_BYTES);
+        return buf_check(&keys[0], err);
+    }
+    parts = OPENSSL_secure_malloc(len);
+    if (parts == NULL)
+        return err_set(err, ERR_NOMEM, 0, "key shares");
+    if (shamir_split(c->env, key, BARRIER_KEY_BYTES, shares, threshold, parts, err) != 0)
+        goto out;
+    for (unsigned i = 0; i < shares; i++) {
+        keys[i].secret = true;
+        buf_add(&keys[i], parts + (size_t)i * SHARE_MAX_BYTES, SHARE_MAX_BYTES);
+        if (buf_check(&keys[i], err) != 0)
+            goto out;
+    }
+    rc = 0;
+out:
+    OPENSSL_secure_clear_free(parts, len);
+    return rc;
+}
+
+int seal_make(struct core *c, unsigned shares, unsigned threshold,
+              const uint8_t root[BARRIER_KEY_BYTES], struct batch *b, struct buf *keys,
+              struct err *err)
+{
+    uint8_t *key = OPENSSL_secure_malloc(BARRIER_KEY_BYTES), sealed[SEALED_ROOT_BYTES];
+    char config[96];
+    int rc = -1, n;
+
+    if (key == NULL)
+        return err_set(err, ERR_NOMEM, 0, "share key");
+    env_random(c->env, key, BARRIER_KEY_BYTES);
+    env_random(c->env, sealed, XAES_NONCE_BYTES);
+    if (split(c, key, shares, threshold, keys, err) != 0 ||
+        xaes_seal(key, sealed, SEAL_ROOT_PATH, strlen(SEAL_ROOT_PATH), root, BARRIER_KEY_BYTES,
+                  sealed + XAES_NONCE_BYTES, err) != 0)
+        goto out;
+    n = snprintf(config, sizeof(config),
+                 "{\"secret_shares\":%u,\"secret_threshold\":%u,\"type\":\"shamir\"}", shares,
+                 threshold);
+    if (batch_put_clear(b, SEAL_CONFIG_PATH, config, (size_t)n, err) != 0 ||
+        batch_put_clear(b, SEAL_ROOT_PATH, sealed, sizeof(sealed), err) != 0)
+        goto out;
+    rc = 0;
+out:
+    OPENSSL_secure_clear_free(key, BARRIER_KEY_BYTES);
+    return rc;
+}
+
+/* The share key of the parts, into key. */
+static int combine(const uint8_t *const *parts, const size_t *lens, unsigned n, uint8_t *key,
+                   struct err *err)
+{
+    if (n == 1) {
+        if (lens[0] != BARRIER_KEY_BYTES)
+            return err_set(
+                err, ERR_DENIED, 0,
+                "invalid key: failed to setup unseal key: crypto/aes: invalid key size %zu",
+                lens[0]);
+        memcpy(key, parts[0], BARRIER_KEY_BYTES);
+        return 0;
+    }
+    for (unsigned i = 1; i < n; i++)
+        if (lens[i] != lens[0])
+            return err_set(
+                err, ERR_DENIED, 0,
+                "invalid key: failed to compute combined key: all parts must be the same length");
+    if (lens[0] != SHARE_MAX_BYTES)
+        return err_set(err, ERR_DENIED, 0,
+                       "invalid key: failed to setup unseal key: crypto/aes: invalid key size %zu",
+                       lens[0] - 1);
+    if (shamir_combine(parts, n, lens[0], key, err) != 0) {
+        err_wrap(err, "invalid key: failed to compute combined key");
+        if (err != NULL)
+            err->code = ERR_DENIED;
+        return -1;
+    }
+    return 0;
+}
+
+int seal_check_shares(struct core *c, const uint8_t *const *parts, const size_t *lens, unsigned n,
+                      struct buf *root, struct err *err)
+{
+    uint8_t *key = OPENSSL_secure_zalloc(BARRIER_KEY_BYTES), *out;
+    struct buf sealed = {0};
+    int rc = -1;
+
+    root->secret = true;
+    if (key == NULL) {
+        err_set(err, ERR_NOMEM, 0, "share key");
+        goto out;
+    }
+    if (combine(parts, lens, n, key, err) != 0 ||
+        engine_get(c->engine, SEAL_ROOT_PATH, &sealed, err) != 0)
+        goto out;
+    if (sealed.len != SEALED_ROOT_BYTES) {
+        err_set(err, ERR_CORRUPT, 0, "%s is damaged", SEAL_ROOT_PATH);
+        goto out;
+    }
+    out = buf_reserve(root, BARRIER_KEY_BYTES);
+    if (out == NULL) {
+        err_set(err, ERR_NOMEM, 0, "root key");
+        goto out;
+    }
+    if (xaes_open(key, sealed.data, SEAL_ROOT_PATH, strlen(SEAL_ROOT_PATH),
+                  sealed.data + XAES_NONCE_BYTES, BARRIER_KEY_BYTES + XAES_TAG_BYTES, out,
+                  err) != 0) {
+        err_set(err, ERR_DENIED, 0,
+                "unable to retrieve stored keys: invalid key: failed to decrypt keys from storage: "
+                "cipher: message "
+                "authentication failed");
+        goto out;
+    }
+    root->len = BARRIER_KEY_BYTES;
+    rc = 0;
+out:
+    OPENSSL_secure_clear_free(key, BARRIER_KEY_BYTES);
+    buf_free(&sealed);
+    return rc;
+}
+
+/* ---- sys/init ---- */
+
+int seal_keys_json(const struct buf *keys, unsigned n, json_t *out)
+{
+    json_t *hex = json_array(), *b64 = json_array();
+    struct buf text = {.secret = true};
+    int bad = 0;
+
+    for (unsigned i = 0; i < n; i++) {
+        buf_clear(&text);
+        hex_write(&text, keys[i].data, keys[i].len);
+        bad |= text.failed || json_array_append_new(hex, json_string(buf_str(&text))) != 0;
+        buf_clear(&text);
+        base64_write(&text, keys[i].data, keys[i].len, true);
+        bad |= text.failed || json_array_append_new(b64, json_string(buf_str(&text))) != 0;
+    }
+    buf_free(&text);
+    bad |= json_object_set_new(out, "keys", hex) != 0;
+    bad |= json_object_set_new(out, "keys_base64", b64) != 0;
+    return bad ? -1 : 0;
+}
+
+static int found_key(void *arg, const char *key, const uint8_t *value, size_t len, uint64_t lsn,
+                     struct err *err)
+{
+    (void)value, (void)len, (void)lsn, (void)err;
+    snprintf(arg, 128, "%s", key);
+    return 0;
+}
+
+/* The rows of a new cluster, in one transaction. The barrier is open when this returns 0. */
+static int init_store(struct request *rq, unsigned shares, unsigned threshold, struct buf *keys,
+                      struct token **tp, struct err *err)
+{
+    struct core *c = rq->core;
+    struct batch *b = NULL;
+    struct buf keyring = {0}, root = {.secret = true}, config = {0};
+    struct repl_config repl = {0};
+    char found[128] = "";
+    int rc = -1;
+
+    if (engine_scan(c->engine, "", NULL, 1, true, found_key, found, err) != 0)
+        goto out;
+    if (found[0] != '\0') {
+        err_set(err, ERR_EXISTS, 0,
+                "storage is not empty (it holds \"%s\") but has no seal: refusing to initialize",
+                found);
+        goto out;
+    }
+    b = batch_new(c);
+    if (b == NULL) {
+        err_set(err, ERR_NOMEM, 0, "init");
+        goto out;
+    }
+    uuid_new(c, repl.cluster_id);
+    if (barrier_init(c->barrier, rq->now_ms, &keyring, err) != 0 ||
+        barrier_root(c->barrier, &root, err) != 0 ||
+        seal_make(c, shares, threshold, root.data, b, keys, err) != 0 ||
+        batch_put_clear(b, BARRIER_KEYRING_PATH, keyring.data, keyring.len, err) != 0 ||
+        repl_config_encode(&repl, &config, err) != 0 ||
+        batch_put_clear(b, ENGINE_KEY_CONFIG, config.data, config.len, err) != 0 ||
+        mounts_init(c, b, err) != 0 || policy_init(b, err) != 0 ||
+        token_create_root(rq, b, NULL, tp, err) != 0)
+        goto out;
+    rc = batch_commit(b, err);
+    b = NULL;
+out:
+    batch_free(b);
+    buf_free(&keyring);
+    buf_free(&root);
+    buf_free(&config);
+    return rc;
+}
+
+static void init_commit(struct request *rq, struct response *rs, unsigned shares,
+                        unsigned threshold)
+{
+    struct core *c = rq->core;
+    struct buf *keys = calloc(shares, sizeof(*keys));
+    struct token *token = NULL;
+    struct err err = {0};
+
+    if (keys == NULL) {
+        reply_router_error(rs, 500, "out of memory");
+        return;
+    }
+    if (init_store(rq, shares, threshold, keys, &token, &err) != 0) {
+        log_error(c->log, "core", "failed to initialize: %s", err.msg);
+        reply_err(rs, &err);
+    } else {
+        rs->raw = json_object();
+        if (seal_keys_json(keys, shares, rs->raw) != 0 ||
+            json_object_set_new(rs->raw, "root_token", json_string(token->id)) != 0)
+            reply_router_error(
+                rs, 500,
+                "initialized, but out of memory for the keys: remove the data and start again");
+        log_info(c->log, "core", "security barrier initialized: stored=1 shares=%u threshold=%u",
+                 shares, threshold);
+    }
+    barrier_seal(c->barrier);
+    for (unsigned i = 0; i < shares; i++)
+        buf_free(&keys[i]);
+    free(keys);
+}
+
+static void init_put(struct request *rq, struct response *rs)
+{
+    int64_t shares, threshold, recovery_shares, recovery_threshold;
+    struct latch_ref latch;
+    struct err err = {0};
+
+    if (core_initialized(rq->core)) {
+        reply_error(rs, 400, "Vault is already initialized");
+        return;
+    }
+    if (raw_int(rq, rs, "secret_shares", &shares) != 0 ||
+        raw_int(rq, rs, "secret_threshold", &threshold) != 0 ||
+        raw_int(rq, rs, "recovery_shares", &recovery_shares) != 0 ||
+        raw_int(rq, rs, "recovery_threshold", &recovery_threshold) != 0)
+        return;
+    if (recovery_shares != 0 || recovery_threshold != 0) {
+        reply_error(rs, 400, "parameters %s not applicable to seal type shamir",
+                    recovery_threshold == 0 ? "recovery_shares"
+                    : recovery_shares == 0  ? "recovery_threshold"
+                                            : "recovery_shares,recovery_threshold");
+        return;
+    }
+    if (seal_check_numbers(shares, threshold, &err) != 0) {
+        reply_error(rs, 400, "invalid seal configuration: %s", err.msg);
+        return;
+    }
+    if (raw_no_pgp(rq, rs, shares, "invalid seal configuration: ") != 0)
+        return;
+    latch_acquire(rq->core, SEAL_LATCH, &latch);
+    if (core_initialized(rq->core))
+        reply_error(rs, 400, "Vault is already initialized");
+    else if (rq->core->role != ENGINE_PRIMARY)
+        reply_error(rs, 400, "this server is taking a primary's data: it is initialized by that");
+    else
+        init_commit(rq, rs, (unsigned)shares, (unsigned)threshold);
+    latch_release(rq->core, &latch);
+}
+
+static void init_handle(struct request *rq, struct response *rs)
+{
+    if (rq->op == OP_READ)
+        rs->raw = json_pack("{s:b}", "initialized", core_initialized(rq->core));
+    else if (rq->op == OP_WRITE)
+        init_put(rq, rs);
+    else
+        reply_no_errors(rs, 405);
+}
+
+/* ---- sys/seal-status, sys/unseal ---- */
+
+static void reply_status(struct core *c, struct response *rs)
+{
+    unsigned shares = 0, threshold = 0;
+    char id[40], name[128], nonce[37];
+    bool sealed = core_sealed(c);
+    struct err err = {0};
+    unsigned progress;
+
+    if (seal_threshold(c, &shares, &threshold, &err) != 0 && err.code != ERR_NOTFOUND) {
+        reply_err(rs, &err);
+        return;
+    }
+    pthread_mutex_lock(&c->seal->mutex);
+    progress = c->seal->shares.n;
+    memcpy(nonce, c->seal->nonce, sizeof(nonce));
+    pthread_mutex_unlock(&c->seal->mutex);
+    json_decref(rs->raw);
+    rs->raw = json_pack("{s:s, s:b, s:b, s:i, s:i, s:i, s:s, s:s, s:s, s:b, s:b, s:s}", "type",
+                        "shamir", "initialized", threshold > 0, "sealed", sealed, "t",
+                        (int)threshold, "n", (int)shares, "progress", (int)progress, "nonce", nonce,
+                        "version", LOCKSTEP_VERSION_TEXT, "build_date", "", "migration", 0,
+                        "recovery_seal", 0, "storage_type", "wiredtiger");
+    if (!sealed && core_cluster(c, id, name, &err) == 0) {
+        json_object_set_new(rs->raw, "cluster_id", json_string(id));
+        json_object_set_new(rs->raw, "cluster_name", json_string(name));
+    }
+}
+
+static void forget_shares(struct seal *s)
+{
+    pthread_mutex_lock(&s->mutex);
+    shares_clear(&s->shares);
+    s->nonce[0] = '\0';
+    pthread_mutex_unlock(&s->mutex);
+}
+
+/* Open the barrier with the root key and set up what serves requests. Holds SEAL_LATCH. */
+static int open_barrier(struct core *c, const uint8_t *root, struct err *err)
+{
+    struct buf keyring = {0};
+    int rc = engine_get(c->engine, BARRIER_KEYRING_PATH, &keyring, err);
+
+    if (rc == 0)
+        rc = barrier_open(c->barrier, root, keyring.data, keyring.len, err);
+    buf_free(&keyring);
+    if (rc != 0)
+        return -1;
+    log_info(c->log, "core", "vault is unsealed");
+    core_post_unseal(c);
+    c->unsealed = true;
+    return 0;
+}
+
+int core_unseal_with_root(struct core *c, const uint8_t root[32], struct err *err)
+{
+    struct latch_ref latch;
+    int rc = 0;
+
+    latch_acquire(c, SEAL_LATCH, &latch);
+    if (core_sealed(c))
+        rc = open_barrier(c, root, err);
+    latch_release(c, &latch);
+    return rc;
+}
+
+/* The threshold is reached: try. */
+static int unseal_try(struct core *c, struct err *err)
+{
+    struct buf root = {.secret = true};
+    struct shares *s = &c->seal->shares;
+    int rc = seal_check_shares(c, (const uint8_t *const *)s->part, s->len, s->n, &root, err);
+
+    forget_shares(c->seal);
+    if (rc == 0)
+        rc = open_barrier(c, root.data, err);
+    buf_free(&root);
+    return rc;
+}
+
+static int unseal_share(struct core *c, const uint8_t *part, size_t len, struct err *err)
+{
+    unsigned shares, threshold;
+    int added;
+
+    if (seal_threshold(c, &shares, &threshold, err) != 0)
+        return err->code == ERR_NOTFOUND ? err_set(err, ERR_INVAL, 0, "Vault is not initialized")
+                                         : -1;
+    pthread_mutex_lock(&c->seal->mutex);
+    added = shares_add(&c->seal->shares, part, len);
+    if (added == 1 && c->seal->shares.n == 1)
+        uuid_new(c, c->seal->nonce);
+    pthread_mutex_unlock(&c->seal->mutex);
+    if (added < 0)
+        return err_set(err, ERR_NOMEM, 0, "key share");
+    return c->seal->shares.n >= threshold ? unseal_try(c, err) : 0;
+}
+
+static void unseal_key(struct request *rq, struct response *rs, const char *key)
+{
+    struct core *c = rq->core;
+    uint8_t part[SHARE_MAX_BYTES];
+    struct latch_ref latch;
+    struct err err = {0};
+    size_t len;
+    int rc = seal_parse_key(key, part, sizeof(part), &len, &err);
+
+    if (rc == 0) {
+        latch_acquire(c, SEAL_LATCH, &latch);
+        if (core_sealed(c))
+            rc = unseal_share(c, part, len, &err);
+        latch_release(c, &latch);
+    }
+    OPENSSL_cleanse(part, sizeof(part));
+    if (rc == 0)
+        reply_status(c, rs);
+    else if (err.code == ERR_INVAL || err.code == ERR_DENIED)
+        reply_error(rs, 400, "%s", err.msg);
+    else
+        reply_err(rs, &err);
+}
+
+static void unseal_handle(struct request *rq, struct response *rs)
+{
+    struct core *c = rq->core;
+    const char *key;
+    bool reset, migrate;
+
+    if (rq->op != OP_WRITE) {
+        reply_no_errors(rs, 405);
+        return;
+    }
+    if (raw_str(rq, rs, "key", &key) != 0 || raw_bool(rq, rs, "reset", &reset) != 0 ||
+        raw_bool(rq, rs, "migrate", &migrate) != 0)
+        return;
+    if (reset) {
+        if (!core_sealed(c)) {
+            reply_error(rs, 400, "vault is unsealed");
+            return;
+        }
+        struct latch_ref latch;
+        latch_acquire(c, SEAL_LATCH, &latch);
+        forget_shares(c->seal);
+        latch_release(c, &latch);
+        reply_status(c, rs);
+    } else if (key[0] == '\0') {
+        reply_error(rs, 400,
+                    "'key' must be specified in request body as JSON, or 'reset' set to true");
+    } else if (migrate) {
+        reply_error(rs, 500, "can't perform a seal migration, no migration seal found");
+    } else {
+        unseal_key(rq, rs, key);
+    }
+}
+
+int core_seal(struct core *c, struct err *err)
+{
+    struct latch_ref latch;
+
+    (void)err;
+    latch_acquire(c, SEAL_LATCH, &latch);
+    if (!core_sealed(c)) {
+        c->unsealed = false;
+        log_info(c->log, "core", "marked as sealed");
+        log_info(c->log, "core", "pre-seal teardown starting");
+        core_background_stop(c);
+        cluster_sealed(c);
+        ceremonies_drop(c->ceremonies);
+        rekey_drop(c->rekey);
+        barrier_seal(c->barrier);
+        policy_forget(c, NULL);
+        mounts_forget(c);
+        log_info(c->log, "core", "pre-seal teardown complete");
+        log_info(c->log, "core", "vault is sealed");
+    }
+    forget_shares(c->seal);
+    latch_release(c, &latch);
+    return 0;
+}
+
+void seal_handle(struct request *rq, struct response *rs)
+{
+    struct err err = {0};
+
+    if (strcmp(rq->full_path, "sys/init") == 0) {
+        init_handle(rq, rs);
+    } else if (strcmp(rq->full_path, "sys/unseal") == 0) {
+        unseal_handle(rq, rs);
+    } else if (strcmp(rq->full_path, "sys/seal-status") == 0) {
+        if (rq->op == OP_READ)
+            reply_status(rq->core, rs);
+        else
+            reply_no_errors(rs, 405);
+    } else if (rq->op != OP_WRITE) {
+        reply_unsupported(rs);
+    } else if (core_seal(rq->core, &err) != 0) {
+        reply_err(rs, &err);
+    } else {
+        reply_empty(rs);
+    }
+}
