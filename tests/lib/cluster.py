@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Real server processes for the tests: certificates, configuration, start, kill, and a plain API client.
+
+Everything lies in one temporary folder; only the processes that were started here are ended.
+"""
+import base64
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import urllib.parse
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+class Failed(AssertionError):
+    pass
+
+
+def await_true(what, fn, seconds=30):
+    """Poll a condition: there is no event across processes but the server's own answer."""
+    end = time.monotonic() + seconds
+    while True:
+        got = fn()
+        if got:
+            return got
+        if time.monotonic() > end:
+            raise Failed(f'waited {seconds} s for {what}')
+        time.sleep(0.01)
+
+
+def free_ports():
+    """A port whose neighbour above is free as well."""
+    while True:
+        with socket.socket() as a, socket.socket() as b:
+            a.bind(('127.0.0.1', 0))
+            port = a.getsockname()[1]
+            try:
+                b.bind(('127.0.0.1', port + 1))
+            except OSError:
+                continue
+            return port
+
+
+class Reply:
+    def __init__(self, status, headers, body):
+        self.status, self.headers, self.text = status, headers, body.decode('utf-8', 'replace')
+        try:
+            self.json = json.loads(body) if body else None
+        except ValueError:
+            self.json = None
+
+    @property
+    def errors(self):
+        return (self.json or {}).get('errors')
+
+    @property
+    def data(self):
+        return (self.json or {}).get('data')
+
+
+class Server:
+    """One server: its folder, its configuration, its process."""
+
+    def __init__(self, world, name, program, env=None, extra=''):
+        self.world, self.name, self.program, self.env = world, name, program, env or {}
+        self.port = free_ports()
+        self.dir = os.path.join(world.dir, name)
+        os.makedirs(self.dir, exist_ok=True)
+        self.log = os.path.join(self.dir, 'server.log')
+        self.config = os.path.join(self.dir, 'server.hcl')
+        self.addr = f'https://127.0.0.1:{self.port}'
+        self.proc = None
+        self.keys, self.root, self.token, self.threshold = [], None, None, 0
+        subprocess.run([world.program, 'cert', 'server', f'-dir={world.tls}', f'-name={name}'], check=True,
+                       stdout=subprocess.DEVNULL)
+        with open(self.config, 'w') as f:
+            f.write(f'''
+storage "wiredtiger" {{
+  path = "{self.dir}/data"
+  {extra}
+}}
+listener "tcp" {{
+  address         = "127.0.0.1:{self.port}"
+  cluster_address = "127.0.0.1:{self.port + 1}"
+  tls_disable     = "false"
+  tls_cert_file   = "{world.tls}/{name}.pem"
+  tls_key_file    = "{world.tls}/{name}-key.pem"
+}}
+api_addr      = "{self.addr}"
+cluster_addr  = "https://127.0.0.1:{self.port + 1}"
+cluster_name  = "{name}"
+log_level     = "info"
+disable_mlock = true
+''')
+
+    def start(self):
+        self.proc = subprocess.Popen([self.program, 'server', f'-config={self.config}'], stdin=subprocess.DEVNULL,
+                                     stdout=open(self.log, 'ab'), stderr=subprocess.STDOUT, env={**os.environ, **self.env})
+
+        def up():
+            if self.proc.poll() is not None:
+                raise Failed(f'{self.name} ended with {self.proc.returncode}:\n{self.tail()}')
+            try:
+                return self.call('GET', 'sys/seal-status').status == 200
+            except OSError:
+                return False
+        await_true(f'{self.name} to answer', up)
+
+    def tail(self, lines=30):
+        try:
+            with open(self.log, errors='replace') as f:
+                return ''.join(f.readlines()[-lines:])
+        except OSError:
+            return ''
+
+    def kill(self):
+        self.proc.send_signal(signal.SIGKILL)
+        self.proc.wait()
+
+    def stop(self, seconds=20):
+        """SIGTERM; the exit code."""
+        self.proc.send_signal(signal.SIGTERM)
+        try:
+            return self.proc.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise Failed(f'{self.name} did not stop within {seconds} s of SIGTERM:\n{self.tail()}')
+
+    def connect(self, timeout=30):
+        return http.client.HTTPSConnection('127.0.0.1', self.port, timeout=timeout, context=self.world.ssl)
+
+    def call(self, method, path, body=None, token=None, headers=None, conn=None, timeout=30):
+        """token: None for the server's own, '' for none."""
+        c = conn or self.connect(timeout)
+        h = dict(headers or {})
+        token = self.token if token is None else token
+        if token:
+            h['X-Vault-Token'] = token
+        raw = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
+        try:
+            c.request(method, '/v1/' + urllib.parse.quote(path, safe='/?=&%'), raw, h)
+            r = c.getresponse()
+            return Reply(r.status, r.headers, r.read())
+        finally:
+            if conn is None:
+                c.close()
+
+    def ok(self, method, path, body=None, **kw):
+        r = self.call(method, path, body, **kw)
+        if r.status not in (200, 202, 204):
+            raise Failed(f'{self.name}: {method} {path}: {r.status} {r.text[:500]}\n{self.tail(8)}')
+        return r
+
+    def init(self, shares=3, threshold=2):
+        r = self.ok('PUT', 'sys/init', {'secret_shares': shares, 'secret_threshold': threshold}).json
+        self.keys, self.root, self.threshold = r['keys_base64'], r['root_token'], threshold
+        self.unseal()
+        self.token = self.root
+        return self
+
+    def unseal(self, keys=None):
+        for k in keys or self.keys[:self.threshold]:
+            last = self.ok('PUT', 'sys/unseal', {'key': k}, token='').json
+        if last['sealed']:
+            raise Failed(f'{self.name} is still sealed: {last}')
+
+    def dr_status(self):
+        d = self.ok('GET', 'sys/replication/dr/status', token='').data
+        return d.get('dr', d)
+
+    def dr_token(self, keys):
+        """The generate-root flow on the secondary."""
+        base = 'sys/replication/dr/secondary/generate-operation-token/'
+        a = self.ok('PUT', base + 'attempt', {'otp': '', 'pgp_key': ''}, token='').json
+        for k in keys:
+            r = self.ok('PUT', base + 'update', {'key': k, 'nonce': a['nonce']}, token='').json
+        if not r['complete']:
+            raise Failed(f'not complete: {r}')
+        enc = r['encoded_token']
+        raw = base64.b64decode(enc + '=' * (-len(enc) % 4))
+        return bytes(x ^ y for x, y in zip(raw, a['otp'].encode())).decode()
+
+
+class World:
+    """A folder with a CA and any number of servers."""
+
+    def __init__(self, program=None):
+        self.program = program or os.environ.get('LOCKSTEP', os.path.join(ROOT, 'build', 'lockstep'))
+        self.dir = tempfile.mkdtemp(prefix='lockstep-test.')
+        self.tls = os.path.join(self.dir, 'tls')
+        self.servers = []
+        subprocess.run([self.program, 'cert', 'ca', f'-dir={self.tls}'], check=True, stdout=subprocess.DEVNULL)
+        self.ca = os.path.join(self.tls, 'ca.pem')
+        self.ssl = ssl.create_default_context(cafile=self.ca)
+
+    def server(self, name, **kw):
+        s = Server(self, name, kw.pop('program', self.program), **kw)
+        self.servers.append(s)
+        return s
+
+    def pair(self, **kw):
+        """A primary and a secondary that follows it."""
+        a, b = self.server('primary', **kw), self.server('secondary', **kw)
+        for s in (a, b):
+            s.start()
+            s.init()
+        self.enable(a, b)
+        return a, b
+
+    def enable(self, a, b, name='secondary'):
+        a.ok('PUT', 'sys/replication/dr/primary/enable', {})
+        w = a.ok('PUT', 'sys/replication/dr/primary/secondary-token', {'id': name}).json['wrap_info']
+        b.ok('PUT', 'sys/replication/dr/secondary/enable', {'token': w['token'], 'ca_file': self.ca})
+        b.threshold, b.keys, b.token = a.threshold, a.keys, a.token
+        self.await_following(b)
+
+    def await_following(self, b, seconds=30):
+        await_true('the secondary to follow', lambda: b.dr_status().get('state') == 'stream-wals', seconds)
+
+    def await_caught_up(self, a, b, seconds=30):
+        def same():
+            x, y = a.dr_status(), b.dr_status()
+            return x.get('last_dr_wal') == y.get('last_remote_wal') == y.get('applied_lsn')
+        await_true('lag 0', same, seconds)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, tb):
+        for s in self.servers:
+            if s.proc is not None and s.proc.poll() is None:
+                s.proc.send_signal(signal.SIGKILL)
+                s.proc.wait()
+        if kind is not None:
+            for s in self.servers:
+                print(f'--- {s.name} ---\n{s.tail()}')
+            print(f'kept for inspection: {self.dir}')
+        else:
+            shutil.rmtree(self.dir, ignore_errors=True)
+
+
+def run_tests(tests, name):
+    """Run functions in order; one line each and the plain closing line. Returns the exit code."""
+    passed = failed = 0
+    only = [a for a in sys.argv[1:] if not a.startswith('-')]
+    for t in tests:
+        if only and t.__name__ not in only:
+            continue
+        begin = time.monotonic()
+        try:
+            t()
+            passed += 1
+            print(f'ok   {name}: {t.__doc__ or t.__name__} ({time.monotonic() - begin:.1f} s)', flush=True)
+        except Exception:
+            failed += 1
+            print(f'FAIL {name}: {t.__doc__ or t.__name__}', flush=True)
+            traceback.print_exc()
+    print(f'{passed} passed, {failed} failed')
+    return 1 if failed or not passed else 0

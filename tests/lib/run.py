@@ -1,0 +1,207 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs the rings of tests and adds them up. A ring that ran nothing is a failure; each skip says why."""
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+CI = os.environ.get('CI') == 'true'
+totals = {'passed': 0, 'failed': 0, 'skipped': 0}
+only = [a for a in sys.argv[1:] if a not in ('quick', 'long')]
+mode = next((a for a in sys.argv[1:] if a in ('quick', 'long')), 'full')
+
+
+def say(text):
+    print(text, flush=True)
+
+
+def sh(args, env=None, timeout=3600, quiet=True):
+    r = subprocess.run(args, cwd=ROOT, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                       stderr=subprocess.STDOUT, text=True, errors='replace', timeout=timeout)
+    if r.returncode != 0 or not quiet:
+        say(r.stdout[-12000:])
+    return r.returncode, r.stdout
+
+
+def count(ring, passed, failed, skipped=0, why=''):
+    if passed + failed + skipped == 0:
+        say(f'{ring}: ran nothing')
+        failed = 1
+    for k, v in (('passed', passed), ('failed', failed), ('skipped', skipped)):
+        totals[k] += v
+    say(f'== {ring}: {passed} ok, {failed} not ok, {skipped} left out{" (" + why + ")" if why else ""}')
+
+
+def skip(ring, why):
+    """For a user a counted skip; in CI what is missing is a failure."""
+    count(ring, 0, 1 if CI else 0, 0 if CI else 1, why)
+
+
+def ring(name, modes=('full', 'long')):
+    def wrap(fn):
+        if (mode in modes or name in only) and (not only or name in only):
+            begin = time.monotonic()
+            say(f'-- {name}')
+            try:
+                fn(name)
+            except subprocess.TimeoutExpired as e:
+                count(name, 0, 1, why=f'took longer than {e.timeout} s')
+            say(f'   {time.monotonic() - begin:.0f} s')
+        return fn
+    return wrap
+
+
+def build(folder, *options, env=None):
+    code, _ = sh(['tools/build', *options], env={'BUILD_DIR': folder, **(env or {})})
+    return code == 0
+
+
+def meson_ring(name, folder, suites, env=None, timeout=1800):
+    """Criterion's own totals count each test; other programs count as one."""
+    log = os.path.join(ROOT, folder, 'meson-logs', 'testlog.txt')
+    if os.path.exists(log):
+        os.unlink(log)
+    args = ['meson', 'test', '-C', folder, '--no-rebuild', '--print-errorlogs', '--num-processes', '2']
+    for s in suites:
+        args += ['--suite', s]
+    code, _ = sh(args, env=env, timeout=timeout)
+    passed = failed = 0
+    text = open(log, errors='replace').read() if os.path.exists(log) else ''
+    for part in re.split(r'(?m)^=+ \d+/\d+ =+$', text)[1:]:
+        m = re.search(r'Synthesis: Tested: \S*?(\d+)\S* \| Passing: \S*?(\d+)\S* \| Failing: \S*?(\d+)\S* \| Crashing: \S*?(\d+)',
+                      re.sub(r'\x1b\[[0-9;]*m', '', part))
+        good = re.search(r'(?m)^result:\s+exit status 0$', part) is not None
+        if m:
+            passed += int(m[2])
+            failed += int(m[3]) + int(m[4])
+            if not good and int(m[3]) + int(m[4]) == 0:
+                failed += 1
+        else:
+            passed += good
+            failed += not good
+    if code != 0 and failed == 0:
+        failed = 1
+    count(name, passed, failed)
+
+
+def script_ring(name, args, env=None, timeout=1800):
+    code, out = sh([sys.executable, *args], env=env, timeout=timeout)
+    m = re.findall(r'(?m)^(\d+) passed, (\d+) failed$', out)
+    passed, failed = (int(m[-1][0]), int(m[-1][1])) if m else (0, 0)
+    if code != 0 and failed == 0:
+        failed = 1
+    if code == 0:
+        say('\n'.join(l for l in out.splitlines() if l.startswith(('ok ', 'seed ')) or ' rounds, ' in l or 'canary' in l))
+    count(name, passed, failed)
+
+
+@ring('format')
+def _(name):
+    files = sh(['git', 'ls-files', '*.c', '*.h'])[1].split()
+    bad = [f for f in files if sh(['clang-format', '--dry-run', '-Werror', f])[0] != 0]
+    count(name, len(files) - len(bad), len(bad))
+
+
+@ring('lint', ('quick', 'full', 'long'))
+def _(name):
+    script_ring(name, ['tools/tidy.py'])
+
+
+@ring('build', ('quick', 'full', 'long'))
+def _(name):
+    count(name, *((1, 0) if build('build') else (0, 1)))
+
+
+@ring('unit', ('quick', 'full', 'long'))
+def _(name):
+    meson_ring(name, 'build', ['unit'])
+
+
+@ring('fuzz corpus', ('quick', 'full', 'long'))
+def _(name):
+    meson_ring(name, 'build', ['fuzz'])
+
+
+@ring('simulation')
+def _(name):
+    meson_ring(name, 'build', ['sim'])
+
+
+@ring('clang')
+def _(name):
+    count(name, *((1, 0) if build('build-clang', env={'CC': 'clang'}) else (0, 1)))
+
+
+@ring('asan+ubsan')
+def _(name):
+    if not build('build-asan', '-Db_sanitize=address,undefined', '-Db_lundef=false'):
+        return count(name, 0, 1)
+    meson_ring(name, 'build-asan', ['unit', 'fuzz'], env={'ASAN_OPTIONS': 'detect_leaks=1:detect_stack_use_after_return=0',
+                                                          'UBSAN_OPTIONS': 'halt_on_error=1:print_stacktrace=1'})
+
+
+@ring('walk (command line)', ('full', 'long'))
+def _(name):
+    code, out = sh(['tools/quickstart'], timeout=600)
+    if code == 0:
+        say('\n'.join(l for l in out.splitlines() if 'Replication lag' in l or 'first served read' in l))
+    count(name, int(code == 0), int(code != 0))
+
+
+def venv_python():
+    py = os.path.join(ROOT, 'build', 'venv', 'bin', 'python')
+    if not os.path.exists(os.path.join(ROOT, 'build', 'venv', 'ready')):
+        shutil.rmtree(os.path.join(ROOT, 'build', 'venv'), ignore_errors=True)
+        for args in (['/usr/bin/python3', '-m', 'venv', 'build/venv'],
+                     [py, '-m', 'pip', 'install', '-q', '--disable-pip-version-check', '-r', 'tests/clients/requirements.txt']):
+            if sh(args)[0] != 0:
+                return None
+        open(os.path.join(ROOT, 'build', 'venv', 'ready'), 'w').close()
+    return py
+
+
+@ring('walk (hvac)')
+def _(name):
+    py = venv_python()
+    if py is None:
+        return skip(name, 'the Python client hvac cannot be installed')
+    code, out = sh([py, 'tests/clients/walk_hvac.py'])
+    m = re.findall(r'(?m)^(\d+) passed, (\d+) failed$', out)
+    count(name, *(map(int, m[-1]) if m else (0, 1)))
+
+
+@ring('walk (Go client)')
+def _(name):
+    if shutil.which('go') is None:
+        return skip(name, 'no Go toolchain')
+    if sh(['go', 'mod', 'download'], env={'GOTOOLCHAIN': 'local', 'PWD': ROOT}, timeout=300)[0] != 0 and False:
+        return skip(name, 'the Go client cannot be downloaded')
+    script_ring(name, ['tests/clients/walk_go.py'])
+
+
+@ring('bad input')
+def _(name):
+    script_ring(name, ['tests/clients/bad_input.py'])
+
+
+@ring('crash')
+def _(name):
+    if not build('build-volatile', '-Dvolatile_disk=true'):
+        return count(name, 0, 1)
+    script_ring(name, ['tests/crash/crash.py', '--rounds', '1000' if mode == 'long' else '50'], timeout=7200)
+    script_ring('crash canary', ['tests/crash/crash.py', '--canary', '--rounds', '10'])
+
+
+@ring('simulation, long', ('long',))
+def _(name):
+    for seed in range(1, 1001):
+        code, out = sh(['build/tests/sim/sim', str(seed)], timeout=600)
+        count(f'simulation seed {seed}', int(code == 0), int(code != 0))
+
+
+print(f'{totals["passed"]} passed, {totals["failed"]} failed, {totals["skipped"]} skipped', flush=True)
+sys.exit(1 if totals['failed'] or not totals['passed'] else 0)

@@ -1,0 +1,55 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Our few rules that a compiler does not check. Prints each breach, then N passed, N failed (files)."""
+import os
+import re
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# Who may include whose public headers: arrows point down only.
+BELOW = {'wal/base': [], 'wal': ['wal/base'], 'net': ['wal/base'], 'engine': ['wal', 'wal/base'],
+         'api': ['engine', 'net', 'wal', 'wal/base'], 'tools': ['api', 'engine', 'net', 'wal', 'wal/base']}
+# What breaks without each: unbounded copies, hidden state between threads, commands from strings, waiting by the clock.
+BANNED = {'gets', 'strcpy', 'strcat', 'sprintf', 'vsprintf', 'strtok', 'system', 'popen', 'alloca', 'sleep', 'usleep', 'rand', 'srand',
+          'asctime', 'ctime', 'gmtime', 'localtime', 'tmpnam', 'mktemp'}
+
+
+def folder(path):
+    d = os.path.dirname(path)
+    return d if d in BELOW else None
+
+
+def main():
+    files = subprocess.run(['git', 'ls-files', '*.c', '*.h'], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    where = {os.path.basename(f): os.path.dirname(f) for f in files if f.endswith('.h')}
+    bad_files = 0
+    for f in files:
+        text = open(os.path.join(ROOT, f), encoding='utf-8').read()
+        breaches = []
+        if not text.startswith('/* SPDX-License-Identifier: GPL-3.0-or-later */'):
+            breaches.append((1, 'the licence line is missing'))
+        code = re.sub(r'/\*.*?\*/', lambda m: '\n' * m[0].count('\n'), text, flags=re.S)
+        code = re.sub(r'"(\\.|[^"\\\n])*"', '""', re.sub(r'#include "[^"]*"', '', code))
+        for m in re.finditer(r'(?<![\w.>])(\w+)\s*\(', code):
+            if m[1] in BANNED:
+                breaches.append((code[:m.start()].count('\n') + 1, f'{m[1]}() is banned here'))
+        if folder(f):
+            for m in re.finditer(r'^#include "([^"]+)"', text, flags=re.M):
+                home = where.get(os.path.basename(m[1]))
+                line = text[:m.start()].count('\n') + 1
+                if home is None or home == os.path.dirname(f):
+                    continue
+                if home not in BELOW[folder(f)]:
+                    breaches.append((line, f'{m[1]} lies in {home}/, which is not below {folder(f)}/'))
+                elif m[1].endswith('_private.h'):
+                    breaches.append((line, f'{m[1]} is private to {home}/'))
+        for line, why in breaches:
+            print(f'{f}:{line}: {why}')
+        bad_files += bool(breaches)
+    print(f'{len(files) - bad_files} passed, {bad_files} failed')
+    return 1 if bad_files else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
