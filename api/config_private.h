@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * config_private.h - what config.c (reading) and config_keys.c (the tables of keys) share.
+ */
+#ifndef LOCKSTEP_CONFIG_PRIVATE_H
+#define LOCKSTEP_CONFIG_PRIVATE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "config.h"
+#include "hcl.h"
+
+enum config_type {
+    CONFIG_TEXT,
+    CONFIG_BOOL,
+    CONFIG_SECONDS,
+    CONFIG_BYTES,
+    CONFIG_COUNT,
+    CONFIG_LEVEL
+};
+
+struct config_key { /* sets one field of a struct */
+    const char *name;
+    enum config_type type;
+    size_t offset;
+};
+/* A key that Vault's users have and that sets nothing here. */
+struct config_known {
+    const char *name;
+    const char *same_as; /* a value that means what we do anyway and is taken; NULL: none is */
+    const char *advice;  /* for every other value */
+};
+
+/* All tables end in a NULL name. */
+extern const struct config_key config_top_keys[], config_listener_keys[],
+    config_listener_telemetry_keys[], config_storage_keys[];
+extern const struct config_known config_top_known[], config_listener_known[],
+    config_storage_known[], config_other_storage[];
+
+#endif
