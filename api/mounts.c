@@ -15,10 +15,8 @@
 #include <string.h>
 
 #include "core.h"
+#include "mounts_private.h"
 #include "token.h"
-
-#define ROW_FOLDER "core/mount/"
-#define DETACHED_FOLDER "core/detached/"
 
 struct mount_table {
     int refs; /* under owner->lock */
@@ -39,6 +37,7 @@ struct mounts {
     _Atomic uint64_t generation;
     struct reactor_task task; /* looks at the table after a change that no request asked for */
     _Atomic bool posted;
+    bool sweeping, sweep_again; /* under lock */
 };
 
 static void identity_handle(struct request *rq, struct response *rs)
@@ -194,9 +193,9 @@ static bool table_has(const struct mount_table *t, const char *uuid)
     return false;
 }
 
-static const char *shown_path(const struct mount *m)
+const char *mount_shown_path(const char *path)
 {
-    return m->auth ? m->path + strlen("auth/") : m->path;
+    return strncmp(path, "auth/", 5) == 0 ? path + 5 : path;
 }
 
 /* What came and went, in Vault's words. */
@@ -209,10 +208,11 @@ static void table_log(struct core *c, const struct mount_table *old, const struc
             continue;
         if (old == NULL)
             log_info(c->log, "core", "successfully %s backend: type=%s path=%s",
-                     m->auth ? "enabled credential" : "mounted", m->type, shown_path(m));
+                     m->auth ? "enabled credential" : "mounted", m->type,
+                     mount_shown_path(m->path));
         else if (m->auth)
-            log_info(c->log, "core", "enabled credential backend: path=%s type=%s", shown_path(m),
-                     m->type);
+            log_info(c->log, "core", "enabled credential backend: path=%s type=%s",
+                     mount_shown_path(m->path), m->type);
         else
             log_info(c->log, "core", "successful mount: namespace= path=%s type=%s", m->path,
                      m->type);
@@ -223,7 +223,8 @@ static void table_log(struct core *c, const struct mount_table *old, const struc
         if (table_has(t, m->uuid))
             continue;
         if (m->auth)
-            log_info(c->log, "core", "disabled credential backend: path=%s", shown_path(m));
+            log_info(c->log, "core", "disabled credential backend: path=%s",
+                     mount_shown_path(m->path));
         else
             log_info(c->log, "core", "successfully unmounted: path=%s namespace=", m->path);
     }
@@ -316,6 +317,11 @@ const struct mount *mount_at(const struct mount_table *t, size_t i)
     return i < t->n ? &t->entries[i] : NULL;
 }
 
+uint64_t mount_table_generation(const struct mount_table *t)
+{
+    return t->generation;
+}
+
 /* strcmp of path (taken to end in '/') with the mount's path. */
 static int compare_slashed(const char *path, size_t len, const char *mount_path)
 {
@@ -371,6 +377,32 @@ bool mounts_quiet(struct core *c, uint64_t generation)
             quiet = false;
     pthread_mutex_unlock(&ms->lock);
     return quiet;
+}
+
+bool mounts_sweep_claim(struct core *c)
+{
+    struct mounts *ms = c->mounts;
+    bool mine;
+
+    pthread_mutex_lock(&ms->lock);
+    mine = !ms->sweeping;
+    ms->sweeping = true;
+    ms->sweep_again = !mine;
+    pthread_mutex_unlock(&ms->lock);
+    return mine;
+}
+
+bool mounts_sweep_release(struct core *c)
+{
+    struct mounts *ms = c->mounts;
+    bool over;
+
+    pthread_mutex_lock(&ms->lock);
+    over = !ms->sweep_again;
+    ms->sweep_again = false;
+    ms->sweeping = !over;
+    pthread_mutex_unlock(&ms->lock);
+    return over;
 }
 
 void mounts_forget(struct core *c)
@@ -480,26 +512,36 @@ int mounts_detach(struct batch *b, const char *id, const char *prefix, struct er
     return rc;
 }
 
-/* One builtin row; extra is a JSON object of what is particular to it, stolen. */
-static int init_row(struct core *c, struct batch *b, const char *path, const char *type,
-                    const char *description, json_t *config, bool local, struct err *err)
+json_t *mount_row_new(struct core *c, const char *path, const char *type, const char *description,
+                      json_t *config, json_t *options)
 {
     bool auth = strncmp(path, "auth/", 5) == 0;
-    char uuid[37], key[64], accessor[64];
+    char uuid[37], accessor[128];
     uint32_t mark;
-    json_t *row;
-    int rc;
 
     uuid_new(c, uuid);
     env_random(c->env, &mark, sizeof(mark));
-    snprintf(key, sizeof(key), ROW_FOLDER "%s", uuid);
-    snprintf(accessor, sizeof(accessor), "%s%s_%08x", auth ? "auth_" : "", type, mark);
-    row = json_pack("{s:s,s:s,s:s,s:s,s:s,s:o,s:b,s:b,s:b,s:b,s:b,s:n}", "path", path, "type", type,
-                    "uuid", uuid, "accessor", accessor, "description", description, "config",
-                    config, "local", local, "seal_wrap", strcmp(type, "system") == 0,
-                    "external_entropy_access", 0, "auth", auth, "builtin", 1, "options");
-    if (row == NULL)
+    snprintf(accessor, sizeof(accessor), "%s%.64s_%08x", auth ? "auth_" : "", type, mark);
+    return json_pack("{s:s,s:s,s:s,s:s,s:s,s:o,s:o,s:b,s:b,s:b,s:b,s:b}", "path", path, "type",
+                     type, "uuid", uuid, "accessor", accessor, "description", description, "config",
+                     config, "options", options, "local", 0, "seal_wrap", 0,
+                     "external_entropy_access", 0, "auth", auth, "builtin", 0);
+}
+
+static int init_row(struct core *c, struct batch *b, const char *path, const char *type,
+                    const char *description, json_t *config, struct err *err)
+{
+    json_t *row = mount_row_new(c, path, type, description, config, json_null());
+    char key[64];
+    int rc;
+
+    if (row == NULL || json_object_set_new(row, "builtin", json_true()) != 0 ||
+        json_object_set_new(row, "local", json_boolean(strcmp(type, "cubbyhole") == 0)) != 0 ||
+        json_object_set_new(row, "seal_wrap", json_boolean(strcmp(type, "system") == 0)) != 0) {
+        json_decref(row);
         return err_set(err, ERR_NOMEM, 0, "mount %s", path);
+    }
+    snprintf(key, sizeof(key), ROW_FOLDER "%s", json_string_value(json_object_get(row, "uuid")));
     rc = batch_put(b, key, row, err);
     json_decref(row);
     return rc;
@@ -518,15 +560,15 @@ static json_t *init_config(const char *name, json_t *value)
 int mounts_init(struct core *c, struct batch *b, struct err *err)
 {
     if (init_row(c, b, "sys/", "system", "system endpoints used for control, policy and debugging",
-                 init_config("passthrough_request_headers", json_pack("[s]", "Accept")), false,
+                 init_config("passthrough_request_headers", json_pack("[s]", "Accept")),
                  err) != 0 ||
         init_row(c, b, "identity/", "identity", "identity store",
                  init_config("passthrough_request_headers", json_pack("[s]", "Authorization")),
-                 false, err) != 0 ||
+                 err) != 0 ||
         init_row(c, b, "cubbyhole/", "cubbyhole", "per-token private secret storage",
-                 init_config(NULL, NULL), true, err) != 0 ||
+                 init_config(NULL, NULL), err) != 0 ||
         init_row(c, b, "auth/token/", "token", "token based credentials",
-                 init_config("token_type", json_string("default-service")), false, err) != 0)
+                 init_config("token_type", json_string("default-service")), err) != 0)
         return -1;
     return 0;
 }
