@@ -1,0 +1,922 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * token_api.c - auth/token/...: create, look up, renew, revoke.
+ *
+ * A child is committed first and its parent looked at again afterwards: when the parent went
+ * meanwhile, the child is revoked and never answered, so no child outlives a revocation that was
+ * answered before it.
+ */
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "policy_private.h"
+#include "token_private.h"
+
+#define LEASE_TTL_S 2764800 /* 768h, where the configuration says nothing */
+
+static int64_t default_ttl(const struct core *c)
+{
+    int64_t s = c->config != NULL ? c->config->default_lease_ttl_s : 0;
+
+    return s > 0 ? s : LEASE_TTL_S;
+}
+
+static int64_t max_ttl(const struct core *c)
+{
+    int64_t s = c->config != NULL ? c->config->max_lease_ttl_s : 0;
+
+    return s > 0 ? s : LEASE_TTL_S;
+}
+
+/* "768h", "1h30m", "45s". */
+static const char *ttl_text(struct arena *a, int64_t s)
+{
+    char h[32] = "", m[32] = "", sec[32] = "";
+    const char *text;
+
+    if (s >= 3600)
+        snprintf(h, sizeof(h), "%lldh", (long long)(s / 3600));
+    if (s % 3600 >= 60)
+        snprintf(m, sizeof(m), "%lldm", (long long)(s % 3600 / 60));
+    if (s % 60 != 0 || s == 0)
+        snprintf(sec, sizeof(sec), "%llds", (long long)(s % 60));
+    text = arena_printf(a, "%s%s%s", h, m, sec);
+    return text != NULL ? text : "";
+}
+
+struct ttl_rule {
+    int64_t wanted_s, period_s, explicit_max_s;
+    int64_t start_ms; /* from when the maximum counts */
+};
+
+/* The time to live that is granted, with a warning where it is less than was asked for. */
+static int64_t ttl_grant(struct request *rq, struct response *rs, const struct ttl_rule *r)
+{
+    int64_t max = max_ttl(rq->core), ttl, left;
+
+    if (r->period_s > 0) {
+        ttl = r->period_s;
+        if (ttl > max) {
+            reply_warning(rs,
+                          "Period of \"%s\" exceeded the effective max_ttl of \"%s\"; Period "
+                          "value is capped accordingly",
+                          ttl_text(rq->arena, ttl), ttl_text(rq->arena, max));
+            ttl = max;
+        }
+        if (r->explicit_max_s == 0)
+            return ttl;
+    } else {
+        ttl = r->wanted_s > 0 ? r->wanted_s : default_ttl(rq->core);
+    }
+    if (r->explicit_max_s > 0 && r->explicit_max_s < max)
+        max = r->explicit_max_s;
+    left = max - (rq->now_ms - r->start_ms + 999) / 1000;
+    if (ttl > left) {
+        reply_warning(rs,
+                      "TTL of \"%s\" exceeded the effective max_ttl of \"%s\"; TTL value is "
+                      "capped accordingly",
+                      ttl_text(rq->arena, ttl), ttl_text(rq->arena, max));
+        ttl = left;
+    }
+    return ttl;
+}
+
+/* ---- create ---- */
+
+struct create { /* what a creation asks for */
+    struct token_role *role;
+    const struct token *parent;
+    bool sudo, orphan;
+    const char *id, *display_name;
+    json_t *policies, *meta; /* owned */
+    bool no_default, no_parent, renewable;
+    int64_t ttl_s, explicit_max_s, period_s, num_uses;
+};
+
+/* Go's duration errors as they are, without the prefix of a field check. */
+static int seconds_field(struct request *rq, struct response *rs, const char *name, int64_t *outp)
+{
+    struct err err = {0};
+    const char *text;
+
+    *outp = 0;
+    if (!field_given(rq, name))
+        return 0;
+    if (field_str(rq, rs, name, "", &text) != 0)
+        return -1;
+    if (parse_seconds(text, outp, &err) != 0) {
+        reply_error(rs, 400, "%s", err.msg);
+        return -1;
+    }
+    if (*outp < 0) {
+        reply_error(rs, 400, "%s must be positive", name);
+        return -1;
+    }
+    return 0;
+}
+
+static int create_fields(struct request *rq, struct response *rs, struct create *cr)
+{
+    const char *type, *alias;
+
+    if (field_str(rq, rs, "id", "", &cr->id) != 0 ||
+        field_list(rq, rs, "policies", &cr->policies) != 0 ||
+        field_string_map(rq, rs, "meta", &cr->meta) != 0 ||
+        field_str(rq, rs, "display_name", "", &cr->display_name) != 0 ||
+        field_int(rq, rs, "num_uses", 0, &cr->num_uses) != 0 ||
+        field_bool(rq, rs, "renewable", true, &cr->renewable) != 0 ||
+        field_bool(rq, rs, "no_parent", false, &cr->no_parent) != 0 ||
+        field_bool(rq, rs, "no_default_policy", false, &cr->no_default) != 0 ||
+        field_str(rq, rs, "type", "", &type) != 0 ||
+        field_str(rq, rs, "entity_alias", "", &alias) != 0)
+        return -1;
+    if (cr->num_uses < 0) {
+        reply_error(rs, 400, "number of uses cannot be negative");
+        return -1;
+    }
+    if (*alias != '\0') {
+        reply_error(rs, 400,
+                    cr->role == NULL
+                        ? "'entity_alias' is only allowed in combination with token role"
+                        : "invalid 'entity_alias' value");
+        return -1;
+    }
+    if (cr->role != NULL && strcmp(cr->role->type, "service") == 0)
+        type = "service";
+    if (cr->role != NULL && strcmp(cr->role->type, "batch") == 0)
+        type = "batch";
+    if (*type == '\0')
+        type =
+            cr->role != NULL && strcmp(cr->role->type, "default-batch") == 0 ? "batch" : "service";
+    if (strcmp(type, "batch") == 0) {
+        reply_error(rs, 400, "batch tokens are not supported by this server: use type \"service\"");
+        return -1;
+    }
+    if (strcmp(type, "service") != 0) {
+        reply_error(rs, 400, "invalid 'token_type' value");
+        return -1;
+    }
+    return 0;
+}
+
+static int check_id(struct response *rs, const struct create *cr)
+{
+    if (*cr->id == '\0')
+        return 0;
+    if (!cr->sudo)
+        reply_error(rs, 400, "root or sudo privileges required to specify token id");
+    else if (strncmp(cr->id, "s.", 2) == 0 || strncmp(cr->id, "hvs.", 4) == 0)
+        reply_error(rs, 400, "custom token ID cannot have the 's.' prefix");
+    else if (strchr(cr->id, '.') != NULL)
+        reply_error(rs, 400, "custom token ID cannot have a '.' in the value");
+    else
+        return 0;
+    return -1;
+}
+
+/* ["a" "b"], as Go prints a list of strings. */
+static const char *list_text(struct arena *a, const json_t *list)
+{
+    const char *text = "[", *next;
+    size_t i;
+    json_t *v;
+
+    json_array_foreach((json_t *)list, i, v)
+    {
+        next = arena_printf(a, "%s%s\"%s\"", text, i > 0 ? " " : "", json_string_value(v));
+        if (next == NULL)
+            return "";
+        text = next;
+    }
+    next = arena_printf(a, "%s]", text);
+    return next != NULL ? next : "";
+}
+
+static bool subset(const json_t *of, const json_t *list)
+{
+    size_t i;
+    json_t *v;
+
+    json_array_foreach((json_t *)list, i, v) if (!list_has(of, json_string_value(v))) return false;
+    return true;
+}
+
+static void replace_list(json_t **listp, json_t *with)
+{
+    json_decref(*listp);
+    *listp = with;
+}
+
+static bool role_limits(const struct token_role *r)
+{
+    return r != NULL && json_array_size(r->allowed) + json_array_size(r->allowed_glob) +
+                                json_array_size(r->disallowed) +
+                                json_array_size(r->disallowed_glob) >
+                            0;
+}
+
+/* A role with lists of policies has its own rules: the parent's policies do not bound it. */
+static int role_policies(struct request *rq, struct response *rs, struct create *cr)
+{
+    const struct token_role *r = cr->role;
+    bool add_default = !cr->no_default && !r->no_default_policy &&
+                       !list_has(r->disallowed, "default") &&
+                       !list_has_glob(r->disallowed_glob, "default");
+    bool asked = json_array_size(cr->policies) > 0;
+    bool bounded = json_array_size(r->allowed) + json_array_size(r->allowed_glob) > 0;
+    json_t *allowed = policies_sanitize(r->allowed, add_default), *v;
+    size_t i;
+    int rc = -1;
+
+    if (asked)
+        replace_list(&cr->policies, policies_sanitize(cr->policies, add_default));
+    else if (bounded)
+        replace_list(&cr->policies, json_incref(allowed));
+    else
+        replace_list(&cr->policies, policies_sanitize(cr->parent->policies, add_default));
+    json_array_foreach(cr->policies, i, v)
+    {
+        const char *name = json_string_value(v);
+
+        if (bounded && !list_has(allowed, name) && !list_has_glob(r->allowed_glob, name)) {
+            reply_error(rs, 400,
+                        "token policies (%s) must be subset of the role's allowed policies (%s) "
+                        "or glob policies (%s)",
+                        list_text(rq->arena, cr->policies), list_text(rq->arena, allowed),
+                        list_text(rq->arena, r->allowed_glob));
+            goto out;
+        }
+        if (list_has(r->disallowed, name) || list_has_glob(r->disallowed_glob, name)) {
+            reply_error(rs, 400, "token policy \"%s\" is disallowed by this role", name);
+            goto out;
+        }
+    }
+    rc = 0;
+out:
+    json_decref(allowed);
+    return rc;
+}
+
+static int create_policies(struct request *rq, struct response *rs, struct create *cr)
+{
+    const json_t *parents = cr->parent->policies;
+    bool add_default = false;
+
+    if (role_limits(cr->role)) {
+        if (role_policies(rq, rs, cr) != 0)
+            return -1;
+    } else if (json_array_size(cr->policies) == 0) {
+        replace_list(&cr->policies, json_copy((json_t *)parents));
+    } else if (cr->sudo) {
+        add_default = !cr->no_default;
+    } else {
+        json_t *clean = policies_sanitize(cr->policies, false);
+        bool ok = subset(parents, clean);
+
+        json_decref(clean);
+        if (!ok) {
+            reply_error(rs, 400, "child policies must be subset of parent");
+            return -1;
+        }
+        add_default = !cr->no_default && list_has(parents, "default");
+    }
+    replace_list(&cr->policies, policies_sanitize(cr->policies, add_default));
+    if (cr->policies == NULL) {
+        reply_error(rs, 500, "out of memory");
+        return -1;
+    }
+    if (list_has(cr->policies, "response-wrapping")) {
+        reply_error(rs, 400, "cannot assign policy \"response-wrapping\"");
+        return -1;
+    }
+    if (list_has(cr->policies, "root") && !list_has(parents, "root")) {
+        reply_error(rs, 400, "root tokens may not be created without parent token being root");
+        return -1;
+    }
+    return 0;
+}
+
+static int64_t lesser(int64_t a, int64_t b) /* of those that are set */
+{
+    return a == 0 || (b != 0 && b < a) ? b : a;
+}
+
+static int create_times(struct request *rq, struct response *rs, struct create *cr)
+{
+    struct ttl_rule rule = {.start_ms = rq->now_ms};
+    bool root = list_has(cr->policies, "root");
+
+    if (seconds_field(rq, rs, "explicit_max_ttl", &cr->explicit_max_s) != 0 ||
+        seconds_field(rq, rs, "period", &cr->period_s) != 0 ||
+        seconds_field(rq, rs, field_given(rq, "ttl") ? "ttl" : "lease", &cr->ttl_s) != 0)
+        return -1;
+    if (cr->period_s > 0 && !cr->sudo) {
+        reply_error(rs, 400, "root or sudo privileges required to create periodic token");
+        return -1;
+    }
+    if (cr->role != NULL) {
+        cr->explicit_max_s = lesser(cr->explicit_max_s, cr->role->explicit_max_ttl_s);
+        cr->period_s = lesser(cr->period_s, cr->role->period_s);
+        cr->renewable = cr->renewable && cr->role->renewable;
+    }
+    if (cr->period_s > 0 || cr->ttl_s > 0 || !root) {
+        rule.wanted_s = cr->ttl_s;
+        rule.period_s = cr->period_s;
+        rule.explicit_max_s = cr->explicit_max_s;
+        cr->ttl_s = ttl_grant(rq, rs, &rule);
+    }
+    if (cr->ttl_s == 0 && cr->explicit_max_s > 0)
+        cr->ttl_s = cr->explicit_max_s;
+    if (cr->ttl_s == 0) {
+        if (cr->parent->expire_ms != 0) {
+            reply_error(rs, 400, "expiring root tokens cannot create non-expiring root tokens");
+            return -1;
+        }
+        cr->renewable = false;
+    }
+    return 0;
+}
+
+static const char *create_display_name(struct request *rq, const struct create *cr)
+{
+    char *name;
+    size_t len;
+
+    if (*cr->display_name == '\0')
+        return "token";
+    name = arena_printf(rq->arena, "token-%s", cr->display_name);
+    if (name == NULL)
+        return NULL;
+    for (char *s = name; *s != '\0'; s++)
+        if (!isalnum((unsigned char)*s))
+            *s = '-';
+    len = strlen(name);
+    if (name[len - 1] == '-')
+        name[len - 1] = '\0';
+    return name;
+}
+
+static const char *create_path(struct request *rq, const struct create *cr)
+{
+    if (cr->role == NULL || *cr->role->path_suffix == '\0')
+        return arena_printf(rq->arena, "auth/token/%s", rq->path);
+    return arena_printf(rq->arena, "auth/token/%s/%s", rq->path, cr->role->path_suffix);
+}
+
+/* A custom id that is in use, or whose last owner's tree is still being removed, is not given out
+ * again. */
+static int check_unused(struct request *rq, struct response *rs, const char *hmac)
+{
+    const char *path = arena_printf(rq->arena, TOKEN_REVOKE_PREFIX "%s", hmac);
+    struct err err = {0};
+    struct token *old;
+    json_t *tomb = NULL;
+    bool used = token_read(rq, hmac, &old, &err) == 0;
+
+    if (!used && err.code == ERR_NOTFOUND && path != NULL) {
+        err_clear(&err);
+        used = storage_get(rq->core, path, &tomb, &err) == 0;
+        json_decref(tomb);
+    }
+    if (used) {
+        reply_error(rs, 400, "cannot create a token with a duplicate ID");
+        return -1;
+    }
+    if (err.code != ERR_NOTFOUND) {
+        reply_err(rs, &err);
+        return -1;
+    }
+    return 0;
+}
+
+static void warn_missing_policies(struct request *rq, struct response *rs, const json_t *policies)
+{
+    size_t i;
+    json_t *v;
+
+    json_array_foreach((json_t *)policies, i, v)
+    {
+        const char *name = json_string_value(v);
+        struct policy *p = NULL;
+        struct err err = {0};
+
+        if (strcmp(name, "root") == 0 || policy_get(rq->core, name, &p, &err) != 0)
+            continue;
+        if (p == NULL)
+            reply_warning(rs, "Policy \"%s\" does not exist", name);
+        policy_free(p);
+    }
+}
+
+/* Commit the new token; a parent that is gone by then takes it along. */
+static int create_commit(struct request *rq, const struct token_new *n, struct token **tp,
+                         struct err *err)
+{
+    struct batch *b = batch_new(rq->core);
+    struct token *parent;
+
+    if (b == NULL)
+        return err_set(err, ERR_NOMEM, 0, "new token");
+    if (token_create(rq, b, n, tp, err) != 0) {
+        batch_free(b);
+        return -1;
+    }
+    if (batch_commit(b, err) != 0)
+        return -1;
+    if (*(*tp)->parent_hmac == '\0')
+        return 0;
+    if (token_read(rq, (*tp)->parent_hmac, &parent, err) == 0)
+        return 0;
+    if (err->code == ERR_NOTFOUND) {
+        struct err again = {0};
+
+        err_clear(err);
+        if (token_revoke(rq->core, (*tp)->hmac, &again) != 0)
+            log_warn(rq->core->log, "token", "child of a revoked token stays, unanswered: %s",
+                     again.msg);
+        err_set(err, ERR_DENIED, 0, "the parent token was revoked");
+    }
+    return -1;
+}
+
+static void create_token(struct request *rq, struct response *rs, struct create *cr)
+{
+    struct token_new n = {.id = *cr->id != '\0' ? cr->id : NULL,
+                          .display_name = create_display_name(rq, cr),
+                          .path = create_path(rq, cr),
+                          .role = cr->role != NULL ? cr->role->name : "",
+                          .policies = cr->policies,
+                          .meta = json_object_size(cr->meta) > 0 ? cr->meta : NULL,
+                          .ttl_s = cr->ttl_s,
+                          .explicit_max_ttl_s = cr->explicit_max_s,
+                          .period_s = cr->period_s,
+                          .num_uses = cr->num_uses,
+                          .orphan = cr->orphan,
+                          .renewable = cr->renewable};
+    struct token_latch latch;
+    struct err err = {0};
+    const char *hmac = NULL;
+    struct token *t = NULL;
+
+    if (!cr->orphan) {
+        n.parent_hmac = cr->parent->hmac;
+        n.entity_id = cr->parent->entity_id;
+        n.chain_ms = lesser(cr->parent->expire_ms, cr->parent->chain_ms);
+    }
+    if (n.display_name == NULL || n.path == NULL) {
+        reply_error(rs, 500, "out of memory");
+        return;
+    }
+    if (n.id != NULL) {
+        if (token_hmac(rq, n.id, &hmac, &err) != 0) {
+            reply_err(rs, &err);
+            return;
+        }
+        token_latch(rq->core, hmac, &latch);
+        if (check_unused(rq, rs, hmac) != 0)
+            goto out;
+    }
+    if (create_commit(rq, &n, &t, &err) != 0) {
+        reply_err(rs, &err);
+        goto out;
+    }
+    rs->auth = token_auth_block(t, cr->ttl_s);
+    if (rs->auth == NULL)
+        reply_error(rs, 500, "out of memory");
+    else
+        warn_missing_policies(rq, rs, cr->policies);
+    if (n.id != NULL && rs->auth != NULL)
+        reply_warning(rs, "Supplying a custom ID for the token makes it only as hard to guess as "
+                          "that ID is");
+out:
+    if (n.id != NULL)
+        token_unlatch(rq->core, &latch);
+}
+
+static int create_allowed(struct request *rq, struct response *rs, struct create *cr)
+{
+    struct err err = {0};
+    unsigned caps;
+
+    if (cr->parent == NULL || cr->parent->num_uses < 0) {
+        reply_error(rs, 403, "permission denied");
+        return -1;
+    }
+    if (cr->parent->num_uses > 0) {
+        reply_error(rs, 400, "restricted use token cannot generate child tokens");
+        return -1;
+    }
+    if (policy_capabilities(rq, cr->parent, rq->full_path, &caps, &err) != 0) {
+        reply_err(rs, &err);
+        return -1;
+    }
+    cr->sudo = (caps & (CAP_SUDO | CAP_ROOT)) != 0;
+    return 0;
+}
+
+static void create_handle(struct request *rq, struct response *rs, const char *role, bool orphan)
+{
+    struct create cr = {.parent = rq->token};
+    struct err err = {0};
+
+    if (rq->op != OP_WRITE) {
+        reply_unsupported(rs);
+        return;
+    }
+    if (role != NULL && token_role_get(rq, role, &cr.role, &err) != 0) {
+        if (err.code == ERR_NOTFOUND)
+            reply_error(rs, 400, "unknown role %s", role);
+        else
+            reply_err(rs, &err);
+        return;
+    }
+    if (create_allowed(rq, rs, &cr) != 0 || create_fields(rq, rs, &cr) != 0 ||
+        check_id(rs, &cr) != 0 || create_policies(rq, rs, &cr) != 0)
+        goto out;
+    if (cr.role != NULL) {
+        cr.orphan = cr.role->orphan;
+    } else if (cr.no_parent) {
+        if (!cr.sudo) {
+            reply_error(rs, 400, "root or sudo privileges required to create orphan token");
+            goto out;
+        }
+        cr.orphan = true;
+    } else {
+        cr.orphan = orphan;
+    }
+    if (create_times(rq, rs, &cr) == 0)
+        create_token(rq, rs, &cr);
+out:
+    json_decref(cr.policies);
+    json_decref(cr.meta);
+}
+
+/* ---- look up ---- */
+
+static int set_str(json_t *o, const char *key, const char *s)
+{
+    return s != NULL ? json_object_set_new(o, key, json_string(s)) : -1;
+}
+
+static json_t *lookup_data(struct request *rq, const struct token *t)
+{
+    struct arena *a = rq->arena;
+    json_t *d = json_pack(
+        "{s:s, s:s, s:O, s:s, s:O?, s:s, s:I, s:b, s:I, s:I, s:n, s:I, s:I, s:s, s:s}", "id", t->id,
+        "accessor", t->accessor, "policies", t->policies, "path", t->path, "meta", t->meta,
+        "display_name", t->display_name, "num_uses", (json_int_t)t->num_uses, "orphan",
+        (int)t->orphan, "creation_time", (json_int_t)(t->created_ms / 1000), "creation_ttl",
+        (json_int_t)t->creation_ttl_s, "expire_time", "ttl", (json_int_t)0, "explicit_max_ttl",
+        (json_int_t)t->explicit_max_ttl_s, "entity_id", t->entity_id, "type",
+        t->batch ? "batch" : "service");
+    int bad = d == NULL ? -1 : 0;
+
+    if (*t->role != '\0')
+        bad |= set_str(d, "role", t->role);
+    if (t->period_s > 0)
+        bad |= json_object_set_new(d, "period", json_integer(t->period_s));
+    if (t->expire_ms != 0) {
+        int64_t left = (t->expire_ms - rq->now_ms + 500) / 1000;
+
+        bad |= set_str(d, "expire_time", time_rfc3339(a, t->expire_ms));
+        bad |= set_str(d, "issue_time", time_rfc3339(a, t->created_ms));
+        bad |= json_object_set_new(d, "ttl", json_integer(left > 0 ? left : 0));
+        bad |= json_object_set_new(d, "renewable", json_boolean(t->renewable));
+    }
+    if (t->last_renewal_ms != 0) {
+        bad |= set_str(d, "last_renewal", time_rfc3339(a, t->last_renewal_ms));
+        bad |= json_object_set_new(d, "last_renewal_time", json_integer(t->last_renewal_ms / 1000));
+    }
+    if (bad != 0) {
+        json_decref(d);
+        d = NULL;
+    }
+    return d;
+}
+
+/* The token that the request names; answers when it names none that lives. */
+static int named_token(struct request *rq, struct response *rs, struct token **tp, int status,
+                       const char *unknown)
+{
+    struct err err = {0};
+    const char *id;
+
+    if (field_str(rq, rs, "token", "", &id) != 0)
+        return -1;
+    if (*id == '\0') {
+        reply_error(rs, 400, "missing token ID");
+        return -1;
+    }
+    if (token_lookup(rq, id, tp, &err) == 0)
+        return 0;
+    if (err.code == ERR_DENIED)
+        reply_error(rs, status, "%s", unknown);
+    else
+        reply_err(rs, &err);
+    return -1;
+}
+
+static int named_accessor(struct request *rq, struct response *rs, struct token **tp)
+{
+    struct err err = {0};
+    const char *accessor;
+
+    *tp = NULL;
+    if (field_str(rq, rs, "accessor", "", &accessor) != 0)
+        return -1;
+    if (*accessor == '\0') {
+        reply_router_error(rs, 400, "missing accessor");
+        return -1;
+    }
+    if (token_lookup_accessor(rq, accessor, tp, &err) == 0)
+        return 0;
+    if (err.code == ERR_NOTFOUND)
+        reply_router_error(rs, 400, "invalid accessor");
+    else
+        reply_err(rs, &err);
+    return -1;
+}
+
+static void lookup(struct request *rq, struct response *rs, bool self)
+{
+    const struct token *t = rq->token;
+    struct token *other = NULL;
+
+    if (rq->op != OP_READ && rq->op != OP_WRITE) {
+        reply_unsupported(rs);
+        return;
+    }
+    if (!self && rq->op == OP_WRITE && field_given(rq, "token")) {
+        if (named_token(rq, rs, &other, 403, "bad token") != 0)
+            return;
+        t = other;
+    }
+    if (t == NULL)
+        reply_error(rs, 403, "permission denied");
+    else
+        reply_data(rs, lookup_data(rq, t));
+}
+
+static void lookup_accessor(struct request *rq, struct response *rs)
+{
+    struct token *t;
+
+    if (rq->op != OP_WRITE)
+        reply_unsupported(rs);
+    else if (named_accessor(rq, rs, &t) == 0)
+        reply_data(rs, lookup_data(rq, t));
+}
+
+/* ---- renew ---- */
+
+static int renew_row(struct request *rq, struct response *rs, struct token *t, int64_t *ttlp)
+{
+    struct ttl_rule rule = {.period_s = t->period_s,
+                            .explicit_max_s = t->explicit_max_ttl_s,
+                            .start_ms = t->created_ms};
+
+    if (t->expire_ms == 0) {
+        reply_error(rs, 400, "invalid lease ID");
+        return -1;
+    }
+    if (!t->renewable) {
+        reply_error(rs, 400, "lease is not renewable");
+        return -1;
+    }
+    if (seconds_field(rq, rs, "increment", &rule.wanted_s) != 0)
+        return -1;
+    if (rule.wanted_s == 0)
+        rule.wanted_s = t->creation_ttl_s;
+    *ttlp = ttl_grant(rq, rs, &rule);
+    if (*ttlp <= 0) {
+        reply_error(rs, 400, "past the max TTL, cannot renew");
+        return -1;
+    }
+    t->expire_ms = rq->now_ms + *ttlp * 1000;
+    t->last_renewal_ms = rq->now_ms;
+    if (json_object_set_new(t->json, "expire_ms", json_integer(t->expire_ms)) != 0 ||
+        json_object_set_new(t->json, "last_renewal_ms", json_integer(t->last_renewal_ms)) != 0) {
+        reply_error(rs, 500, "out of memory");
+        return -1;
+    }
+    return 0;
+}
+
+static void renew(struct request *rq, struct response *rs, const char *hmac, const char *id)
+{
+    struct token_latch latch;
+    struct batch *b = NULL;
+    struct err err = {0};
+    struct token *t;
+    int64_t ttl;
+    int rc;
+
+    token_latch(rq->core, hmac, &latch);
+    if (token_read(rq, hmac, &t, &err) != 0) {
+        if (err.code == ERR_NOTFOUND)
+            reply_error(rs, 400, "token not found");
+        else
+            reply_err(rs, &err);
+        goto out;
+    }
+    t->id = id;
+    if (renew_row(rq, rs, t, &ttl) != 0)
+        goto out;
+    b = batch_new(rq->core);
+    if (b == NULL || token_put(b, t, &err) != 0) {
+        reply_err(rs, &err);
+        goto out;
+    }
+    rc = batch_commit(b, &err);
+    b = NULL;
+    if (rc != 0) {
+        reply_err(rs, &err);
+        goto out;
+    }
+    rs->auth = token_auth_block(t, ttl);
+    if (rs->auth == NULL)
+        reply_error(rs, 500, "out of memory");
+out:
+    token_unlatch(rq->core, &latch);
+    batch_free(b);
+}
+
+static void renew_handle(struct request *rq, struct response *rs, const char *how)
+{
+    struct token *t = NULL;
+
+    if (rq->op != OP_WRITE)
+        reply_unsupported(rs);
+    else if (strcmp(how, "-self") == 0)
+        renew(rq, rs, rq->token->hmac, rq->token->id);
+    else if (strcmp(how, "-accessor") == 0) {
+        if (named_accessor(rq, rs, &t) == 0)
+            renew(rq, rs, t->hmac, "");
+    } else if (named_token(rq, rs, &t, 400, "token not found") == 0)
+        renew(rq, rs, t->hmac, t->id);
+}
+
+/* ---- revoke ---- */
+
+static void revoke(struct request *rq, struct response *rs, const char *hmac)
+{
+    struct err err = {0};
+
+    if (token_revoke(rq->core, hmac, &err) == 0)
+        reply_empty(rs);
+    else
+        reply_err(rs, &err);
+}
+
+static void revoke_accessor(struct request *rq, struct response *rs)
+{
+    struct token *t;
+
+    if (named_accessor(rq, rs, &t) == 0) {
+        revoke(rq, rs, t->hmac);
+    } else if (rs->status == 400 && field_given(rq, "accessor")) {
+        /* What is not there cannot be revoked, and need not. */
+        reply_empty(rs);
+        rs->status = 200;
+        rs->data_null = true;
+        reply_warning(rs, "No token found with this accessor");
+    }
+}
+
+/* revoke and revoke-orphan: by id. */
+static void revoke_named(struct request *rq, struct response *rs, bool orphan)
+{
+    struct err err = {0};
+    const char *id, *hmac;
+
+    if (field_str(rq, rs, "token", "", &id) != 0)
+        return;
+    if (*id == '\0') {
+        reply_error(rs, 400, "missing token ID");
+        return;
+    }
+    if (token_hmac(rq, id, &hmac, &err) != 0) {
+        reply_err(rs, &err);
+    } else if (!orphan) {
+        revoke(rq, rs, hmac);
+    } else if (token_revoke_orphan(rq->core, hmac, &err) == 0) {
+        reply_empty(rs);
+    } else if (err.code == ERR_NOTFOUND) {
+        reply_error(rs, 400, "token to revoke not found");
+    } else {
+        reply_err(rs, &err);
+    }
+}
+
+static void revoke_handle(struct request *rq, struct response *rs, const char *how)
+{
+    if (rq->op != OP_WRITE)
+        reply_unsupported(rs);
+    else if (strcmp(how, "-self") == 0)
+        revoke(rq, rs, rq->token->hmac);
+    else if (strcmp(how, "-accessor") == 0)
+        revoke_accessor(rq, rs);
+    else
+        revoke_named(rq, rs, strcmp(how, "-orphan") == 0);
+}
+
+/* ---- the rest ---- */
+
+static void accessors(struct request *rq, struct response *rs)
+{
+    struct err err = {0};
+    json_t *names = NULL, *keys, *v;
+    size_t i;
+
+    if (rq->op != OP_LIST) {
+        reply_unsupported(rs);
+        return;
+    }
+    if (storage_list(rq->core, TOKEN_ACCESSOR_PREFIX, &names, &err) != 0) {
+        reply_err(rs, &err);
+        return;
+    }
+    keys = json_array();
+    json_array_foreach(names, i, v)
+    {
+        char path[TOKEN_PATH_BYTES];
+        json_t *row = NULL;
+
+        snprintf(path, sizeof(path), TOKEN_ACCESSOR_PREFIX "%s", json_string_value(v));
+        if (storage_get(rq->core, path, &row, &err) != 0) {
+            if (err.code == ERR_NOTFOUND) { /* revoked since the list was made */
+                err_clear(&err);
+                continue;
+            }
+            reply_err(rs, &err);
+            json_decref(keys);
+            goto out;
+        }
+        json_array_append(keys, json_object_get(row, "accessor"));
+        json_decref(row);
+    }
+    reply_data(rs, json_pack("{s:o}", "keys", keys));
+out:
+    json_decref(names);
+}
+
+static void tidy(struct request *rq, struct response *rs)
+{
+    if (rq->op != OP_WRITE) {
+        reply_unsupported(rs);
+        return;
+    }
+    tokens_sweep(rq->core);
+    rs->status = 202;
+    rs->data_null = true;
+    reply_warning(rs, "Tidy operation successfully started. Any information from the operation "
+                      "will be printed to Vault's server logs.");
+}
+
+static const char *after(const char *path, const char *prefix)
+{
+    size_t n = strlen(prefix);
+
+    return strncmp(path, prefix, n) == 0 ? path + n : NULL;
+}
+
+/* "", or one of the suffixes that renew and revoke have. */
+static bool is_how(const char *s, const char *const *hows)
+{
+    for (; s != NULL && *hows != NULL; hows++)
+        if (strcmp(s, *hows) == 0)
+            return true;
+    return false;
+}
+
+void token_handle(struct request *rq, struct response *rs)
+{
+    static const char *const renew_hows[] = {"", "-self", "-accessor", NULL};
+    static const char *const revoke_hows[] = {"", "-self", "-accessor", "-orphan", NULL};
+    const char *p = rq->path, *rest;
+
+    if (rq->token == NULL) {
+        reply_error(rs, 403, "permission denied");
+    } else if (strcmp(p, "create") == 0 || strcmp(p, "create-orphan") == 0) {
+        create_handle(rq, rs, NULL, strcmp(p, "create-orphan") == 0);
+    } else if ((rest = after(p, "create/")) != NULL && *rest != '\0') {
+        create_handle(rq, rs, rest, false);
+    } else if (strcmp(p, "lookup") == 0 || strcmp(p, "lookup-self") == 0) {
+        lookup(rq, rs, strcmp(p, "lookup-self") == 0);
+    } else if (strcmp(p, "lookup-accessor") == 0) {
+        lookup_accessor(rq, rs);
+    } else if (is_how(rest = after(p, "renew"), renew_hows)) {
+        renew_handle(rq, rs, rest);
+    } else if (is_how(rest = after(p, "revoke"), revoke_hows)) {
+        revoke_handle(rq, rs, rest);
+    } else if (strcmp(p, "accessors") == 0 || strcmp(p, "accessors/") == 0) {
+        accessors(rq, rs);
+    } else if (strcmp(p, "tidy") == 0) {
+        tidy(rq, rs);
+    } else if (strcmp(p, "roles") == 0 || after(p, "roles/") != NULL) {
+        token_role_handle(rq, rs);
+    } else {
+        reply_unsupported_path(rs);
+    }
+}
