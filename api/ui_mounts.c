@@ -11,7 +11,8 @@
 #include "core.h"
 #include "mounts.h"
 #include "mounts_private.h"
-#include "policy.h"
+#include "policy_private.h"
+#include "token.h"
 
 static bool listed(const struct mount *m)
 {
@@ -29,44 +30,58 @@ static json_t *listed_json(const struct mount *m)
                      m->type);
 }
 
-/* The policies grant something on path (as a folder, too). -1: answered. */
-static int granted(struct request *rq, struct response *rs, const char *path, bool *yesp)
+/* Whether the pattern can match something in the folder (which ends in '/'). */
+static bool reaches(const struct policy_rule *r, const char *folder)
 {
-    const char *forms[] = {path, arena_printf(rq->arena, "%s/", path)};
-    size_t len = strlen(path);
-    struct err err = {0};
+    const char *p = r->path, *s = folder;
 
-    for (size_t i = 0; i < 2 && !*yesp; i++) {
-        unsigned caps = 0;
+    for (;;) {
+        size_t pn = strcspn(p, "/"), sn = strcspn(s, "/");
 
-        if (i == 1 && len > 0 && path[len - 1] == '/')
+        if (*s == '\0')
+            return true; /* what is left of the pattern lies in the folder */
+        if (p[pn] == '\0' && r->prefix && pn <= sn && strncmp(p, s, pn) == 0)
+            return true; /* the pattern's end is open from here */
+        if (p[pn] == '\0' || !((pn == 1 && *p == '+') || (pn == sn && strncmp(p, s, pn) == 0)))
+            return false;
+        p += pn + 1;
+        s += sn + 1;
+    }
+}
+
+/* Whether one of the token's policies grants something in the mount. */
+static int grants_in(struct request *rq, const char *mount_path, bool *yesp, struct err *err)
+{
+    const json_t *names = rq->token->policies;
+
+    for (size_t i = 0; !*yesp && i < json_array_size(names); i++) {
+        const char *name = json_string_value(json_array_get(names, i));
+        struct policy *p = NULL;
+
+        if (strcmp(name, "root") == 0) {
+            *yesp = true;
             break;
-        if (forms[i] == NULL)
-            err_set(&err, ERR_NOMEM, 0, "mounts");
-        if (forms[i] == NULL || policy_capabilities(rq, rq->token, forms[i], &caps, &err) != 0) {
-            reply_err(rs, &err);
-            return -1;
         }
-        *yesp = (caps & (unsigned)CAP_DENY) == 0 && caps != 0;
+        if (policy_get(rq->core, name, &p, err) != 0)
+            return -1;
+        for (const struct policy_rule *r = p != NULL ? p->rules : NULL; r != NULL && !*yesp;
+             r = r->next)
+            *yesp = (r->caps & (unsigned)CAP_DENY) == 0 && r->caps != 0 && reaches(r, mount_path);
+        policy_free(p);
     }
     return 0;
 }
 
-/* Whether the caller may know of m; rest: the path in it that the caller asks about. -1: answered.
- */
-static int may_see(struct request *rq, struct response *rs, const struct mount *m, const char *rest,
-                   bool *yesp)
+/* Whether the caller may know of m. -1: answered. */
+static int may_see(struct request *rq, struct response *rs, const struct mount *m, bool *yesp)
 {
-    static const char *const v2_folders[] = {"data/", "metadata/"};
+    struct err err = {0};
 
     *yesp = listed(m);
-    if (!*yesp && granted(rq, rs, arena_printf(rq->arena, "%s%s", m->path, rest), yesp) != 0)
-        return -1;
-    for (size_t i = 0; m->kv_version == 2 && i < 2 && !*yesp; i++)
-        if (granted(rq, rs, arena_printf(rq->arena, "%s%s%s", m->path, v2_folders[i], rest),
-                    yesp) != 0)
-            return -1;
-    return 0;
+    if (*yesp || grants_in(rq, m->path, yesp, &err) == 0)
+        return 0;
+    reply_err(rs, &err);
+    return -1;
 }
 
 static void ui_list(struct request *rq, struct response *rs)
@@ -85,7 +100,7 @@ static void ui_list(struct request *rq, struct response *rs)
 
         if (rq->token == NULL)
             yes = listed(m);
-        else if (may_see(rq, rs, m, "", &yes) != 0)
+        else if (may_see(rq, rs, m, &yes) != 0)
             goto out;
         if (yes &&
             json_object_set_new(groups[m->auth], mount_shown_path(m->path),
@@ -120,7 +135,7 @@ static void ui_one(struct request *rq, struct response *rs, const char *path)
         return;
     }
     m = mount_find(t, path, &rest);
-    if (m != NULL && may_see(rq, rs, m, rest, &yes) != 0)
+    if (m != NULL && may_see(rq, rs, m, &yes) != 0)
         goto out;
     if (!yes) {
         reply_error(rs, 403,
