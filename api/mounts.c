@@ -405,9 +405,8 @@ bool mounts_sweep_release(struct core *c)
     return over;
 }
 
-void mounts_forget(struct core *c)
+static void drop_current(struct mounts *ms)
 {
-    struct mounts *ms = c->mounts;
     struct mount_table *dead;
 
     atomic_fetch_add(&ms->generation, 1);
@@ -441,6 +440,21 @@ static void look_task(struct reactor_task *task)
         log_warn(ms->core->log, "core", "mount table not refreshed: error=\"%s\"", err.msg);
 }
 
+/* Build the table without a request: on a secondary none comes, and mounts that arrive are to be
+ * logged. */
+static void post_look(struct mounts *ms)
+{
+    if (ms->core->n_reactors > 0 && !atomic_load(&ms->core->stopping) &&
+        !atomic_exchange(&ms->posted, true))
+        reactor_post(ms->core->reactors[0], &ms->task);
+}
+
+void mounts_forget(struct core *c)
+{
+    drop_current(c->mounts);
+    post_look(c->mounts); /* does nothing when sealed */
+}
+
 static void row_changed(void *arg, const char *key, uint64_t lsn)
 {
     struct mounts *ms = arg;
@@ -448,9 +462,7 @@ static void row_changed(void *arg, const char *key, uint64_t lsn)
     (void)key;
     (void)lsn;
     atomic_fetch_add(&ms->generation, 1);
-    if (ms->core->n_reactors > 0 && !atomic_load(&ms->core->stopping) &&
-        !atomic_exchange(&ms->posted, true))
-        reactor_post(ms->core->reactors[0], &ms->task);
+    post_look(ms);
 }
 
 int mounts_new(struct core *c, struct err *err)
@@ -475,7 +487,7 @@ void mounts_free(struct core *c)
 {
     if (c->mounts == NULL)
         return;
-    mounts_forget(c);
+    drop_current(c->mounts);
     pthread_mutex_destroy(&c->mounts->lock);
     free(c->mounts);
     c->mounts = NULL;
