@@ -29,6 +29,7 @@ struct policies;   /* policy.c's cache */
 struct cluster;    /* cluster.c: link credentials, enable/promote work */
 struct seal;       /* seal.c: shares given so far */
 struct rekey;      /* rekey.c: the rekey under way */
+struct background; /* core.c: events of the engine, and periodic work */
 
 struct core {
     const struct config *config;
@@ -47,11 +48,15 @@ struct core {
     struct cluster *cluster;
     struct seal *seal;
     struct rekey *rekey;
+    struct background *background;
     _Atomic bool unsealed;        /* the barrier is open and the set-up after it is done: requests are served */
     _Atomic bool stopping;
     _Atomic int role;             /* enum engine_role */
     char cluster_name[128];       /* configured, or empty: core_cluster makes one of the cluster id */
 };
+
+/** "disabled", "primary" or "secondary": replication_dr_mode. */
+const char *core_dr_mode(struct core *c);
 
 /** Run `lockstep server`: returns the exit code after a clean stop. paths: -config arguments. */
 int server_run(const char *const *paths, size_t n);

@@ -12,6 +12,8 @@ struct latches *latches_new(struct env *env); /* NULL: out of memory */
 void latches_free(struct latches *l);         /* takes NULL; nobody holds or waits */
 
 /* ---- seal.c ---- */
+#define SEAL_LATCH "core/seal"   /* init, unseal, seal and a new seal exclude each other */
+#define REKEY_LATCH "core/rekey" /* of struct rekey; taken before SEAL_LATCH */
 #define SHARE_MIN_BYTES 16
 #define SHARE_MAX_BYTES (BARRIER_KEY_BYTES + 1)
 
@@ -61,13 +63,15 @@ void rekey_handle(struct request *rq, struct response *rs); /* sys/rekey/... */
 void health_handle(struct request *rq, struct response *rs);
 void leader_handle(struct request *rq, struct response *rs);
 
-/* ---- core.c: background work and the life of the caches ---- */
+/* ---- core.c: the life of the caches, events of the engine, background work ---- */
 CHECKED int core_new(const struct config *cfg, struct env *env, struct logger *log,
                      struct core **cp, struct err *err);
-void core_free(struct core *c);
-/** Watches and caches; after engine_open, before engine_start. */
+void core_free(struct core *c); /* takes NULL; engine and reactors are gone */
+/** Caches and watches; after engine_open, before engine_start. */
 CHECKED int core_prepare(struct core *c, struct err *err);
 void core_hooks(struct core *c, struct engine_hooks *h);
+/** The reactors run: events are taken, periodic work begins. */
+void core_started(struct core *c);
 /** After the barrier opened: caches, cluster, background work. Coroutine. */
 void core_post_unseal(struct core *c);
 void core_background_stop(struct core *c);

@@ -23,7 +23,6 @@
 #include "policy.h"
 #include "token.h"
 
-#define SEAL_LATCH "core/seal" /* init, unseal and seal exclude each other */
 #define XAES_NONCE_BYTES 24
 #define XAES_TAG_BYTES 16
 #define SEALED_ROOT_BYTES (XAES_NONCE_BYTES + BARRIER_KEY_BYTES + XAES_TAG_BYTES)
@@ -639,11 +638,12 @@ static void unseal_handle(struct request *rq, struct response *rs)
 
 int core_seal(struct core *c, struct err *err)
 {
-    struct latch_ref latch;
+    struct latch_ref rekey, latch;
 
     (void)err;
+    latch_acquire(c, REKEY_LATCH, &rekey);
     latch_acquire(c, SEAL_LATCH, &latch);
-    if (!core_sealed(c)) {
+    if (barrier_is_open(c->barrier)) {
         c->unsealed = false;
         log_info(c->log, "core", "marked as sealed");
         log_info(c->log, "core", "pre-seal teardown starting");
@@ -659,6 +659,7 @@ int core_seal(struct core *c, struct err *err)
     }
     forget_shares(c->seal);
     latch_release(c, &latch);
+    latch_release(c, &rekey);
     return 0;
 }
 

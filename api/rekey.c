@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * rekey.c - sys/rekey: new key shares, agreed to by the holders of the old ones.
+ *
+ * Only the share key changes: the root key is sealed again under a new one, in one transaction with
+ * the new seal configuration, so an unsealed secondary follows without noticing. With verification
+ * the new seal is kept aside, in memory, until the new shares have proven that they were received;
+ * until then the old ones stay in force. A seal or restart ends the rekey.
+ */
+#include <openssl/crypto.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core.h"
+#include "core_private.h"
+
+struct rekey {
+    bool started, verify_required, verifying;
+    unsigned new_shares, new_threshold;
+    char nonce[37], verify_nonce[37];
+    struct shares shares;   /* old ones, to agree; then new ones, to verify */
+    struct shares new_keys; /* while verifying: what was given out */
+    struct batch *pending;  /* while verifying: the new seal, committed once it is proven */
+};
+
+struct rekey *rekey_new(void)
+{
+    return calloc(1, sizeof(struct rekey));
+}
+
+void rekey_drop(struct rekey *r)
+{
+    shares_clear(&r->shares);
+    shares_clear(&r->new_keys);
+    batch_free(r->pending);
+    memset(r, 0, sizeof(*r));
+}
+
+void rekey_free(struct rekey *r)
+{
+    if (r == NULL)
+        return;
+    rekey_drop(r);
+    free(r);
+}
+
+static void reply_progress(struct response *rs, const struct rekey *r, unsigned required)
+{
+    rs->raw =
+        json_pack("{s:s, s:b, s:i, s:i, s:i, s:i, s:n, s:b, s:b}", "nonce", r->nonce, "started",
+                  r->started, "t", (int)r->new_threshold, "n", (int)r->new_shares, "progress",
+                  r->verifying ? 0 : (int)r->shares.n, "required", (int)required,
+                  "pgp_fingerprints", "backup", 0, "verification_required", r->verify_required);
+    if (r->verifying)
+        json_object_set_new(rs->raw, "verification_nonce", json_string(r->verify_nonce));
+}
+
+static void rekey_start(struct request *rq, struct response *rs, struct rekey *r, unsigned required)
+{
+    int64_t shares, threshold;
+    bool backup, capital_backup, verify;
+    struct err err = {0};
+
+    if (raw_int(rq, rs, "secret_shares", &shares) != 0 ||
+        raw_int(rq, rs, "secret_threshold", &threshold) != 0 ||
+        raw_bool(rq, rs, "backup", &backup) != 0 ||
+        raw_bool(rq, rs, "Backup", &capital_backup) != 0 ||
+        raw_bool(rq, rs, "require_verification", &verify) != 0)
+        return;
+    if (json_array_size(json_object_get(rq->data, "pgp_keys")) == 0 && (backup || capital_backup)) {
+        reply_error(
+            rs, 400,
+            "cannot request a backup of the new keys without providing PGP keys for encryption");
+        return;
+    }
+    if (seal_check_numbers(shares, threshold, &err) != 0) {
+        reply_error(rs, 400, "invalid rekey seal configuration: %s", err.msg);
+        return;
+    }
+    if (raw_no_pgp(rq, rs, shares, "") != 0)
+        return;
+    if (r->started) {
+        reply_error(rs, 400, "rekey already in progress");
+        return;
+    }
+    r->started = true;
+    r->verify_required = verify;
+    r->new_shares = (unsigned)shares;
+    r->new_threshold = (unsigned)threshold;
+    uuid_new(rq->core, r->nonce);
+    log_info(rq->core->log, "core",
+             "rekey initialized: nonce=%s shares=%u threshold=%u validation_required=%s", r->nonce,
+             r->new_shares, r->new_threshold, verify ? "true" : "false");
+    reply_progress(rs, r, required);
+}
+
+/* Key and nonce of the body. -1: answered. */
+static int given_share(struct request *rq, struct response *rs, const char *nonce,
+                       const char *operation, uint8_t *part, size_t *lenp)
+{
+    const char *key, *given;
+    struct err err = {0};
+
+    if (raw_str(rq, rs, "key", &key) != 0 || raw_str(rq, rs, "nonce", &given) != 0)
+        return -1;
+    if (key[0] == '\0') {
+        reply_error(rs, 400, "'key' must be specified in request body as JSON");
+        return -1;
+    }
+    if (seal_parse_key(key, part, SHARE_MAX_BYTES, lenp, &err) != 0) {
+        const char *text = strncmp(err.msg, "invalid key: ", 13) == 0 ? err.msg + 13 : err.msg;
+        reply_error(rs, 400, "%s", text);
+        return -1;
+    }
+    if (strcmp(given, nonce) != 0) {
+        reply_error(rs, 400, "incorrect nonce supplied; nonce for this %s operation is \"%s\"",
+                    operation, nonce);
+        return -1;
+    }
+    return 0;
+}
+
+static int commit_seal(struct core *c, struct batch *b, struct err *err)
+{
+    struct latch_ref latch;
+    int rc;
+
+    latch_acquire(c, SEAL_LATCH, &latch); /* no unseal reads half of it */
+    rc = batch_commit(b, err);
+    latch_release(c, &latch);
+    return rc;
+}
+
+/* The old shares agree: make the new ones. With verification they are given out and nothing is
+ * stored. */
+static int make_keys(struct request *rq, struct response *rs, struct rekey *r,
+                     const struct buf *root, struct err *err)
+{
+    struct core *c = rq->core;
+    unsigned n = r->new_shares;
+    struct buf *keys = calloc(n, sizeof(*keys));
+    struct batch *b = batch_new(c);
+    int rc = -1;
+
+    if (keys == NULL || b == NULL) {
+        err_set(err, ERR_NOMEM, 0, "rekey");
+        goto out;
+    }
+    if (seal_make(c, n, r->new_threshold, root->data, b, keys, err) != 0)
+        goto out;
+    rs->raw =
+        json_pack("{s:s, s:b, s:n, s:b, s:b}", "nonce", r->nonce, "complete", 1, "pgp_fingerprints",
+                  "backup", 0, "verification_required", r->verify_required);
+    if (rs->raw == NULL || seal_keys_json(keys, n, rs->raw) != 0) {
+        err_set(err, ERR_NOMEM, 0, "rekey");
+        goto out;
+    }
+    if (r->verify_required) {
+        for (unsigned i = 0; i < n; i++)
+            if (shares_add(&r->new_keys, keys[i].data, keys[i].len) < 0) {
+                err_set(err, ERR_NOMEM, 0, "rekey");
+                goto out;
+            }
+        r->pending = b;
+        b = NULL;
+        r->verifying = true;
+        uuid_new(c, r->verify_nonce);
+        json_object_set_new(rs->raw, "verification_nonce", json_string(r->verify_nonce));
+        rc = 0;
+    } else {
+        rc = commit_seal(c, b, err);
+        b = NULL;
+        if (rc == 0) {
+            log_info(c->log, "core", "security barrier rekeyed: shares=%u threshold=%u", n,
+                     r->new_threshold);
+            rekey_drop(r);
+        }
+    }
+out:
+    batch_free(b);
+    for (unsigned i = 0; keys != NULL && i < n; i++)
+        buf_free(&keys[i]);
+    free(keys);
+    return rc;
+}
+
+static void rekey_update(struct request *rq, struct response *rs, struct rekey *r,
+                         unsigned required)
+{
+    uint8_t part[SHARE_MAX_BYTES];
+    struct buf root = {.secret = true};
+    struct err err = {0};
+    size_t len;
+    int added;
+
+    if (!r->started || r->verifying) {
+        reply_error(rs, 400, "no barrier rekey in progress");
+        return;
+    }
+    if (given_share(rq, rs, r->nonce, "rekey", part, &len) != 0)
+        goto out;
+    added = shares_add(&r->shares, part, len);
+    if (added == 0) {
+        reply_error(rs, 400,
+                    "given key has already been provided during this generation operation");
+    } else if (added < 0) {
+        reply_router_error(rs, 500, "out of memory");
+    } else if (r->shares.n < required) {
+        reply_progress(rs, r, required);
+    } else {
+        int rc = seal_check_shares(rq->core, (const uint8_t *const *)r->shares.part, r->shares.len,
+                                   r->shares.n, &root, &err);
+        shares_clear(&r->shares);
+        if (rc != 0)
+            reply_error(rs, 500, "failed to read root key: %s",
+                        strncmp(err.msg, "unable to retrieve stored keys: ", 32) == 0 ? err.msg + 32
+                                                                                      : err.msg);
+        else if (make_keys(rq, rs, r, &root, &err) != 0)
+            reply_err(rs, &err);
+    }
+out:
+    buf_free(&root);
+    OPENSSL_cleanse(part, sizeof(part));
+}
+
+/* ---- verification ---- */
+
+static void reply_verify(struct response *rs, const struct rekey *r)
+{
+    rs->raw =
+        json_pack("{s:s, s:b, s:i, s:i, s:i}", "nonce", r->verify_nonce, "started", 1, "t",
+                  (int)r->new_threshold, "n", (int)r->new_shares, "progress", (int)r->shares.n);
+}
+
+static bool known_key(const struct rekey *r, const uint8_t *part, size_t len)
+{
+    unsigned found = 0;
+
+    for (unsigned i = 0; i < r->new_keys.n; i++)
+        found |= r->new_keys.len[i] == len && CRYPTO_memcmp(r->new_keys.part[i], part, len) == 0;
+    return found != 0;
+}
+
+/* Enough new shares are here. */
+static void verify_finish(struct request *rq, struct response *rs, struct rekey *r)
+{
+    struct err err = {0};
+    bool known = true;
+
+    for (unsigned i = 0; i < r->shares.n; i++)
+        known = known_key(r, r->shares.part[i], r->shares.len[i]) && known;
+    shares_clear(&r->shares);
+    if (!known) {
+        reply_error(rs, 400, "rekey verification failed: incorrect set of unseal shares");
+        return;
+    }
+    rs->raw = json_pack("{s:s, s:b}", "nonce", r->verify_nonce, "complete", 1);
+    int rc = commit_seal(rq->core, r->pending, &err);
+    r->pending = NULL;
+    rekey_drop(r);
+    if (rc != 0)
+        reply_err(rs, &err);
+}
+
+static void rekey_verify(struct request *rq, struct response *rs, struct rekey *r)
+{
+    uint8_t part[SHARE_MAX_BYTES];
+    size_t len;
+    int added;
+
+    if (!r->verifying) {
+        reply_error(rs, 400,
+                    rq->op == OP_READ ? "no rekey configuration found" : "no rekey in progress");
+        return;
+    }
+    if (rq->op == OP_DELETE) {
+        shares_clear(&r->shares);
+        uuid_new(rq->core, r->verify_nonce);
+    }
+    if (rq->op != OP_WRITE) {
+        reply_verify(rs, r);
+        return;
+    }
+    if (given_share(rq, rs, r->verify_nonce, "verify", part, &len) == 0) {
+        added = shares_add(&r->shares, part, len);
+        if (added == 0)
+            reply_error(rs, 400,
+                        "given key has already been provided during this verify operation");
+        else if (added < 0)
+            reply_router_error(rs, 500, "out of memory");
+        else if (r->shares.n < r->new_threshold)
+            reply_verify(rs, r);
+        else
+            verify_finish(rq, rs, r);
+    }
+    OPENSSL_cleanse(part, sizeof(part));
+}
+
+/* Holds REKEY_LATCH. */
+static void rekey_run(struct request *rq, struct response *rs)
+{
+    struct rekey *r = rq->core->rekey;
+    const char *what = rq->full_path + strlen("sys/rekey/");
+    unsigned shares, required;
+    struct err err = {0};
+
+    if (seal_threshold(rq->core, &shares, &required, &err) != 0) {
+        reply_err(rs, &err);
+    } else if (strcmp(what, "backup") == 0) {
+        if (rq->op == OP_READ)
+            reply_error(rs, 400, "no backed-up keys found");
+        else if (rq->op == OP_DELETE)
+            reply_empty(rs);
+        else
+            reply_unsupported(rs);
+    } else if (strcmp(what, "verify") == 0 && rq->op != OP_LIST && rq->op != OP_PATCH) {
+        rekey_verify(rq, rs, r);
+    } else if (strcmp(what, "update") == 0 && rq->op == OP_WRITE) {
+        rekey_update(rq, rs, r, required);
+    } else if (strcmp(what, "init") == 0 && rq->op == OP_READ) {
+        reply_progress(rs, r, required);
+    } else if (strcmp(what, "init") == 0 && rq->op == OP_WRITE) {
+        rekey_start(rq, rs, r, required);
+    } else if (strcmp(what, "init") == 0 && rq->op == OP_DELETE) {
+        rekey_drop(r);
+        reply_empty(rs);
+    } else {
+        reply_no_errors(rs, 405);
+    }
+}
+
+void rekey_handle(struct request *rq, struct response *rs)
+{
+    struct latch_ref latch;
+
+    latch_acquire(rq->core, REKEY_LATCH, &latch);
+    rekey_run(rq, rs);
+    latch_release(rq->core, &latch);
+}

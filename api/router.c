@@ -1,0 +1,529 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * router.c - from an HTTP request to a handler, and from its response to Vault's envelope.
+ *
+ * The order is Vault's: path, method, raw endpoints, sealed, role, slash rule, body, token, policy,
+ * mount, handler, wrapping. Nothing behind the seal or the role gate runs when they are shut;
+ * nothing behind the token check without a token, but the open paths.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "core.h"
+#include "core_private.h"
+#include "mounts.h"
+#include "policy.h"
+#include "router.h"
+#include "token.h"
+
+/* One exchange: what the steps below share. */
+struct exchange {
+    struct core *core;
+    struct http_request *http;
+    struct http_response *out;
+    struct request rq;
+    struct response rs;
+    bool head;
+};
+
+static bool starts(const char *s, const char *prefix)
+{
+    return strncmp(s, prefix, strlen(prefix)) == 0;
+}
+
+/* ---- endpoints outside the envelope ---- */
+
+struct raw_endpoint {
+    const char *path;
+    handler_fn *handle;
+    bool sealed;    /* answers while sealed */
+    bool need_body; /* an empty body is an error */
+};
+static const struct raw_endpoint raw_endpoints[] = {
+    {"sys/init", seal_handle, true, true},
+    {"sys/seal-status", seal_handle, true, false},
+    {"sys/unseal", seal_handle, true, true},
+    {"sys/health", health_handle, true, false},
+    {"sys/leader", leader_handle, true, false},
+    {"sys/generate-root/attempt", generate_root_handle, false, false},
+    {"sys/generate-root/update", generate_root_handle, false, true},
+    {"sys/replication/dr/secondary/generate-operation-token/attempt", generate_root_handle, false,
+     false},
+    {"sys/replication/dr/secondary/generate-operation-token/update", generate_root_handle, false,
+     true},
+    {"sys/rekey/init", rekey_handle, false, true},
+    {"sys/rekey/update", rekey_handle, false, true},
+    {"sys/rekey/verify", rekey_handle, false, true},
+};
+
+static const struct raw_endpoint *raw_find(const char *path)
+{
+    for (size_t i = 0; i < sizeof(raw_endpoints) / sizeof(raw_endpoints[0]); i++)
+        if (strcmp(raw_endpoints[i].path, path) == 0)
+            return &raw_endpoints[i];
+    return NULL;
+}
+
+/* What a DR secondary answers besides the raw endpoints that work sealed; its own ceremony and the
+ * rest are by prefix. */
+static bool open_on_secondary(const char *path)
+{
+    static const char *const exact[] = {
+        "sys/replication/status", "sys/replication/dr/status", "sys/replication/performance/status",
+        "sys/wrapping/lookup",    "sys/wrapping/pubkey",       "sys/license/status"};
+
+    for (size_t i = 0; i < sizeof(exact) / sizeof(exact[0]); i++)
+        if (strcmp(path, exact[i]) == 0)
+            return true;
+    return starts(path, "sys/replication/dr/secondary/") || starts(path, "sys/internal/ui/");
+}
+
+/* Paths that need no token. */
+static bool open_path(const char *path)
+{
+    static const char *const exact[] = {
+        "sys/replication/status", "sys/replication/dr/status", "sys/replication/performance/status",
+        "sys/wrapping/lookup",    "sys/wrapping/pubkey",       "sys/decode-token",
+        "sys/internal/ui/mounts"};
+
+    for (size_t i = 0; i < sizeof(exact) / sizeof(exact[0]); i++)
+        if (strcmp(path, exact[i]) == 0)
+            return true;
+    return starts(path, "sys/internal/ui/mounts/");
+}
+
+/* Paths that need the sudo capability besides. A trailing '*' is a prefix. */
+static bool sudo_path(const char *path)
+{
+    static const char *const paths[] = {"sys/seal",
+                                        "sys/step-down",
+                                        "sys/rotate",
+                                        "sys/rotate/*",
+                                        "sys/audit",
+                                        "sys/audit/*",
+                                        "sys/auth/*",
+                                        "sys/raw*",
+                                        "sys/remount",
+                                        "sys/config/cors",
+                                        "sys/config/ui/headers*",
+                                        "sys/config/auditing/request-headers*",
+                                        "sys/leases/lookup/*",
+                                        "sys/leases/revoke-prefix/*",
+                                        "sys/leases/revoke-force/*",
+                                        "sys/plugins/catalog/*",
+                                        "auth/token/accessors*",
+                                        "auth/token/revoke-orphan",
+                                        "sys/internal/inspect/router/*",
+                                        "sys/replication/reindex",
+                                        "sys/replication/dr/primary/secondary-token",
+                                        "sys/replication/primary/secondary-token"};
+
+    for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
+        size_t n = strlen(paths[i]);
+        if (paths[i][n - 1] == '*' ? strncmp(path, paths[i], n - 1) == 0
+                                   : strcmp(path, paths[i]) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* ---- reading the request ---- */
+
+/* 0: go on; -1: answered. */
+static int find_path(struct exchange *x, const char **queryp)
+{
+    struct response *rs = &x->rs;
+    const char *target = x->http->target, *query = strchr(target, '?'), *clean;
+    size_t len = query != NULL ? (size_t)(query - target) : strlen(target);
+    char *path;
+
+    *queryp = query != NULL ? query + 1 : "";
+    clean = path_clean(x->http->arena, target, len);
+    if (clean != NULL) {
+        rs->status = 307;
+        rs->text = "";
+        buf_printf(&x->out->headers, "Location: %s%s\r\n", clean, query != NULL ? query : "");
+        return -1;
+    }
+    path = percent_decode(x->http->arena, target, len, false);
+    if (path == NULL || !path_printable(path)) {
+        rs->status = 400;
+        rs->text = "";
+        return -1;
+    }
+    if (path_relative(path)) {
+        reply_error(rs, 400, "relative paths not supported");
+        return -1;
+    }
+    if (strcmp(path, "/") == 0 || strcmp(path, "/ui") == 0 || starts(path, "/ui/")) {
+        rs->status = 404;
+        rs->text = "404 page not found\n";
+        rs->content_type = "text/plain; charset=utf-8";
+        return -1;
+    }
+    if (!starts(path, "/v1/") || path[4] == '\0') {
+        reply_no_errors(rs, 404);
+        return -1;
+    }
+    x->rq.full_path = path + 4;
+    return 0;
+}
+
+static int check_namespace(struct exchange *x)
+{
+    const char *ns = http_header(x->http, "X-Vault-Namespace");
+    size_t len;
+
+    if (ns == NULL)
+        return 0;
+    buf_printf(&x->out->headers, "X-Vault-Namespace: %s\r\n", ns);
+    len = strlen(ns);
+    if (len > 0 && ns[len - 1] == '/')
+        len--;
+    if (len == 0 || (len == 4 && memcmp(ns, "root", 4) == 0))
+        return 0;
+    reply_error(&x->rs, 404, "namespace not found");
+    return -1;
+}
+
+static int find_op(struct exchange *x)
+{
+    static const struct {
+        const char *method;
+        enum op op;
+    } methods[] = {{"GET", OP_READ},      {"POST", OP_WRITE}, {"PUT", OP_WRITE},
+                   {"DELETE", OP_DELETE}, {"LIST", OP_LIST},  {"PATCH", OP_PATCH}};
+    const char *method = x->http->method, *list;
+    bool yes = false;
+
+    if (strcmp(method, "HEAD") == 0) {
+        x->head = true;
+        x->rq.op = OP_READ;
+        if (strcmp(x->rq.full_path, "sys/health") == 0)
+            return 0;
+        reply_no_errors(&x->rs, 405);
+        return -1;
+    }
+    for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++) {
+        if (strcmp(method, methods[i].method) != 0)
+            continue;
+        x->rq.op = methods[i].op;
+        if (x->rq.op != OP_READ)
+            return 0;
+        list = json_string_value(json_object_get(x->rq.query, "list"));
+        if (list != NULL && list[0] != '\0' && parse_bool(list, &yes) != 0) {
+            reply_no_errors(&x->rs, 400);
+            return -1;
+        }
+        if (yes)
+            x->rq.op = OP_LIST;
+        return 0;
+    }
+    reply_no_errors(&x->rs, 405);
+    return -1;
+}
+
+static bool has_type(const char *content_type, const char *want)
+{
+    size_t n = strlen(want);
+
+    return content_type != NULL && strncasecmp(content_type, want, n) == 0 &&
+           (content_type[n] == '\0' || content_type[n] == ';' || content_type[n] == ' ');
+}
+
+static int patch_type(struct exchange *x, const char *type)
+{
+    if (x->rq.op != OP_PATCH || has_type(type, "application/merge-patch+json"))
+        return 0;
+    if (type == NULL || type[0] == '\0')
+        reply_error(&x->rs, 400, "mime: no media type");
+    else
+        reply_error(&x->rs, 415,
+                    "PATCH requires Content-Type of application/merge-patch+json, provided %s",
+                    type);
+    return -1;
+}
+
+/* Body and query into rq.data. raw: the texts of the endpoints outside the envelope. */
+static int read_body(struct exchange *x, const struct raw_endpoint *raw)
+{
+    const char *type = http_header(x->http, "Content-Type");
+    struct request *rq = &x->rq;
+    json_t *body = NULL;
+    struct err err = {0};
+
+    rq->data = json_copy(rq->query);
+    json_object_del(rq->data, "list");
+    json_object_del(rq->data, "help");
+    rq->body_absent = true;
+    if (rq->op != OP_WRITE && rq->op != OP_PATCH && !(raw != NULL && rq->op == OP_DELETE))
+        return 0;
+    if (raw == NULL && patch_type(x, type) != 0)
+        return -1;
+    if (x->http->body_len == 0) {
+        if (raw == NULL || !raw->need_body || rq->op != OP_WRITE)
+            return 0;
+        reply_error(&x->rs, 400, "EOF");
+        return -1;
+    }
+    if (has_type(type, "application/x-www-form-urlencoded"))
+        body = query_parse(x->http->arena, (const char *)x->http->body, x->http->body_len);
+    else
+        body = json_read(x->http->body, x->http->body_len, &err);
+    if (body == NULL && err.code == ERR_NOMEM) {
+        reply_err(&x->rs, &err);
+        return -1;
+    }
+    if (body == NULL || (!json_is_object(body) && !json_is_null(body))) {
+        if (raw == NULL)
+            reply_error(&x->rs, 400, "error parsing JSON");
+        else
+            reply_error(&x->rs, 400, "failed to parse JSON input: %s",
+                        body == NULL ? err.msg : "it is not an object");
+        json_decref(body);
+        return -1;
+    }
+    if (json_is_object(body)) {
+        rq->body_absent = false;
+        json_object_update(rq->data, body);
+    }
+    json_decref(body);
+    return 0;
+}
+
+static int read_wrap(struct exchange *x)
+{
+    const char *ttl = http_header(x->http, "X-Vault-Wrap-TTL"),
+               *format = http_header(x->http, "X-Vault-Wrap-Format");
+    struct err err = {0};
+
+    if (ttl == NULL)
+        return 0;
+    if (parse_seconds(ttl, &x->rq.wrap_ttl_s, &err) != 0) {
+        reply_error(&x->rs, 400, "error parsing X-Vault-Wrap-TTL header: %s", err.msg);
+        return -1;
+    }
+    if (x->rq.wrap_ttl_s < 0) {
+        reply_error(&x->rs, 400,
+                    "error parsing X-Vault-Wrap-TTL header: requested wrap ttl cannot be negative");
+        return -1;
+    }
+    x->rq.wrap_jwt = format != NULL && strcmp(format, "jwt") == 0;
+    return 0;
+}
+
+static const char *find_token(const struct http_request *http)
+{
+    const char *token = http_header(http, "X-Vault-Token"), *bearer;
+
+    if (token != NULL && token[0] != '\0')
+        return token;
+    bearer = http_header(http, "Authorization");
+    return bearer != NULL && starts(bearer, "Bearer ") && bearer[7] != '\0' ? bearer + 7 : NULL;
+}
+
+/* ---- gates ---- */
+
+static int check_role(struct exchange *x, bool raw_sealed)
+{
+    int role = x->core->role;
+    struct engine_status *st;
+
+    if (role == ENGINE_PRIMARY || raw_sealed)
+        return 0;
+    if (role == ENGINE_FENCED) {
+        if (starts(x->rq.full_path, "sys/replication/"))
+            return 0;
+        st = arena_alloc(x->http->arena, sizeof(*st)); /* large: not on a coroutine's stack */
+        if (st != NULL)
+            engine_status(x->core->engine, st);
+        if (st != NULL && st->reason[0] != '\0' && strcmp(st->reason, "fenced") != 0)
+            reply_error(&x->rs, 503, "%s", st->reason);
+        else
+            reply_error(&x->rs, 503, "superseded by epoch %u", st != NULL ? st->epoch : 0);
+        return -1;
+    }
+    if (open_on_secondary(x->rq.full_path))
+        return 0;
+    reply_error(&x->rs, 400, "path disabled in replication DR secondary mode");
+    return -1;
+}
+
+/* Token and its use. 0: rq.token is set. */
+static int check_token(struct exchange *x, struct token **tokenp, bool *lastp)
+{
+    struct err err = {0};
+
+    if (x->rq.client_token == NULL) {
+        reply_error(&x->rs, 403, "permission denied");
+        return -1;
+    }
+    if (token_lookup(&x->rq, x->rq.client_token, tokenp, &err) != 0 ||
+        token_use(&x->rq, *tokenp, lastp, &err) != 0) {
+        reply_err(&x->rs, &err);
+        return -1;
+    }
+    x->rq.token = *tokenp;
+    return 0;
+}
+
+static bool is_root(const struct token *t)
+{
+    return json_array_size(t->policies) > 0 &&
+           strcmp(json_string_value(json_array_get(t->policies, 0)), "root") == 0;
+}
+
+/* The mount's handler, after the policy has decided. */
+static void run_mount(struct exchange *x, const struct mount *m, bool checked)
+{
+    struct request *rq = &x->rq;
+    bool exists = true;
+
+    rq->mount = m;
+    if (checked) {
+        if (rq->op == OP_WRITE && m != NULL && m->exists != NULL && !is_root(rq->token))
+            exists = m->exists(rq);
+        if (policy_check(rq, &x->rs, exists, sudo_path(rq->full_path)) != 0)
+            return;
+    }
+    if (m == NULL)
+        reply_error(&x->rs, 404, "no handler for route \"%s\". route entry not found.",
+                    rq->full_path);
+    else
+        m->handle(rq, &x->rs);
+}
+
+/* A login is open, as far as its mount's type says that it is one. */
+static bool login_path(const struct mount *m, const char *rest)
+{
+    return m != NULL && m->auth && strcmp(m->type, "token") != 0 &&
+           (strcmp(rest, "login") == 0 || starts(rest, "login/"));
+}
+
+static void run_wrapped(struct exchange *x)
+{
+    struct response *rs = &x->rs;
+    struct err err = {0};
+
+    if (x->rq.wrap_ttl_s == 0 || rs->no_wrap || rs->errors != NULL || rs->wrap != NULL ||
+        rs->raw != NULL || rs->text != NULL || (rs->data == NULL && rs->auth == NULL) ||
+        rs->status >= 300)
+        return;
+    if (wrapping_wrap(&x->rq, rs, x->rq.wrap_ttl_s, x->rq.wrap_jwt, &err) != 0)
+        reply_err(rs, &err);
+}
+
+static void run_logical(struct exchange *x)
+{
+    struct request *rq = &x->rq;
+    struct mount_table *table = NULL;
+    struct token *token = NULL;
+    const struct mount *m;
+    const char *rest = "";
+    bool last = false, open = open_path(rq->full_path) || x->core->role != ENGINE_PRIMARY;
+    struct err err = {0};
+
+    if ((strcmp(rq->full_path, "sys/wrapping/lookup") == 0 ||
+         strcmp(rq->full_path, "sys/wrapping/unwrap") == 0 ||
+         strcmp(rq->full_path, "sys/wrapping/rewrap") == 0) &&
+        wrapping_precheck(rq, &x->rs) != 0)
+        return;
+    if (x->core->role != ENGINE_PRIMARY) {
+        /* Only sys paths pass the role gate; their table may be another cluster's in the making. */
+        rq->path = rq->full_path + strlen("sys/");
+        sys_handle(rq, &x->rs);
+        return;
+    }
+    if (mount_table_get(x->core, &table, &err) != 0) {
+        reply_err(&x->rs, &err);
+        return;
+    }
+    m = mount_find(table, rq->full_path, &rest);
+    rq->path = m != NULL ? rest : rq->full_path;
+    open = open || login_path(m, rest);
+    if (!open) {
+        if (check_token(x, &token, &last) != 0)
+            goto out;
+    } else if (rq->client_token != NULL && starts(rq->full_path, "sys/internal/ui/") &&
+               token_lookup(rq, rq->client_token, &token, &err) == 0) {
+        rq->token = token;
+    }
+    run_mount(x, m, !open);
+    run_wrapped(x);
+    if (last && token_revoke(x->core, token->hmac, &err) != 0)
+        log_error(x->core->log, "core", "failed to revoke token after its last use: %s", err.msg);
+out:
+    mount_table_unref(table);
+}
+
+static void run(struct exchange *x)
+{
+    struct request *rq = &x->rq;
+    const struct raw_endpoint *raw;
+    const char *query;
+    size_t len;
+
+    if (find_path(x, &query) != 0 || check_namespace(x) != 0)
+        return;
+    rq->query = query_parse(x->http->arena, query, strlen(query));
+    if (rq->query == NULL) {
+        reply_error(&x->rs, 400, "invalid query");
+        return;
+    }
+    if (find_op(x) != 0)
+        return;
+    raw = raw_find(rq->full_path);
+    if ((raw == NULL || !raw->sealed) && core_sealed(x->core)) {
+        if (strcmp(rq->full_path, "sys/seal") == 0 && rq->op == OP_WRITE)
+            reply_empty(&x->rs);
+        else
+            reply_error(&x->rs, 503, "Vault is sealed");
+        return;
+    }
+    if (check_role(x, raw != NULL && raw->sealed) != 0)
+        return;
+    len = strlen(rq->full_path);
+    if (rq->op == OP_WRITE && rq->full_path[len - 1] == '/') {
+        reply_error(&x->rs, 400, "cannot write to a path ending in '/'");
+        return;
+    }
+    if (read_body(x, raw) != 0)
+        return;
+    rq->client_token = find_token(x->http);
+    if (raw != NULL) {
+        rq->path = rq->full_path + strlen("sys/");
+        raw->handle(rq, &x->rs);
+        return;
+    }
+    if (read_wrap(x) != 0)
+        return;
+    if (rq->op == OP_LIST && rq->full_path[len - 1] != '/')
+        rq->full_path = arena_printf(rq->arena, "%s/", rq->full_path);
+    if (rq->full_path == NULL)
+        reply_router_error(&x->rs, 500, "out of memory");
+    else
+        run_logical(x);
+}
+
+void router_handle(void *arg, struct http_request *http, struct http_response *out)
+{
+    struct exchange x = {.core = arg, .http = http, .out = out};
+
+    x.rq.core = x.core;
+    x.rq.arena = http->arena;
+    x.rq.http = http;
+    x.rq.now_ms = env_wall_ms(x.core->env);
+    uuid_new(x.core, x.rq.id);
+    buf_adds(&out->headers, "Cache-Control: no-store\r\n"
+                            "Strict-Transport-Security: max-age=31536000; includeSubDomains\r\n");
+    run(&x);
+    envelope_write(&x.rq, &x.rs, out);
+    if (x.head)
+        buf_clear(&out->body);
+    response_free(&x.rs);
+    json_decref(x.rq.data);
+    json_decref(x.rq.query);
+    json_decref(x.rq.keep);
+}

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * sys.c - sys/health and sys/leader, and who answers the rest of sys/.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core.h"
+#include "core_private.h"
+#include "mounts.h"
+#include "policy.h"
+#include "sys.h"
+#include "token.h"
+
+/* ---- health ---- */
+
+/* A status code given in the query; 0: not given; -1: not a number. */
+static int code_of(struct request *rq, const char *name)
+{
+    const json_t *v = json_object_get(rq->query, name);
+    const char *s = json_string_value(v);
+    char *end;
+    long n;
+
+    if (v == NULL || (s != NULL && s[0] == '\0'))
+        return 0;
+    if (s == NULL || strspn(s, "0123456789") != strlen(s))
+        return -1;
+    n = strtol(s, &end, 10);
+    return n >= 100 && n <= 999 ? (int)n : -1;
+}
+
+static int health_codes(struct request *rq, int codes[], const char *const *names, size_t n)
+{
+    const char *ok = json_string_value(json_object_get(rq->query, "standbyok"));
+    bool yes;
+
+    for (size_t i = 0; i < n; i++) {
+        int given = code_of(rq, names[i]);
+        if (given < 0)
+            return -1;
+        if (given > 0)
+            codes[i] = given;
+    }
+    return ok != NULL && ok[0] != '\0' ? parse_bool(ok, &yes) : 0;
+}
+
+void health_handle(struct request *rq, struct response *rs)
+{
+    static const char *const names[] = {"activecode",
+                                        "uninitcode",
+                                        "sealedcode",
+                                        "drsecondarycode",
+                                        "haunhealthycode",
+                                        "standbycode",
+                                        "performancestandbycode",
+                                        "removedcode"};
+    int codes[] = {200, 501, 503, 472, 503, 429, 473, 530}, role = rq->core->role;
+    struct core *c = rq->core;
+    bool initialized = core_initialized(c), sealed = core_sealed(c), down = !initialized || sealed;
+    char id[40], name[128];
+    struct err err = {0};
+
+    if (rq->op != OP_READ) {
+        reply_no_errors(rs, 405);
+        return;
+    }
+    if (health_codes(rq, codes, names, sizeof(names) / sizeof(names[0])) != 0) {
+        reply_no_errors(rs, 400);
+        return;
+    }
+    rs->status = !initialized             ? codes[1]
+                 : sealed                 ? codes[2]
+                 : role == ENGINE_FENCED  ? codes[4]
+                 : role != ENGINE_PRIMARY ? codes[3]
+                                          : codes[0];
+    rs->raw = json_pack(
+        "{s:b, s:b, s:b, s:b, s:s, s:s, s:I, s:s, s:b, s:i, s:i, s:i}", "initialized", initialized,
+        "sealed", sealed, "standby", down || role == ENGINE_FENCED, "performance_standby", 0,
+        "replication_performance_mode", down ? "unknown" : "disabled", "replication_dr_mode",
+        down ? "unknown" : core_dr_mode(c), "server_time_utc", (json_int_t)(rq->now_ms / 1000),
+        "version", LOCKSTEP_VERSION_TEXT, "enterprise", 0, "echo_duration_ms", 0, "clock_skew_ms",
+        0, "replication_primary_canary_age_ms", 0);
+    if (!down && core_cluster(c, id, name, &err) == 0) {
+        json_object_set_new(rs->raw, "cluster_id", json_string(id));
+        json_object_set_new(rs->raw, "cluster_name", json_string(name));
+    }
+}
+
+void leader_handle(struct request *rq, struct response *rs)
+{
+    if (rq->op != OP_READ)
+        reply_no_errors(rs, 405);
+    else
+        rs->raw = json_pack("{s:b, s:b, s:s, s:s, s:s, s:b, s:i}", "ha_enabled", 0, "is_self", 0,
+                            "active_time", "0001-01-01T00:00:00Z", "leader_address", "",
+                            "leader_cluster_address", "", "performance_standby", 0,
+                            "performance_standby_last_remote_wal", 0);
+}
+
+/* ---- dispatch ---- */
+
+static const struct {
+    const char *path; /* a trailing '*' is a prefix */
+    handler_fn *handle;
+} routes[] = {
+    {"seal", seal_handle},
+    {"mounts", mounts_handle},
+    {"mounts/*", mounts_handle},
+    {"auth", mounts_handle},
+    {"auth/*", mounts_handle},
+    {"remount*", mounts_handle},
+    {"policies/acl*", policy_handle},
+    {"policy*", policy_handle},
+    {"wrapping/*", wrapping_handle},
+    {"capabilities*", capabilities_handle},
+    {"internal/ui/mounts*", ui_mounts_handle},
+    {"internal/ui/resultant-acl", sys_resultant_acl},
+    {"replication/*", replication_handle},
+    {"rekey/backup", rekey_handle},
+    {"key-status", sys_key_status},
+    {"rotate", sys_rotate},
+    {"rotate/keyring", sys_rotate},
+    {"tools/random*", sys_random},
+    {"tools/hash*", sys_hash},
+    {"decode-token", sys_decode_token},
+    {"host-info", sys_host_info},
+    {"ha-status", sys_ha_status},
+    {"step-down", sys_step_down},
+    {"version-history/", sys_version_history},
+    {"config/state/sanitized", sys_config_state},
+    {"config/cors", sys_config_cors},
+    {"leases/lookup", sys_leases},
+    {"leases/renew", sys_leases},
+    {"leases/revoke*", sys_leases},
+    {"audit", sys_audit},
+    {"audit/*", sys_audit},
+    {"audit-hash/*", sys_audit},
+};
+
+void sys_handle(struct request *rq, struct response *rs)
+{
+    for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++) {
+        size_t n = strlen(routes[i].path);
+        if (routes[i].path[n - 1] == '*' ? strncmp(rq->path, routes[i].path, n - 1) == 0
+                                         : strcmp(rq->path, routes[i].path) == 0) {
+            routes[i].handle(rq, rs);
+            return;
+        }
+    }
+    reply_unsupported_path(rs);
+}
