@@ -31,7 +31,7 @@ static void refused(const char *text, const char *why)
 Test(policy, errors_read_as_vaults_do)
 {
     refused("path \"x\" { capabilities = [\"foo\"] }", "path \"x\": invalid capability \"foo\"");
-    refused("path \"x\" {", "At 1:11: object expected closing RBRACE got: EOF");
+    refused("path x {", "At 1:10: object expected closing RBRACE got: EOF");
     refused("bogus \"x\" {}", "1 error occurred:\n\t* invalid key \"bogus\" on line 0\n\n");
     refused("path \"x\" { foo = \"bar\" }",
             "1 error occurred:\n\t* path \"x\": invalid key \"foo\" on line 1\n\n");
