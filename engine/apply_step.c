@@ -1,0 +1,405 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * apply_step.c - one step of the apply thread: fold committed segments, watches, callbacks; and the
+ * jobs of a copy.
+ *
+ * Jobs are done in the order in which the log thread gave them. A segment arrives here only when it
+ * is committed and durable here. For each batch: the transaction of the store commits, the applied
+ * LSN is published, watches run for every record, then the callbacks of the transactions: a reader
+ * that was told of a write finds it.
+ */
+#include "engine_private.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct job *job_new(struct engine *e, enum job_kind kind)
+{
+    struct job *j = calloc(1, sizeof(*j));
+
+    if (j == NULL) {
+        struct err err;
+
+        err_set(&err, ERR_NOMEM, 0,
+                "job for the apply thread"); /* a committed segment cannot be skipped */
+        engine_fatal(e, &err);
+    }
+    j->kind = kind;
+    return j;
+}
+
+void job_post(struct engine *e, struct job *j)
+{
+    queue_push_always(e->job_q, &j->node);
+}
+
+void job_free(struct job *j)
+{
+    seg_unref(j->seg);
+    buf_free(&j->buf);
+    if (j->kind == JOB_SWITCH || j->kind == JOB_DROP)
+        gen_free(j->gen);
+    free(j);
+}
+
+/* ---- records ---- */
+static void on_rec(void *arg, uint64_t lsn, const struct rec *r)
+{
+    struct engine *e = arg;
+    char key[TXN_KEY_MAX_BYTES + 1];
+
+    if (r->kind == REC_MARK)
+        atomic_store(&e->mark_applied_ms, r->wall_ms);
+    if ((r->kind != REC_PUT && r->kind != REC_DELETE) || r->key_len > TXN_KEY_MAX_BYTES)
+        return;
+    memcpy(key, r->key, r->key_len);
+    key[r->key_len] = '\0';
+    if (strncmp(key, "core/replication/", 17) == 0)
+        atomic_store(&e->rows_changed, true);
+    for (size_t i = 0; i < e->n_watches; i++) {
+        const struct watch *w = &e->watches[i];
+
+        if (strncmp(key, w->prefix, strlen(w->prefix)) == 0)
+            w->fn(w->arg, key, lsn);
+    }
+}
+
+static void answer_subs(struct sub_list *l, const struct err *err)
+{
+    struct sub *s;
+
+    while ((s = sub_list_take(l)) != NULL) {
+        if (s->done != NULL)
+            s->done(s->arg, s->lsn, err);
+        txn_free(s->txn);
+        free(s);
+    }
+}
+
+/* ---- apply ---- */
+/* As many of the jobs that follow as make one transaction of the store. */
+static size_t do_apply(struct engine *e, struct job **jobs)
+{
+    struct seg *segs[APPLY_BATCH_SEGS];
+    struct job *j = *jobs, *next;
+    size_t n = 0, bytes = 0;
+    struct err err;
+    uint64_t last;
+
+    for (; j != NULL && j->kind == JOB_APPLY && n < APPLY_BATCH_SEGS;
+         j = (struct job *)j->node.next) {
+        if (n > 0 && bytes + j->seg->len > APPLY_BATCH_BYTES)
+            break;
+        segs[n++] = j->seg;
+        bytes += j->seg->len;
+    }
+    last = seg_last_lsn(segs[n - 1]);
+    if (store_apply((*jobs)->gen->store, segs, n, on_rec, e, &err) != 0) {
+        err_wrap(&err, "apply up to LSN %" PRIu64, last);
+        engine_fatal(e, &err);
+    }
+    atomic_store(&e->applied_lsn, last);
+    atomic_fetch_add(&e->applied_bytes, bytes);
+    for (size_t i = 0; i < n; i++) {
+        j = *jobs;
+        next = (struct job *)j->node.next;
+        answer_subs(&j->subs, NULL);
+        job_free(j);
+        *jobs = next;
+    }
+    atomic_fetch_sub(&e->apply_out_bytes, bytes);
+    disk_wake(e->cfg.disk); /* acks, promotion and the bound of the feed look at the applied LSN */
+    return n;
+}
+
+/* ---- copies ---- */
+static void do_page_read(struct engine *e, struct job *j)
+{
+    struct event *ev = event_new(e, EV_PAGE_READ, NULL, 0);
+    struct err err;
+
+    ev->conn = j->conn;
+    if (store_page_read(e->store, j->buf.len > 0 ? buf_str(&j->buf) : NULL, j->bytes_max, NULL,
+                        &ev->buf, &err) != 0) {
+        ev->flag = true; /* failed */
+        snprintf(ev->text, sizeof(ev->text), "%s", err.msg);
+    }
+    event_post(e, ev);
+}
+
+static void count_page(struct engine *e, const struct buf *page)
+{
+    struct mp m = {.p = page->data, .end = page->data + page->len};
+    size_t len;
+
+    if (mp_array(&m, 4) != 4)
+        return;
+    (void)mp_uint(&m, UINT64_MAX);
+    (void)mp_bool(&m);
+    (void)mp_bytes(&m, TXN_KEY_MAX_BYTES, &len);
+    atomic_fetch_add(&e->copy_keys, mp_array(&m, UINT32_MAX));
+    atomic_fetch_add(&e->copy_bytes, page->len);
+}
+
+static void do_copy_page(struct engine *e, struct job *j)
+{
+    struct event *ev = event_new(e, EV_COPY_PAGE, NULL, 0);
+    uint64_t before = atomic_load(&e->copy_bytes), ckpt;
+    struct err err;
+    bool done;
+
+    ev->serial = j->gen->serial;
+    if (store_copy_page(j->gen->store, j->buf.data, j->buf.len, &done, &err) != 0) {
+        if (err.code != ERR_PROTO && err.code != ERR_INVAL && err.code != ERR_CORRUPT)
+            engine_fatal(e, &err);
+        snprintf(ev->text, sizeof(ev->text), "%s", err.msg);
+        event_post(e, ev);
+        return;
+    }
+    count_page(e, &j->buf);
+    if (store_copy_position(j->gen->store, &ev->buf, &ev->number, &ev->flag, &err) != 0)
+        engine_fatal(e, &err);
+    if ((before + j->buf.len) / COPY_CHECKPOINT_BYTES != before / COPY_CHECKPOINT_BYTES &&
+        store_checkpoint(j->gen->store, &ckpt, &err) != 0)
+        engine_fatal(e, &err);
+    event_post(e, ev);
+}
+
+static void do_copy_fold(struct engine *e, struct job *j)
+{
+    struct event *ev = event_new(e, EV_COPY_FOLD, NULL, 0);
+    struct err err;
+
+    ev->serial = j->gen->serial;
+    if (store_copy_fold(j->gen->store, &j->seg, 1, &ev->flag, &err) != 0) {
+        err_wrap(&err, "fold LSN %" PRIu64 " over the copy", j->seg->first_lsn);
+        engine_fatal(e, &err);
+    }
+    ev->number = seg_last_lsn(j->seg);
+    ev->conn = j->seg->len;
+    event_post(e, ev);
+}
+
+static void do_copy_finish(struct engine *e, struct job *j)
+{
+    struct event *ev = event_new(e, EV_COPY_FINISHED, NULL, 0);
+    struct err err;
+
+    ev->serial = j->gen->serial;
+    if (store_copy_finish(j->gen->store, &err) != 0)
+        engine_fatal(e, &err);
+    event_post(e, ev);
+}
+
+struct tally {
+    uint64_t keys, bytes;
+};
+static int tally_one(void *arg, const char *key, const uint8_t *value, size_t len, uint64_t lsn,
+                     struct err *err)
+{
+    struct tally *t = arg;
+
+    (void)value, (void)lsn, (void)err;
+    t->keys++;
+    t->bytes += strlen(key) + len;
+    return 0;
+}
+
+static void say_wipe(struct engine *e, struct gen *g, const char *when)
+{
+    struct tally t = {0};
+    struct err err;
+
+    if (store_scan(g->store, "", NULL, 0, false, tally_one, &t, &err) != 0)
+        log_warn(e->cfg.log, LOG_REPLICATION, "%s: the data in %s (cannot be counted: %s)", when,
+                 g->dir, err.msg);
+    else
+        log_warn(e->cfg.log, LOG_REPLICATION, "%s: %" PRIu64 " keys, %" PRIu64 " bytes in %s", when,
+                 t.keys, t.bytes, g->dir);
+}
+
+static void remove_gen(struct engine *e, struct gen *g)
+{
+    struct err err;
+
+    store_close(g->store);
+    g->store = NULL;
+    if (gen_remove(e, g->number, &err) != 0) /* the next start tries again */
+        log_warn(e->cfg.log, LOG_REPLICATION, "remove %s: %s", g->dir, err.msg);
+}
+
+/* j->gen is the old generation, its log closed; j->arg the new one. */
+static void do_switch(struct engine *e, struct job *j)
+{
+    struct gen *to = j->arg;
+    struct store_point p;
+
+    store_applied(to->store, &p);
+    pthread_rwlock_wrlock(&e->store_lock);
+    e->store = to->store;
+    atomic_store(&e->applied_lsn, p.lsn);
+    atomic_store(&e->checkpoint_lsn, store_checkpoint_lsn(to->store));
+    pthread_rwlock_unlock(&e->store_lock);
+    atomic_store(&e->rows_changed, true);
+    if (e->cfg.hooks.store_replaced != NULL)
+        e->cfg.hooks.store_replaced(e->cfg.hooks.arg);
+    say_wipe(e, j->gen, "the copy is whole; wiping what it replaces");
+    remove_gen(e, j->gen);
+    event_post(e, event_new(e, EV_SWITCHED, NULL, 0));
+}
+
+static void do_job(struct engine *e, struct job *j)
+{
+    switch (j->kind) {
+    case JOB_APPLY:
+        break;
+    case JOB_REFUSE:
+        answer_subs(&j->subs, &j->err);
+        break;
+    case JOB_CALL:
+        if (j->done != NULL)
+            j->done(j->arg, j->lsn, j->err.code != ERR_OK ? &j->err : NULL);
+        break;
+    case JOB_PAGE_READ:
+        do_page_read(e, j);
+        break;
+    case JOB_COPY_PAGE:
+        do_copy_page(e, j);
+        break;
+    case JOB_COPY_FOLD:
+        do_copy_fold(e, j);
+        break;
+    case JOB_COPY_FINISH:
+        do_copy_finish(e, j);
+        break;
+    case JOB_SWITCH:
+        do_switch(e, j);
+        break;
+    case JOB_SAY_WIPE:
+        say_wipe(e, j->gen, "becoming a secondary: when the copy is whole, this will be wiped");
+        break;
+    case JOB_DROP:
+        remove_gen(e, j->gen);
+        break;
+    }
+}
+
+size_t engine_apply_step(struct engine *e)
+{
+    struct job *j = (struct job *)queue_take_all(e->job_q);
+    size_t n = 0;
+
+    while (j != NULL) {
+        if (j->kind == JOB_APPLY) {
+            n += do_apply(e, &j);
+            continue;
+        }
+        struct job *next = (struct job *)j->node.next;
+
+        do_job(e, j);
+        job_free(j);
+        j = next;
+        n++;
+    }
+    return n;
+}
+
+/* ---- checkpoint ---- */
+size_t engine_checkpoint_step(struct engine *e, bool force)
+{
+    int64_t now = env_mono_ns(e->cfg.env);
+    uint64_t bytes = atomic_load(&e->appended_bytes), lsn;
+    bool due = now - atomic_load(&e->checkpoint_ns) >= CHECKPOINT_NS ||
+               bytes - atomic_load(&e->checkpoint_at_bytes) >= CHECKPOINT_LOG_BYTES;
+    struct err err;
+    int rc = 0;
+
+    if (!force && !due)
+        return 0;
+    atomic_store(&e->checkpoint_ns, now);
+    atomic_store(&e->checkpoint_at_bytes, bytes);
+    pthread_rwlock_rdlock(&e->store_lock);
+    if (atomic_load(&e->applied_lsn) > store_checkpoint_lsn(e->store)) {
+        rc = store_checkpoint(e->store, &lsn, &err);
+        if (rc == 0)
+            atomic_store(&e->checkpoint_lsn, lsn);
+    }
+    pthread_rwlock_unlock(&e->store_lock);
+    if (rc != 0) {
+        err_wrap(&err, "checkpoint");
+        engine_fatal(e, &err);
+    }
+    atomic_store(&e->retain_due, true);
+    disk_wake(e->cfg.disk);
+    return 1;
+}
+
+/* ---- recovery ---- */
+struct recovery {
+    struct gen *g;
+    uint64_t commit_lsn;
+    struct seg *segs[APPLY_BATCH_SEGS];
+    size_t n, bytes;
+};
+
+static int recover_flush(struct recovery *r, struct err *err)
+{
+    int rc = 0;
+
+    if (r->n > 0)
+        rc = store_apply(r->g->store, r->segs, r->n, NULL, NULL, err);
+    for (size_t i = 0; i < r->n; i++)
+        seg_unref(r->segs[i]);
+    r->n = 0;
+    r->bytes = 0;
+    return rc;
+}
+
+static int recover_one(void *arg, struct seg *s, struct err *err)
+{
+    struct recovery *r = arg;
+
+    if (seg_last_lsn(s) > r->commit_lsn)
+        return 0;
+    if ((r->n == APPLY_BATCH_SEGS || (r->n > 0 && r->bytes + s->len > APPLY_BATCH_BYTES)) &&
+        recover_flush(r, err) != 0)
+        return -1;
+    r->segs[r->n++] = seg_ref(s);
+    r->bytes += s->len;
+    return 0;
+}
+
+int apply_recover(struct engine *e, struct gen *g, struct err *err)
+{
+    struct recovery r = {.g = g, .commit_lsn = wal_known_commit_lsn(g->wal)};
+    uint64_t end = wal_durable_lsn(g->wal);
+    uint8_t hash[WAL_HASH_BYTES];
+    struct store_point p;
+    int rc;
+
+    store_applied(g->store, &p);
+    if (p.lsn > end)
+        return err_set(err, ERR_CORRUPT, 0,
+                       "the store has applied LSN %" PRIu64 ", but the log ends at %" PRIu64, p.lsn,
+                       end);
+    if (wal_hash_at(g->wal, p.lsn, hash, err) != 0)
+        return err_wrap(err, "the log does not reach the store's LSN %" PRIu64, p.lsn);
+    if (memcmp(hash, p.hash, sizeof(hash)) != 0)
+        return err_set(err, ERR_CORRUPT, 0, "log and store disagree at LSN %" PRIu64, p.lsn);
+    if (r.commit_lsn > end)
+        r.commit_lsn = end;
+    if (p.lsn >= r.commit_lsn)
+        return 0;
+    rc = wal_each(g->wal, p.lsn + 1, recover_one, &r, err);
+    if (recover_flush(&r, rc == 0 ? err : NULL) != 0)
+        rc = -1;
+    if (rc != 0)
+        return err_wrap(err, "recovery from LSN %" PRIu64, p.lsn);
+    store_applied(g->store, &p);
+    log_info(e->cfg.log, "storage", "recovered: applied LSN %" PRIu64 ", log ends at LSN %" PRIu64,
+             p.lsn, end);
+    return 0;
+}

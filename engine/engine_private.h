@@ -1,0 +1,444 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * engine_private.h - what the files of the engine share.
+ *
+ * Who owns what: everything in struct engine belongs to the log thread unless its comment names
+ * another owner. Other threads reach it by events (queued) and the apply thread by jobs (queued, in
+ * order). So the path of a write takes no lock but those of the bounded queues.
+ */
+#ifndef LOCKSTEP_ENGINE_PRIVATE_H
+#define LOCKSTEP_ENGINE_PRIVATE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "engine.h"
+#include "link_msg.h"
+#include "local.h"
+#include "queue.h"
+#include "store.h"
+
+#define LOG_REPLICATION "replication"
+#define NS_PER_MS ((int64_t)1000000)
+#define NS_PER_S ((int64_t)1000000000)
+#define RING_BYTES_MAX (64u << 20) /* recent segments kept in memory for secondaries and apply */
+#define APPLY_AHEAD_BYTES_MAX (16u << 20) /* handed to the apply thread and not yet applied */
+#define UNAPPLIED_BYTES_MAX                                                                        \
+    (256u << 20) /* appended and not applied: beyond it no new segment is built */
+#define EVENTS_BYTES_MAX ((size_t)256 << 20) /* frames waiting for the log thread */
+#define CHECKPOINT_NS (30 * NS_PER_S)
+#define CHECKPOINT_LOG_BYTES ((uint64_t)256 << 20)
+#define PING_NS NS_PER_S
+#define SILENCE_NS (10 * NS_PER_S) /* a peer that says nothing for so long is gone */
+#define HELLO_NS (10 * NS_PER_S)
+#define BACKOFF_MIN_NS (200 * NS_PER_MS)
+#define BACKOFF_MAX_NS (10 * NS_PER_S)
+#define SPACE_CHECK_NS (100 * NS_PER_MS)
+#define SPACE_CHECK_BYTES (16u << 20)
+#define CONNS_MAX 64u
+#define COPY_CHECKPOINT_BYTES ((uint64_t)64 << 20)
+#define COPY_PAGE_BYTES (1u << 20)
+#define LAG_SAMPLES 4096u
+#define COMMITS_KEPT 8192u
+#define MARKS_KEPT 64u
+#define WATCHES_MAX 32u
+#define APPLY_BATCH_SEGS 64u
+#define APPLY_BATCH_BYTES (8u << 20)
+
+/* ---- small parts ---- */
+struct waker { /* for threads that wait for queues, not for the disk */
+    pthread_mutex_t mu;
+    pthread_cond_t cond;
+    bool set;
+};
+void waker_wake(void *w);
+void waker_wait(struct waker *w, int64_t timeout_ns); /* -1: no limit */
+
+struct seg_deque {
+    struct seg **v; /* a ring of cap slots, references owned */
+    size_t head, n, cap;
+    size_t bytes;
+};
+CHECKED int seg_deque_push(struct seg_deque *d, struct seg *s,
+                           struct err *err); /* takes a reference */
+struct seg *seg_deque_at(const struct seg_deque *d, size_t i);
+struct seg *seg_deque_pop(struct seg_deque *d); /* the reference moves to the caller; NULL: empty */
+void seg_deque_drop_after(struct seg_deque *d, uint64_t lsn);
+void seg_deque_clear(struct seg_deque *d);
+void seg_deque_free(struct seg_deque *d);
+
+/* One generation of the data: a log and its store, gen-<number>/{wal,store}. */
+struct gen {
+    struct engine *e;
+    uint32_t number;
+    uint64_t serial; /* of this object: results of jobs for one that was given up are told by it */
+    char *dir, *wal_dir, *store_dir;
+    struct wal *wal;     /* log thread */
+    struct store *store; /* see store.h; opened and closed with the generation */
+    struct epochs epochs;
+};
+
+/* A place in the log from which segments are taken in order: out of the ring when it still has
+ * them, else read. */
+struct cursor {
+    uint64_t next_lsn;
+    struct seg *held;
+    struct wal_reader *reader;
+};
+
+struct sub { /* one submitted transaction */
+    struct queue_node node;
+    struct txn *txn;
+    const uint8_t *data;
+    size_t len;
+    engine_done_fn *done;
+    void *arg;
+    uint64_t lsn;
+    int64_t mark_ms; /* a mark of ours; 0: a caller's transaction */
+};
+struct sub_list {
+    struct sub *head, *tail;
+};
+void sub_list_add(struct sub_list *l, struct sub *s);
+struct sub *sub_list_take(struct sub_list *l);
+
+/* ---- lag.c ---- */
+struct lag {
+    float ms[LAG_SAMPLES]; /* a ring */
+    uint64_t count;
+    double max;
+};
+void lag_add(struct lag *l, double ms);
+void lag_figures(const struct lag *l, struct engine_lag *out);
+
+/* ---- connections and peers ---- */
+struct peer;
+enum conn_state { CONN_NEW, CONN_ENROL, CONN_PEER, CONN_FOLLOW };
+struct conn {
+    struct conn *next;
+    uint64_t id;
+    bool inbound;
+    bool dead; /* closed by us: events for it are ignored, freed at the end of the step */
+    enum conn_state state;
+    uint8_t key_hash[32];
+    char addr[256];
+    int64_t opened_ns, heard_ns, pinged_ns;
+    struct peer *peer;
+    bool page_wanted; /* a page is being read for it */
+};
+
+struct shipped {
+    uint64_t last_lsn;
+    size_t bytes;
+};
+struct peer { /* one member, seen from the primary */
+    bool used;
+    struct member member;
+    struct conn *conn; /* NULL: not connected */
+    struct cursor cur;
+    struct shipped *shipped; /* FIFO of what was sent and is not yet acknowledged as durable */
+    size_t shipped_head, shipped_n, shipped_cap;
+    size_t window_used; /* bytes of it */
+    uint64_t sent_lsn, durable_lsn, applied_lsn;
+    uint64_t commit_sent;
+    uint64_t commit_seq; /* next entry of engine.commits that an ack can cover */
+    int64_t heartbeat_ms, skew_ms, mark_acked_ms;
+    struct lag lag;
+    struct engine_lag figures; /* of lag, at most 200 ms old */
+    int64_t figures_ns;
+    char last_error[160];
+    int64_t last_error_ms;
+};
+
+struct commit_time {
+    uint64_t lsn;
+    int64_t mono_ns;
+};
+struct mark {
+    uint64_t lsn;
+    int64_t wall_ms;
+};
+
+/* ---- the secondary's side ---- */
+enum follow_state {
+    FOLLOW_OFF,
+    FOLLOW_WAIT,
+    FOLLOW_DIAL,
+    FOLLOW_READY,
+    FOLLOW_HELLO,
+    FOLLOW_STREAM
+};
+enum copy_phase { COPY_NONE, COPY_PAGES, COPY_LOG, COPY_FINISH, COPY_SWITCH };
+struct follow {
+    enum follow_state state;
+    struct follow_config cfg;
+    uint64_t conn_id;
+    int64_t retry_ns, backoff_ns;
+    struct seg_deque rx; /* received, checked, not yet appended */
+    uint64_t rx_lsn;     /* end of the log with rx */
+    uint32_t rx_epoch;
+    uint8_t rx_hash[WAL_HASH_BYTES];
+    uint64_t commit_told; /* by the primary, for the log that is streamed */
+    int64_t echo_ms, heartbeat_ms, skew_ms, started_ms;
+    uint64_t acked_durable, acked_applied;
+    char last_error[160];
+    int64_t last_error_ms;
+    enum copy_phase phase;
+    bool page_asked, job_out;
+    struct buf last_key;
+    uint64_t low_lsn;
+    struct cursor fold;
+    size_t fold_bytes_out;
+    uint64_t folded_lsn;
+    bool consistent;
+};
+
+/* ---- events for the log thread ---- */
+enum event_kind {
+    EV_OPENED,
+    EV_FRAME,
+    EV_SENT,
+    EV_CLOSED,
+    EV_FOLLOW,
+    EV_PROMOTE,
+    EV_MEMBERS,
+    EV_ANSWER,
+    EV_PAGE_READ,
+    EV_COPY_PAGE,
+    EV_COPY_FOLD,
+    EV_COPY_FINISHED,
+    EV_SWITCHED
+};
+struct event {
+    struct queue_node node;
+    enum event_kind kind;
+    uint64_t conn;
+    bool inbound, flag;
+    uint8_t key_hash[32];
+    char text[256]; /* address or reason */
+    uint64_t number, serial;
+    engine_done_fn *done;
+    void *arg;
+    struct follow_config *follow; /* owned */
+    struct buf buf;               /* owned */
+    size_t len;
+    uint8_t data[];
+};
+struct event *event_new(struct engine *e, enum event_kind kind, const void *data, size_t len);
+void event_post(struct engine *e, struct event *ev);
+void event_free(struct event *ev);
+
+/* ---- jobs for the apply thread, done in order ---- */
+enum job_kind {
+    JOB_APPLY,
+    JOB_REFUSE,
+    JOB_CALL,
+    JOB_PAGE_READ,
+    JOB_COPY_PAGE,
+    JOB_COPY_FOLD,
+    JOB_COPY_FINISH,
+    JOB_SWITCH,
+    JOB_SAY_WIPE,
+    JOB_DROP
+};
+struct job {
+    struct queue_node node;
+    enum job_kind kind;
+    struct gen *gen;
+    struct seg *seg;
+    struct sub_list subs;
+    uint64_t conn;
+    struct buf buf;
+    uint32_t bytes_max;
+    engine_done_fn *done;
+    void *arg;
+    uint64_t lsn;
+    struct err err;
+};
+struct job *job_new(struct engine *e, enum job_kind kind);
+void job_post(struct engine *e, struct job *j);
+void job_free(struct job *j);
+
+struct watch {
+    char prefix[128];
+    void (*fn)(void *arg, const char *key, uint64_t lsn);
+    void *arg;
+};
+
+struct engine {
+    struct engine_config cfg;
+    char *path;
+    int lock_fd;
+
+    /* any thread */
+    struct queue *submit_q;
+    struct queue *event_q;
+    struct queue *job_q;
+    struct waker apply_waker, checkpoint_waker;
+    _Atomic int role; /* enum engine_role; written by the log thread */
+    _Atomic bool reserve;
+    _Atomic bool stopping, apply_stop, checkpoint_stop;
+    _Atomic bool rows_changed;    /* a replication row was applied */
+    _Atomic bool retain_due;      /* a checkpoint was taken */
+    _Atomic uint64_t applied_lsn; /* written by the apply thread (and at open) */
+    _Atomic uint64_t applied_bytes, appended_bytes;
+    _Atomic uint64_t apply_out_bytes; /* given to the apply thread, not applied */
+    _Atomic uint64_t checkpoint_lsn;
+    _Atomic uint64_t checkpoint_at_bytes;
+    _Atomic int64_t checkpoint_ns;
+    _Atomic int64_t deadline_ns;
+    _Atomic int64_t mark_applied_ms;
+    _Atomic uint64_t copy_keys, copy_bytes;
+
+    pthread_mutex_t local_mu;
+    struct local *local;
+
+    pthread_rwlock_t store_lock; /* write: the apply thread, for the switch of generations */
+    struct store *store;
+
+    pthread_mutex_t key_mu;
+    bool have_epoch_key;
+    uint8_t epoch_key[32];
+
+    pthread_mutex_t status_mu;
+    struct engine_status status; /* as of the last step */
+
+    struct watch watches[WATCHES_MAX]; /* fixed before start */
+    size_t n_watches;
+
+    pthread_t log_thread, apply_thread, checkpoint_thread;
+    bool started, stopped;
+
+    /* log thread */
+    struct gen *cur;  /* served, promotable (unless bootstrapping) */
+    struct gen *copy; /* being filled; NULL as a rule */
+    bool promotable;
+    struct sub_list pending; /* taken from the queue, not in a segment yet */
+    struct sub_list waiting; /* in a segment, not given to apply yet */
+    struct seg_deque ring;   /* recent segments of the log that grows */
+    struct cursor feed;      /* next to apply */
+    uint64_t committed_lsn;  /* of cur */
+    uint32_t minor;
+    uint32_t
+        last_gen; /* highest number ever used: a new copy never meets one that is being removed */
+    uint64_t gen_serial;
+    char member_id[64]; /* ours, since we were promoted */
+    bool want_epoch;    /* founding: the first record is to be written */
+    struct {
+        bool on, written;
+        uint64_t lsn;
+        uint8_t id[16];
+        engine_done_fn *done;
+        void *arg;
+    } promote;
+    struct repl_config repl;
+    struct conn *conns;
+    size_t n_conns;
+    struct peer peers[ENGINE_PEERS_MAX];
+    struct commit_time commits[COMMITS_KEPT];
+    uint64_t commit_seq; /* entries ever made */
+    struct mark marks[MARKS_KEPT];
+    uint64_t mark_seq;
+    int64_t mark_ns;
+    struct follow follow;
+    char reason[64];
+    int64_t space_ns;
+    uint64_t space_bytes;
+    uint64_t n_segments, n_transactions;
+    struct seg_txn *txns; /* scratch of the segment builder */
+    size_t txns_cap;
+    bool dirty;     /* the status is to be published */
+    int64_t due_ns; /* earliest deadline met in this step */
+    struct buf out; /* scratch of the message encoder */
+};
+
+/* engine.c */
+void engine_fatal(struct engine *e, const struct err *err); /* does not return */
+CHECKED int gen_new(struct engine *e, uint32_t number, struct gen **gp, struct err *err);
+void gen_free(struct gen *g); /* closes both */
+CHECKED int gen_open_store(struct gen *g, struct err *err);
+CHECKED int gen_wal_config(struct gen *g, struct wal_config *wc, struct err *err);
+CHECKED int gen_remove(struct engine *e, uint32_t number, struct err *err);
+enum engine_role engine_role(const struct engine *e);
+void engine_role_set(struct engine *e, enum engine_role role); /* and tells the hook */
+CHECKED int local_save(struct engine *e,
+                       struct err *err); /* commit under the lock; failure is final */
+void local_number(struct engine *e, const char *name, uint64_t *vp, bool *foundp);
+CHECKED int local_set_number(struct engine *e, const char *name, uint64_t v, struct err *err);
+CHECKED int local_set_text(struct engine *e, const char *name, const char *text, struct err *err);
+CHECKED int local_save_epochs(struct engine *e, struct gen *g, struct err *err);
+
+/* log_step.c */
+struct gen *engine_log_gen(struct engine *e); /* whose log grows now */
+/* 1 and *segp (borrowed until pop or set); 0: nothing now; -1. g is the log that the cursor walks.
+ */
+CHECKED int cursor_peek(struct engine *e, struct gen *g, struct cursor *c, struct seg **segp,
+                        struct err *err);
+void cursor_pop(struct cursor *c);
+void cursor_set(struct cursor *c, uint64_t next_lsn);
+CHECKED int log_append(struct engine *e, struct gen *g, struct seg *seg, struct err *err);
+void log_cut(struct engine *e, struct gen *g,
+             uint64_t lsn); /* nothing in flight; failure is final */
+void log_refuse(struct engine *e, struct sub_list *l, enum err_code code, const char *why);
+void log_deadline(struct engine *e, int64_t ns);
+void log_read_rows(struct engine *e);
+
+/* epoch.c */
+void epochs_of_seg(struct engine *e, struct gen *g, const struct seg *s); /* learns what it holds */
+void epochs_prune(struct epochs *ep, uint64_t end_lsn);
+const struct epoch_rec *epochs_last(const struct epochs *ep); /* NULL: none */
+const struct epoch_rec *epochs_find(const struct epochs *ep, const uint8_t id[16], size_t *ip);
+CHECKED int epoch_prove(struct engine *e, struct epoch_rec *r, struct err *err);
+bool epoch_proof_good(struct engine *e,
+                      const struct epoch_rec *r); /* false also when there is no key */
+bool epoch_has_key(struct engine *e);
+CHECKED int epoch_append(struct engine *e, struct epoch_rec *r,
+                         struct err *err); /* fills end_lsn and hash */
+size_t promote_step(struct engine *e);
+void promote_begin(struct engine *e, struct event *ev);
+void engine_fence(struct engine *e, const struct epoch_rec *newer, const char *who);
+
+/* ship.c */
+struct conn *conn_find(struct engine *e, uint64_t id);
+struct conn *conn_add(struct engine *e, struct event *ev);
+void conn_close(struct engine *e, struct conn *c, const char *reason); /* with a goodbye */
+void conn_drop(struct engine *e, struct conn *c, const char *reason);  /* the link closed it */
+void conns_sweep(struct engine *e);
+void conn_send(struct engine *e, struct conn *c, const struct link_msg *m, struct seg *seg);
+void conn_goodbye(struct engine *e, struct conn *c, const char *reason);
+void peer_hello(struct engine *e, struct conn *c, const struct link_hello *h);
+void peer_frame(struct engine *e, struct conn *c, const struct link_msg *m);
+size_t peers_ship(struct engine *e);
+size_t conns_tick(struct engine *e, int64_t now);
+void peers_covered(struct engine *e, struct peer *p);
+void peers_check(struct engine *e);
+void peers_clear(struct engine *e, const char *reason);
+uint64_t peers_retain_lsn(struct engine *e);
+void peer_page_read(struct engine *e, struct event *ev);
+
+/* follow.c */
+void follow_begin(struct engine *e, struct event *ev);
+void follow_resume(struct engine *e); /* at start */
+void follow_off(struct engine *e, const char *reason);
+void follow_opened(struct engine *e, struct conn *c);
+void follow_closed(struct engine *e, const char *reason);
+void follow_frame(struct engine *e, struct conn *c, const struct link_msg *m);
+size_t follow_step(struct engine *e, int64_t now);
+
+/* copy.c */
+CHECKED int copy_resume(struct engine *e, struct err *err); /* at open: a copy that was under way */
+void copy_start(struct engine *e, const struct link_welcome *w);
+void copy_abandon(struct engine *e);
+void copy_event(struct engine *e, struct event *ev);
+void copy_page(struct engine *e, const struct link_msg *m);
+size_t copy_step(struct engine *e);
+
+/* apply_step.c */
+CHECKED int apply_recover(struct engine *e, struct gen *g, struct err *err);
+
+/* member.c */
+CHECKED int follow_encode(const struct follow_config *f, struct buf *out, struct err *err);
+CHECKED int follow_decode(const uint8_t *data, size_t len, struct follow_config *f,
+                          struct err *err);
+
+#endif

@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * epoch.c - the history of epochs, promotion, and fencing.
+ *
+ * Promotion, and what a crash leaves after each step:
+ *   1. the link is closed, writes in flight become durable          a secondary, as before
+ *   2. the id of the new epoch is noted in the local file           a secondary: the log lacks the
+ * id
+ *   3. the epoch record is durable in the log                       a primary: the log's last epoch
+ * has the noted id
+ *   4. the whole tail and the record are applied, the role is noted a primary
+ * Nothing of the tail is applied before 3: until then the old primary may still disown it.
+ */
+#include "engine_private.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+
+/* ---- history ---- */
+const struct epoch_rec *epochs_last(const struct epochs *ep)
+{
+    return ep->n > 0 ? &ep->e[ep->n - 1] : NULL;
+}
+
+const struct epoch_rec *epochs_find(const struct epochs *ep, const uint8_t id[16], size_t *ip)
+{
+    for (size_t i = 0; i < ep->n; i++) {
+        if (memcmp(ep->e[i].id, id, 16) == 0) {
+            *ip = i;
+            return &ep->e[i];
+        }
+    }
+    return NULL;
+}
+
+/* An epoch's record stands right after the end of the one before: it is in a log that ends at
+ * end_lsn or not. */
+void epochs_prune(struct epochs *ep, uint64_t end_lsn)
+{
+    while (ep->n > 0 && ep->e[ep->n - 1].end_lsn >= end_lsn)
+        ep->n--;
+}
+
+static int each_rec(void *arg, const struct rec *r, struct err *err)
+{
+    struct gen *g = arg;
+    const struct epoch_rec *last = epochs_last(&g->epochs);
+
+    (void)err;
+    if (r->kind == REC_EPOCH && (last == NULL || r->epoch.number > last->number))
+        epochs_add(&g->epochs, &r->epoch);
+    return 0;
+}
+
+static int each_txn(void *arg, uint64_t lsn, const uint8_t *data, size_t len, struct err *err)
+{
+    (void)lsn;
+    return txn_each(data, len, each_rec, arg, err);
+}
+
+void epochs_of_seg(struct engine *e, struct gen *g, const struct seg *s)
+{
+    struct err err;
+
+    if (seg_each_txn(s, each_txn, g, &err) != 0)
+        log_error(e->cfg.log, "storage", "epoch of segment %" PRIu64 ": %s", s->first_lsn, err.msg);
+}
+
+/* ---- proof ---- */
+bool epoch_has_key(struct engine *e)
+{
+    bool have;
+
+    pthread_mutex_lock(&e->key_mu);
+    have = e->have_epoch_key;
+    pthread_mutex_unlock(&e->key_mu);
+    return have;
+}
+
+static int proof_of(struct engine *e, const struct epoch_rec *r, uint8_t proof[32], struct err *err)
+{
+    struct buf b = {0};
+    unsigned len = 0;
+    int rc = -1;
+
+    buf_adds(&b, "lockstep epoch 1");
+    mp_put_uint(&b, r->number);
+    mp_put_bin(&b, r->id, sizeof(r->id));
+    mp_put_uint(&b, r->end_lsn);
+    mp_put_bin(&b, r->hash, sizeof(r->hash));
+    mp_put_str(&b, r->member, strnlen(r->member, sizeof(r->member)));
+    if (buf_check(&b, err) != 0)
+        goto out;
+    pthread_mutex_lock(&e->key_mu);
+    if (!e->have_epoch_key)
+        err_set(err, ERR_SEALED, 0, "promotion needs the barrier open");
+    else if (HMAC(EVP_sha256(), e->epoch_key, sizeof(e->epoch_key), b.data, b.len, proof, &len) ==
+                 NULL ||
+             len != 32)
+        err_set(err, ERR_NOMEM, 0, "HMAC of the epoch record");
+    else
+        rc = 0;
+    pthread_mutex_unlock(&e->key_mu);
+out:
+    buf_free(&b);
+    return rc;
+}
+
+int epoch_prove(struct engine *e, struct epoch_rec *r, struct err *err)
+{
+    return proof_of(e, r, r->proof, err);
+}
+
+bool epoch_proof_good(struct engine *e, const struct epoch_rec *r)
+{
+    uint8_t proof[32];
+    struct err err;
+
+    return proof_of(e, r, proof, &err) == 0 && CRYPTO_memcmp(proof, r->proof, sizeof(proof)) == 0;
+}
+
+/* ---- the record ---- */
+static int prepare_rec(struct engine *e, struct epoch_rec *r, struct err *err)
+{
+    r->end_lsn = wal_end_lsn(e->cur->wal);
+    wal_end_hash(e->cur->wal, r->hash);
+    if (r->number == 1) /* founding: there is no barrier yet, and nobody to convince */
+        return 0;
+    return epoch_prove(e, r, err);
+}
+
+int epoch_append(struct engine *e, struct epoch_rec *r, struct err *err)
+{
+    struct wal *w = e->cur->wal;
+    struct seg_head head = {.epoch = r->number, .first_lsn = wal_end_lsn(w) + 1};
+    int64_t now = env_wall_ms(e->cfg.env), before = wal_end_commit_ms(w);
+    struct seg_txn one;
+    struct txn *t = NULL;
+    struct seg *seg = NULL;
+    int rc = -1;
+
+    if (prepare_rec(e, r, err) != 0)
+        goto out;
+    t = txn_new();
+    if (t == NULL) {
+        err_set(err, ERR_NOMEM, 0, "epoch record");
+        goto out;
+    }
+    head.minor = e->minor;
+    head.commit_ms = now > before ? now : before;
+    head.durable_lsn = wal_durable_lsn(w);
+    head.commit_lsn = e->committed_lsn;
+    wal_end_hash(w, head.prev_hash);
+    if (txn_epoch(t, r, err) != 0 || txn_bytes(t, &one.data, &one.len, err) != 0 ||
+        seg_build(&head, &one, 1, &seg, err) != 0)
+        goto out;
+    if (log_append(e, e->cur, seg, err) != 0)
+        engine_fatal(e, err);
+    rc = 0;
+out:
+    seg_unref(seg);
+    txn_free(t);
+    return rc;
+}
+
+/* ---- promotion ---- */
+static void promote_answer(struct engine *e, uint64_t lsn, const struct err *err)
+{
+    struct job *j = job_new(e, JOB_CALL);
+
+    j->done = e->promote.done;
+    j->arg = e->promote.arg;
+    j->lsn = lsn;
+    if (err != NULL)
+        j->err = *err;
+    job_post(e, j);
+    memset(&e->promote, 0, sizeof(e->promote));
+}
+
+void promote_begin(struct engine *e, struct event *ev)
+{
+    if (e->promote.on || engine_role(e) != ENGINE_SECONDARY || !e->promotable) {
+        struct job *j = job_new(e, JOB_CALL);
+
+        j->done = ev->done;
+        j->arg = ev->arg;
+        ev->done = NULL;
+        err_set(&j->err, ERR_ROLE, 0, "%s",
+                e->promote.on ? "a promotion is under way" : "not a secondary with a whole copy");
+        job_post(e, j);
+        return;
+    }
+    e->promote.on = true;
+    e->promote.done = ev->done;
+    e->promote.arg = ev->arg;
+    ev->done = NULL;
+    follow_off(e, "this cluster is being promoted");
+    log_info(e->cfg.log, LOG_REPLICATION, "promotion: keeping the whole tail up to LSN %" PRIu64,
+             wal_end_lsn(e->cur->wal));
+}
+
+static size_t promote_write(struct engine *e)
+{
+    const struct epoch_rec *last;
+    struct epoch_rec r = {0};
+    struct err err;
+
+    if (wal_in_flight(e->cur->wal) > 0 || (e->copy != NULL && wal_in_flight(e->copy->wal) > 0))
+        return 0;
+    copy_abandon(e);
+    last = epochs_last(&e->cur->epochs);
+    r.number = (last != NULL ? last->number : wal_end_epoch(e->cur->wal)) + 1;
+    env_random(e->cfg.env, r.id, sizeof(r.id));
+    snprintf(r.member, sizeof(r.member), "%s", e->follow.cfg.member_id);
+    pthread_mutex_lock(&e->local_mu);
+    if (local_set(e->local, "promoting", r.id, sizeof(r.id), &err) != 0 ||
+        local_set(e->local, "member", r.member, strlen(r.member), &err) != 0 ||
+        local_commit(e->local, &err) != 0) {
+        pthread_mutex_unlock(&e->local_mu);
+        engine_fatal(e, &err);
+    }
+    pthread_mutex_unlock(&e->local_mu);
+    e->minor = 0;
+    if (epoch_append(e, &r, &err) != 0) {
+        /* Sealed meanwhile, or out of memory: nothing was written, so it goes on as a secondary. */
+        promote_answer(e, 0, &err);
+        follow_resume(e);
+        return 1;
+    }
+    e->promote.written = true;
+    e->promote.lsn = wal_end_lsn(e->cur->wal);
+    return 1;
+}
+
+static void promote_finish(struct engine *e)
+{
+    const struct epoch_rec *last = epochs_last(&e->cur->epochs);
+    struct err err;
+
+    if (local_set_text(e, "role", "primary", &err) != 0 ||
+        local_set_text(e, "follow", NULL, &err) != 0 ||
+        local_set_number(e, "minor", 0, &err) != 0 || local_save(e, &err) != 0)
+        engine_fatal(e, &err);
+    e->promotable = false;
+    e->reason[0] = '\0';
+    memcpy(e->member_id, last->member, sizeof(e->member_id));
+    /* All is applied: what a copy appended and folded does not count as a backlog of this primary.
+     */
+    atomic_store(&e->applied_bytes, atomic_load(&e->appended_bytes));
+    log_info(e->cfg.log, LOG_REPLICATION, "promoted: epoch %" PRIu32 " begins at LSN %" PRIu64,
+             last->number, e->promote.lsn);
+    log_read_rows(e);
+    engine_role_set(e, ENGINE_PRIMARY);
+    promote_answer(e, e->promote.lsn, NULL);
+}
+
+size_t promote_step(struct engine *e)
+{
+    if (!e->promote.on)
+        return 0;
+    if (!e->promote.written)
+        return promote_write(e);
+    if (wal_durable_lsn(e->cur->wal) < e->promote.lsn)
+        return 0;
+    if (e->committed_lsn < e->promote.lsn) {
+        e->committed_lsn = e->promote.lsn; /* the record is durable: the tail is ours */
+        return 1;
+    }
+    if (atomic_load(&e->applied_lsn) < e->promote.lsn)
+        return 0;
+    promote_finish(e);
+    return 1;
+}
+
+/* ---- fencing ---- */
+void engine_fence(struct engine *e, const struct epoch_rec *newer, const char *who)
+{
+    snprintf(e->reason, sizeof(e->reason), "superseded by epoch %" PRIu32, newer->number);
+    log_error(e->cfg.log, LOG_REPLICATION, "%s, told by %s: this cluster serves nothing", e->reason,
+              who);
+    engine_role_set(e, ENGINE_FENCED);
+    log_refuse(e, &e->pending, ERR_ROLE, e->reason);
+    log_refuse(e, &e->waiting, ERR_UNKNOWN_OUTCOME,
+               "this cluster was superseded while the write was under way");
+    peers_clear(e, e->reason);
+}

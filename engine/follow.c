@@ -1,0 +1,486 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * follow.c - the secondary's side: dial, hello, take segments, acknowledge what is durable, apply
+ * what is committed.
+ *
+ * hello is sent only when nothing is in flight to our own log, so that the end it names is durable.
+ * A segment is checked (checksum, first LSN, previous hash, epoch), appended byte for byte,
+ * acknowledged when durable, and applied when the primary says that it is committed. Failure modes:
+ * a gap or a bad segment closes the connection with a reason and the next hello starts at the
+ * durable end; a cut drops only what was never known here as committed.
+ *
+ *     OFF -> WAIT -> DIAL -> READY -> HELLO -> STREAM, and from each back to WAIT with a jittered
+ * backoff.
+ */
+#include "engine_private.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- state ---- */
+static void retry_later(struct engine *e)
+{
+    struct follow *f = &e->follow;
+    uint32_t r;
+
+    env_random(e->cfg.env, &r, sizeof(r));
+    if (f->backoff_ns < BACKOFF_MIN_NS)
+        f->backoff_ns = BACKOFF_MIN_NS;
+    /* Half to whole of the backoff, so that many secondaries do not come at once. */
+    f->retry_ns = env_mono_ns(e->cfg.env) + f->backoff_ns / 2 +
+                  (int64_t)(r % 1024) * (f->backoff_ns / 2) / 1024;
+    f->backoff_ns = 2 * f->backoff_ns < BACKOFF_MAX_NS ? 2 * f->backoff_ns : BACKOFF_MAX_NS;
+    f->state = FOLLOW_WAIT;
+}
+
+void follow_closed(struct engine *e, const char *reason)
+{
+    struct follow *f = &e->follow;
+
+    seg_deque_clear(&f->rx);
+    f->page_asked = false;
+    f->conn_id = 0;
+    e->dirty = true;
+    if (f->state == FOLLOW_OFF)
+        return;
+    snprintf(f->last_error, sizeof(f->last_error), "%.159s", reason);
+    f->last_error_ms = env_wall_ms(e->cfg.env);
+    retry_later(e);
+    log_info(e->cfg.log, LOG_REPLICATION, "primary %s: %s; dialling again in %" PRId64 " ms",
+             f->cfg.primary_addr, reason, (f->retry_ns - env_mono_ns(e->cfg.env)) / NS_PER_MS);
+}
+
+void follow_off(struct engine *e, const char *reason)
+{
+    struct follow *f = &e->follow;
+    struct conn *c = f->conn_id != 0 ? conn_find(e, f->conn_id) : NULL;
+    bool dialling = f->state == FOLLOW_DIAL && c == NULL;
+    uint64_t id = f->conn_id;
+
+    f->state = FOLLOW_OFF;
+    if (c != NULL) {
+        conn_goodbye(e, c, reason);
+        conn_drop(e, c, reason);
+    } else if (dialling)
+        e->cfg.link->close(e->cfg.net, id, reason);
+    seg_deque_clear(&f->rx);
+    f->page_asked = false;
+    f->conn_id = 0;
+}
+
+void follow_resume(struct engine *e)
+{
+    struct follow *f = &e->follow;
+
+    f->state = FOLLOW_WAIT;
+    f->retry_ns = env_mono_ns(e->cfg.env);
+    f->backoff_ns = 0;
+    e->dirty = true;
+}
+
+/* Everything that only the old role may do ends here, before the new role is durable. */
+void follow_begin(struct engine *e, struct event *ev)
+{
+    struct buf b = {0};
+    struct err err;
+    struct job *j;
+
+    if (e->promote.on) {
+        err_set(&err, ERR_ROLE, 0, "a promotion is under way");
+        goto refuse;
+    }
+    if (e->follow.phase == COPY_SWITCH) {
+        err_set(&err, ERR_AGAIN, 0, "a copy is just being put in place");
+        goto refuse;
+    }
+    if (follow_encode(ev->follow, &b, &err) != 0)
+        goto refuse;
+    follow_off(e, "this cluster follows another primary now");
+    peers_clear(e, "this cluster becomes a secondary");
+    copy_abandon(e);
+    pthread_mutex_lock(&e->local_mu);
+    if (local_set(e->local, "follow", b.data, b.len, &err) != 0 ||
+        local_set(e->local, "role", "bootstrapping", 13, &err) != 0 ||
+        local_set(e->local, "copy", NULL, 0, &err) != 0 || local_commit(e->local, &err) != 0) {
+        pthread_mutex_unlock(&e->local_mu);
+        engine_fatal(e, &err);
+    }
+    pthread_mutex_unlock(&e->local_mu);
+    e->promotable = false;
+    e->reason[0] = '\0';
+    e->follow.cfg = *ev->follow;
+    e->follow.commit_told = 0;
+    engine_role_set(e, ENGINE_BOOTSTRAPPING);
+    log_refuse(e, &e->pending, ERR_ROLE, "this cluster becomes a secondary");
+    log_refuse(e, &e->waiting, ERR_UNKNOWN_OUTCOME,
+               "this cluster became a secondary while the write was under way");
+    j = job_new(e, JOB_SAY_WIPE);
+    j->gen = e->cur;
+    job_post(e, j);
+    follow_resume(e);
+    buf_free(&b);
+    if (ev->done != NULL)
+        ev->done(ev->arg, 0, NULL);
+    ev->done = NULL;
+    return;
+refuse:
+    buf_free(&b);
+    if (ev->done != NULL)
+        ev->done(ev->arg, 0, &err);
+    ev->done = NULL;
+}
+
+/* ---- hello ---- */
+void follow_opened(struct engine *e, struct conn *c)
+{
+    struct follow *f = &e->follow;
+
+    if (f->state != FOLLOW_DIAL || c->id != f->conn_id) {
+        conn_drop(e, c, "not wanted any more");
+        return;
+    }
+    c->state = CONN_FOLLOW;
+    if (memcmp(c->key_hash, f->cfg.primary_key_hash, sizeof(c->key_hash)) != 0) {
+        log_error(e->cfg.log, LOG_REPLICATION,
+                  "%s answered with a key that is not the primary's: not following it",
+                  f->cfg.primary_addr);
+        conn_drop(e, c, "the key is not the primary's");
+        return;
+    }
+    f->state = FOLLOW_READY;
+}
+
+/* What we know as committed in the log that is streamed. */
+static uint64_t commit_known(struct engine *e)
+{
+    struct follow *f = &e->follow;
+    uint64_t durable, lsn;
+
+    if (e->copy == NULL)
+        return e->committed_lsn;
+    durable = wal_durable_lsn(e->copy->wal);
+    lsn = f->commit_told > wal_known_commit_lsn(e->copy->wal) ? f->commit_told
+                                                              : wal_known_commit_lsn(e->copy->wal);
+    if (lsn > durable)
+        lsn = durable;
+    return lsn > wal_base(e->copy->wal)->lsn ? lsn : wal_base(e->copy->wal)->lsn;
+}
+
+static int fill_hello(struct engine *e, struct link_hello *h, struct err *err)
+{
+    struct gen *g = engine_log_gen(e);
+    struct follow *f = &e->follow;
+
+    h->version = LINK_PROTOCOL_VERSION;
+    memcpy(h->member_id, f->cfg.member_id, sizeof(h->member_id));
+    memcpy(h->cluster_id, f->cfg.cluster_id, sizeof(h->cluster_id));
+    memcpy(h->cluster_addr, f->cfg.cluster_addr, sizeof(h->cluster_addr));
+    h->wall_ms = env_wall_ms(e->cfg.env);
+    if (e->copy == NULL && engine_role(e) == ENGINE_BOOTSTRAPPING) {
+        h->want_copy = true; /* what is here belongs to another history: say nothing of it */
+        return 0;
+    }
+    h->end_lsn = wal_end_lsn(g->wal);
+    wal_end_hash(g->wal, h->end_hash);
+    h->commit_lsn = commit_known(e);
+    h->applied_lsn = e->copy == NULL ? atomic_load(&e->applied_lsn) : wal_base(g->wal)->lsn;
+    h->epochs = g->epochs;
+    return wal_hash_at(g->wal, h->commit_lsn, h->commit_hash, err);
+}
+
+static size_t send_hello(struct engine *e)
+{
+    struct follow *f = &e->follow;
+    struct conn *c = conn_find(e, f->conn_id);
+    struct link_msg m = {.type = MSG_HELLO};
+    struct err err;
+
+    if (wal_in_flight(engine_log_gen(e)->wal) > 0 || f->job_out)
+        return 0;
+    if (fill_hello(e, &m.hello, &err) != 0) {
+        err_wrap(&err, "hello");
+        conn_close(e, c, err.msg);
+        return 1;
+    }
+    conn_send(e, c, &m, NULL);
+    f->state = FOLLOW_HELLO;
+    return 1;
+}
+
+/* ---- welcome ---- */
+static int accept_stream(struct engine *e, const struct link_welcome *w, struct err *err)
+{
+    struct gen *g = engine_log_gen(e);
+    uint64_t at = w->from_lsn - 1, commit = commit_known(e);
+    uint8_t hash[WAL_HASH_BYTES];
+
+    if (w->from_lsn == 0 || at > wal_end_lsn(g->wal))
+        return err_set(err, ERR_PROTO, 0, "stream from LSN %" PRIu64 ", our log ends at %" PRIu64,
+                       w->from_lsn, wal_end_lsn(g->wal));
+    if (at < commit)
+        return err_set(err, ERR_PROTO, 0,
+                       "stream from LSN %" PRIu64 ", but %" PRIu64 " is known here as committed",
+                       w->from_lsn, commit);
+    if (wal_hash_at(g->wal, at, hash, err) != 0)
+        return -1;
+    if (at < wal_end_lsn(g->wal)) {
+        log_warn(e->cfg.log, LOG_REPLICATION,
+                 "dropping LSN %" PRIu64 " to %" PRIu64
+                 ": never committed, and not in the primary's log",
+                 w->from_lsn, wal_end_lsn(g->wal));
+        log_cut(e, g, at);
+    }
+    return 0;
+}
+
+static void stream_begin(struct engine *e, const struct link_welcome *w)
+{
+    struct follow *f = &e->follow;
+    struct gen *g = engine_log_gen(e);
+
+    f->state = FOLLOW_STREAM;
+    f->backoff_ns = 0;
+    f->rx_lsn = wal_end_lsn(g->wal);
+    f->rx_epoch = wal_end_epoch(g->wal);
+    wal_end_hash(g->wal, f->rx_hash);
+    f->commit_told = w->commit_lsn;
+    f->echo_ms = w->wall_ms;
+    f->heartbeat_ms = f->started_ms = env_wall_ms(e->cfg.env);
+    f->acked_durable = f->rx_lsn;
+    f->acked_applied = 0;
+    f->last_error[0] = '\0';
+    f->last_error_ms = 0;
+    e->reason[0] = '\0';
+    log_info(e->cfg.log, LOG_REPLICATION, "stream started: remote_index=%" PRIu64, w->commit_lsn);
+}
+
+static void on_welcome(struct engine *e, struct conn *c, const struct link_welcome *w)
+{
+    const struct epoch_rec *ours = epochs_last(&engine_log_gen(e)->epochs);
+    const struct epoch_rec *theirs = epochs_last(&w->epochs);
+    bool bootstrapping = engine_role(e) == ENGINE_BOOTSTRAPPING;
+    struct err err;
+
+    if (w->version != LINK_PROTOCOL_VERSION) {
+        conn_close(e, c, "the primary speaks another version of the protocol");
+        return;
+    }
+    if (w->decision == LINK_REFUSE) {
+        snprintf(e->reason, sizeof(e->reason), "%.63s", w->reason);
+        log_error(e->cfg.log, LOG_REPLICATION,
+                  "the primary refused: %s; this secondary keeps all it has%s", w->reason,
+                  bootstrapping ? "" : " and can be promoted");
+        conn_drop(e, c, w->reason);
+        return;
+    }
+    if (!bootstrapping && ours != NULL && (theirs == NULL || theirs->number < ours->number)) {
+        conn_close(e, c, "the primary is of an older epoch than this secondary");
+        return;
+    }
+    if (w->decision == LINK_COPY)
+        copy_start(e, w);
+    else if (accept_stream(e, w, &err) != 0) {
+        conn_close(e, c, err.msg);
+        return;
+    }
+    stream_begin(e, w);
+}
+
+/* ---- the stream ---- */
+static int check_segment(struct engine *e, const struct link_msg *m, struct seg **segp,
+                         struct err *err)
+{
+    struct follow *f = &e->follow;
+    struct seg *s;
+    size_t used;
+
+    *segp = NULL;
+    if (seg_decode(m->tail, m->tail_len, &s, &used, err) != 0) {
+        if (err->code == ERR_AGAIN)
+            err_set(err, ERR_PROTO, 0, "segment is cut short");
+        return -1;
+    }
+    if (used != m->tail_len)
+        err_set(err, ERR_PROTO, 0, "segment with %zu bytes too many", m->tail_len - used);
+    else if (s->first_lsn != f->rx_lsn + 1)
+        err_set(err, ERR_PROTO, 0, "segment of LSN %" PRIu64 ", expected %" PRIu64, s->first_lsn,
+                f->rx_lsn + 1);
+    else if (memcmp(s->prev_hash, f->rx_hash, sizeof(f->rx_hash)) != 0)
+        err_set(err, ERR_PROTO, 0, "segment of LSN %" PRIu64 " does not continue our log",
+                s->first_lsn);
+    else if (s->epoch < f->rx_epoch)
+        err_set(err, ERR_PROTO, 0, "segment of LSN %" PRIu64 " is of an older epoch", s->first_lsn);
+    else if (f->rx.bytes > EVENTS_BYTES_MAX)
+        err_set(err, ERR_PROTO, 0, "segments beyond any window");
+    else {
+        *segp = s;
+        return 0;
+    }
+    seg_unref(s);
+    return -1;
+}
+
+static void on_segment(struct engine *e, struct conn *c, const struct link_msg *m)
+{
+    struct follow *f = &e->follow;
+    struct seg *s;
+    struct err err;
+
+    if (check_segment(e, m, &s, &err) != 0 || seg_deque_push(&f->rx, s, &err) != 0) {
+        conn_close(e, c, err.msg);
+        return;
+    }
+    f->rx_lsn = seg_last_lsn(s);
+    f->rx_epoch = s->epoch;
+    memcpy(f->rx_hash, s->hash, sizeof(f->rx_hash));
+    if (s->commit_lsn > f->commit_told)
+        f->commit_told = s->commit_lsn;
+    seg_unref(s);
+}
+
+static void on_heartbeat(struct engine *e, struct conn *c, const struct link_msg *m)
+{
+    struct follow *f = &e->follow;
+    int64_t now = env_wall_ms(e->cfg.env);
+    struct link_msg pong = {.type = MSG_PONG};
+
+    f->heartbeat_ms = now;
+    if (m->type == MSG_PING) {
+        f->echo_ms = m->ping.wall_ms;
+        pong.ping.stamp = m->ping.stamp;
+        pong.ping.wall_ms = now;
+        conn_send(e, c, &pong, NULL);
+    } else {
+        int64_t rtt = (env_mono_ns(e->cfg.env) - (int64_t)m->ping.stamp) / NS_PER_MS;
+
+        if (rtt >= 0 && rtt < SILENCE_NS / NS_PER_MS)
+            f->skew_ms = m->ping.wall_ms + rtt / 2 - now;
+    }
+}
+
+void follow_frame(struct engine *e, struct conn *c, const struct link_msg *m)
+{
+    struct follow *f = &e->follow;
+
+    if (m->type == MSG_GOODBYE) {
+        conn_drop(e, c, m->reason);
+        return;
+    }
+    if (m->type == MSG_WELCOME && f->state == FOLLOW_HELLO) {
+        on_welcome(e, c, &m->welcome);
+        return;
+    }
+    if (f->state == FOLLOW_STREAM) {
+        switch (m->type) {
+        case MSG_SEGMENT:
+            on_segment(e, c, m);
+            return;
+        case MSG_COMMIT:
+            if (m->commit.lsn > f->commit_told)
+                f->commit_told = m->commit.lsn;
+            f->echo_ms = m->commit.wall_ms;
+            f->heartbeat_ms = env_wall_ms(e->cfg.env);
+            return;
+        case MSG_PING:
+        case MSG_PONG:
+            on_heartbeat(e, c, m);
+            return;
+        case MSG_PAGE:
+            copy_page(e, m);
+            return;
+        default:
+            break;
+        }
+    }
+    conn_close(e, c, "a message that does not belong here");
+}
+
+/* ---- the step ---- */
+static size_t append_received(struct engine *e)
+{
+    struct gen *g = engine_log_gen(e);
+    struct err err;
+    size_t n = 0;
+
+    while (e->follow.rx.n > 0 && wal_in_flight(g->wal) < WAL_IN_FLIGHT_MAX) {
+        struct seg *s = seg_deque_pop(&e->follow.rx);
+
+        if (log_append(e, g, s, &err) != 0)
+            engine_fatal(e, &err);
+        seg_unref(s);
+        n++;
+    }
+    return n;
+}
+
+static size_t follow_commit(struct engine *e)
+{
+    uint64_t durable = wal_durable_lsn(e->cur->wal);
+    uint64_t lsn = e->follow.commit_told < durable ? e->follow.commit_told : durable;
+
+    if (e->copy != NULL || engine_role(e) != ENGINE_SECONDARY || lsn <= e->committed_lsn)
+        return 0;
+    e->committed_lsn = lsn; /* fed to apply in the next step */
+    e->dirty = true;
+    return 1;
+}
+
+static size_t send_ack(struct engine *e)
+{
+    struct follow *f = &e->follow;
+    struct conn *c = conn_find(e, f->conn_id);
+    struct link_msg m = {.type = MSG_ACK};
+    uint64_t durable = wal_durable_lsn(engine_log_gen(e)->wal);
+    uint64_t applied = e->copy == NULL && f->phase == COPY_NONE ? atomic_load(&e->applied_lsn) : 0;
+
+    if (c == NULL || (durable <= f->acked_durable && applied <= f->acked_applied))
+        return 0;
+    m.ack.durable_lsn = durable > f->acked_durable ? durable : f->acked_durable;
+    m.ack.applied_lsn = applied;
+    m.ack.echo_ms = f->echo_ms;
+    conn_send(e, c, &m, NULL);
+    f->acked_durable = m.ack.durable_lsn;
+    f->acked_applied = applied;
+    return 1;
+}
+
+static size_t dial(struct engine *e, int64_t now)
+{
+    struct follow *f = &e->follow;
+
+    if (now < f->retry_ns) {
+        log_deadline(e, f->retry_ns);
+        return 0;
+    }
+    if (e->cfg.link == NULL || f->phase == COPY_SWITCH || atomic_load(&e->stopping))
+        return 0;
+    f->conn_id = e->cfg.link->dial(e->cfg.net, f->cfg.primary_addr);
+    f->state = FOLLOW_DIAL;
+    e->dirty = true;
+    return 1;
+}
+
+size_t follow_step(struct engine *e, int64_t now)
+{
+    size_t n = append_received(e);
+
+    switch (e->follow.state) {
+    case FOLLOW_WAIT:
+        n += dial(e, now);
+        break;
+    case FOLLOW_READY:
+        n += send_hello(e);
+        break;
+    case FOLLOW_STREAM:
+        n += follow_commit(e);
+        n += copy_step(e);
+        n += send_ack(e);
+        break;
+    default:
+        break;
+    }
+    return n;
+}

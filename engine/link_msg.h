@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * link_msg.h - the messages of the replication link. docs/WIRE.md has each field.
+ *
+ * A frame is one msgpack array [type, ...]; a segment frame is [3] and then the raw segment without
+ * padding. Decoding allocates nothing: pointers go into the frame, so no length field in it can
+ * make us take memory. Every bound is checked here; what a message means is checked by its user.
+ */
+#ifndef LOCKSTEP_LINK_MSG_H
+#define LOCKSTEP_LINK_MSG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "buf.h"
+#include "errors.h"
+#include "txn.h"
+#include "wal.h"
+
+#define LINK_PROTOCOL_VERSION 1u
+#define EPOCHS_MAX 64u /* history kept: the newest promotions */
+#define LINK_PAGE_BYTES_MAX (4u << 20)
+#define LINK_BODY_MAX (1u << 20) /* enrol bodies */
+
+enum link_msg_type {
+    MSG_HELLO = 1,
+    MSG_WELCOME,
+    MSG_SEGMENT,
+    MSG_COMMIT,
+    MSG_ACK,
+    MSG_PING,
+    MSG_PONG,
+    MSG_PAGE_REQUEST,
+    MSG_PAGE,
+    MSG_ENROL,
+    MSG_ENROL_ANSWER,
+    MSG_GOODBYE
+};
+
+/* The history of epochs, oldest first: an epoch with its number, id, and where the one before it
+ * ended. */
+struct epochs {
+    size_t n;
+    struct epoch_rec e[EPOCHS_MAX];
+};
+
+enum link_decision { LINK_STREAM = 1, LINK_COPY = 2, LINK_REFUSE = 3 };
+
+struct link_hello {
+    uint32_t version;
+    char member_id[64];
+    char cluster_id[40];
+    bool want_copy; /* nothing here to continue from */
+    uint64_t end_lsn;
+    uint8_t end_hash[WAL_HASH_BYTES];
+    uint64_t commit_lsn; /* largest LSN known here as committed */
+    uint8_t commit_hash[WAL_HASH_BYTES];
+    uint64_t applied_lsn;
+    int64_t wall_ms;
+    char cluster_addr[256];
+    struct epochs epochs;
+};
+struct link_welcome {
+    uint32_t version;
+    uint32_t decision;    /* enum link_decision */
+    uint64_t from_lsn;    /* STREAM: first LSN that will be sent */
+    struct wal_base base; /* COPY: where the new log begins */
+    uint64_t commit_lsn;
+    int64_t wall_ms;
+    char reason[128]; /* REFUSE: a short code */
+    struct epochs epochs;
+};
+struct link_msg {
+    enum link_msg_type type;
+    union {
+        struct link_hello hello;
+        struct link_welcome welcome;
+        struct {
+            uint64_t lsn;
+            int64_t wall_ms;
+        } commit;
+        struct {
+            uint64_t durable_lsn, applied_lsn;
+            int64_t echo_ms; /* newest wall clock of the primary that was seen */
+        } ack;
+        struct {
+            uint64_t stamp; /* comes back unchanged */
+            int64_t wall_ms;
+        } ping; /* and pong */
+        struct {
+            const char *after; /* not NUL-terminated; empty: from the start */
+            size_t after_len;
+            uint32_t bytes_max;
+        } page_request;
+        struct {
+            const uint8_t *data;
+            size_t len;
+        } body; /* page, enrol */
+        struct {
+            bool ok;
+            const uint8_t *data;
+            size_t len;
+            char reason[128];
+        } enrol_answer;
+        char reason[128]; /* goodbye */
+    };
+    const uint8_t *tail; /* segment: its raw bytes */
+    size_t tail_len;
+};
+
+CHECKED int link_msg_decode(const void *frame, size_t len, struct link_msg *m, struct err *err);
+/** Appends to out; the tail of a segment is not copied. */
+CHECKED int link_msg_encode(const struct link_msg *m, struct buf *out, struct err *err);
+
+/** The history for the local file. */
+CHECKED int epochs_encode(const struct epochs *ep, struct buf *out, struct err *err);
+CHECKED int epochs_decode(const uint8_t *data, size_t len, struct epochs *ep, struct err *err);
+void epochs_add(struct epochs *ep, const struct epoch_rec *r); /* drops the oldest at the bound */
+
+/* ---- a small msgpack reader and writer over memory, shared by the engine's encodings ---- */
+struct mp {
+    const uint8_t *p, *end;
+    bool bad; /* sticky */
+};
+uint64_t mp_uint(struct mp *m, uint64_t max);
+int64_t mp_int(struct mp *m);
+bool mp_bool(struct mp *m);
+const uint8_t *mp_bytes(struct mp *m, size_t max, size_t *lenp); /* str or bin */
+void mp_fixed(struct mp *m, void *out, size_t len);              /* exactly len bytes */
+void mp_text(struct mp *m, char *out, size_t size);              /* NUL-terminated, no NUL inside */
+size_t mp_array(struct mp *m, size_t max);
+void mp_put_uint(struct buf *b, uint64_t v);
+void mp_put_int(struct buf *b, int64_t v);
+void mp_put_bool(struct buf *b, bool v);
+void mp_put_bin(struct buf *b, const void *data, size_t len);
+void mp_put_str(struct buf *b, const char *s, size_t len);
+void mp_put_array(struct buf *b, size_t n);
+
+#endif

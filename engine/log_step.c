@@ -1,0 +1,760 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * log_step.c - one step of the log thread: events, group commit, commit, the feed of the apply
+ * thread.
+ *
+ * Group commit is adaptive: whatever was queued while WAL_IN_FLIGHT_MAX writes were in flight is
+ * the next segment; no timer. A segment goes to the disk and into the ring at the same moment; the
+ * ring serves the secondaries (before it is durable here) and the apply thread (after it is
+ * committed and durable here).
+ *
+ * Invariant: fed to apply <= committed_lsn <= durable LSN of the log, on every role.
+ */
+#include "engine_private.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- the ring of recent segments ---- */
+int seg_deque_push(struct seg_deque *d, struct seg *s, struct err *err)
+{
+    if (d->n == d->cap) {
+        size_t cap = d->cap ? 2 * d->cap : 64;
+        struct seg **v = calloc(cap, sizeof(*v));
+
+        if (v == NULL)
+            return err_set(err, ERR_NOMEM, 0, "ring of segments");
+        for (size_t i = 0; i < d->n; i++)
+            v[i] = seg_deque_at(d, i);
+        free(d->v);
+        d->v = v;
+        d->cap = cap;
+        d->head = 0;
+    }
+    d->v[(d->head + d->n++) % d->cap] = seg_ref(s);
+    d->bytes += s->len;
+    return 0;
+}
+
+struct seg *seg_deque_at(const struct seg_deque *d, size_t i)
+{
+    return d->v[(d->head + i) % d->cap];
+}
+
+struct seg *seg_deque_pop(struct seg_deque *d)
+{
+    struct seg *s;
+
+    if (d->n == 0)
+        return NULL;
+    s = d->v[d->head];
+    d->head = (d->head + 1) % d->cap;
+    d->n--;
+    d->bytes -= s->len;
+    return s;
+}
+
+void seg_deque_drop_after(struct seg_deque *d, uint64_t lsn)
+{
+    while (d->n > 0) {
+        struct seg *s = seg_deque_at(d, d->n - 1);
+
+        if (seg_last_lsn(s) <= lsn)
+            break;
+        d->n--;
+        d->bytes -= s->len;
+        seg_unref(s);
+    }
+}
+
+void seg_deque_clear(struct seg_deque *d)
+{
+    struct seg *s;
+
+    while ((s = seg_deque_pop(d)) != NULL)
+        seg_unref(s);
+}
+
+void seg_deque_free(struct seg_deque *d)
+{
+    seg_deque_clear(d);
+    free(d->v);
+    *d = (struct seg_deque){0};
+}
+
+/* The segment that begins at lsn, or NULL. The ring is ordered and without gap. */
+static struct seg *ring_find(const struct seg_deque *d, uint64_t lsn)
+{
+    size_t lo = 0, hi = d->n;
+
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        struct seg *s = seg_deque_at(d, mid);
+
+        if (s->first_lsn == lsn)
+            return s;
+        if (s->first_lsn < lsn)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return NULL;
+}
+
+/* ---- cursors ---- */
+void cursor_set(struct cursor *c, uint64_t next_lsn)
+{
+    seg_unref(c->held);
+    wal_reader_close(c->reader);
+    *c = (struct cursor){.next_lsn = next_lsn};
+}
+
+void cursor_pop(struct cursor *c)
+{
+    c->next_lsn = seg_last_lsn(c->held) + 1;
+    seg_unref(c->held);
+    c->held = NULL;
+}
+
+int cursor_peek(struct engine *e, struct gen *g, struct cursor *c, struct seg **segp,
+                struct err *err)
+{
+    struct seg *s;
+    int rc;
+
+    *segp = c->held;
+    if (c->held != NULL)
+        return 1;
+    if (c->next_lsn > wal_end_lsn(g->wal))
+        return 0;
+    s = g == engine_log_gen(e) ? ring_find(&e->ring, c->next_lsn) : NULL;
+    if (s != NULL) {
+        wal_reader_close(c->reader);
+        c->reader = NULL;
+        c->held = seg_ref(s);
+    } else {
+        if (c->reader == NULL && wal_reader_open(g->wal, c->next_lsn, &c->reader, err) != 0)
+            return -1;
+        rc = wal_reader_next(c->reader, &c->held, err);
+        if (rc < 0)
+            return -1;
+        if (rc != 1)
+            return 0;
+        if (c->held->first_lsn != c->next_lsn)
+            return err_set(err, ERR_CORRUPT, 0, "log gave LSN %" PRIu64 ", expected %" PRIu64,
+                           c->held->first_lsn, c->next_lsn);
+    }
+    *segp = c->held;
+    return 1;
+}
+
+/* ---- the log that grows ---- */
+struct gen *engine_log_gen(struct engine *e)
+{
+    return e->copy != NULL ? e->copy : e->cur;
+}
+
+int log_append(struct engine *e, struct gen *g, struct seg *seg, struct err *err)
+{
+    const struct epoch_rec *last = epochs_last(&g->epochs);
+
+    if (wal_append(g->wal, seg, err) != 0)
+        return -1;
+    if (seg_deque_push(&e->ring, seg, err) != 0) {
+        seg_deque_clear(&e->ring); /* it must have no gap; readers take over */
+        err_clear(err);
+    }
+    while (e->ring.bytes > RING_BYTES_MAX && e->ring.n > 1)
+        seg_unref(seg_deque_pop(&e->ring));
+    atomic_fetch_add(&e->appended_bytes, seg->len);
+    e->n_segments++;
+    e->n_transactions += seg->count;
+    e->dirty = true;
+    if (last == NULL || last->number != seg->epoch) {
+        epochs_of_seg(e, g, seg);
+        if (local_save_epochs(e, g, err) != 0)
+            engine_fatal(e, err);
+    }
+    if (atomic_load(&e->appended_bytes) - atomic_load(&e->checkpoint_at_bytes) >
+        CHECKPOINT_LOG_BYTES)
+        waker_wake(&e->checkpoint_waker);
+    return 0;
+}
+
+void log_cut(struct engine *e, struct gen *g, uint64_t lsn)
+{
+    struct err err;
+
+    assert(g != e->cur || lsn >= e->committed_lsn);
+    cursor_set(&e->feed, e->feed.next_lsn);
+    cursor_set(&e->follow.fold, e->follow.fold.next_lsn);
+    seg_deque_drop_after(&e->ring, lsn);
+    if (wal_cut(g->wal, lsn, &err) != 0)
+        engine_fatal(e, &err);
+    epochs_prune(&g->epochs, lsn);
+    if (local_save_epochs(e, g, &err) != 0)
+        engine_fatal(e, &err);
+    e->dirty = true;
+}
+
+/* ---- group commit ---- */
+static void take_queue(struct engine *e)
+{
+    struct queue_node *n = queue_take_all(e->submit_q), *next;
+
+    for (; n != NULL; n = next) {
+        next = n->next;
+        sub_list_add(&e->pending, (struct sub *)n);
+    }
+}
+
+void log_refuse(struct engine *e, struct sub_list *l, enum err_code code, const char *why)
+{
+    struct job *j;
+
+    if (l->head == NULL)
+        return;
+    j = job_new(e, JOB_REFUSE);
+    j->subs = *l;
+    *l = (struct sub_list){0};
+    err_set(&j->err, code, 0, "%s", why);
+    job_post(e, j);
+}
+
+/* How many of the pending transactions make the next segment; fills the scratch table. */
+static size_t choose_txns(struct engine *e, struct err *err)
+{
+    size_t n = 0, bytes = 0;
+
+    for (struct sub *s = e->pending.head; s != NULL; s = (struct sub *)s->node.next) {
+        if (n > 0 && bytes + s->len > SEG_TARGET_BYTES)
+            break;
+        if (n == e->txns_cap) {
+            size_t cap = e->txns_cap ? 2 * e->txns_cap : 256;
+            struct seg_txn *t = realloc(e->txns, cap * sizeof(*t));
+
+            if (t == NULL) {
+                if (n == 0)
+                    err_set(err, ERR_NOMEM, 0, "segment");
+                break;
+            }
+            e->txns = t;
+            e->txns_cap = cap;
+        }
+        e->txns[n++] = (struct seg_txn){.data = s->data, .len = s->len};
+        bytes += s->len;
+    }
+    return n;
+}
+
+static void fill_head(struct engine *e, struct seg_head *h)
+{
+    struct wal *w = e->cur->wal;
+    const struct epoch_rec *last = epochs_last(&e->cur->epochs);
+    int64_t now = env_wall_ms(e->cfg.env), before = wal_end_commit_ms(w);
+
+    memset(h, 0, sizeof(*h));
+    h->epoch = last != NULL ? last->number : wal_end_epoch(w);
+    h->minor = e->minor;
+    h->first_lsn = wal_end_lsn(w) + 1;
+    h->commit_ms = now > before ? now : before; /* never back, or a time would name two states */
+    h->durable_lsn = wal_durable_lsn(w);
+    h->commit_lsn = e->committed_lsn;
+    wal_end_hash(w, h->prev_hash);
+}
+
+/* Move the first n pending transactions to waiting, with their LSNs. */
+static void number_txns(struct engine *e, uint64_t lsn, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct sub *s = sub_list_take(&e->pending);
+
+        s->lsn = lsn + i;
+        if (s->mark_ms != 0)
+            e->marks[e->mark_seq++ % MARKS_KEPT] =
+                (struct mark){.lsn = s->lsn, .wall_ms = s->mark_ms};
+        txn_free(s->txn); /* its bytes are in the segment now */
+        s->txn = NULL;
+        sub_list_add(&e->waiting, s);
+    }
+}
+
+static void refuse_first(struct engine *e, size_t n, const struct err *err)
+{
+    struct sub_list l = {0};
+
+    for (size_t i = 0; i < n && e->pending.head != NULL; i++)
+        sub_list_add(&l, sub_list_take(&e->pending));
+    log_refuse(e, &l, err->code, err->msg);
+}
+
+static void build_one(struct engine *e)
+{
+    struct seg_head head;
+    struct seg *seg = NULL;
+    struct err err;
+    size_t n;
+
+    err_clear(&err);
+    n = choose_txns(e, &err);
+    fill_head(e, &head);
+    if (n == 0 || seg_build(&head, e->txns, n, &seg, &err) != 0) {
+        refuse_first(e, n == 0 ? 1 : n, &err); /* nothing of them was written */
+        return;
+    }
+    if (log_append(e, e->cur, seg, &err) != 0)
+        engine_fatal(e, &err);
+    number_txns(e, head.first_lsn, n);
+    seg_unref(seg);
+}
+
+static void add_mark(struct engine *e)
+{
+    struct sub *s = calloc(1, sizeof(*s));
+    struct err err;
+
+    if (s == NULL || (s->txn = txn_new()) == NULL)
+        goto fail;
+    s->mark_ms = env_wall_ms(e->cfg.env);
+    if (txn_mark(s->txn, s->mark_ms, &err) != 0 || txn_bytes(s->txn, &s->data, &s->len, &err) != 0)
+        goto fail;
+    sub_list_add(&e->pending, s);
+    return;
+fail: /* out of memory: the next mark is a second away */
+    if (s != NULL)
+        txn_free(s->txn);
+    free(s);
+}
+
+static void mark_if_due(struct engine *e, int64_t now)
+{
+    if (!e->repl.primary_enabled || atomic_load(&e->stopping) || atomic_load(&e->reserve))
+        return;
+    if (now >= e->mark_ns) {
+        add_mark(e);
+        e->mark_ns = now + e->cfg.mark_interval_ms * NS_PER_MS;
+    }
+    log_deadline(e, e->mark_ns);
+}
+
+static bool found_history(struct engine *e)
+{
+    struct epoch_rec r = {.number = 1};
+    struct err err;
+
+    if (!e->want_epoch)
+        return false;
+    env_random(e->cfg.env, r.id, sizeof(r.id));
+    if (epoch_append(e, &r, &err) != 0)
+        engine_fatal(e, &err);
+    e->want_epoch = false;
+    return true;
+}
+
+static size_t build_step(struct engine *e, int64_t now)
+{
+    size_t built = 0;
+
+    if (engine_role(e) != ENGINE_PRIMARY) {
+        take_queue(e);
+        log_refuse(e, &e->pending, ERR_ROLE, "this cluster is not a primary");
+        return 0;
+    }
+    if (wal_in_flight(e->cur->wal) < WAL_IN_FLIGHT_MAX && found_history(e))
+        built++;
+    mark_if_due(e, now);
+    while (wal_in_flight(e->cur->wal) < WAL_IN_FLIGHT_MAX) {
+        int64_t ahead = (int64_t)(atomic_load(&e->appended_bytes) - atomic_load(&e->applied_bytes));
+
+        if (ahead > (int64_t)UNAPPLIED_BYTES_MAX)
+            break;
+        if (e->pending.head == NULL)
+            take_queue(e);
+        if (e->pending.head == NULL)
+            break;
+        build_one(e);
+        built++;
+    }
+    return built;
+}
+
+/* ---- commit and the feed of apply ---- */
+static size_t commit_step(struct engine *e, int64_t now)
+{
+    uint64_t durable = wal_durable_lsn(e->cur->wal);
+
+    /* All members are async: committed is durable here. */
+    if (engine_role(e) != ENGINE_PRIMARY || durable <= e->committed_lsn)
+        return 0;
+    e->committed_lsn = durable;
+    e->commits[e->commit_seq++ % COMMITS_KEPT] =
+        (struct commit_time){.lsn = durable, .mono_ns = now};
+    for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
+        if (e->peers[i].used)
+            peers_covered(e, &e->peers[i]);
+    }
+    e->dirty = true;
+    return 1;
+}
+
+static void feed_one(struct engine *e, struct seg *seg)
+{
+    struct job *j = job_new(e, JOB_APPLY);
+
+    j->gen = e->cur;
+    j->seg = seg_ref(seg);
+    while (e->waiting.head != NULL && e->waiting.head->lsn <= seg_last_lsn(seg))
+        sub_list_add(&j->subs, sub_list_take(&e->waiting));
+    atomic_fetch_add(&e->apply_out_bytes, seg->len);
+    job_post(e, j);
+}
+
+static size_t feed_step(struct engine *e)
+{
+    size_t fed = 0;
+
+    while (e->feed.next_lsn <= e->committed_lsn) {
+        struct seg *seg;
+        struct err err;
+        uint64_t out = atomic_load(&e->apply_out_bytes);
+        int rc;
+
+        if (out > APPLY_AHEAD_BYTES_MAX)
+            break;
+        rc = cursor_peek(e, e->cur, &e->feed, &seg, &err);
+        if (rc < 0) {
+            err_wrap(&err, "read the log for apply");
+            engine_fatal(e,
+                         &err); /* committed and cannot be applied: the state would stand still */
+        }
+        if (rc == 0 || seg_last_lsn(seg) > e->committed_lsn)
+            break;
+        feed_one(e, seg);
+        cursor_pop(&e->feed);
+        fed++;
+    }
+    return fed;
+}
+
+/* ---- space ---- */
+static size_t space_step(struct engine *e, int64_t now)
+{
+    uint64_t bytes = atomic_load(&e->appended_bytes), free_bytes;
+    bool low, was = atomic_load(&e->reserve);
+    struct err err;
+
+    if (e->space_ns != 0 && bytes - e->space_bytes < SPACE_CHECK_BYTES &&
+        now < e->space_ns + SPACE_CHECK_NS) {
+        if (was || bytes != e->space_bytes)
+            log_deadline(e, e->space_ns + SPACE_CHECK_NS);
+        return 0;
+    }
+    e->space_ns = now;
+    e->space_bytes = bytes;
+    if (e->cfg.disk->ops->free_bytes(e->cfg.disk, e->path, &free_bytes, &err) != 0) {
+        log_warn(e->cfg.log, "storage", "free space of %s: %s", e->path, err.msg);
+        return 0;
+    }
+    low = free_bytes < e->cfg.reserve_bytes;
+    if (low)
+        log_deadline(e, now + SPACE_CHECK_NS);
+    if (low == was)
+        return 0;
+    atomic_store(&e->reserve, low);
+    e->dirty = true;
+    if (low)
+        log_error(e->cfg.log, "storage",
+                  "disk_reserve: %" PRIu64 " MiB free for %s, below the reserve of %" PRIu64
+                  " MiB: writes are refused",
+                  free_bytes >> 20, e->path, e->cfg.reserve_bytes >> 20);
+    else
+        log_info(e->cfg.log, "storage", "disk_reserve: %" PRIu64 " MiB free again: writes go on",
+                 free_bytes >> 20);
+    return 1;
+}
+
+static size_t retain_step(struct engine *e)
+{
+    uint64_t lsn, slowest;
+    struct err err;
+
+    if (!atomic_exchange(&e->retain_due, false))
+        return 0;
+    lsn = atomic_load(&e->checkpoint_lsn);
+    if (engine_role(e) == ENGINE_BOOTSTRAPPING || lsn > e->committed_lsn)
+        return 0; /* a checkpoint of the generation before */
+    slowest = peers_retain_lsn(e);
+    if (slowest < lsn && wal_bytes(e->cur->wal) <= e->cfg.retain_bytes)
+        lsn = slowest;
+    if (wal_retain_after(e->cur->wal, lsn, &err) != 0)
+        engine_fatal(e, &err);
+    return 1;
+}
+
+/* ---- rows that the engine reads ---- */
+void log_read_rows(struct engine *e)
+{
+    struct buf b = {0};
+    struct err err;
+
+    if (engine_get(e, ENGINE_KEY_CONFIG, &b, &err) != 0) {
+        if (err.code != ERR_NOTFOUND)
+            log_error(e->cfg.log, LOG_REPLICATION, "read the configuration: %s", err.msg);
+        memset(&e->repl, 0, sizeof(e->repl));
+    } else if (repl_config_decode(b.data, b.len, &e->repl, &err) != 0) {
+        log_error(e->cfg.log, LOG_REPLICATION, "%s", err.msg);
+        memset(&e->repl, 0, sizeof(e->repl));
+    }
+    buf_free(&b);
+    peers_check(e);
+    e->dirty = true;
+}
+
+/* ---- events ---- */
+static void on_frame(struct engine *e, struct event *ev)
+{
+    struct conn *c = conn_find(e, ev->conn);
+    struct link_msg m;
+    struct err err;
+
+    if (c == NULL)
+        return;
+    c->heard_ns = env_mono_ns(e->cfg.env);
+    if (ev->flag) {
+        conn_close(e, c, "too much data is waiting");
+        return;
+    }
+    if (link_msg_decode(ev->data, ev->len, &m, &err) != 0) {
+        conn_close(e, c, err.msg);
+        return;
+    }
+    if (c->state == CONN_FOLLOW)
+        follow_frame(e, c, &m);
+    else
+        peer_frame(e, c, &m);
+}
+
+static void on_opened(struct engine *e, struct event *ev)
+{
+    struct conn *c = conn_add(e, ev);
+
+    if (c != NULL && !c->inbound)
+        follow_opened(e, c);
+}
+
+static void on_closed(struct engine *e, struct event *ev)
+{
+    struct conn *c = conn_find(e, ev->conn);
+
+    if (c != NULL)
+        conn_drop(e, c, ev->text);
+    else if (e->follow.state == FOLLOW_DIAL && ev->conn == e->follow.conn_id)
+        follow_closed(e, ev->text); /* a dial that failed */
+}
+
+static void on_answer(struct engine *e, struct event *ev)
+{
+    struct conn *c = conn_find(e, ev->conn);
+    struct link_msg m = {.type = MSG_ENROL_ANSWER};
+
+    if (c == NULL || c->state != CONN_ENROL)
+        return;
+    m.enrol_answer.ok = ev->flag;
+    m.enrol_answer.data = ev->data;
+    m.enrol_answer.len = ev->len;
+    snprintf(m.enrol_answer.reason, sizeof(m.enrol_answer.reason), "%.127s", ev->text);
+    conn_send(e, c, &m, NULL);
+}
+
+static void on_event(struct engine *e, struct event *ev)
+{
+    switch (ev->kind) {
+    case EV_OPENED:
+        on_opened(e, ev);
+        break;
+    case EV_FRAME:
+        on_frame(e, ev);
+        break;
+    case EV_SENT: /* the window counts what is not acknowledged, which includes what is not sent */
+        break;
+    case EV_CLOSED:
+        on_closed(e, ev);
+        break;
+    case EV_FOLLOW:
+        follow_begin(e, ev);
+        break;
+    case EV_PROMOTE:
+        promote_begin(e, ev);
+        break;
+    case EV_MEMBERS:
+        log_read_rows(e);
+        break;
+    case EV_ANSWER:
+        on_answer(e, ev);
+        break;
+    case EV_PAGE_READ:
+        peer_page_read(e, ev);
+        break;
+    case EV_COPY_PAGE:
+    case EV_COPY_FOLD:
+    case EV_COPY_FINISHED:
+    case EV_SWITCHED:
+        copy_event(e, ev);
+        break;
+    }
+}
+
+static size_t events_step(struct engine *e)
+{
+    struct queue_node *n = queue_take_all(e->event_q), *next;
+    size_t taken = 0;
+
+    for (; n != NULL; n = next) {
+        struct event *ev = (struct event *)n;
+
+        next = n->next;
+        on_event(e, ev);
+        event_free(ev);
+        taken++;
+    }
+    if (taken > 0)
+        e->dirty = true;
+    return taken;
+}
+
+/* ---- status ---- */
+static void status_of_peer(struct engine *e, struct peer *p, struct engine_peer *out)
+{
+    int64_t now = env_wall_ms(e->cfg.env), mono = env_mono_ns(e->cfg.env);
+
+    memcpy(out->id, p->member.id, sizeof(out->id));
+    memcpy(out->cluster_addr, p->member.cluster_addr, sizeof(out->cluster_addr));
+    memcpy(out->api_addr, p->member.api_addr, sizeof(out->api_addr));
+    out->connected = p->conn != NULL;
+    out->sent_lsn = p->sent_lsn;
+    out->durable_lsn = p->durable_lsn;
+    out->applied_lsn = p->applied_lsn;
+    out->last_heartbeat_ms = p->heartbeat_ms;
+    out->clock_skew_ms = p->skew_ms;
+    out->canary_age_ms = p->mark_acked_ms != 0 ? now - p->mark_acked_ms : 0;
+    memcpy(out->last_error, p->last_error, sizeof(out->last_error));
+    out->last_error_ms = p->last_error_ms;
+    if (p->figures_ns == 0 || mono - p->figures_ns >= 200 * NS_PER_MS) {
+        lag_figures(&p->lag, &p->figures);
+        p->figures_ns = mono;
+    }
+    out->lag = p->figures;
+}
+
+static void status_of_primary(struct engine *e, struct engine_status *st)
+{
+    const struct follow *f = &e->follow;
+    struct engine_peer *out = &st->peers[0];
+    int64_t mark = atomic_load(&e->mark_applied_ms);
+
+    st->n_peers = 1;
+    snprintf(out->id, sizeof(out->id), "%s", "primary");
+    memcpy(out->cluster_addr, f->cfg.primary_addr, sizeof(out->cluster_addr));
+    out->connected = f->state == FOLLOW_STREAM;
+    out->durable_lsn = f->commit_told;
+    out->last_heartbeat_ms = f->heartbeat_ms;
+    out->clock_skew_ms = f->skew_ms;
+    out->canary_age_ms = mark != 0 ? env_wall_ms(e->cfg.env) - mark : 0;
+    memcpy(out->last_error, f->last_error, sizeof(out->last_error));
+    out->last_error_ms = f->last_error_ms;
+}
+
+static void status_words(struct engine *e, struct engine_status *st)
+{
+    const struct follow *f = &e->follow;
+
+    if (st->role == ENGINE_PRIMARY) {
+        snprintf(st->state, sizeof(st->state), "%s", "running");
+        snprintf(st->connection_state, sizeof(st->connection_state), "%s", "ready");
+        return;
+    }
+    snprintf(st->state, sizeof(st->state), "%s",
+             f->state != FOLLOW_STREAM ? "idle"
+             : f->phase != COPY_NONE   ? "merkle-sync"
+                                       : "stream-wals");
+    snprintf(st->connection_state, sizeof(st->connection_state), "%s",
+             f->state == FOLLOW_STREAM                          ? "ready"
+             : f->state == FOLLOW_OFF                           ? "shutdown"
+             : f->state == FOLLOW_WAIT && f->last_error_ms != 0 ? "transient_failure"
+                                                                : "connecting");
+}
+
+static void publish(struct engine *e)
+{
+    struct engine_status st = {0};
+    struct gen *g = engine_log_gen(e);
+    const struct epoch_rec *last = epochs_last(&e->cur->epochs);
+
+    st.role = engine_role(e);
+    st.replicating = st.role == ENGINE_PRIMARY ? e->repl.primary_enabled : st.role != ENGINE_FENCED;
+    status_words(e, &st);
+    memcpy(st.reason, e->reason, sizeof(st.reason));
+    memcpy(st.cluster_id, st.role == ENGINE_PRIMARY ? e->repl.cluster_id : e->follow.cfg.cluster_id,
+           sizeof(st.cluster_id));
+    memcpy(st.secondary_id, e->follow.cfg.member_id, sizeof(st.secondary_id));
+    memcpy(st.primary_cluster_addr,
+           st.role == ENGINE_PRIMARY ? e->repl.primary_cluster_addr : e->follow.cfg.primary_addr,
+           sizeof(st.primary_cluster_addr));
+    st.epoch = last != NULL ? last->number : 0;
+    st.minor = e->minor;
+    st.appended_lsn = wal_end_lsn(g->wal);
+    st.durable_lsn = wal_durable_lsn(g->wal);
+    st.committed_lsn = e->committed_lsn;
+    st.last_remote_lsn = e->follow.commit_told;
+    st.last_start_ms = e->follow.started_ms;
+    st.segments = e->n_segments;
+    st.transactions = e->n_transactions;
+    if (st.role == ENGINE_PRIMARY) {
+        for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
+            if (e->peers[i].used)
+                status_of_peer(e, &e->peers[i], &st.peers[st.n_peers++]);
+        }
+    } else
+        status_of_primary(e, &st);
+    pthread_mutex_lock(&e->status_mu);
+    e->status = st;
+    pthread_mutex_unlock(&e->status_mu);
+    e->dirty = false;
+}
+
+/* ---- the step ---- */
+void log_deadline(struct engine *e, int64_t ns)
+{
+    if (ns < e->due_ns)
+        e->due_ns = ns;
+}
+
+size_t engine_log_step(struct engine *e)
+{
+    int64_t now = env_mono_ns(e->cfg.env);
+    size_t work = 0;
+
+    e->due_ns = INT64_MAX;
+    work += events_step(e);
+    if (atomic_exchange(&e->rows_changed, false)) {
+        log_read_rows(e);
+        work++;
+    }
+    work += retain_step(e);
+    work += space_step(e, now);
+    work += promote_step(e);
+    work += build_step(e, now);
+    work += commit_step(e, now);
+    work += feed_step(e);
+    work += peers_ship(e);
+    work += follow_step(e, now);
+    work += conns_tick(e, now);
+    conns_sweep(e);
+    if (e->dirty)
+        publish(e);
+    atomic_store(&e->deadline_ns, e->due_ns);
+    return work;
+}

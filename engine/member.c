@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * member.c - the replicated rows that the engine reads (configuration, members) and the local
+ * follow row.
+ *
+ * Each is one msgpack array that starts with a version, decoded strictly: a row that cannot be read
+ * is an error, never a default.
+ */
+#include "engine_private.h"
+
+#include <string.h>
+
+#define ROW_VERSION 1u
+
+static void put_text(struct buf *b, const char *s)
+{
+    mp_put_str(b, s, strlen(s));
+}
+
+static struct mp row_begin(const uint8_t *data, size_t len, size_t fields)
+{
+    struct mp m = {.p = data, .end = data + len};
+
+    if (mp_array(&m, fields) != fields || mp_uint(&m, ROW_VERSION) != ROW_VERSION)
+        m.bad = true;
+    return m;
+}
+
+static int row_end(const struct mp *m, const char *what, struct err *err)
+{
+    if (m->bad || m->p != m->end)
+        return err_set(err, ERR_CORRUPT, 0, "%s row is not readable", what);
+    return 0;
+}
+
+int repl_config_encode(const struct repl_config *c, struct buf *out, struct err *err)
+{
+    mp_put_array(out, 4);
+    mp_put_uint(out, ROW_VERSION);
+    mp_put_bool(out, c->primary_enabled);
+    put_text(out, c->cluster_id);
+    put_text(out, c->primary_cluster_addr);
+    return buf_check(out, err);
+}
+
+int repl_config_decode(const uint8_t *data, size_t len, struct repl_config *c, struct err *err)
+{
+    struct mp m = row_begin(data, len, 4);
+
+    memset(c, 0, sizeof(*c));
+    c->primary_enabled = mp_bool(&m);
+    mp_text(&m, c->cluster_id, sizeof(c->cluster_id));
+    mp_text(&m, c->primary_cluster_addr, sizeof(c->primary_cluster_addr));
+    return row_end(&m, "replication configuration", err);
+}
+
+int member_encode(const struct member *mb, struct buf *out, struct err *err)
+{
+    mp_put_array(out, 7);
+    mp_put_uint(out, ROW_VERSION);
+    put_text(out, mb->id);
+    mp_put_bin(out, mb->key_hash, sizeof(mb->key_hash));
+    put_text(out, mb->cluster_addr);
+    put_text(out, mb->api_addr);
+    mp_put_bool(out, mb->revoked);
+    mp_put_bool(out, mb->primary);
+    return buf_check(out, err);
+}
+
+int member_decode(const uint8_t *data, size_t len, struct member *mb, struct err *err)
+{
+    struct mp m = row_begin(data, len, 7);
+
+    memset(mb, 0, sizeof(*mb));
+    mp_text(&m, mb->id, sizeof(mb->id));
+    mp_fixed(&m, mb->key_hash, sizeof(mb->key_hash));
+    mp_text(&m, mb->cluster_addr, sizeof(mb->cluster_addr));
+    mp_text(&m, mb->api_addr, sizeof(mb->api_addr));
+    mb->revoked = mp_bool(&m);
+    mb->primary = mp_bool(&m);
+    return row_end(&m, "member", err);
+}
+
+int follow_encode(const struct follow_config *f, struct buf *out, struct err *err)
+{
+    mp_put_array(out, 6);
+    mp_put_uint(out, ROW_VERSION);
+    put_text(out, f->member_id);
+    put_text(out, f->cluster_id);
+    put_text(out, f->primary_addr);
+    mp_put_bin(out, f->primary_key_hash, sizeof(f->primary_key_hash));
+    put_text(out, f->cluster_addr);
+    return buf_check(out, err);
+}
+
+int follow_decode(const uint8_t *data, size_t len, struct follow_config *f, struct err *err)
+{
+    struct mp m = row_begin(data, len, 6);
+
+    memset(f, 0, sizeof(*f));
+    mp_text(&m, f->member_id, sizeof(f->member_id));
+    mp_text(&m, f->cluster_id, sizeof(f->cluster_id));
+    mp_text(&m, f->primary_addr, sizeof(f->primary_addr));
+    mp_fixed(&m, f->primary_key_hash, sizeof(f->primary_key_hash));
+    mp_text(&m, f->cluster_addr, sizeof(f->cluster_addr));
+    return row_end(&m, "follow", err);
+}

@@ -1,0 +1,684 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * ship.c - connections, and the primary's side of each secondary.
+ *
+ * Happy path: opened, hello, welcome, then segments as they are appended here (durable or not), a
+ * commit message when the committed LSN moves, acks coming back. What was shipped and is not
+ * acknowledged as durable is bounded by window_bytes, which admits one segment of any size when
+ * nothing is out. A secondary that does not keep up is thus behind, and reads from the log's files
+ * later; nobody waits for it.
+ *
+ * hello is answered from three facts, in this order: who asks (its key must stand unrevoked in the
+ * member table), which epochs it has seen (a newer one fences us, an equal number with another id
+ * is a split), and what it knows as committed: it knows committed what we lack, in one epoch
+ * refuse, primary_lost_history: it may hold the only copy a promotion that we have forked below
+ * that         copy: its history was given up by an operator its end is in our log stream from
+ * there else                                               it cuts what it was never told is
+ * committed, stream from there what it needs is no longer kept                    copy
+ */
+#include "engine_private.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <openssl/crypto.h>
+
+/* ---- connections ---- */
+struct conn *conn_find(struct engine *e, uint64_t id)
+{
+    for (struct conn *c = e->conns; c != NULL; c = c->next) {
+        if (c->id == id && !c->dead)
+            return c;
+    }
+    return NULL;
+}
+
+struct conn *conn_add(struct engine *e, struct event *ev)
+{
+    struct conn *c = e->n_conns < CONNS_MAX ? calloc(1, sizeof(*c)) : NULL;
+
+    if (c == NULL) {
+        log_warn(e->cfg.log, LOG_REPLICATION, "connection from %s refused: %zu are open", ev->text,
+                 e->n_conns);
+        e->cfg.link->close(e->cfg.net, ev->conn, "too many connections");
+        return NULL;
+    }
+    c->id = ev->conn;
+    c->inbound = ev->inbound;
+    memcpy(c->key_hash, ev->key_hash, sizeof(c->key_hash));
+    memcpy(c->addr, ev->text, sizeof(c->addr));
+    c->opened_ns = c->heard_ns = c->pinged_ns = env_mono_ns(e->cfg.env);
+    c->state = CONN_NEW;
+    c->next = e->conns;
+    e->conns = c;
+    e->n_conns++;
+    return c;
+}
+
+void conn_send(struct engine *e, struct conn *c, const struct link_msg *m, struct seg *seg)
+{
+    struct err err;
+
+    if (c->dead)
+        return;
+    buf_clear(&e->out);
+    if (link_msg_encode(m, &e->out, &err) != 0) {
+        conn_drop(e, c, err.msg);
+        return;
+    }
+    e->cfg.link->send(e->cfg.net, c->id, e->out.data, e->out.len, seg);
+}
+
+static void peer_lost(struct engine *e, struct peer *p, const char *reason)
+{
+    log_info(e->cfg.log, LOG_REPLICATION, "secondary %s: connection closed: %s", p->member.id,
+             reason);
+    snprintf(p->last_error, sizeof(p->last_error), "%.159s", reason);
+    p->last_error_ms = env_wall_ms(e->cfg.env);
+    p->conn = NULL;
+    cursor_set(&p->cur, 0);
+    p->shipped_n = 0;
+    p->window_used = 0;
+}
+
+void conn_drop(struct engine *e, struct conn *c, const char *reason)
+{
+    if (c->dead)
+        return;
+    c->dead = true;
+    e->dirty = true;
+    e->cfg.link->close(e->cfg.net, c->id, reason);
+    if (c->peer != NULL)
+        peer_lost(e, c->peer, reason);
+    c->peer = NULL;
+    if (c->state == CONN_FOLLOW && c->id == e->follow.conn_id)
+        follow_closed(e, reason);
+}
+
+void conn_goodbye(struct engine *e, struct conn *c, const char *reason)
+{
+    struct link_msg m = {.type = MSG_GOODBYE};
+
+    snprintf(m.reason, sizeof(m.reason), "%.127s", reason);
+    conn_send(e, c, &m, NULL);
+}
+
+void conn_close(struct engine *e, struct conn *c, const char *reason)
+{
+    if (c->dead)
+        return;
+    log_warn(e->cfg.log, LOG_REPLICATION, "closing the connection with %s: %s", c->addr, reason);
+    conn_goodbye(e, c, reason);
+    conn_drop(e, c, reason);
+}
+
+void conns_sweep(struct engine *e)
+{
+    struct conn **at = &e->conns;
+
+    while (*at != NULL) {
+        struct conn *c = *at;
+
+        if (!c->dead) {
+            at = &c->next;
+            continue;
+        }
+        *at = c->next;
+        e->n_conns--;
+        free(c);
+    }
+}
+
+/* ---- members ---- */
+static int read_member(struct engine *e, const char *id, struct member *m, struct err *err)
+{
+    char key[sizeof(ENGINE_KEY_MEMBERS) + sizeof(m->id)];
+    struct buf b = {0};
+    int rc = -1;
+
+    snprintf(key, sizeof(key), "%s%s", ENGINE_KEY_MEMBERS, id);
+    if (engine_get(e, key, &b, err) == 0)
+        rc = member_decode(b.data, b.len, m, err);
+    buf_free(&b);
+    return rc;
+}
+
+static int check_member(struct engine *e, const struct conn *c, const char *id, struct member *m,
+                        struct err *err)
+{
+    if (id[0] == '\0' || strchr(id, '/') != NULL || read_member(e, id, m, err) != 0)
+        return err_set(err, ERR_DENIED, 0, "not a member of this cluster");
+    if (CRYPTO_memcmp(m->key_hash, c->key_hash, sizeof(m->key_hash)) != 0)
+        return err_set(err, ERR_DENIED, 0, "the key is not this member's");
+    if (m->revoked)
+        return err_set(err, ERR_DENIED, 0, "revoked");
+    return 0;
+}
+
+static struct peer *peer_slot(struct engine *e, const char *id)
+{
+    struct peer *spare = NULL;
+
+    for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
+        struct peer *p = &e->peers[i];
+
+        if (p->used && strcmp(p->member.id, id) == 0)
+            return p;
+        if (!p->used && spare == NULL)
+            spare = p;
+    }
+    if (spare != NULL) {
+        memset(spare, 0, sizeof(*spare));
+        spare->used = true;
+        snprintf(spare->member.id, sizeof(spare->member.id), "%s", id);
+    }
+    return spare;
+}
+
+static int list_member(void *arg, const char *key, const uint8_t *value, size_t len, uint64_t lsn,
+                       struct err *err)
+{
+    struct engine *e = arg;
+    struct member m;
+    struct peer *p;
+    struct err bad;
+
+    (void)lsn, (void)err;
+    if (member_decode(value, len, &m, &bad) != 0) {
+        log_error(e->cfg.log, LOG_REPLICATION, "%s: %s", key, bad.msg);
+        return 0;
+    }
+    if (m.revoked || m.primary || strcmp(m.id, e->member_id) == 0)
+        return 0;
+    p = peer_slot(e, m.id);
+    if (p != NULL)
+        p->member = m;
+    return 0;
+}
+
+/* Look at every connection and slot again: the member table may have changed. */
+void peers_check(struct engine *e)
+{
+    struct member m;
+    struct err err;
+
+    for (struct conn *c = e->conns; c != NULL; c = c->next) {
+        if (c->dead || c->state != CONN_PEER || c->peer == NULL)
+            continue;
+        if (!e->repl.primary_enabled)
+            conn_close(e, c, "replication is not enabled");
+        else if (check_member(e, c, c->peer->member.id, &m, &err) != 0)
+            conn_close(e, c, err.msg);
+    }
+    for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
+        struct peer *p = &e->peers[i];
+
+        if (p->used && (read_member(e, p->member.id, &m, &err) != 0 || m.revoked)) {
+            free(p->shipped);
+            cursor_set(&p->cur, 0);
+            memset(p, 0, sizeof(*p)); /* the log is no longer kept for it */
+        }
+    }
+    if (engine_role(e) == ENGINE_PRIMARY && e->repl.primary_enabled &&
+        engine_scan(e, ENGINE_KEY_MEMBERS, NULL, 0, false, list_member, e, &err) != 0)
+        log_error(e->cfg.log, LOG_REPLICATION, "read the members: %s", err.msg);
+}
+
+void peers_clear(struct engine *e, const char *reason)
+{
+    for (struct conn *c = e->conns; c != NULL; c = c->next) {
+        if (!c->dead)
+            conn_goodbye(e, c, reason);
+        conn_drop(e, c, reason);
+    }
+    for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
+        free(e->peers[i].shipped);
+        cursor_set(&e->peers[i].cur, 0);
+        memset(&e->peers[i], 0, sizeof(e->peers[i]));
+    }
+}
+
+/* The log is kept after this LSN for members: one never heard of since the start may need all of
+ * it. */
+uint64_t peers_retain_lsn(struct engine *e)
+{
+    uint64_t lsn = UINT64_MAX;
+
+    for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
+        if (e->peers[i].used && e->peers[i].durable_lsn < lsn)
+            lsn = e->peers[i].durable_lsn;
+    }
+    return lsn;
+}
+
+/* ---- hello ---- */
+static bool same_at(struct engine *e, uint64_t lsn, const uint8_t hash[WAL_HASH_BYTES])
+{
+    uint8_t ours[WAL_HASH_BYTES];
+    struct err err;
+
+    return lsn <= wal_end_lsn(e->cur->wal) && wal_hash_at(e->cur->wal, lsn, ours, &err) == 0 &&
+           memcmp(ours, hash, sizeof(ours)) == 0;
+}
+
+static void welcome_copy(struct engine *e, struct link_welcome *w)
+{
+    struct store_point p;
+
+    pthread_rwlock_rdlock(&e->store_lock);
+    store_applied(e->store, &p);
+    pthread_rwlock_unlock(&e->store_lock);
+    w->decision = LINK_COPY;
+    w->base.lsn = p.lsn;
+    w->base.epoch = p.epoch;
+    memcpy(w->base.hash, p.hash, sizeof(p.hash));
+    w->from_lsn = p.lsn + 1;
+}
+
+static void welcome_refuse(struct link_welcome *w, const char *reason)
+{
+    w->decision = LINK_REFUSE;
+    snprintf(w->reason, sizeof(w->reason), "%s", reason);
+}
+
+static void decide(struct engine *e, const struct link_hello *h, struct link_welcome *w)
+{
+    const struct epochs *ours = &e->cur->epochs;
+    const struct epoch_rec *theirs = epochs_last(&h->epochs);
+    struct wal *log = e->cur->wal;
+    size_t i = 0;
+
+    if (h->want_copy) {
+        welcome_copy(e, w);
+        return;
+    }
+    if (theirs != NULL && epochs_find(ours, theirs->id, &i) == NULL) {
+        welcome_refuse(w, "primary_lost_history"); /* it follows a history that we never had */
+        return;
+    }
+    if (theirs != NULL && i + 1 < ours->n && ours->e[i + 1].end_lsn < h->commit_lsn) {
+        welcome_copy(e, w);
+        return;
+    }
+    if (h->commit_lsn > wal_end_lsn(log)) {
+        welcome_refuse(w, "primary_lost_history");
+        return;
+    }
+    if (h->commit_lsn < wal_first_lsn(log) - 1) {
+        welcome_copy(e, w);
+        return;
+    }
+    if (!same_at(e, h->commit_lsn, h->commit_hash)) {
+        welcome_refuse(w, "primary_lost_history");
+        return;
+    }
+    w->decision = LINK_STREAM;
+    w->from_lsn = (same_at(e, h->end_lsn, h->end_hash) ? h->end_lsn : h->commit_lsn) + 1;
+}
+
+/* Newer epochs fence; equal numbers with other ids are a split. true: the peer was told and closed.
+ */
+static bool meets_other_epoch(struct engine *e, struct conn *c, const struct link_hello *h)
+{
+    const struct epoch_rec *ours = epochs_last(&e->cur->epochs), *theirs = epochs_last(&h->epochs);
+
+    if (ours == NULL || theirs == NULL || theirs->number < ours->number)
+        return false;
+    if (theirs->number == ours->number) {
+        if (memcmp(theirs->id, ours->id, sizeof(ours->id)) == 0)
+            return false;
+        conn_close(e, c, "split: equal epochs with other ids");
+        return true;
+    }
+    if (!epoch_proof_good(e, theirs)) {
+        conn_close(e, c, "a newer epoch whose proof cannot be checked here");
+        return true;
+    }
+    engine_fence(e, theirs, h->member_id);
+    return true;
+}
+
+static int check_hello(struct engine *e, struct conn *c, const struct link_hello *h,
+                       struct member *m, struct err *err)
+{
+    if (h->version != LINK_PROTOCOL_VERSION)
+        return err_set(err, ERR_PROTO, 0, "protocol version %" PRIu32 ", this side speaks %u",
+                       h->version, LINK_PROTOCOL_VERSION);
+    if (engine_role(e) != ENGINE_PRIMARY)
+        return err_set(err, ERR_ROLE, 0, "not a primary");
+    if (!e->repl.primary_enabled)
+        return err_set(err, ERR_ROLE, 0, "replication is not enabled");
+    if (strcmp(h->cluster_id, e->repl.cluster_id) != 0)
+        return err_set(err, ERR_DENIED, 0, "another cluster");
+    return check_member(e, c, h->member_id, m, err);
+}
+
+static void peer_start(struct engine *e, struct conn *c, struct peer *p, const struct link_hello *h,
+                       const struct link_welcome *w)
+{
+    int64_t now = env_wall_ms(e->cfg.env);
+
+    c->state = CONN_PEER;
+    c->peer = p;
+    p->conn = c;
+    cursor_set(&p->cur, w->from_lsn);
+    p->shipped_head = p->shipped_n = 0;
+    p->window_used = 0;
+    p->sent_lsn = p->durable_lsn = w->from_lsn - 1;
+    p->applied_lsn = h->applied_lsn < p->durable_lsn ? h->applied_lsn : p->durable_lsn;
+    p->commit_sent = w->commit_lsn;
+    p->commit_seq = e->commit_seq; /* lag counts what is committed from here on */
+    p->heartbeat_ms = now;
+    p->skew_ms = h->wall_ms - now;
+    p->last_error[0] = '\0';
+    log_info(e->cfg.log, LOG_REPLICATION, "secondary %s: %s from LSN %" PRIu64, p->member.id,
+             w->decision == LINK_COPY ? "copy, and stream" : "stream", w->from_lsn);
+}
+
+void peer_hello(struct engine *e, struct conn *c, const struct link_hello *h)
+{
+    struct link_msg m = {.type = MSG_WELCOME};
+    struct link_welcome *w = &m.welcome;
+    struct member member;
+    struct peer *p;
+    struct err err;
+
+    if (check_hello(e, c, h, &member, &err) != 0) {
+        conn_close(e, c, err.msg);
+        return;
+    }
+    if (meets_other_epoch(e, c, h))
+        return;
+    p = peer_slot(e, h->member_id);
+    if (p == NULL) {
+        conn_close(e, c, "too many secondaries");
+        return;
+    }
+    if (p->conn != NULL)
+        conn_close(e, p->conn, "the secondary connected again");
+    p->member = member;
+    decide(e, h, w);
+    w->version = LINK_PROTOCOL_VERSION;
+    w->commit_lsn = e->committed_lsn;
+    w->wall_ms = env_wall_ms(e->cfg.env);
+    w->epochs = e->cur->epochs;
+    conn_send(e, c, &m, NULL);
+    if (w->decision == LINK_REFUSE) {
+        log_error(e->cfg.log, LOG_REPLICATION,
+                  "secondary %s refused: %s: it knows LSN %" PRIu64
+                  " as committed, our log ends at %" PRIu64 "; it keeps its data",
+                  h->member_id, w->reason, h->commit_lsn, wal_end_lsn(e->cur->wal));
+        snprintf(p->last_error, sizeof(p->last_error), "%s", w->reason);
+        p->last_error_ms = w->wall_ms;
+        conn_drop(e, c, w->reason);
+        return;
+    }
+    peer_start(e, c, p, h, w);
+}
+
+/* ---- shipping ---- */
+static bool note_shipped(struct peer *p, const struct seg *s)
+{
+    if (p->shipped_n == p->shipped_cap) {
+        size_t cap = p->shipped_cap ? 2 * p->shipped_cap : 64;
+        struct shipped *v = calloc(cap, sizeof(*v));
+
+        if (v == NULL)
+            return false;
+        for (size_t i = 0; i < p->shipped_n; i++)
+            v[i] = p->shipped[(p->shipped_head + i) % p->shipped_cap];
+        free(p->shipped);
+        p->shipped = v;
+        p->shipped_cap = cap;
+        p->shipped_head = 0;
+    }
+    p->shipped[(p->shipped_head + p->shipped_n++) % p->shipped_cap] =
+        (struct shipped){.last_lsn = seg_last_lsn(s), .bytes = s->len};
+    p->window_used += s->len;
+    return true;
+}
+
+static size_t ship_one(struct engine *e, struct peer *p)
+{
+    struct link_msg m = {.type = MSG_SEGMENT};
+    size_t sent = 0;
+
+    while (p->conn != NULL && (p->window_used == 0 || p->window_used < e->cfg.window_bytes)) {
+        struct seg *s;
+        struct err err;
+        int rc = cursor_peek(e, e->cur, &p->cur, &s, &err);
+
+        if (rc < 0) { /* retention overtook it: it comes back and gets a copy */
+            conn_close(e, p->conn, err.msg);
+            return sent;
+        }
+        if (rc == 0)
+            break;
+        if (!note_shipped(p, s)) {
+            conn_close(e, p->conn, "out of memory");
+            return sent;
+        }
+        conn_send(e, p->conn, &m, s);
+        p->sent_lsn = seg_last_lsn(s);
+        cursor_pop(&p->cur);
+        sent++;
+    }
+    if (p->conn != NULL && e->committed_lsn > p->commit_sent) {
+        struct link_msg cm = {.type = MSG_COMMIT};
+
+        cm.commit.lsn = e->committed_lsn;
+        cm.commit.wall_ms = env_wall_ms(e->cfg.env);
+        conn_send(e, p->conn, &cm, NULL);
+        p->commit_sent = e->committed_lsn;
+        sent++;
+    }
+    return sent;
+}
+
+size_t peers_ship(struct engine *e)
+{
+    size_t sent = 0;
+
+    if (engine_role(e) != ENGINE_PRIMARY)
+        return 0;
+    for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
+        if (e->peers[i].used && e->peers[i].conn != NULL)
+            sent += ship_one(e, &e->peers[i]);
+    }
+    return sent;
+}
+
+/* Lag samples: for each commit that the peer's durable LSN covers, once both are known. */
+void peers_covered(struct engine *e, struct peer *p)
+{
+    int64_t now = env_mono_ns(e->cfg.env);
+
+    if (p->conn == NULL)
+        return;
+    if (e->commit_seq - p->commit_seq > COMMITS_KEPT)
+        p->commit_seq = e->commit_seq - COMMITS_KEPT;
+    while (p->commit_seq < e->commit_seq) {
+        const struct commit_time *t = &e->commits[p->commit_seq % COMMITS_KEPT];
+
+        if (t->lsn > p->durable_lsn)
+            break;
+        lag_add(&p->lag, (double)(now - t->mono_ns) / (double)NS_PER_MS);
+        p->commit_seq++;
+    }
+    for (uint64_t i = e->mark_seq; i > 0 && i + MARKS_KEPT > e->mark_seq; i--) {
+        const struct mark *mk = &e->marks[(i - 1) % MARKS_KEPT];
+
+        if (mk->lsn <= p->durable_lsn) {
+            p->mark_acked_ms = mk->wall_ms;
+            break;
+        }
+    }
+}
+
+static void on_ack(struct engine *e, struct conn *c, const struct link_msg *m)
+{
+    struct peer *p = c->peer;
+
+    if (m->ack.durable_lsn > p->sent_lsn || m->ack.durable_lsn < p->durable_lsn ||
+        m->ack.applied_lsn > m->ack.durable_lsn) {
+        conn_close(e, c, "an ack that does not fit what was sent");
+        return;
+    }
+    p->durable_lsn = m->ack.durable_lsn;
+    p->applied_lsn = m->ack.applied_lsn;
+    p->heartbeat_ms = env_wall_ms(e->cfg.env);
+    while (p->shipped_n > 0 && p->shipped[p->shipped_head].last_lsn <= p->durable_lsn) {
+        p->window_used -= p->shipped[p->shipped_head].bytes;
+        p->shipped_head = (p->shipped_head + 1) % p->shipped_cap;
+        p->shipped_n--;
+    }
+    peers_covered(e, p);
+}
+
+/* ---- pages of a copy ---- */
+static void on_page_request(struct engine *e, struct conn *c, const struct link_msg *m)
+{
+    struct job *j;
+
+    if (c->page_wanted) {
+        conn_close(e, c, "a second page request before the answer");
+        return;
+    }
+    j = job_new(e, JOB_PAGE_READ);
+    j->conn = c->id;
+    j->bytes_max = m->page_request.bytes_max > 0 ? m->page_request.bytes_max : 1;
+    buf_add(&j->buf, m->page_request.after, m->page_request.after_len);
+    if (j->buf.failed) {
+        job_free(j);
+        conn_close(e, c, "out of memory");
+        return;
+    }
+    c->page_wanted = true;
+    job_post(e, j);
+}
+
+void peer_page_read(struct engine *e, struct event *ev)
+{
+    struct conn *c = conn_find(e, ev->conn);
+    struct link_msg m = {.type = MSG_PAGE};
+    struct mp page = {.p = ev->buf.data, .end = ev->buf.data + ev->buf.len};
+
+    if (c == NULL)
+        return;
+    c->page_wanted = false;
+    if (ev->flag) {
+        conn_close(e, c, ev->text);
+        return;
+    }
+    m.body.data = ev->buf.data;
+    m.body.len = ev->buf.len;
+    conn_send(e, c, &m, NULL);
+    /* The copy is whole once a segment beyond the last page is folded: do not let it wait for a
+     * write. */
+    if (mp_array(&page, 4) == 4) {
+        (void)mp_uint(&page, UINT64_MAX);
+        if (mp_bool(&page) && !page.bad)
+            e->mark_ns = 0;
+    }
+}
+
+/* ---- frames ---- */
+static void on_ping(struct engine *e, struct conn *c, const struct link_msg *m)
+{
+    struct link_msg pong = {.type = MSG_PONG};
+
+    pong.ping.stamp = m->ping.stamp;
+    pong.ping.wall_ms = env_wall_ms(e->cfg.env);
+    conn_send(e, c, &pong, NULL);
+}
+
+static void on_pong(struct engine *e, struct conn *c, const struct link_msg *m)
+{
+    int64_t now = env_wall_ms(e->cfg.env);
+    int64_t rtt = (env_mono_ns(e->cfg.env) - (int64_t)m->ping.stamp) / NS_PER_MS;
+
+    c->peer->heartbeat_ms = now;
+    if (rtt >= 0 && rtt < SILENCE_NS / NS_PER_MS)
+        c->peer->skew_ms = m->ping.wall_ms + rtt / 2 - now;
+}
+
+static void first_frame(struct engine *e, struct conn *c, const struct link_msg *m)
+{
+    if (m->type == MSG_HELLO)
+        peer_hello(e, c, &m->hello);
+    else if (m->type == MSG_ENROL && e->cfg.hooks.enrol != NULL) {
+        c->state = CONN_ENROL;
+        e->cfg.hooks.enrol(e->cfg.hooks.arg, c->id, c->key_hash, m->body.data, m->body.len);
+    } else
+        conn_close(e, c, "the first message must be hello or enrol");
+}
+
+void peer_frame(struct engine *e, struct conn *c, const struct link_msg *m)
+{
+    if (m->type == MSG_GOODBYE) {
+        conn_drop(e, c, m->reason);
+        return;
+    }
+    if (c->state == CONN_NEW) {
+        first_frame(e, c, m);
+        return;
+    }
+    if (c->state == CONN_PEER) {
+        switch (m->type) {
+        case MSG_ACK:
+            on_ack(e, c, m);
+            return;
+        case MSG_PING:
+            on_ping(e, c, m);
+            return;
+        case MSG_PONG:
+            on_pong(e, c, m);
+            return;
+        case MSG_PAGE_REQUEST:
+            on_page_request(e, c, m);
+            return;
+        default:
+            break;
+        }
+    }
+    conn_close(e, c, "a message that does not belong here");
+}
+
+/* ---- timers ---- */
+static size_t tick_one(struct engine *e, struct conn *c, int64_t now)
+{
+    struct link_msg m = {.type = MSG_PING};
+    int64_t limit = c->state == CONN_ENROL ? 6 * SILENCE_NS : SILENCE_NS;
+
+    if (now - c->heard_ns >= limit) {
+        conn_close(e, c, "nothing was heard from it for 10 s");
+        return 1;
+    }
+    log_deadline(e, c->heard_ns + limit);
+    if (c->state != CONN_PEER && c->state != CONN_FOLLOW)
+        return 0;
+    if (c->state == CONN_FOLLOW && e->follow.state != FOLLOW_STREAM)
+        return 0;
+    if (now - c->pinged_ns >= PING_NS) {
+        m.ping.stamp = (uint64_t)now;
+        m.ping.wall_ms = env_wall_ms(e->cfg.env);
+        conn_send(e, c, &m, NULL);
+        c->pinged_ns = now;
+    }
+    log_deadline(e, c->pinged_ns + PING_NS);
+    return 0;
+}
+
+size_t conns_tick(struct engine *e, int64_t now)
+{
+    size_t n = 0;
+
+    for (struct conn *c = e->conns; c != NULL; c = c->next) {
+        if (!c->dead)
+            n += tick_one(e, c, now);
+    }
+    return n;
+}
