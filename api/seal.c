@@ -51,29 +51,7 @@ void seal_free(struct seal *s)
     free(s);
 }
 
-/* ---- shares ---- */
-
-int shares_add(struct shares *s, const uint8_t *part, size_t len)
-{
-    for (unsigned i = 0; i < s->n; i++)
-        if (s->len[i] == len && CRYPTO_memcmp(s->part[i], part, len) == 0)
-            return 0;
-    if (s->n == SHAMIR_SHARES_MAX)
-        return -1;
-    s->part[s->n] = OPENSSL_secure_malloc(len);
-    if (s->part[s->n] == NULL)
-        return -1;
-    memcpy(s->part[s->n], part, len);
-    s->len[s->n++] = len;
-    return 1;
-}
-
-void shares_clear(struct shares *s)
-{
-    for (unsigned i = 0; i < s->n; i++)
-        OPENSSL_secure_clear_free(s->part[i], s->len[i]);
-    memset(s, 0, sizeof(*s));
-}
+/* ---- shares as text ---- */
 
 static int hex_digit(char c)
 {

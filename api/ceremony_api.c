@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * ceremony_api.c - sys/generate-root and generate-operation-token over HTTP: the attempts are
+ * ceremony.c's.
+ *
+ * The token is answered only under the one-time pad, and only after it is stored.
+ */
+#include <openssl/crypto.h>
+#include <string.h>
+
+#include "ceremony.h"
+#include "core.h"
+#include "core_private.h"
+#include "token.h"
+
+static void reply_view(struct response *rs, const struct attempt_view *v, unsigned required,
+                       const char *encoded, const char *otp, int otp_length)
+{
+    rs->raw =
+        json_pack("{s:s, s:b, s:i, s:i, s:b, s:s, s:s, s:s, s:s, s:i}", "nonce", v->nonce,
+                  "started", v->started, "progress", (int)v->progress, "required", (int)required,
+                  "complete", encoded[0] != '\0', "encoded_token", encoded, "encoded_root_token",
+                  encoded, "pgp_fingerprint", "", "otp", otp, "otp_length", otp_length);
+    if (rs->raw == NULL)
+        reply_router_error(rs, 500, "out of memory");
+}
+
+static void start(struct request *rq, struct response *rs, enum ceremony_kind kind,
+                  const char *address, unsigned required)
+{
+    char made[TOKEN_ID_BYTES + 1] = "", nonce[37];
+    const char *otp, *pgp;
+    struct attempt_view view;
+    struct err err = {0};
+
+    if (raw_str(rq, rs, "otp", &otp) != 0 || raw_str(rq, rs, "pgp_key", &pgp) != 0)
+        return;
+    if (otp[0] == '\0' && pgp[0] != '\0') {
+        uint8_t scratch[8];
+        size_t len, bad;
+        if (base64_read(pgp, true, scratch, sizeof(scratch), &len, &bad) != 0)
+            reply_error(rs, 400,
+                        "error parsing PGP key: error decoding given PGP key: illegal base64 data "
+                        "at input byte %zu",
+                        bad);
+        else
+            reply_error(rs, 400,
+                        "error parsing PGP key: PGP keys are not supported by this server: use a "
+                        "one-time pad");
+        return;
+    }
+    if (otp[0] == '\0')
+        otp = base62(rq->core, made, TOKEN_ID_BYTES);
+    uuid_new(rq->core, nonce);
+    const struct attempt_new n = {kind, address, otp, nonce, rq->now_ms};
+    if (ceremony_start(rq->core->ceremonies, &n, &view, &err) != 0) {
+        if (err.code == ERR_INVAL)
+            reply_error(rs, 400, "%s", err.msg);
+        else
+            reply_err(rs, &err);
+    } else {
+        log_info(rq->core->log, "core", "root generation initialized: nonce=%s", view.nonce);
+        reply_view(rs, &view, required, "", made, TOKEN_ID_BYTES);
+    }
+    OPENSSL_cleanse(made, sizeof(made));
+}
+
+/* Make the token and store it. id has room for TOKEN_ID_BYTES and NUL. */
+static int make_token(struct request *rq, enum ceremony_kind kind, char *id, struct err *err)
+{
+    struct core *c = rq->core;
+    struct token *t;
+    struct batch *b;
+
+    id[0] = 's';
+    id[1] = '.';
+    base62(c, id + 2, TOKEN_ID_BYTES - 2);
+    if (kind == CEREMONY_DR_OPERATION)
+        return dr_token_store(c, id, err);
+    b = batch_new(c);
+    if (b == NULL)
+        return err_set(err, ERR_NOMEM, 0, "token");
+    if (token_create_root(rq, b, id, &t, err) != 0) {
+        batch_free(b);
+        return -1;
+    }
+    return batch_commit(b, err);
+}
+
+/* All shares are here: check them, make the token, answer it under the pad. */
+static void finish(struct request *rq, struct response *rs, enum ceremony_kind kind,
+                   struct attempt_view *view, struct shares *whole, const uint8_t *otp,
+                   unsigned required)
+{
+    struct buf root = {.secret = true}, encoded = {.secret = true};
+    char id[TOKEN_ID_BYTES + 1];
+    uint8_t padded[TOKEN_ID_BYTES];
+    struct err err = {0};
+
+    if (seal_check_shares(rq->core, (const uint8_t *const *)whole->part, whole->len, whole->n,
+                          &root, &err) != 0) {
+        if (err.code == ERR_DENIED)
+            reply_error(rs, 400, "root generation aborted: unable to authenticate: %s", err.msg);
+        else
+            reply_err(rs, &err);
+        goto out;
+    }
+    if (make_token(rq, kind, id, &err) != 0) {
+        reply_err(rs, &err);
+        goto out;
+    }
+    for (size_t i = 0; i < TOKEN_ID_BYTES; i++)
+        padded[i] = (uint8_t)id[i] ^ otp[i];
+    base64_write(&encoded, padded, sizeof(padded), false);
+    ceremony_cancel(rq->core->ceremonies, kind, "", view->nonce, rq->now_ms);
+    log_info(rq->core->log, "core", "root generation finished: nonce=%s", view->nonce);
+    reply_view(rs, view, required, buf_str(&encoded), "", 0);
+out:
+    OPENSSL_cleanse(id, sizeof(id));
+    buf_free(&root);
+    buf_free(&encoded);
+}
+
+static void update(struct request *rq, struct response *rs, enum ceremony_kind kind,
+                   const char *address, unsigned required)
+{
+    uint8_t part[SHARE_MAX_BYTES], otp[TOKEN_ID_BYTES];
+    struct share_given g = {.kind = kind,
+                            .address = address,
+                            .part = part,
+                            .threshold = required,
+                            .now_ms = rq->now_ms};
+    struct shares whole = {0};
+    struct attempt_view view = {0};
+    struct err err = {0};
+    const char *key;
+
+    if (raw_str(rq, rs, "key", &key) != 0 || raw_str(rq, rs, "nonce", &g.nonce) != 0)
+        return;
+    if (key[0] == '\0') {
+        reply_error(rs, 400, "'key' must be specified in request body as JSON");
+        return;
+    }
+    if (seal_parse_key(key, part, sizeof(part), &g.len, &err) != 0 ||
+        ceremony_share(rq->core->ceremonies, &g, &view, &whole, otp, &err) != 0) {
+        if (err.code == ERR_INVAL)
+            reply_error(rs, 400, "%s", err.msg);
+        else
+            reply_err(rs, &err);
+    } else if (whole.n > 0) {
+        finish(rq, rs, kind, &view, &whole, otp, required);
+    } else {
+        reply_view(rs, &view, required, "", "", 0);
+    }
+    shares_clear(&whole);
+    OPENSSL_cleanse(part, sizeof(part));
+    OPENSSL_cleanse(otp, sizeof(otp));
+}
+
+void generate_root_handle(struct request *rq, struct response *rs)
+{
+    bool dr = strncmp(rq->full_path, "sys/replication/", 16) == 0;
+    enum ceremony_kind kind = dr ? CEREMONY_DR_OPERATION : CEREMONY_ROOT;
+    const char *last = strrchr(rq->full_path, '/');
+    char address[ADDRESS_BYTES];
+    unsigned shares, required;
+    struct err err = {0};
+
+    if (dr && rq->core->role != ENGINE_SECONDARY) {
+        reply_error(rs, 400,
+                    "Not a DR secondary. A DR operation token is made on the secondary that is to "
+                    "be promoted; on this "
+                    "cluster use sys/generate-root (without -dr-token).");
+        return;
+    }
+    if (seal_threshold(rq->core, &shares, &required, &err) != 0) {
+        reply_err(rs, &err);
+        return;
+    }
+    ceremony_address(rq->http->peer_ip, address);
+    if (strcmp(last, "/update") == 0) {
+        if (rq->op == OP_WRITE)
+            update(rq, rs, kind, address, required);
+        else
+            reply_no_errors(rs, 405);
+    } else if (rq->op == OP_READ) {
+        struct attempt_view view;
+        ceremony_status(rq->core->ceremonies, kind, address, rq->now_ms, &view);
+        reply_view(rs, &view, required, "", "", TOKEN_ID_BYTES);
+    } else if (rq->op == OP_WRITE) {
+        start(rq, rs, kind, address, required);
+    } else if (rq->op == OP_DELETE) {
+        const char *nonce;
+        if (raw_str(rq, rs, "nonce", &nonce) != 0)
+            return;
+        ceremony_cancel(rq->core->ceremonies, kind, address, nonce, rq->now_ms);
+        reply_empty(rs);
+    } else {
+        reply_no_errors(rs, 405);
+    }
+}
