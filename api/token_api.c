@@ -409,12 +409,10 @@ static void warn_missing_policies(struct request *rq, struct response *rs, const
     }
 }
 
-/* Commit the new token; a parent that is gone by then takes it along. */
 static int create_commit(struct request *rq, const struct token_new *n, struct token **tp,
                          struct err *err)
 {
     struct batch *b = batch_new(rq->core);
-    struct token *parent;
 
     if (b == NULL)
         return err_set(err, ERR_NOMEM, 0, "new token");
@@ -422,22 +420,24 @@ static int create_commit(struct request *rq, const struct token_new *n, struct t
         batch_free(b);
         return -1;
     }
-    if (batch_commit(b, err) != 0)
-        return -1;
-    if (*(*tp)->parent_hmac == '\0')
-        return 0;
-    if (token_read(rq, (*tp)->parent_hmac, &parent, err) == 0)
-        return 0;
-    if (err->code == ERR_NOTFOUND) {
-        struct err again = {0};
+    return batch_commit(b, err);
+}
 
-        err_clear(err);
-        if (token_revoke(rq->core, (*tp)->hmac, &again) != 0)
-            log_warn(rq->core->log, "token", "child of a revoked token stays, unanswered: %s",
-                     again.msg);
-        err_set(err, ERR_DENIED, 0, "the parent token was revoked");
-    }
-    return -1;
+/* A parent that is gone by now takes the new token along. */
+static int check_parent(struct request *rq, const struct token *t, struct err *err)
+{
+    struct err again = {0};
+    struct token *parent;
+
+    if (*t->parent_hmac == '\0' || token_read(rq, t->parent_hmac, &parent, err) == 0)
+        return 0;
+    if (err->code != ERR_NOTFOUND)
+        return -1;
+    if (token_revoke(rq->core, t->hmac, &again) != 0)
+        log_warn(rq->core->log, "token", "child of a revoked token stays, unanswered: %s",
+                 again.msg);
+    err_clear(err);
+    return err_set(err, ERR_DENIED, 0, "the parent token was revoked");
 }
 
 static void create_token(struct request *rq, struct response *rs, struct create *cr)
@@ -456,8 +456,9 @@ static void create_token(struct request *rq, struct response *rs, struct create 
                           .renewable = cr->renewable};
     struct token_latch latch;
     struct err err = {0};
-    const char *hmac = NULL;
-    struct token *t = NULL;
+    const char *hmac;
+    struct token *t;
+    int rc;
 
     if (!cr->orphan) {
         n.parent_hmac = cr->parent->hmac;
@@ -474,24 +475,29 @@ static void create_token(struct request *rq, struct response *rs, struct create 
             return;
         }
         token_latch(rq->core, hmac, &latch);
-        if (check_unused(rq, rs, hmac) != 0)
-            goto out;
-    }
-    if (create_commit(rq, &n, &t, &err) != 0) {
+        rc = check_unused(rq, rs, hmac);
+        if (rc == 0 && (rc = create_commit(rq, &n, &t, &err)) != 0)
+            reply_err(rs, &err);
+        token_unlatch(rq->core, &latch);
+        if (rc != 0)
+            return;
+    } else if (create_commit(rq, &n, &t, &err) != 0) {
         reply_err(rs, &err);
-        goto out;
+        return;
+    }
+    if (check_parent(rq, t, &err) != 0) {
+        reply_err(rs, &err);
+        return;
     }
     rs->auth = token_auth_block(t, cr->ttl_s);
-    if (rs->auth == NULL)
+    if (rs->auth == NULL) {
         reply_error(rs, 500, "out of memory");
-    else
-        warn_missing_policies(rq, rs, cr->policies);
-    if (n.id != NULL && rs->auth != NULL)
+        return;
+    }
+    warn_missing_policies(rq, rs, cr->policies);
+    if (n.id != NULL)
         reply_warning(rs, "Supplying a custom ID for the token makes it only as hard to guess as "
                           "that ID is");
-out:
-    if (n.id != NULL)
-        token_unlatch(rq->core, &latch);
 }
 
 static int create_allowed(struct request *rq, struct response *rs, struct create *cr)
