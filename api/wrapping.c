@@ -145,7 +145,11 @@ static int add_wrapping(struct request *rq, struct batch *b, const struct wrappi
     snprintf(wi->wrapped_accessor, sizeof(wi->wrapped_accessor), "%s", w->wrapped_accessor);
     wi->ttl_s = w->ttl_s;
     wi->creation_ms = rq->now_ms;
-    wi->creation_path = w->creation_path;
+    wi->creation_path = arena_strdup(rq->arena, w->creation_path);
+    if (wi->creation_path == NULL) {
+        err_set(err, ERR_NOMEM, 0, "wrapping");
+        goto out;
+    }
     if (w->as_jwt && add_jwt(rq, wi, err) != 0)
         goto out;
     *wip = wi;
