@@ -19,6 +19,23 @@ json_t *mount_entry_json(const struct mount *m);
 /** The path as the caller of sys/auth knows it: without auth/. */
 const char *mount_shown_path(const char *path);
 uint64_t mount_table_generation(const struct mount_table *t);
+
+/* ---- mounts_config.c ---- */
+extern const char
+    *const mount_config_lists[]; /* names of configuration fields that are lists; NULL ends */
+/**
+ * A duration; *givenp false when it is absent, null or empty. "system" is 0. -1: err and *textp
+ * (the value as given) tell what is wrong.
+ */
+CHECKED int mount_ttl_value(struct arena *a, const json_t *v, bool *givenp, int64_t *secondsp,
+                            const char **textp, struct err *err);
+/** Set the lists and texts that src has. -1: answered. */
+CHECKED int mount_config_extras(struct request *rq, struct response *rs, json_t *src, bool auth,
+                                json_t *config);
+/** The configuration of a new mount; NULL: answered. */
+json_t *mount_config_new(struct request *rq, struct response *rs, json_t *given, bool auth);
+
+/* ---- one sweep at a time ---- */
 /** Start to sweep; false: somebody does, and will look again. */
 bool mounts_sweep_claim(struct core *c);
 /** Stop; false: look again first. */
