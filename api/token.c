@@ -274,7 +274,9 @@ int token_alive(struct request *rq, const struct token *t, struct err *err)
         return 0;
     if (trees_dying(rq->core, &dying, err) != 0)
         return -1;
-    if (dying || (t->chain_ms != 0 && rq->now_ms >= t->chain_ms))
+    /* The tree does not know batch tokens, so no sweep reaches them: their parents are always
+     * looked at. */
+    if (t->batch || dying || (t->chain_ms != 0 && rq->now_ms >= t->chain_ms))
         return chain_alive(rq, t, err);
     return 0;
 }
@@ -289,7 +291,16 @@ int token_lookup(struct request *rq, const char *id, struct token **tp, struct e
         return err_set(err, ERR_DENIED, 0, "bad token");
     if (token_hmac(rq, id, &hmac, err) != 0)
         return -1;
-    if (token_read(rq, hmac, &t, err) != 0) {
+    if (token_is_batch(id)) {
+        json_t *row;
+
+        if (token_batch_row(rq, id, &row, err) != 0)
+            return -1;
+        t = row_decode(rq, hmac, row);
+        if (t == NULL)
+            return err_set(err, ERR_NOMEM, 0, "token");
+        t->batch = true;
+    } else if (token_read(rq, hmac, &t, err) != 0) {
         if (err->code == ERR_NOTFOUND) {
             err_clear(err);
             err_set(err, ERR_DENIED, 0, "bad token");
@@ -424,6 +435,25 @@ out:
     return rc;
 }
 
+/* A token that is all in its id. */
+static int create_batch(struct request *rq, const struct token_new *n, struct token **tp,
+                        struct err *err)
+{
+    json_t *row = request_keep(rq, row_new(rq, n, ""));
+    const char *id, *hmac;
+
+    if (row == NULL)
+        return err_set(err, ERR_NOMEM, 0, "new token");
+    if (token_batch_new(rq, row, &id, err) != 0 || token_hmac(rq, id, &hmac, err) != 0)
+        return -1;
+    *tp = row_decode(rq, hmac, row);
+    if (*tp == NULL)
+        return err_set(err, ERR_NOMEM, 0, "new token");
+    (*tp)->id = id;
+    (*tp)->batch = true;
+    return 0;
+}
+
 int token_create(struct request *rq, struct batch *b, const struct token_new *n, struct token **tp,
                  struct err *err)
 {
@@ -434,6 +464,8 @@ int token_create(struct request *rq, struct batch *b, const struct token_new *n,
     int rc = -1;
 
     *tp = NULL;
+    if (n->batch)
+        return create_batch(rq, n, tp, err);
     base62(rq->core, id + 2, TOKEN_TEXT_CHARS);
     base62(rq->core, accessor, TOKEN_TEXT_CHARS);
     if (token_hmac(rq, n->id != NULL ? n->id : id, &hmac, err) != 0)

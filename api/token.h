@@ -31,6 +31,7 @@ struct token_new {
     json_t *policies, *meta; /* borrowed */
     int64_t ttl_s, explicit_max_ttl_s, period_s, num_uses, chain_ms;
     bool orphan, renewable;
+    bool batch; /* sealed into the id instead of stored: no accessor */
 };
 /** Look up by id; ERR_DENIED when unknown, expired, revoked. Does not count a use. */
 CHECKED int token_lookup(struct request *rq, const char *id, struct token **tp, struct err *err);
@@ -48,6 +49,8 @@ CHECKED int token_revoke_orphan(struct core *c, const char *hmac, struct err *er
 CHECKED int token_lookup_accessor(struct request *rq, const char *accessor, struct token **tp, struct err *err);
 /** HMAC name of a token id, into arena. */
 CHECKED int token_hmac(struct request *rq, const char *id, const char **hmacp, struct err *err);
+/** Whether an orphan batch token may update path: a DR operation token that was given out before the disaster. Works on a secondary. */
+bool token_batch_allows(struct core *c, const char *id, const char *path);
 /** The auth block of VAULT-API section 8. */
 json_t *token_auth_block(const struct token *t, int64_t lease_duration_s);
 /** A root token: policies [root], path auth/token/root, display name root, no expiry; for init and generate-root. */

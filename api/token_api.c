@@ -90,7 +90,7 @@ struct create { /* what a creation asks for */
     bool sudo, orphan;
     const char *id, *display_name;
     json_t *policies, *meta; /* owned */
-    bool no_default, no_parent, renewable;
+    bool no_default, no_parent, renewable, batch;
     int64_t ttl_s, explicit_max_s, period_s, num_uses;
 };
 
@@ -149,11 +149,8 @@ static int create_fields(struct request *rq, struct response *rs, struct create 
     if (*type == '\0')
         type =
             cr->role != NULL && strcmp(cr->role->type, "default-batch") == 0 ? "batch" : "service";
-    if (strcmp(type, "batch") == 0) {
-        reply_error(rs, 400, "batch tokens are not supported by this server: use type \"service\"");
-        return -1;
-    }
-    if (strcmp(type, "service") != 0) {
+    cr->batch = strcmp(type, "batch") == 0;
+    if (!cr->batch && strcmp(type, "service") != 0) {
         reply_error(rs, 400, "invalid 'token_type' value");
         return -1;
     }
@@ -172,6 +169,32 @@ static int check_id(struct response *rs, const struct create *cr)
         reply_error(rs, 400, "custom token ID cannot have a '.' in the value");
     else
         return 0;
+    return -1;
+}
+
+/* What a token that is all in its id cannot have. */
+static int check_batch(struct response *rs, struct create *cr)
+{
+    const char *bad = NULL;
+
+    if (!cr->batch)
+        return 0;
+    if (cr->num_uses != 0)
+        bad = "num_uses";
+    else if (*cr->id != '\0')
+        bad = "id";
+    else if (cr->explicit_max_s != 0)
+        bad = "explicit_max_ttl";
+    else if (cr->period_s != 0)
+        bad = "period";
+    if (bad != NULL)
+        reply_error(rs, 400, "batch tokens cannot have \"%s\" set", bad);
+    else if (list_has(cr->policies, "root"))
+        reply_error(rs, 400, "batch tokens cannot be root tokens");
+    else {
+        cr->renewable = false;
+        return 0;
+    }
     return -1;
 }
 
@@ -320,6 +343,8 @@ static int create_times(struct request *rq, struct response *rs, struct create *
         cr->period_s = lesser(cr->period_s, cr->role->period_s);
         cr->renewable = cr->renewable && cr->role->renewable;
     }
+    if (check_batch(rs, cr) != 0)
+        return -1;
     if (cr->period_s > 0 || cr->ttl_s > 0 || !root) {
         rule.wanted_s = cr->ttl_s;
         rule.period_s = cr->period_s;
@@ -453,7 +478,8 @@ static void create_token(struct request *rq, struct response *rs, struct create 
                           .period_s = cr->period_s,
                           .num_uses = cr->num_uses,
                           .orphan = cr->orphan,
-                          .renewable = cr->renewable};
+                          .renewable = cr->renewable,
+                          .batch = cr->batch};
     struct token_latch latch;
     struct err err = {0};
     const char *hmac;
@@ -507,6 +533,10 @@ static int create_allowed(struct request *rq, struct response *rs, struct create
 
     if (cr->parent == NULL || cr->parent->num_uses < 0) {
         reply_error(rs, 403, "permission denied");
+        return -1;
+    }
+    if (cr->parent->batch) {
+        reply_error(rs, 400, "batch tokens cannot create more tokens");
         return -1;
     }
     if (cr->parent->num_uses > 0) {
@@ -709,7 +739,7 @@ static int renew_row(struct request *rq, struct response *rs, struct token *t, i
     return 0;
 }
 
-static void renew(struct request *rq, struct response *rs, const char *hmac, const char *id)
+static void renew(struct request *rq, struct response *rs, const struct token *which)
 {
     struct token_latch latch;
     struct batch *b = NULL;
@@ -718,15 +748,19 @@ static void renew(struct request *rq, struct response *rs, const char *hmac, con
     int64_t ttl;
     int rc;
 
-    token_latch(rq->core, hmac, &latch);
-    if (token_read(rq, hmac, &t, &err) != 0) {
+    if (which->batch) {
+        reply_error(rs, 400, "batch tokens cannot be renewed");
+        return;
+    }
+    token_latch(rq->core, which->hmac, &latch);
+    if (token_read(rq, which->hmac, &t, &err) != 0) {
         if (err.code == ERR_NOTFOUND)
             reply_error(rs, 400, "token not found");
         else
             reply_err(rs, &err);
         goto out;
     }
-    t->id = id;
+    t->id = which->id;
     if (renew_row(rq, rs, t, &ttl) != 0)
         goto out;
     b = batch_new(rq->core);
@@ -755,12 +789,10 @@ static void renew_handle(struct request *rq, struct response *rs, const char *ho
     if (rq->op != OP_WRITE)
         reply_unsupported(rs);
     else if (strcmp(how, "-self") == 0)
-        renew(rq, rs, rq->token->hmac, rq->token->id);
-    else if (strcmp(how, "-accessor") == 0) {
-        if (named_accessor(rq, rs, &t) == 0)
-            renew(rq, rs, t->hmac, "");
-    } else if (named_token(rq, rs, &t, 400, "token not found") == 0)
-        renew(rq, rs, t->hmac, t->id);
+        renew(rq, rs, rq->token);
+    else if (strcmp(how, "-accessor") == 0 ? named_accessor(rq, rs, &t) == 0
+                                           : named_token(rq, rs, &t, 400, "token not found") == 0)
+        renew(rq, rs, t);
 }
 
 /* ---- revoke ---- */
@@ -802,7 +834,9 @@ static void revoke_named(struct request *rq, struct response *rs, bool orphan)
         reply_error(rs, 400, "missing token ID");
         return;
     }
-    if (token_hmac(rq, id, &hmac, &err) != 0) {
+    if (token_is_batch(id)) {
+        reply_error(rs, 400, "batch tokens cannot be revoked");
+    } else if (token_hmac(rq, id, &hmac, &err) != 0) {
         reply_err(rs, &err);
     } else if (!orphan) {
         revoke(rq, rs, hmac);
@@ -819,6 +853,8 @@ static void revoke_handle(struct request *rq, struct response *rs, const char *h
 {
     if (rq->op != OP_WRITE)
         reply_unsupported(rs);
+    else if (strcmp(how, "-self") == 0 && rq->token->batch)
+        reply_error(rs, 400, "batch tokens cannot be revoked");
     else if (strcmp(how, "-self") == 0)
         revoke(rq, rs, rq->token->hmac);
     else if (strcmp(how, "-accessor") == 0)

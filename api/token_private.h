@@ -36,6 +36,12 @@ CHECKED int token_put(struct batch *b, const struct token *t, struct err *err);
 /** Drop id and accessor row, and the link to the parent. */
 CHECKED int token_delete_rows(struct core *c, struct batch *b, const char *hmac, const json_t *row, struct err *err);
 
+/* token_batch.c */
+bool token_is_batch(const char *id);
+CHECKED int token_batch_new(struct request *rq, json_t *row, const char **idp, struct err *err);
+/** The row that an id carries; it lives as long as the request. ERR_DENIED: not ours. */
+CHECKED int token_batch_row(struct request *rq, const char *id, json_t **rowp, struct err *err);
+
 /* token_role.c */
 struct token_role {
     json_t *row; /* as stored */

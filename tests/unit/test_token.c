@@ -340,6 +340,84 @@ Test(token, a_policy_change_binds_live_tokens)
     cr_assert_eq(status(t, OP_READ, "sys/policy", "{}"), 403);
 }
 
+/* ---- batch tokens ---- */
+
+Test(token, a_batch_token_is_all_in_its_id)
+{
+    size_t rows = fake_engine_count(f.core.engine, "");
+    const char *t = make(f.root, "{\"type\":\"batch\",\"policies\":[\"default\"],"
+                                 "\"no_parent\":true,\"ttl\":\"8h\"}");
+
+    cr_assert_eq(fake_engine_count(f.core.engine, ""), rows);
+    cr_assert(lives(t));
+    cr_assert_eq(status(t, OP_WRITE, "auth/token/revoke-self", "{}"), 400);
+    cr_assert_eq(status(t, OP_WRITE, "auth/token/renew-self", "{}"), 400);
+    f.now_ms += 8 * 3600 * 1000;
+    cr_assert_not(lives(t));
+}
+
+Test(token, a_changed_batch_token_is_refused)
+{
+    char *t =
+        arena_strdup(f.arena, make(f.root, "{\"type\":\"batch\",\"policies\":[\"default\"]}"));
+
+    for (size_t i = 2; i < strlen(t); i++) {
+        char was = t[i];
+
+        t[i] = was == 'A' ? 'B' : 'A';
+        cr_assert_not(lives(t), "character %zu", i);
+        t[i] = was;
+    }
+    cr_assert(lives(t));
+    cr_assert_not(lives("b."));
+    cr_assert_not(lives("b.!"));
+}
+
+Test(token, a_batch_token_ends_with_its_parent)
+{
+    const char *top = make(f.root, "{\"policies\":[\"root\"]}"),
+               *t = make(top, "{\"type\":\"batch\",\"policies\":[\"default\"]}");
+
+    cr_assert(lives(t));
+    cr_assert_eq(status(t, OP_WRITE, "auth/token/create", "{}"), 403, "by policy");
+    cr_assert_eq(status(top, OP_WRITE, "auth/token/revoke-self", "{}"), 204);
+    cr_assert_not(lives(t));
+}
+
+Test(token, a_batch_token_of_an_orphan_role_allows_what_its_policy_does)
+{
+    const char *t;
+
+    cr_assert_eq(status(f.root, OP_WRITE, "sys/policies/acl/promote",
+                        "{\"policy\":\"path \\\"sys/replication/dr/secondary/promote\\\" "
+                        "{capabilities=[\\\"update\\\"]}\"}"),
+                 204);
+    cr_assert_eq(status(f.root, OP_WRITE, "auth/token/roles/failover-handler",
+                        "{\"allowed_policies\":\"promote\",\"orphan\":true,\"renewable\":false,"
+                        "\"token_type\":\"batch\"}"),
+                 204);
+    struct response rs = send(f.root, OP_WRITE, "auth/token/create/failover-handler",
+                              "{\"ttl\":\"8h\",\"type\":\"service\"}", 0, false);
+    t = json_string_value(json_object_get(rs.auth, "client_token"));
+    cr_assert_not_null(t);
+    cr_assert(token_batch_allows(&f.core, t, "sys/replication/dr/secondary/promote"));
+    cr_assert_not(token_batch_allows(&f.core, t, "sys/replication/dr/secondary/disable"));
+    cr_assert_not(token_batch_allows(&f.core, f.root, "sys/replication/dr/secondary/promote"));
+    drop(&rs);
+}
+
+Test(token, what_a_batch_token_cannot_have)
+{
+    cr_assert_eq(status(f.root, OP_WRITE, "auth/token/create", "{\"type\":\"batch\"}"), 400,
+                 "root");
+    cr_assert_eq(status(f.root, OP_WRITE, "auth/token/create",
+                        "{\"type\":\"batch\",\"policies\":[\"default\"],\"num_uses\":1}"),
+                 400);
+    cr_assert_eq(status(f.root, OP_WRITE, "auth/token/create",
+                        "{\"type\":\"batch\",\"policies\":[\"default\"],\"period\":\"1h\"}"),
+                 400);
+}
+
 /* ---- wrapping ---- */
 
 static const char *wrap(bool jwt)
