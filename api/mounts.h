@@ -82,6 +82,8 @@ void kv2_handle(struct request *rq, struct response *rs);
 bool kv2_exists(struct request *rq);
 void cubbyhole_handle(struct request *rq, struct response *rs);
 bool cubbyhole_exists(struct request *rq);
+void userpass_handle(struct request *rq, struct response *rs);
+bool userpass_exists(struct request *rq);
 #define CUBBYHOLE_PREFIX "cubbyhole/" /* + token hmac + "/" + key */
 
 #endif

@@ -15,6 +15,7 @@
 #include "kv2_private.h"
 #include "mounts.h"
 #include "mounts_private.h"
+#include "token.h"
 
 #define KEYS_IN_A_TRANSACTION 256
 #define BYTES_IN_A_TRANSACTION (1u << 20)
@@ -37,7 +38,67 @@ static bool wait_quiet(struct core *c, uint64_t generation)
     return may_go_on(c);
 }
 
+struct page {
+    char *keys[KEYS_IN_A_TRANSACTION];
+    size_t n, bytes;
+};
+
+static void page_clear(struct page *p)
+{
+    for (size_t i = 0; i < p->n; i++)
+        free(p->keys[i]);
+    p->n = p->bytes = 0;
+}
+
+static int collect_key(void *arg, const char *key, const uint8_t *value, size_t len, uint64_t lsn,
+                       struct err *err)
+{
+    struct page *p = arg;
+
+    (void)value;
+    (void)lsn;
+    p->keys[p->n] = strdup(key);
+    if (p->keys[p->n] == NULL)
+        return err_set(err, ERR_NOMEM, 0, "sweep");
+    p->n++;
+    p->bytes += len;
+    return p->bytes > BYTES_IN_A_TRANSACTION;
+}
+
 /* ---- removal ---- */
+
+/* The tokens that a detached auth mount gave out: their rows end in the token's name. */
+static int revoke_tokens(struct core *c, const char *prefix, struct err *err)
+{
+    struct page *p = calloc(1, sizeof(*p));
+    char folder[160], after[512] = "";
+    int rc = 0;
+
+    if (p == NULL)
+        return err_set(err, ERR_NOMEM, 0, "sweep");
+    snprintf(folder, sizeof(folder), "%.140stoken/", prefix);
+    for (;;) {
+        rc = engine_scan(c->engine, folder, after[0] != '\0' ? after : NULL, KEYS_IN_A_TRANSACTION,
+                         true, collect_key, p, err);
+        for (size_t i = 0; rc == 0 && may_go_on(c) && i < p->n; i++) {
+            rc = token_revoke(c, strrchr(p->keys[i], '/') + 1, err);
+            if (rc != 0 && err->code == ERR_NOTFOUND) {
+                err_clear(err); /* it has expired, or was revoked by itself */
+                rc = 0;
+            }
+        }
+        if (rc == 0 && !may_go_on(c))
+            rc = err_set(err, ERR_ROLE, 0, "no longer serving");
+        if (rc != 0 || p->n == 0)
+            break;
+        snprintf(after, sizeof(after), "%s", p->keys[p->n - 1]);
+        page_clear(p);
+        (void)co_wait_for(PAUSE_NS);
+    }
+    page_clear(p);
+    free(p);
+    return rc;
+}
 
 struct collect {
     struct batch *batch;
@@ -97,6 +158,8 @@ static int remove_detached(struct core *c, const char *id, struct err *err)
     if (len < 10 || prefix[len - 1] != '/' || strncmp(prefix, "core/", 5) == 0 ||
         strncmp(prefix, "sys/", 4) == 0)
         rc = err_set(err, ERR_CORRUPT, 0, "%s: unusable prefix", row_key);
+    else if (strncmp(prefix, "auth/", 5) == 0)
+        rc = revoke_tokens(c, prefix, err);
     while (rc == 0 && !done && may_go_on(c)) {
         rc = remove_some(c, row_key, prefix, &done, err);
         if (rc == 0 && !done)
@@ -107,26 +170,6 @@ static int remove_detached(struct core *c, const char *id, struct err *err)
 }
 
 /* ---- kv version 1 to 2 ---- */
-
-struct page {
-    char *keys[KEYS_IN_A_TRANSACTION];
-    size_t n, bytes;
-};
-
-static int collect_key(void *arg, const char *key, const uint8_t *value, size_t len, uint64_t lsn,
-                       struct err *err)
-{
-    struct page *p = arg;
-
-    (void)value;
-    (void)lsn;
-    p->keys[p->n] = strdup(key);
-    if (p->keys[p->n] == NULL)
-        return err_set(err, ERR_NOMEM, 0, "kv upgrade");
-    p->n++;
-    p->bytes += len;
-    return p->bytes > BYTES_IN_A_TRANSACTION;
-}
 
 /* Add to b: the version 1 row becomes version 1 of a new key. */
 static int upgrade_key(struct core *c, struct arena *a, struct batch *b, const struct mount *m,
@@ -184,8 +227,8 @@ static int upgrade_some(struct core *c, const struct mount *m, bool *donep, stru
         b = NULL;
     }
 out:
-    for (size_t i = 0; p != NULL && i < p->n; i++)
-        free(p->keys[i]);
+    if (p != NULL)
+        page_clear(p);
     free(p);
     batch_free(b);
     arena_free(a);
