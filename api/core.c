@@ -160,7 +160,7 @@ static void role_changed(struct core *c)
 static void sweep(struct core *c)
 {
     if (c->role == ENGINE_PRIMARY && !core_sealed(c) && c->background->on) {
-        tokens_sweep(c);
+        tokens_sweep_start(c);
         mounts_sweep_start(c);
     }
 }

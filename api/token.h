@@ -65,6 +65,8 @@ void tokens_forget(struct core *c);
  * promotion, and from time to time. Coroutine.
  */
 void tokens_sweep(struct core *c);
+/** The same on a coroutine of its own; at most one runs. Reactor thread. */
+void tokens_sweep_start(struct core *c);
 /** The mount's handler: auth/token/... */
 void token_handle(struct request *rq, struct response *rs);
 

@@ -36,6 +36,24 @@ CHECKED int token_put(struct batch *b, const struct token *t, struct err *err);
 /** Drop id and accessor row, and the link to the parent. */
 CHECKED int token_delete_rows(struct core *c, struct batch *b, const char *hmac, const json_t *row, struct err *err);
 
+const char *token_row_str(const json_t *row, const char *key); /* never NULL */
+bool token_row_expired(const json_t *row, int64_t now_ms);
+
+/* token_tree.c */
+/** Whether any tree is being removed: then ancestors must be looked at. */
+CHECKED int tokens_dying(struct core *c, bool *dyingp, struct err *err);
+
+/* token_create.c: auth/token/create, create-orphan, create/ROLE (role NULL: none) */
+void token_create_handle(struct request *rq, struct response *rs, const char *role, bool orphan);
+struct ttl_rule {
+    int64_t wanted_s, period_s, explicit_max_s;
+    int64_t start_ms; /* from when the maximum counts */
+};
+/** The time to live that is granted, with a warning where it is less than was asked for. */
+int64_t token_ttl_grant(struct request *rq, struct response *rs, const struct ttl_rule *r);
+/** A duration field with Go's errors as they are, without the prefix of a field check. */
+CHECKED int token_seconds_field(struct request *rq, struct response *rs, const char *name, int64_t *outp);
+
 /* token_batch.c */
 bool token_is_batch(const char *id);
 CHECKED int token_batch_new(struct request *rq, json_t *row, const char **idp, struct err *err);

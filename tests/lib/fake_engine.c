@@ -290,3 +290,16 @@ void co_wake(struct co *c)
 {
     (void)c;
 }
+
+struct reactor *reactor_current(void)
+{
+    return NULL;
+}
+
+int co_spawn(struct reactor *r, void (*fn)(void *arg), void *arg, struct err *err)
+{
+    (void)r;
+    (void)err;
+    fn(arg);
+    return 0;
+}

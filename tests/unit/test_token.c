@@ -236,6 +236,26 @@ Test(token, a_crash_in_a_revocation_never_brings_a_child_back)
     }
 }
 
+/* The process ended after the child's transaction and before its parent was looked at again. */
+Test(token, a_child_that_nobody_was_told_of_is_swept)
+{
+    const char *top = make(f.root, "{}");
+    struct request rq = request(f.root, OP_WRITE, "x", "{}");
+    struct token_new n = {.path = "auth/token/create", .policies = json_pack("[s]", "default")};
+    struct batch *b = batch_new(&f.core);
+    struct err err = {0};
+    struct token *t;
+
+    cr_assert_eq(token_hmac(&rq, top, &n.parent_hmac, &err), 0);
+    cr_assert_eq(status(top, OP_WRITE, "auth/token/revoke-self", "{}"), 204);
+    cr_assert_eq(token_create(&rq, b, &n, &t, &err), 0);
+    cr_assert_eq(batch_commit(b, &err), 0);
+    tokens_sweep(&f.core);
+    cr_assert_eq(fake_engine_count(f.core.engine, TOKEN_ID_PREFIX), 1);
+    json_decref(n.policies);
+    request_done(&rq);
+}
+
 Test(token, a_refused_revocation_changes_nothing)
 {
     const char *top = make(f.root, "{}");
