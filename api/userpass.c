@@ -472,34 +472,41 @@ static void user_handle(struct request *rq, struct response *rs, const char *nam
     warn_unknown(rq, rs, false, known_user);
 }
 
+/* What follows prefix in the path, when there is something; else NULL. */
+static const char *after(const char *path, const char *prefix)
+{
+    size_t len = strlen(prefix);
+
+    return strncmp(path, prefix, len) == 0 && path[len] != '\0' ? path + len : NULL;
+}
+
 void userpass_handle(struct request *rq, struct response *rs)
 {
-    const char *p = rq->path;
+    const char *user = after(rq->path, "users/"), *who = after(rq->path, "login/");
 
-    if (strncmp(p, "login/", 6) == 0 && p[6] != '\0' && strchr(p + 6, '/') == NULL)
-        login(rq, rs, p + 6);
-    else if (strcmp(p, "users/") == 0 && rq->op == OP_LIST)
+    if (who != NULL && strchr(who, '/') == NULL)
+        login(rq, rs, who);
+    else if (strcmp(rq->path, "users/") == 0 && rq->op == OP_LIST)
         user_list(rq, rs);
-    else if (strncmp(p, "users/", 6) == 0 && p[6] != '\0')
-        user_handle(rq, rs, p + 6);
+    else if (user != NULL)
+        user_handle(rq, rs, user);
     else
         reply_unsupported_path(rs);
 }
 
 bool userpass_exists(struct request *rq)
 {
-    struct response ignored = {0};
-    const char *key;
+    const char *user = after(rq->path, "users/"), *key;
     struct buf value = {.secret = true};
+    struct response ignored = {0};
     struct err err = {0};
     bool yes;
 
-    if (strncmp(rq->path, "users/", 6) != 0)
-        return true;
-    key = user_key(rq, &ignored, rq->path + 6);
+    if (user == NULL || strchr(user, '/') != NULL)
+        return true; /* these writes are updates */
+    key = user_key(rq, &ignored, user);
     json_decref(ignored.errors);
-    yes = key == NULL || strchr(rq->path + 6, '/') != NULL ||
-          engine_get(rq->core->engine, key, &value, &err) == 0;
+    yes = key == NULL || engine_get(rq->core->engine, key, &value, &err) == 0;
     buf_free(&value);
     return yes;
 }
