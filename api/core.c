@@ -75,6 +75,7 @@ void core_free(struct core *c)
         policies_free(c);
     if (c->mounts != NULL)
         mounts_free(c);
+    cluster_free(c);
     barrier_free(c->barrier);
     rekey_free(c->rekey);
     ceremonies_free(c->ceremonies);
@@ -140,6 +141,7 @@ static void store_replaced(struct core *c)
         c->log, "core",
         "storage was replaced by the primary's: caches dropped, sealing with the old keys ends");
     drop_caches(c);
+    cluster_store_replacing(c);
     if (core_seal(c, &err) != 0)
         log_error(c->log, "core", "cannot seal: %s", err.msg);
     cluster_store_replaced(c);

@@ -93,10 +93,13 @@ const struct link_ops *cluster_link_ops(struct core *c, void **netp);
 CHECKED int cluster_start(struct core *c, struct err *err); /* after engine_start: listener, credentials */
 void cluster_unsealed(struct core *c); /* credentials of a primary, epoch key. Coroutine */
 void cluster_sealed(struct core *c);
+/** A copy replaced the store and the core is about to seal: keep the root key, so that a secondary that was unsealed stays so. */
+void cluster_store_replacing(struct core *c);
 /** A copy replaced the store; the core has dropped its caches and sealed. Open with the root key that came, if one did (core_unseal_with_root). Coroutine. */
 void cluster_store_replaced(struct core *c);
 void cluster_enrol(void *core, uint64_t conn, const uint8_t peer_key_hash[32], const void *body, size_t len);
-void cluster_stop(struct core *c);
+void cluster_stop(struct core *c); /* the link is down when it returns; the engine may still call into it */
+void cluster_free(struct core *c); /* after engine_close; takes what was never made */
 /* ---- sys.c: the rest of sys ---- */
 void sys_handle(struct request *rq, struct response *rs); /* dispatches by path after sys/ */
 /** The audit trail, router and standing rules live in router.c. */

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * dr_token.c - DR operation tokens of this cluster: kept as SHA-256 in the engine's local space.
+ *
+ * A token has 24 random base62 characters, so a plain hash does not give it away. They are local:
+ * never shipped, and void after a promotion. The newest DR_TOKENS_MAX are kept.
+ */
+#include <openssl/crypto.h>
+#include <openssl/sha.h>
+#include <string.h>
+
+#include "cluster_private.h"
+
+#define LOCAL_NAME "dr_tokens" /* hashes one after the other, oldest first */
+#define HASH_BYTES 32u
+#define DR_TOKENS_MAX 16u
+
+struct put {
+    struct core *core;
+    const struct buf *data;
+    struct err *err;
+    int rc;
+};
+
+static void put_blocking(void *arg)
+{
+    struct put *p = arg;
+
+    p->rc = engine_local_put(p->core->engine, LOCAL_NAME, p->data->data, p->data->len, p->err);
+}
+
+static int store(struct core *c, const struct buf *hashes, struct err *err)
+{
+    struct put p = {.core = c, .data = hashes, .err = err};
+
+    run_blocking(put_blocking, &p);
+    return p.rc;
+}
+
+static int load(struct core *c, struct buf *out, struct err *err)
+{
+    struct err why = {0};
+
+    if (engine_local_get(c->engine, LOCAL_NAME, out, &why) == 0) {
+        if (out->len % HASH_BYTES != 0)
+            return err_set(err, ERR_CORRUPT, 0, "the list of DR operation tokens is damaged");
+        return 0;
+    }
+    if (why.code == ERR_NOTFOUND)
+        return 0;
+    return err_set(err, why.code, 0, "%s", why.msg);
+}
+
+static void hash_token(const char *token, uint8_t out[HASH_BYTES])
+{
+    SHA256((const uint8_t *)token, strlen(token), out);
+}
+
+/* Looks at all, so that time tells nothing. Index, or -1. */
+static int find(const struct buf *hashes, const uint8_t hash[HASH_BYTES])
+{
+    int at = -1;
+
+    for (size_t i = 0; i < hashes->len / HASH_BYTES; i++)
+        if (CRYPTO_memcmp(hashes->data + i * HASH_BYTES, hash, HASH_BYTES) == 0)
+            at = (int)i;
+    return at;
+}
+
+bool dr_token_valid(struct core *c, const char *token)
+{
+    struct buf hashes = {0};
+    uint8_t hash[HASH_BYTES];
+    struct err err = {0};
+    bool valid = false;
+
+    if (token == NULL || token[0] == '\0')
+        return false;
+    hash_token(token, hash);
+    if (load(c, &hashes, &err) != 0)
+        log_error(c->log, "replication", "cannot read the DR operation tokens: %s", err.msg);
+    else
+        valid = find(&hashes, hash) >= 0;
+    buf_free(&hashes);
+    return valid;
+}
+
+int dr_token_store(struct core *c, const char *token, struct err *err)
+{
+    struct buf hashes = {0}, next = {0};
+    uint8_t hash[HASH_BYTES];
+    struct latch_ref latch;
+    size_t from = 0;
+    int rc = -1;
+
+    hash_token(token, hash);
+    latch_acquire(c, "local/" LOCAL_NAME, &latch);
+    if (load(c, &hashes, err) != 0)
+        goto out;
+    if (hashes.len >= DR_TOKENS_MAX * HASH_BYTES)
+        from = hashes.len - (DR_TOKENS_MAX - 1) * HASH_BYTES;
+    buf_add(&next, hashes.data + from, hashes.len - from);
+    buf_add(&next, hash, HASH_BYTES);
+    if (buf_check(&next, err) == 0)
+        rc = store(c, &next, err);
+out:
+    latch_release(c, &latch);
+    buf_free(&hashes);
+    buf_free(&next);
+    return rc;
+}
+
+int dr_token_delete(struct core *c, const char *token, struct err *err)
+{
+    struct buf hashes = {0};
+    uint8_t hash[HASH_BYTES];
+    struct latch_ref latch;
+    int rc = -1, at;
+
+    hash_token(token, hash);
+    latch_acquire(c, "local/" LOCAL_NAME, &latch);
+    if (load(c, &hashes, err) != 0)
+        goto out;
+    at = find(&hashes, hash);
+    if (at < 0) {
+        err_set(err, ERR_NOTFOUND, 0, "no such DR operation token");
+        goto out;
+    }
+    hashes.len -= HASH_BYTES;
+    memmove(hashes.data + (size_t)at * HASH_BYTES, hashes.data + ((size_t)at + 1) * HASH_BYTES,
+            hashes.len - (size_t)at * HASH_BYTES);
+    rc = store(c, &hashes, err);
+out:
+    latch_release(c, &latch);
+    buf_free(&hashes);
+    return rc;
+}
+
+int dr_token_clear(struct core *c, struct err *err)
+{
+    struct buf hashes = {0}, none = {0};
+    struct latch_ref latch;
+    int rc;
+
+    latch_acquire(c, "local/" LOCAL_NAME, &latch);
+    rc = load(c, &hashes, err);
+    if (rc != 0 || hashes.len > 0) /* a damaged list ends too */
+        rc = store(c, &none, err);
+    latch_release(c, &latch);
+    buf_free(&hashes);
+    return rc;
+}

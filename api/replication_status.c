@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * replication_status.c - sys/replication/status, dr/status, performance/status: Vault's fields and
+ * types, ours beside.
+ *
+ * Vault writes *_ms and epochs of checks as strings, WAL indexes as numbers; clients parse them so.
+ * Ours are numbers. Times that never were are "" for times and 0 for ages.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "cluster_private.h"
+
+#define NEVER_CHECKED "-62135596800" /* Go's zero time in Unix seconds */
+
+static json_t *milliseconds(int64_t ms)
+{
+    char text[32];
+
+    snprintf(text, sizeof(text), "%lld", (long long)ms);
+    return json_string(text);
+}
+
+static void set(json_t *o, const char *name, json_t *v)
+{
+    json_object_set_new(o, name,
+                        v); /* without memory the field is missing; the answer stays well formed */
+}
+
+static void set_lag(json_t *o, const struct engine_lag *lag)
+{
+    set(o, "lag_ms_p50", json_real(isfinite(lag->p50) ? lag->p50 : 0));
+    set(o, "lag_ms_p99", json_real(isfinite(lag->p99) ? lag->p99 : 0));
+    set(o, "lag_ms_max", json_real(isfinite(lag->max) ? lag->max : 0));
+    set(o, "lag_samples", json_integer((json_int_t)lag->count));
+}
+
+static void set_time(struct request *rq, json_t *o, const char *name, int64_t ms)
+{
+    const char *text = ms > 0 ? time_rfc3339(rq->arena, ms) : "";
+
+    set(o, name, json_string(text != NULL ? text : ""));
+}
+
+static json_t *peer_json(struct request *rq, const struct engine_peer *p, bool of_primary)
+{
+    json_t *o = json_object();
+
+    set(o, "api_address", json_string(p->api_addr));
+    set(o, "cluster_address", json_string(p->cluster_addr));
+    set(o, "connection_status", json_string(p->connected ? "connected" : "disconnected"));
+    set_time(rq, o, "last_heartbeat", p->last_heartbeat_ms);
+    set(o, "last_heartbeat_duration_ms",
+        milliseconds(p->last_heartbeat_ms > 0 ? rq->now_ms - p->last_heartbeat_ms : 0));
+    set(o, "clock_skew_ms", milliseconds(p->clock_skew_ms));
+    set(o, "replication_primary_canary_age_ms", milliseconds(p->canary_age_ms));
+    if (of_primary) {
+        set(o, "node_id", json_string(p->id));
+        set(o, "sent_wal", json_integer((json_int_t)p->sent_lsn));
+        set(o, "durable_wal", json_integer((json_int_t)p->durable_lsn));
+        set(o, "applied_wal", json_integer((json_int_t)p->applied_lsn));
+        set_lag(o, &p->lag);
+    }
+    if (p->last_error[0] != '\0') {
+        set(o, "last_error", json_string(p->last_error));
+        set_time(rq, o, "last_error_time", p->last_error_ms);
+    }
+    return o;
+}
+
+/* Every id that was given a token and is not revoked, taken in or not. */
+static int add_member(void *arg, const struct member *m, struct err *err)
+{
+    (void)err;
+    if (!m->revoked && !m->primary)
+        json_array_append_new(arg, json_string(m->id));
+    return 0;
+}
+
+static bool holds(const json_t *list, const char *text)
+{
+    const json_t *v;
+    size_t i;
+
+    json_array_foreach(list, i, v)
+    {
+        if (strcmp(json_string_value(v), text) == 0)
+            return true;
+    }
+    return false;
+}
+
+static json_t *known_secondaries(struct core *c)
+{
+    json_t *list = json_array(), *open = NULL, *id;
+    struct err err = {0};
+    size_t i;
+
+    if (members_each(c, add_member, list, &err) != 0 ||
+        storage_list(c, REPL_ACTIVATION, &open, &err) != 0)
+        log_error(c->log, "replication", "cannot list the secondaries: %s", err.msg);
+    json_array_foreach(open, i, id)
+    {
+        if (!holds(list, json_string_value(id)))
+            json_array_append(list, id);
+    }
+    json_decref(open);
+    return list;
+}
+
+static void set_common(json_t *o, const struct engine_status *st, const char *mode)
+{
+    char root[41];
+
+    hex_of(st->merkle_root, 20, root);
+    set(o, "mode", json_string(mode));
+    set(o, "state", json_string(st->state));
+    set(o, "cluster_id", json_string(st->cluster_id));
+    set(o, "merkle_root", json_string(root));
+    set(o, "primary_cluster_addr", json_string(st->primary_cluster_addr));
+    set(o, "corrupted_merkle_tree", json_false());
+    set(o, "last_corruption_check_epoch", json_string(NEVER_CHECKED));
+    set(o, "last_reindex_epoch", json_string("0"));
+    set(o, "ssct_generation_counter", json_integer(0));
+    set(o, "epoch", json_integer(st->epoch));
+    set(o, "durable_wal", json_integer((json_int_t)st->durable_lsn));
+    set(o, "committed_wal", json_integer((json_int_t)st->committed_lsn));
+    set(o, "applied_wal", json_integer((json_int_t)st->applied_lsn));
+    set(o, "disk_reserve", json_boolean(st->disk_reserve));
+    if (st->reason[0] != '\0')
+        set(o, "reason", json_string(st->reason));
+}
+
+static json_t *primary_json(struct request *rq, const struct engine_status *st)
+{
+    json_t *o = json_object(), *list = json_array();
+    struct engine_lag worst = {0};
+
+    set_common(o, st, "primary");
+    set(o, "state", json_string("running"));
+    set(o, "last_wal", json_integer((json_int_t)st->committed_lsn));
+    set(o, "last_dr_wal", json_integer((json_int_t)st->committed_lsn));
+    set(o, "known_secondaries", known_secondaries(rq->core));
+    for (size_t i = 0; i < st->n_peers; i++) {
+        json_array_append_new(list, peer_json(rq, &st->peers[i], true));
+        if (st->peers[i].lag.count > 0 && st->peers[i].lag.p99 >= worst.p99)
+            worst = st->peers[i].lag;
+    }
+    set(o, "secondaries", list);
+    set_lag(o, &worst);
+    return o;
+}
+
+static json_t *secondary_json(struct request *rq, const struct engine_status *st)
+{
+    json_t *o = json_object(), *list = json_array(), *addrs = json_array();
+    bool copying = st->role == ENGINE_BOOTSTRAPPING;
+
+    set_common(o, st, copying ? "bootstrapping" : "secondary");
+    set(o, "connection_state", json_string(st->connection_state));
+    set(o, "secondary_id", json_string(st->secondary_id));
+    set(o, "last_remote_wal", json_integer((json_int_t)st->last_remote_lsn));
+    set_time(rq, o, "last_start", st->last_start_ms);
+    for (size_t i = 0; i < st->n_peers; i++) {
+        json_array_append_new(list, peer_json(rq, &st->peers[i], false));
+        json_array_append_new(addrs, json_string(st->peers[i].cluster_addr));
+    }
+    set(o, "primaries", list);
+    set(o, "known_primary_cluster_addrs", addrs);
+    if (copying)
+        set(o, "sync_progress",
+            json_pack("{s:I, s:I}", "keys", (json_int_t)st->copy_keys, "bytes",
+                      (json_int_t)st->copy_bytes));
+    return o;
+}
+
+static json_t *disabled(void)
+{
+    return json_pack("{s:s}", "mode", "disabled");
+}
+
+static json_t *dr_json(struct request *rq)
+{
+    struct engine_status *st =
+        arena_alloc(rq->arena, sizeof(*st)); /* large: not on a coroutine's stack */
+    struct repl_config conf;
+    struct err err = {0};
+    json_t *o;
+
+    if (st == NULL)
+        return NULL;
+    if (rq->core->role == ENGINE_PRIMARY &&
+        (repl_config_get(rq->core, &conf, &err) != 0 || !conf.primary_enabled))
+        return disabled();
+    engine_status(rq->core->engine, st);
+    if (rq->core->role == ENGINE_SECONDARY || rq->core->role == ENGINE_BOOTSTRAPPING)
+        return secondary_json(rq, st);
+    if (rq->core->role == ENGINE_FENCED) {
+        o = json_object();
+        set_common(o, st, "primary");
+        set(o, "state", json_string("idle"));
+        return o;
+    }
+    return primary_json(rq, st);
+}
+
+void replication_status_handle(struct request *rq, struct response *rs)
+{
+    if (rq->op != OP_READ)
+        reply_unsupported(rs);
+    else if (strcmp(rq->path, "replication/dr/status") == 0)
+        reply_data(rs, dr_json(rq));
+    else if (strcmp(rq->path, "replication/performance/status") == 0)
+        reply_data(rs, disabled());
+    else
+        reply_data(rs, json_pack("{s:o, s:o}", "dr", dr_json(rq), "performance", disabled()));
+}
