@@ -633,7 +633,8 @@ int core_seal(struct core *c, struct err *err)
         policy_forget(c, NULL);
         mounts_forget(c);
         log_info(c->log, "core", "pre-seal teardown complete");
-        log_info(c->log, "core", "vault is sealed");
+        if (!c->stopping) /* at the stop it is the last line, after the cluster listeners' */
+            log_info(c->log, "core", "vault is sealed");
     }
     forget_shares(c->seal);
     latch_release(c, &latch);

@@ -333,8 +333,11 @@ static void stop(struct server *s)
             log_info(s->log, "core", "stopping cluster listeners");
         if (s->cluster_made)
             cluster_stop(c);
-        if (s->cluster_started)
+        if (s->cluster_started) {
+            log_info(s->log, "core.cluster-listener", "forwarding rpc listeners stopped");
+            log_info(s->log, "core.cluster-listener", "rpc listeners successfully shut down");
             log_info(s->log, "core", "cluster listeners successfully shut down");
+        }
         if (c->engine != NULL)
             engine_stop(c->engine);
         for (size_t i = 0; i < s->reactors_started; i++)

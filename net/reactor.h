@@ -44,7 +44,8 @@ void reactor_timer_cancel(struct reactor *r, struct reactor_timer *t);
 
 /* ---- coroutines ---- */
 struct co;
-/** Start fn(arg) on a coroutine of this reactor (runs at once until its first wait). Reactor thread. */
+/** Start fn(arg) on a coroutine of this reactor: it runs at once until its first wait, or, when started by a coroutine, as soon
+ * as that one waits or ends. Reactor thread. */
 CHECKED int co_spawn(struct reactor *r, void (*fn)(void *arg), void *arg, struct err *err);
 struct co *co_current(void); /* NULL outside */
 /** Give up the reactor until co_wake. A wake that came first makes it return at once. */
