@@ -527,7 +527,7 @@ static int settle_commit(struct core *c, struct repl_config *conf, struct settle
     if (batch_commit(b, err) != 0)
         return -1;
     engine_members_changed(c->engine);
-    return first ? dr_token_clear(c, err) : 0;
+    return 0;
 }
 
 int primary_settle(struct core *c, const char *primary_cluster_addr, struct err *err)
@@ -540,7 +540,8 @@ int primary_settle(struct core *c, const char *primary_cluster_addr, struct err 
     int rc = -1;
 
     latch_acquire(c, REPL_LATCH, &latch);
-    if (repl_config_get(c, &conf, err) != 0 || identity_load(c, &me, err) != 0 ||
+    if (dr_token_clear(c, err) != 0 || /* a primary has none */
+        repl_config_get(c, &conf, err) != 0 || identity_load(c, &me, err) != 0 ||
         cert_key_hash(buf_str(&me.cert), hash, err) != 0)
         goto out;
     s.key_hash = hash;
