@@ -26,7 +26,8 @@ struct listener {
     struct reactor_op accept_op, cancel_op;
     struct reactor_task start_task, stop_task;
     struct reactor_timer retry;
-    bool stopping;
+    bool stopping, discarded;
+    bool accepting, cancelling; /* the kernel has the op */
 };
 
 int address_split(const char *address, char *host, size_t host_len, char *port, size_t port_len,
@@ -139,6 +140,13 @@ int listener_open(const char *address, struct listener **lp, char *bound, size_t
     return 0;
 }
 
+/* A discarded listener frees itself when the kernel has let go of it. */
+static void maybe_discard(struct listener *l)
+{
+    if (l->discarded && !l->accepting && !l->cancelling)
+        listener_free(l);
+}
+
 static void arm(struct listener *l)
 {
     struct io_uring_sqe *sqe = reactor_sqe(l->reactor, &l->accept_op);
@@ -149,6 +157,7 @@ static void arm(struct listener *l)
     }
     io_uring_prep_multishot_accept(sqe, l->fd, NULL, NULL, SOCK_CLOEXEC);
     io_uring_sqe_set_data(sqe, &l->accept_op);
+    l->accepting = true;
 }
 
 static void on_retry(struct reactor_timer *t)
@@ -169,8 +178,11 @@ static void on_accept(struct reactor_op *op, int res, unsigned flags)
         l->accepted(l->arg, res);
     if (flags & IORING_CQE_F_MORE)
         return;
-    if (l->stopping)
+    l->accepting = false;
+    if (l->stopping) {
+        maybe_discard(l);
         return;
+    }
     if (res == -EMFILE || res == -ENFILE || res == -ENOMEM || res == -ENOBUFS) {
         log_error(reactor_log(l->reactor), "core", "accept: %s (raise LimitNOFILE)",
                   strerror(-res));
@@ -202,7 +214,9 @@ static void on_cancel(struct reactor_op *op, int res, unsigned flags)
 
     (void)res;
     (void)flags;
+    l->cancelling = false;
     reactor_release(l->reactor);
+    maybe_discard(l);
 }
 
 static void on_stop(struct reactor_task *t)
@@ -210,8 +224,10 @@ static void on_stop(struct reactor_task *t)
     struct listener *l = (struct listener *)((char *)t - offsetof(struct listener, stop_task));
     struct io_uring_sqe *sqe;
 
-    if (l->stopping)
+    if (l->stopping) {
+        maybe_discard(l);
         return;
+    }
     l->stopping = true;
     reactor_timer_cancel(l->reactor, &l->retry);
     shutdown(l->fd, SHUT_RDWR); /* new clients are refused from here on */
@@ -220,6 +236,7 @@ static void on_stop(struct reactor_task *t)
         return;
     io_uring_prep_cancel(sqe, &l->accept_op, 0);
     io_uring_sqe_set_data(sqe, &l->cancel_op);
+    l->cancelling = true;
     reactor_hold(l->reactor);
 }
 
@@ -227,6 +244,12 @@ void listener_stop(struct listener *l)
 {
     if (l->reactor != NULL)
         reactor_post(l->reactor, &l->stop_task);
+}
+
+void listener_discard(struct listener *l)
+{
+    l->discarded = true; /* read by the reactor after the post */
+    listener_stop(l);
 }
 
 void listener_free(struct listener *l)

@@ -23,6 +23,8 @@ void listener_start(struct listener *l, struct reactor *r, void (*accepted)(void
 /** Stop accepting. Posts to its reactor; the socket is closed when the kernel has let go of it. Any
  * thread. */
 void listener_stop(struct listener *l);
+/** Stop, and free when the kernel has let go: the reactor goes on. Any thread. */
+void listener_discard(struct listener *l);
 /** After the reactor's thread has ended. Takes NULL. */
 void listener_free(struct listener *l);
 
