@@ -113,7 +113,20 @@ void copy_start(struct engine *e, const struct link_welcome *w)
 int copy_resume(struct engine *e, struct err *err)
 {
     struct follow *f = &e->follow;
+    struct store_point p;
     bool done;
+
+    store_applied(e->copy->store, &p);
+    if (p.lsn > 0) { /* finished, but the local file does not say so yet */
+        struct event *ev = event_new(e, EV_COPY_FINISHED, NULL, 0);
+
+        ev->serial = e->copy->serial;
+        f->phase = COPY_FINISH;
+        f->job_out = true;
+        f->folded_lsn = p.lsn;
+        event_post(e, ev);
+        return 0;
+    }
 
     if (store_copy_position(e->copy->store, &f->last_key, &f->low_lsn, &done, err) != 0)
         return err_wrap(err, "copy in %s", e->copy->dir);
@@ -271,7 +284,9 @@ static void on_switched(struct engine *e)
     e->follow.phase = COPY_NONE;
     e->follow.job_out = false;
     e->promotable = true;
-    engine_role_set(e, ENGINE_SECONDARY);
+    if (engine_role(e) ==
+        ENGINE_BOOTSTRAPPING) /* else it was a secondary all along, or is being promoted */
+        engine_role_set(e, ENGINE_SECONDARY);
 }
 
 void copy_event(struct engine *e, struct event *ev)

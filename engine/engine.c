@@ -642,6 +642,7 @@ static int open_parts(struct engine *e, struct err *err)
     if (engine_role(e) != ENGINE_PRIMARY)
         follow_resume(e);
     log_read_rows(e);
+    log_publish(e);
     return 0;
 }
 
@@ -822,6 +823,8 @@ static void close_queues(struct engine *e)
             j->done(j->arg, j->lsn, &unknown);
         job_free(j);
     }
+    if (e->promote.on && e->promote.done != NULL)
+        e->promote.done(e->promote.arg, 0, &unknown);
     answer_rest(&e->waiting, &unknown);
     answer_rest(&e->pending, &closed);
     for (n = e->event_q != NULL ? queue_take_all(e->event_q) : NULL; n != NULL; n = next) {

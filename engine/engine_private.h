@@ -382,6 +382,7 @@ void log_cut(struct engine *e, struct gen *g,
 void log_refuse(struct engine *e, struct sub_list *l, enum err_code code, const char *why);
 void log_deadline(struct engine *e, int64_t ns);
 void log_read_rows(struct engine *e);
+void log_publish(struct engine *e); /* the status, as it is now */
 
 /* epoch.c */
 void epochs_of_seg(struct engine *e, struct gen *g, const struct seg *s); /* learns what it holds */

@@ -290,6 +290,7 @@ static void on_welcome(struct engine *e, struct conn *c, const struct link_welco
 }
 
 /* ---- the stream ---- */
+/* *segp is NULL when it fails. */
 static int check_segment(struct engine *e, const struct link_msg *m, struct seg **segp,
                          struct err *err)
 {
@@ -330,6 +331,7 @@ static void on_segment(struct engine *e, struct conn *c, const struct link_msg *
     struct err err;
 
     if (check_segment(e, m, &s, &err) != 0 || seg_deque_push(&f->rx, s, &err) != 0) {
+        seg_unref(s);
         conn_close(e, c, err.msg);
         return;
     }
@@ -421,7 +423,8 @@ static size_t follow_commit(struct engine *e)
     uint64_t durable = wal_durable_lsn(e->cur->wal);
     uint64_t lsn = e->follow.commit_told < durable ? e->follow.commit_told : durable;
 
-    if (e->copy != NULL || engine_role(e) != ENGINE_SECONDARY || lsn <= e->committed_lsn)
+    if (e->copy != NULL || e->promote.on || engine_role(e) != ENGINE_SECONDARY ||
+        lsn <= e->committed_lsn)
         return 0;
     e->committed_lsn = lsn; /* fed to apply in the next step */
     e->dirty = true;
@@ -465,7 +468,7 @@ static size_t dial(struct engine *e, int64_t now)
 
 size_t follow_step(struct engine *e, int64_t now)
 {
-    size_t n = append_received(e);
+    size_t n = append_received(e) + follow_commit(e);
 
     switch (e->follow.state) {
     case FOLLOW_WAIT:
@@ -475,7 +478,6 @@ size_t follow_step(struct engine *e, int64_t now)
         n += send_hello(e);
         break;
     case FOLLOW_STREAM:
-        n += follow_commit(e);
         n += copy_step(e);
         n += send_ack(e);
         break;

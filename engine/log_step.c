@@ -687,7 +687,7 @@ static void status_words(struct engine *e, struct engine_status *st)
                                                                 : "connecting");
 }
 
-static void publish(struct engine *e)
+void log_publish(struct engine *e)
 {
     struct engine_status st = {0};
     struct gen *g = engine_log_gen(e);
@@ -754,7 +754,7 @@ size_t engine_log_step(struct engine *e)
     work += conns_tick(e, now);
     conns_sweep(e);
     if (e->dirty)
-        publish(e);
+        log_publish(e);
     atomic_store(&e->deadline_ns, e->due_ns);
     return work;
 }
