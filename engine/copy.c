@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * copy.c - the secondary's side of a full copy: a new generation is filled beside the one that is
- * there.
+ * copy.c - the secondary's side of a full copy: a new generation is filled beside the old one.
  *
  * Phases, and what a crash leaves in each:
- *     PAGES   pages of the primary's store, in key order, while the log streams into the new
- * generation from its base: resumed behind the last page that a checkpoint of the copy holds LOG
- * the new log is folded over the pages, from the oldest page's LSN on: folded again FINISH  the
- * copy is whole at an LSN, made durable by a checkpoint: folded and finished again SWITCH  one
- * write of the local file names the new generation, role secondary; then the old one is removed:
- *             before that write the old generation counts, after it the new one; the loser is
- * removed at the next start Until the switch the old generation is untouched, so a secondary that
- * had one stays promotable.
+ *     PAGES   pages of the primary's store in key order, while the log streams into the new
+ *             generation from its base. Resumed behind the last page that a checkpoint holds.
+ *     LOG     the new log is folded over the pages from the oldest page's LSN on. Folded on.
+ *     FINISH  the copy is whole at an LSN and made durable by a checkpoint. Folded on, or seen to
+ *             be finished.
+ *     SWITCH  one write of the local file names the new generation and the role secondary; then
+ *             the old one is removed. Before that write the old generation counts, after it the
+ *             new one; the other is removed at the next start.
+ * Until the switch the old generation is untouched, so a secondary that had one can be promoted.
  */
 #include "engine_private.h"
 
@@ -40,6 +40,7 @@ void copy_abandon(struct engine *e)
     while (wal_in_flight(e->copy->wal) > 0) /* at most two writes */
         (void)disk_wait(e->cfg.disk, -1);
     reset(&e->follow);
+    e->follow.commit_told = 0; /* said of the copy's log, not of ours */
     seg_deque_clear(&e->follow.rx);
     seg_deque_clear(&e->ring); /* it held the copy's log */
     if (local_set_text(e, "copy", NULL, &err) != 0 || local_save(e, &err) != 0)

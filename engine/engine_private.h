@@ -51,6 +51,8 @@ struct waker { /* for threads that wait for queues, not for the disk */
     pthread_cond_t cond;
     bool set;
 };
+void waker_init(struct waker *w);
+void waker_fini(struct waker *w);
 void waker_wake(void *w);
 void waker_wait(struct waker *w, int64_t timeout_ns); /* -1: no limit */
 
@@ -352,7 +354,18 @@ struct engine {
     struct buf out; /* scratch of the message encoder */
 };
 
-/* engine.c */
+/* engine.c, gen.c */
+CHECKED int local_get_locked(struct engine *e, const char *name, struct buf *out, struct err *err);
+CHECKED int local_set_locked(struct engine *e, const char *name, const void *data, size_t len,
+                             struct err *err);
+char *path_of(const char *a, const char *b); /* a/b, or NULL */
+struct names {
+    char **v;
+    size_t n, cap;
+    bool failed;
+};
+void add_name(void *arg, const char *name); /* for disk list; arg: struct names */
+void names_free(struct names *l);
 void engine_fatal(struct engine *e, const struct err *err); /* does not return */
 CHECKED int gen_new(struct engine *e, uint32_t number, struct gen **gp, struct err *err);
 void gen_free(struct gen *g); /* closes both */

@@ -3,12 +3,10 @@
  * epoch.c - the history of epochs, promotion, and fencing.
  *
  * Promotion, and what a crash leaves after each step:
- *   1. the link is closed, writes in flight become durable          a secondary, as before
- *   2. the id of the new epoch is noted in the local file           a secondary: the log lacks the
- * id
- *   3. the epoch record is durable in the log                       a primary: the log's last epoch
- * has the noted id
- *   4. the whole tail and the record are applied, the role is noted a primary
+ *   1. the link is closed, writes in flight become durable: a secondary, as before
+ *   2. the id of the new epoch is noted in the local file: a secondary, the log lacks the id
+ *   3. the epoch record is durable: a primary, the log's last epoch has the noted id
+ *   4. the whole tail and the record are applied, the role is noted: a primary
  * Nothing of the tail is applied before 3: until then the old primary may still disown it.
  */
 #include "engine_private.h"

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * follow.c - the secondary's side: dial, hello, take segments, acknowledge what is durable, apply
- * what is committed.
+ * follow.c - the secondary's side: dial, hello, take segments, acknowledge, apply.
  *
  * hello is sent only when nothing is in flight to our own log, so that the end it names is durable.
  * A segment is checked (checksum, first LSN, previous hash, epoch), appended byte for byte,
@@ -9,8 +8,9 @@
  * a gap or a bad segment closes the connection with a reason and the next hello starts at the
  * durable end; a cut drops only what was never known here as committed.
  *
- *     OFF -> WAIT -> DIAL -> READY -> HELLO -> STREAM, and from each back to WAIT with a jittered
- * backoff.
+ *     OFF -> WAIT -> DIAL -> READY -> HELLO -> STREAM
+ *
+ * and from each back to WAIT, with a jittered backoff.
  */
 #include "engine_private.h"
 

@@ -10,11 +10,13 @@
  *
  * hello is answered from three facts, in this order: who asks (its key must stand unrevoked in the
  * member table), which epochs it has seen (a newer one fences us, an equal number with another id
- * is a split), and what it knows as committed: it knows committed what we lack, in one epoch
- * refuse, primary_lost_history: it may hold the only copy a promotion that we have forked below
- * that         copy: its history was given up by an operator its end is in our log stream from
- * there else                                               it cuts what it was never told is
- * committed, stream from there what it needs is no longer kept                    copy
+ * is a split), and what it knows as committed:
+ *   - it knows committed what we lack, in one epoch: refuse, primary_lost_history. It may hold the
+ *     only copy.
+ *   - our promotion has forked off below that: copy. Its history was given up by an operator.
+ *   - what it needs is no longer kept: copy.
+ *   - its end is in our log: stream from there.
+ *   - else it cuts what it was never told is committed: stream from there.
  */
 #include "engine_private.h"
 

@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * open.c - opening a data directory: lock, local file, generations, recovery, role.
+ *
+ * On disk:
+ *     <path>/lock          flock: one process
+ *     <path>/local         local.h: role, generation, follow, copy, minor, epochs-<n>, member,
+ *                          promoting, and api/... for those above
+ *     <path>/gen-<n>/wal   the log
+ *     <path>/gen-<n>/store WiredTiger
+ *
+ * What a crash leaves: `local` names the generation that counts; any other one is a copy that was
+ * not finished (named by `copy`) or waste, removed at the next open. A data directory without
+ * `generation` in `local` is new, unless a log with records stands in it: then the local file was
+ * lost, and that is an error, never a fresh start.
+ *
+ * Recovery: the store holds the fold up to its applied LSN (with its running hash, which must be
+ * that of the log); segments up to the known commit LSN are applied on top. The rest of the tail
+ * waits: on a primary for the commit rule, on a secondary for the primary's word. So
+ * applied <= min(committed, durable here) holds from the start.
+ */
+#include "engine_private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+static int lock_directory(struct engine *e, struct err *err)
+{
+    char *path;
+
+    if (e->cfg.deterministic) /* inside the simulated disk: nobody else can open it */
+        return 0;
+    path = path_of(e->path, "lock");
+    if (path == NULL)
+        return err_set(err, ERR_NOMEM, 0, "lock of %s", e->path);
+    e->lock_fd = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+    free(path);
+    if (e->lock_fd < 0)
+        return err_set(err, ERR_IO, errno, "open the lock of %s", e->path);
+    if (flock(e->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+        if (errno == EWOULDBLOCK)
+            return err_set(err, ERR_BUSY, 0, "data directory %s is in use by another process",
+                           e->path);
+        return err_set(err, ERR_IO, errno, "lock %s", e->path);
+    }
+    return 0;
+}
+
+/* No generation is named: begin a new history, unless a log says that there was one. */
+static int found(struct engine *e, struct err *err)
+{
+    struct wal_config wc;
+    struct wal_base base = {0};
+    struct gen *g = NULL;
+    struct err first;
+    int rc = -1;
+
+    if (gen_new(e, 1, &g, err) != 0 || gen_wal_config(g, &wc, err) != 0)
+        goto out;
+    if (wal_open(&wc, &g->wal, &first) == 0 && wal_end_lsn(g->wal) > 0) {
+        err_set(err, ERR_CORRUPT, 0,
+                "%s/local is missing, but gen-1 holds a log up to LSN %" PRIu64
+                ": put the file back, or move the directory away to start anew",
+                e->path, wal_end_lsn(g->wal));
+        goto out;
+    }
+    if (g->wal == NULL && first.code != ERR_NOTFOUND) {
+        *err = first;
+        goto out;
+    }
+    wal_close(g->wal);
+    g->wal = NULL;
+    if (gen_remove(e, 1, err) != 0 || gen_wal_config(g, &wc, err) != 0 ||
+        wal_create(&wc, &base, &g->wal, err) != 0 || gen_open_store(g, err) != 0 ||
+        e->cfg.disk->ops->sync_dir(e->cfg.disk, g->dir, err) != 0 ||
+        e->cfg.disk->ops->sync_dir(e->cfg.disk, e->path, err) != 0 ||
+        local_set_number(e, "generation", 1, err) != 0 ||
+        local_set_text(e, "role", "primary", err) != 0 || local_save(e, err) != 0)
+        goto out;
+    e->cur = g;
+    g = NULL;
+    rc = 0;
+out:
+    gen_free(g);
+    return rc;
+}
+
+static int load_epochs(struct engine *e, struct gen *g, struct err *err)
+{
+    char name[32];
+    struct buf b = {0};
+    struct err missing;
+    int rc = 0;
+
+    snprintf(name, sizeof(name), "epochs-%" PRIu32, g->number);
+    if (local_get_locked(e, name, &b, &missing) == 0)
+        rc = epochs_decode(b.data, b.len, &g->epochs, err);
+    else if (missing.code != ERR_NOTFOUND) {
+        *err = missing;
+        rc = -1;
+    }
+    buf_free(&b);
+    return rc;
+}
+
+static int scan_epochs(void *arg, struct seg *s, struct err *err)
+{
+    struct gen *g = arg;
+    const struct epoch_rec *last = epochs_last(&g->epochs);
+
+    (void)err;
+    if (last == NULL || s->epoch != last->number)
+        epochs_of_seg(g->e, g, s);
+    return 0;
+}
+
+static int open_gen(struct engine *e, uint32_t number, struct gen **gp, struct err *err)
+{
+    struct wal_config wc;
+    struct gen *g = NULL;
+    const struct epoch_rec *last;
+
+    *gp = NULL;
+    if (gen_new(e, number, &g, err) != 0)
+        return -1;
+    if (gen_wal_config(g, &wc, err) != 0 || wal_open(&wc, &g->wal, err) != 0 ||
+        gen_open_store(g, err) != 0 || load_epochs(e, g, err) != 0)
+        goto fail;
+    /* The saved history may be ahead of the log (saved, then the record was lost) or behind (the
+     * reverse). */
+    epochs_prune(&g->epochs, wal_end_lsn(g->wal));
+    last = epochs_last(&g->epochs);
+    if (wal_end_lsn(g->wal) > 0 && (last == NULL || last->number != wal_end_epoch(g->wal)) &&
+        wal_each(g->wal, 0, scan_epochs, g, err) != 0)
+        goto fail;
+    *gp = g;
+    return 0;
+fail:
+    err_wrap(err, "generation %" PRIu32, number);
+    gen_free(g);
+    return -1;
+}
+
+/* Remove what a crash left: generations that no row names. */
+static int sweep_generations(struct engine *e, uint64_t keep, uint64_t keep_too, struct err *err)
+{
+    struct disk *d = e->cfg.disk;
+    struct names l = {0};
+    int rc = -1;
+
+    if (d->ops->list(d, e->path, add_name, &l, err) != 0)
+        goto out;
+    for (size_t i = 0; i < l.n; i++) {
+        unsigned n;
+        char end;
+
+        if (sscanf(l.v[i], "gen-%u%c", &n, &end) != 1 || n == keep || n == keep_too)
+            continue;
+        log_warn(e->cfg.log, LOG_REPLICATION, "removing %s/%s: left by an unfinished switch",
+                 e->path, l.v[i]);
+        if (gen_remove(e, n, err) != 0)
+            goto out;
+    }
+    rc = 0;
+out:
+    names_free(&l);
+    return rc;
+}
+
+/* The promotion is the epoch record: its id was noted before it was written, so only our own can
+ * match. */
+static bool own_promotion(struct engine *e)
+{
+    const struct epoch_rec *last = epochs_last(&e->cur->epochs);
+    struct buf b = {0};
+    struct err err;
+    bool own;
+
+    own = last != NULL && local_get_locked(e, "promoting", &b, &err) == 0 &&
+          b.len == sizeof(last->id) && memcmp(b.data, last->id, b.len) == 0;
+    buf_free(&b);
+    return own;
+}
+
+static int take_role(struct engine *e, struct err *err)
+{
+    struct buf role = {0}, follow = {0}, member = {0};
+    struct err missing;
+    uint64_t v;
+    bool found_it;
+    int rc = -1;
+
+    if (local_get_locked(e, "role", &role, err) != 0)
+        goto out;
+    if (local_get_locked(e, "member", &member, &missing) == 0)
+        snprintf(e->member_id, sizeof(e->member_id), "%s", buf_str(&member));
+    if (strcmp(buf_str(&role), "secondary") == 0 && own_promotion(e)) {
+        log_info(e->cfg.log, LOG_REPLICATION, "this cluster was promoted: the log says so");
+        if (local_set_text(e, "follow", NULL, err) != 0 ||
+            local_set_text(e, "copy", NULL, err) != 0 ||
+            local_set_text(e, "role", "primary", err) != 0 || local_save(e, err) != 0)
+            goto out;
+        buf_clear(&role);
+        buf_adds(&role, "primary");
+    }
+    if (strcmp(buf_str(&role), "primary") == 0) {
+        atomic_store(&e->role, ENGINE_PRIMARY);
+        /* Another start of a primary: the same (epoch, minor, LSN) is never written twice. */
+        local_number(e, "minor", &v, &found_it);
+        e->minor = (uint32_t)v + 1;
+        if (local_set_number(e, "minor", e->minor, err) != 0 || local_save(e, err) != 0)
+            goto out;
+        rc = 0;
+        goto out;
+    }
+    if (strcmp(buf_str(&role), "secondary") == 0)
+        atomic_store(&e->role, ENGINE_SECONDARY);
+    else if (strcmp(buf_str(&role), "bootstrapping") == 0)
+        atomic_store(&e->role, ENGINE_BOOTSTRAPPING);
+    else {
+        err_set(err, ERR_CORRUPT, 0, "%s/local: unknown role", e->path);
+        goto out;
+    }
+    if (local_get_locked(e, "follow", &follow, err) != 0 ||
+        follow_decode(follow.data, follow.len, &e->follow.cfg, err) != 0)
+        goto out;
+    rc = 0;
+out:
+    buf_free(&role);
+    buf_free(&follow);
+    buf_free(&member);
+    return rc;
+}
+
+static int open_generations(struct engine *e, struct err *err)
+{
+    uint64_t number, copy;
+    bool there, copying;
+
+    local_number(e, "generation", &number, &there);
+    if (!there)
+        return found(e, err);
+    local_number(e, "copy", &copy, &copying);
+    if (sweep_generations(e, number, copying ? copy : 0, err) != 0 ||
+        open_gen(e, (uint32_t)number, &e->cur, err) != 0 || apply_recover(e, e->cur, err) != 0)
+        return -1;
+    if (copying && open_gen(e, (uint32_t)copy, &e->copy, err) != 0)
+        return -1;
+    return 0;
+}
+
+static int open_parts(struct engine *e, struct err *err)
+{
+    struct store_point p;
+
+    if (e->cfg.disk->ops->mkdir(e->cfg.disk, e->path, err) != 0 || lock_directory(e, err) != 0 ||
+        local_open(e->cfg.disk, e->path, &e->local, err) != 0 || open_generations(e, err) != 0 ||
+        take_role(e, err) != 0)
+        return -1;
+    e->store = e->cur->store;
+    store_applied(e->store, &p);
+    atomic_store(&e->applied_lsn, p.lsn);
+    atomic_store(&e->checkpoint_lsn, store_checkpoint_lsn(e->store));
+    e->committed_lsn = p.lsn;
+    cursor_set(&e->feed, p.lsn + 1);
+    e->want_epoch = engine_role(e) == ENGINE_PRIMARY && wal_end_lsn(e->cur->wal) == 0;
+    e->promotable = engine_role(e) == ENGINE_SECONDARY;
+    if (e->copy != NULL && copy_resume(e, err) != 0)
+        return -1;
+    if (engine_role(e) != ENGINE_PRIMARY)
+        follow_resume(e);
+    log_read_rows(e);
+    log_publish(e);
+    return 0;
+}
+
+static void wake_log(void *arg)
+{
+    struct engine *e = arg;
+
+    disk_wake(e->cfg.disk);
+}
+
+static void defaults(struct engine_config *c)
+{
+    if (c->reserve_bytes == 0)
+        c->reserve_bytes = (uint64_t)256 << 20;
+    if (c->window_bytes == 0)
+        c->window_bytes = 16u << 20;
+    if (c->retain_bytes == 0)
+        c->retain_bytes = (uint64_t)1 << 30;
+    if (c->queue_bytes == 0)
+        c->queue_bytes = 64u << 20;
+    if (c->mark_interval_ms == 0)
+        c->mark_interval_ms = 1000;
+}
+
+int engine_open(const struct engine_config *cfg, struct engine **ep, struct err *err)
+{
+    struct engine *e = calloc(1, sizeof(*e));
+
+    *ep = NULL;
+    if (e == NULL)
+        return err_set(err, ERR_NOMEM, 0, "engine");
+    e->cfg = *cfg;
+    defaults(&e->cfg);
+    e->lock_fd = -1;
+    atomic_store(&e->deadline_ns, INT64_MAX);
+    atomic_store(&e->checkpoint_ns, env_mono_ns(cfg->env));
+    waker_init(&e->apply_waker);
+    waker_init(&e->checkpoint_waker);
+    pthread_mutex_init(&e->local_mu, NULL);
+    pthread_mutex_init(&e->key_mu, NULL);
+    pthread_mutex_init(&e->status_mu, NULL);
+    pthread_rwlock_init(&e->store_lock, NULL);
+    e->path = strdup(cfg->path);
+    e->submit_q = queue_new(e->cfg.queue_bytes, wake_log, e);
+    e->event_q = queue_new(SIZE_MAX, wake_log, e);
+    e->job_q = queue_new(SIZE_MAX, waker_wake, &e->apply_waker);
+    if (e->path == NULL || e->submit_q == NULL || e->event_q == NULL || e->job_q == NULL)
+        err_set(err, ERR_NOMEM, 0, "engine");
+    else if (open_parts(e, err) == 0) {
+        *ep = e;
+        return 0;
+    }
+    engine_close(e);
+    return -1;
+}
