@@ -244,7 +244,7 @@ static void tls_broken(struct conn *c, int rc)
         snprintf(why, sizeof(why), "TLS: %s", tls_error_text(text, sizeof(text)));
     ERR_clear_error();
     set_reason(c, why);
-    conn_close(c, why, 500);
+    conn_end(c, why, 500);
 }
 
 static void tls_input(struct conn *c, const uint8_t *data, size_t len)
@@ -412,7 +412,7 @@ static void on_linger(struct reactor_timer *t)
     maybe_free(c);
 }
 
-void conn_close(struct conn *c, const char *reason, int64_t linger_ms)
+void conn_end(struct conn *c, const char *reason, int64_t linger_ms)
 {
     if (c->dead || c->closing)
         return;

@@ -41,7 +41,7 @@ void conn_pause(
 void conn_resume(struct conn *c);
 /** Close after what is queued was sent, but at most linger_ms later. Data that comes meanwhile is
  * dropped. */
-void conn_close(struct conn *c, const char *reason, int64_t linger_ms);
+void conn_end(struct conn *c, const char *reason, int64_t linger_ms);
 SSL *conn_ssl(struct conn *c); /* NULL: plain */
 
 #endif

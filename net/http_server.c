@@ -158,7 +158,7 @@ static void shut(struct hconn *h, const char *reason)
 {
     h->shut = true;
     if (h->conn != NULL)
-        conn_close(h->conn, reason, LINGER_MS);
+        conn_end(h->conn, reason, LINGER_MS);
 }
 
 static void write_head(struct hconn *h, struct buf *out, int status, size_t body_len,

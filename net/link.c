@@ -224,7 +224,7 @@ static void on_data(void *arg, const uint8_t *data, size_t len)
     buf_add(&c->in, data, len);
     if (c->in.failed) {
         c->closing = true;
-        conn_close(c->conn, "out of memory for a frame", 0);
+        conn_end(c->conn, "out of memory for a frame", 0);
         return;
     }
     while (c->in.len - at >= 4 && !c->closing) {
@@ -232,7 +232,7 @@ static void on_data(void *arg, const uint8_t *data, size_t len)
         size_t n = (size_t)p[0] | (size_t)p[1] << 8 | (size_t)p[2] << 16 | (size_t)p[3] << 24;
         if (n == 0 || n > LINK_FRAME_MAX_BYTES) {
             c->closing = true;
-            conn_close(c->conn, "frame of a forbidden length", CLOSE_LINGER_MS);
+            conn_end(c->conn, "frame of a forbidden length", CLOSE_LINGER_MS);
             return;
         }
         if (c->in.len - at < 4 + n)
@@ -259,7 +259,7 @@ static void on_ready(void *arg)
     reactor_timer_cancel(c->net->reactor, &c->limit);
     if (tls_peer_key_hash(conn_ssl(c->conn), hash, &err) != 0) {
         c->closing = true;
-        conn_close(c->conn, err.msg, 0);
+        conn_end(c->conn, err.msg, 0);
         return;
     }
     c->announced = true;
@@ -300,7 +300,7 @@ static void on_limit(struct reactor_timer *t)
         shutdown(c->fd, SHUT_RDWR);
     } else if (c->conn != NULL) {
         c->closing = true;
-        conn_close(c->conn, "TLS handshake timed out after 10 s", 0);
+        conn_end(c->conn, "TLS handshake timed out after 10 s", 0);
     }
 }
 
@@ -508,7 +508,7 @@ static void run_command(struct link_net *l, struct command *cmd)
             /* frames that were queued before the close go first, as far as one write goes */
             pump(c);
             c->closing = true;
-            conn_close(c->conn, cmd->text, CLOSE_LINGER_MS);
+            conn_end(c->conn, cmd->text, CLOSE_LINGER_MS);
         } else {
             c->closing = true;
             if (c->connecting)
@@ -678,7 +678,7 @@ static void end(struct reactor_task *t)
         c->closing = true;
         snprintf(c->why, sizeof(c->why), "shutting down");
         if (c->conn != NULL)
-            conn_close(c->conn, "shutting down", 200);
+            conn_end(c->conn, "shutting down", 200);
         else if (c->connecting)
             shutdown(c->fd, SHUT_RDWR);
     }
