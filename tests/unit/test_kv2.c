@@ -208,3 +208,44 @@ Test(kv2, wrong_paths_say_what_to_use)
     expect(OP_READ, "s/data", NULL, 404, "warnings.0",
            "\"Non-listing operations on the root of a K/V v2 mount are not supported.\"");
 }
+
+/* Data as deep as JSON may be, from reading to patching, on a stack of the size that a handler has.
+ */
+static void *deep(void *arg)
+{
+    struct buf text = {0}, patch = {0};
+
+    (void)arg;
+    buf_adds(&text, "{\"data\":");
+    for (int i = 0; i < 490; i++)
+        buf_adds(&text, "{\"k\":");
+    buf_adds(&text, "1");
+    for (int i = 0; i < 490; i++)
+        buf_adds(&text, "}");
+    buf_adds(&text, "}");
+    cr_expect_eq(fake_status(OP_WRITE, "s/data/k", buf_str(&text)), 200);
+    cr_expect_eq(fake_status(OP_READ, "s/data/k", NULL), 200);
+    cr_expect_eq(fake_status(OP_READ, "s/subkeys/k", NULL), 200);
+    buf_add(&patch, text.data, text.len);
+    cr_expect_eq(fake_status(OP_PATCH, "s/data/k", buf_str(&patch)), 200);
+    buf_free(&text);
+    buf_free(&patch);
+    return NULL;
+}
+
+Test(kv2, deeply_nested_data_fits_the_stack_of_a_handler)
+{
+#ifdef __SANITIZE_ADDRESS__
+    size_t stack = 2 << 20; /* its frames are several times as large */
+#else
+    size_t stack = 256 << 10;
+#endif
+    pthread_attr_t attr;
+    pthread_t thread;
+
+    pthread_attr_init(&attr);
+    cr_assert_eq(pthread_attr_setstacksize(&attr, stack), 0);
+    cr_assert_eq(pthread_create(&thread, &attr, deep, NULL), 0);
+    pthread_join(thread, NULL);
+    pthread_attr_destroy(&attr);
+}
