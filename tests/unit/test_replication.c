@@ -1,0 +1,618 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * What an operator relies on when a secondary is taken in: a token serves one id and one key, once
+ * and for its time; the root key leaves sealed to that key only; DR operation tokens are kept
+ * hashed.
+ */
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cluster_private.h"
+#include "fake_core.h"
+#include "tls.h"
+
+/* ---- what this test sees of the engine, the link and wrapping ---- */
+
+static struct {
+    struct buf local, answer;
+    char reason[256];
+    int answers, members_changed, promoted;
+    json_t *wrapped; /* data that was wrapped last */
+    int64_t wrap_ttl_s;
+    bool wrap_jwt, promote_fails;
+} seen;
+
+static const uint8_t root_key[32] = {1, 2, 3, 4, 5, 6, 7, 8, 9};
+
+int engine_local_get(struct engine *e, const char *name, struct buf *out, struct err *err)
+{
+    (void)e;
+    cr_assert_str_eq(name, "dr_tokens");
+    if (seen.local.len == 0)
+        return err_set(err, ERR_NOTFOUND, 0, "none");
+    buf_add(out, seen.local.data, seen.local.len);
+    return 0;
+}
+int engine_local_put(struct engine *e, const char *name, const void *data, size_t len,
+                     struct err *err)
+{
+    (void)e, (void)name, (void)err;
+    buf_clear(&seen.local);
+    buf_add(&seen.local, data, len);
+    return 0;
+}
+void engine_members_changed(struct engine *e)
+{
+    (void)e;
+    seen.members_changed++;
+}
+void engine_link_answer(struct engine *e, uint64_t conn, const void *body, size_t len,
+                        const char *reason)
+{
+    (void)e;
+    cr_assert_eq(conn, 7);
+    seen.answers++;
+    buf_clear(&seen.answer);
+    if (body != NULL)
+        buf_add(&seen.answer, body, len);
+    snprintf(seen.reason, sizeof(seen.reason), "%s", reason != NULL ? reason : "");
+}
+int engine_promote(struct engine *e, engine_done_fn *done, void *arg, struct err *err)
+{
+    (void)e;
+    if (seen.promote_fails)
+        return err_set(err, ERR_ROLE, 0, "no");
+    seen.promoted++;
+    fake.core.role = ENGINE_PRIMARY;
+    done(arg, 9, NULL);
+    return 0;
+}
+int engine_follow(struct engine *e, const struct follow_config *cfg, engine_done_fn *done,
+                  void *arg, struct err *err)
+{
+    (void)e, (void)cfg, (void)done, (void)arg;
+    return err_set(err, ERR_ROLE, 0, "not in this test");
+}
+void engine_status(struct engine *e, struct engine_status *st)
+{
+    (void)e;
+    memset(st, 0, sizeof(*st));
+    st->role = (enum engine_role)(int)fake.core.role;
+    strcpy(st->state, "stream-wals");
+    strcpy(st->cluster_id, "c1");
+    strcpy(st->secondary_id, "east");
+    st->merkle_root[19] = 0xab;
+    st->committed_lsn = 41;
+    st->last_remote_lsn = 40;
+    st->n_peers = 1;
+    strcpy(st->peers[0].id, "east");
+    strcpy(st->peers[0].cluster_addr, "https://b:8201");
+    st->peers[0].connected = true;
+    st->peers[0].last_heartbeat_ms = 1700000000000;
+    st->peers[0].lag = (struct engine_lag){.p50 = 0.5, .p99 = 2, .max = 3, .count = 10};
+}
+void engine_epoch_key(struct engine *e, const uint8_t key[32])
+{
+    (void)e, (void)key;
+}
+void engine_link_opened(struct engine *e, uint64_t conn, bool inbound, const char *peer_addr,
+                        const uint8_t hash[32])
+{
+    (void)e, (void)conn, (void)inbound, (void)peer_addr, (void)hash;
+}
+void engine_link_frame(struct engine *e, uint64_t conn, const void *frame, size_t len)
+{
+    (void)e, (void)conn, (void)frame, (void)len;
+}
+void engine_link_sent(struct engine *e, uint64_t conn, size_t bytes)
+{
+    (void)e, (void)conn, (void)bytes;
+}
+void engine_link_closed(struct engine *e, uint64_t conn, const char *reason)
+{
+    (void)e, (void)conn, (void)reason;
+}
+int barrier_root(struct barrier *b, struct buf *out, struct err *err)
+{
+    (void)b;
+    out->secret = true;
+    buf_add(out, root_key, sizeof(root_key));
+    return buf_check(out, err);
+}
+bool core_sealed(struct core *c)
+{
+    (void)c;
+    return !fake.open;
+}
+int wrapping_wrap(struct request *rq, struct response *rs, int64_t ttl_s, bool as_jwt,
+                  struct err *err)
+{
+    (void)rq, (void)err;
+    json_decref(seen.wrapped);
+    seen.wrapped = rs->data;
+    rs->data = NULL;
+    rs->status = 200;
+    seen.wrap_ttl_s = ttl_s;
+    seen.wrap_jwt = as_jwt;
+    return 0;
+}
+int link_net_new(struct reactor *r, struct logger *log, const struct link_events *ev,
+                 struct link_net **lp, struct err *err)
+{
+    (void)r, (void)log, (void)ev, (void)err;
+    *lp = (struct link_net *)&seen;
+    return 0;
+}
+void link_net_free(struct link_net *l)
+{
+    (void)l;
+}
+void link_net_credentials(struct link_net *l, struct tls_ctx *tls)
+{
+    (void)l, (void)tls;
+}
+int link_net_listen(struct link_net *l, const char *address, char *bound, size_t bound_len,
+                    struct err *err)
+{
+    (void)l, (void)err;
+    snprintf(bound, bound_len, "%s", address);
+    return 0;
+}
+uint64_t link_net_dial(struct link_net *l, const char *address, struct tls_ctx *tls)
+{
+    (void)l, (void)address, (void)tls;
+    return 1;
+}
+void link_net_send(struct link_net *l, uint64_t conn, const void *msg, size_t len, const void *tail,
+                   size_t tail_len, void (*release)(void *), void *tail_arg)
+{
+    (void)l, (void)conn, (void)msg, (void)len, (void)tail, (void)tail_len;
+    if (release != NULL)
+        release(tail_arg);
+}
+void link_net_close(struct link_net *l, uint64_t conn, const char *reason)
+{
+    (void)l, (void)conn, (void)reason;
+}
+
+/* ---- a cluster ---- */
+
+static char dir[64];
+static struct token root_token = {.hmac = "0123", .accessor = "a"};
+
+static void setup(void)
+{
+    struct repl_config conf = {.cluster_id = "c1"};
+    struct err err = {0};
+    struct batch *b;
+
+    memset(&seen, 0, sizeof(seen));
+    fake_start();
+    strcpy(dir, "/tmp/lockstep-repl-XXXXXX");
+    cr_assert_not_null(mkdtemp(dir));
+    fake.config.storage_path = dir;
+    fake.config.cluster_addr = (char *)"https://a:8201";
+    fake.config.api_addr = (char *)"https://a:8200";
+    cr_assert_eq(cluster_new(&fake.core, &err), 0, "%s", err.msg);
+    b = batch_new(&fake.core);
+    cr_assert_eq(repl_config_put(b, &conf, &err), 0);
+    cr_assert_eq(batch_commit(b, &err), 0);
+}
+
+static void teardown(void)
+{
+    char cmd[128];
+
+    cluster_free(&fake.core);
+    fake_stop();
+    snprintf(cmd, sizeof(cmd), "rm -r '%s'", dir);
+    cr_assert_eq(system(cmd), 0);
+    buf_free(&seen.local);
+    buf_free(&seen.answer);
+    json_decref(seen.wrapped);
+}
+
+TestSuite(replication, .init = setup, .fini = teardown, .timeout = 60);
+
+/* Status; *textp: the first error or warning, or the data as JSON. */
+static int call_as(const struct token *token, const char *path, const char *body, char text[1024])
+{
+    struct request rq = {
+        .core = &fake.core, .op = body != NULL ? OP_WRITE : OP_READ, .path = path, .token = token};
+    struct response rs = {0};
+    struct err err = {0};
+    const char *word;
+    char *dump = NULL;
+    int status;
+
+    rq.full_path = path;
+    rq.arena = arena_new(4096);
+    rq.now_ms = env_wall_ms(fake.core.env);
+    rq.data = body != NULL ? json_read((const uint8_t *)body, strlen(body), &err) : json_object();
+    rq.query = json_object();
+    replication_handle(&rq, &rs);
+    word = json_string_value(json_array_get(rs.errors != NULL ? rs.errors : rs.warnings, 0));
+    if (word == NULL && rs.data != NULL)
+        word = dump = json_dumps(rs.data, JSON_COMPACT | JSON_SORT_KEYS);
+    if (text != NULL)
+        snprintf(text, 1024, "%s", word != NULL ? word : "");
+    status = rs.status != 0 ? rs.status : rs.data != NULL || rs.warnings != NULL ? 200 : 204;
+    free(dump);
+    json_decref(rs.data);
+    json_decref(rs.errors);
+    json_decref(rs.warnings);
+    json_decref(rq.data);
+    json_decref(rq.query);
+    json_decref(rq.keep);
+    arena_free(rq.arena);
+    return status;
+}
+
+static int call(const char *path, const char *body, char text[1024])
+{
+    return call_as(&root_token, path, body, text);
+}
+
+static void enable(void)
+{
+    char text[1024];
+
+    cr_assert_eq(call("replication/dr/primary/enable", "{}", text), 200, "%s", text);
+    cr_assert_not_null(strstr(text, "This cluster is being enabled as a primary for replication."));
+}
+
+/* A secondary with a key of its own sends what the token's bootstrap key lets it send. */
+static void send_enrol(const char *id, const char *public_key, const char *client_cert)
+{
+    json_t *v = json_pack("{s:s, s:s, s:s, s:s}", "id", id, "public_key", public_key,
+                          "cluster_addr", "https://b:8201", "api_addr", "https://b:8200");
+    char *text = json_dumps(v, 0);
+    uint8_t hash[32];
+    struct err err = {0};
+
+    cr_assert_eq(cert_key_hash(client_cert, hash, &err), 0, "%s", err.msg);
+    cluster_enrol(&fake.core, 7, hash, text, strlen(text));
+    fake_run();
+    free(text);
+    json_decref(v);
+}
+
+struct keys {
+    struct buf key, public;
+};
+static struct keys keys_make(void)
+{
+    struct keys k = {0};
+    struct err err = {0};
+
+    cr_assert_eq(cert_key_new(&k.key, &err), 0, "%s", err.msg);
+    cr_assert_eq(cert_public_of(buf_str(&k.key), &k.public, &err), 0, "%s", err.msg);
+    return k;
+}
+static void keys_free(struct keys *k)
+{
+    buf_free(&k->key);
+    buf_free(&k->public);
+}
+
+static const char *wrapped(const char *name)
+{
+    return json_string_value(json_object_get(seen.wrapped, name));
+}
+
+Test(replication, a_primary_is_enabled_once_with_a_ca_a_key_and_its_own_row)
+{
+    struct repl_config conf;
+    struct link_identity me;
+    struct member m;
+    struct err err = {0};
+    struct stat st;
+    char text[1024], path[128];
+
+    enable();
+    cr_assert_eq(repl_config_get(&fake.core, &conf, &err), 0);
+    cr_assert(conf.primary_enabled);
+    cr_assert_str_eq(conf.cluster_id, "c1");
+    cr_assert_str_eq(conf.primary_cluster_addr, "https://a:8201");
+    cr_assert_eq(member_get(&fake.core, "c1", &m, &err), 0);
+    cr_assert(m.primary && !m.revoked);
+    cr_assert_eq(identity_load(&fake.core, &me, &err), 0, "%s", err.msg);
+    identity_free(&me);
+    snprintf(path, sizeof(path), "%s/link/identity.json", dir);
+    cr_assert_eq(stat(path, &st), 0);
+    cr_assert_eq(st.st_mode & 0777, 0600);
+    cr_assert_eq(call("replication/dr/primary/enable", "{}", text), 400);
+    cr_assert_str_eq(text, "cluster is already a DR primary");
+}
+
+Test(replication, a_secondary_token_needs_a_good_and_unused_id)
+{
+    char text[1024];
+
+    cr_assert_eq(call("replication/dr/primary/secondary-token", "{\"id\":\"east\"}", text), 400);
+    cr_assert_not_null(strstr(text, "Not a DR primary"));
+    enable();
+    cr_assert_eq(call("replication/dr/primary/secondary-token", "{}", text), 400);
+    cr_assert_eq(call("replication/dr/primary/secondary-token", "{\"id\":\"a/b\"}", text), 400);
+    cr_assert_eq(call("replication/dr/primary/secondary-token", "{\"id\":\"c1\"}", text), 400,
+                 "the primary's own");
+    cr_assert_eq(
+        call("replication/dr/primary/secondary-token", "{\"id\":\"east\",\"ttl\":\"-1s\"}", text),
+        400);
+    cr_assert_eq(call("replication/dr/primary/secondary-token", "{\"id\":\"east\"}", text), 200,
+                 "%s", text);
+    cr_assert(seen.wrap_jwt && seen.wrap_ttl_s == 1800);
+    cr_assert_str_eq(wrapped("cluster_id"), "c1");
+    cr_assert_str_eq(wrapped("primary_cluster_addr"), "https://a:8201");
+    cr_assert_eq(call("replication/dr/primary/secondary-token", "{\"id\":\"east\"}", text), 400);
+    cr_assert_not_null(strstr(text, "open token"));
+    cr_assert_eq(call("replication/dr/primary/revoke-secondary", "{\"id\":\"east\"}", text), 204);
+    cr_assert_eq(call("replication/dr/primary/revoke-secondary", "{\"id\":\"east\"}", text), 400);
+    cr_assert_eq(
+        call("replication/dr/primary/secondary-token", "{\"id\":\"east\",\"ttl\":\"90s\"}", text),
+        200);
+    cr_assert_eq(seen.wrap_ttl_s, 90);
+}
+
+Test(replication, an_enrolled_secondary_gets_a_certificate_and_the_root_key_sealed_to_it)
+{
+    struct keys k = keys_make();
+    struct buf sealed = {0}, root = {0};
+    struct member m;
+    uint8_t hash[32], cert_hash[32];
+    struct err err = {0};
+    char text[1024];
+    json_t *v;
+    size_t n, bad;
+    const char *b64;
+
+    enable();
+    cr_assert_eq(call("replication/dr/primary/secondary-token", "{\"id\":\"east\"}", text), 200);
+    send_enrol("east", buf_str(&k.public), wrapped("client_cert"));
+    cr_assert_str_eq(seen.reason, "");
+    v = json_loads(buf_str(&seen.answer), 0, NULL);
+    cr_assert_not_null(v);
+    cr_assert_eq(
+        cert_key_hash(json_string_value(json_object_get(v, "certificate")), cert_hash, &err), 0);
+    cr_assert_eq(cert_key_hash(buf_str(&k.public), hash, &err), 0);
+    cr_assert_arr_eq(cert_hash, hash, 32);
+    cr_assert_str_eq(json_string_value(json_object_get(v, "primary_key_hash")),
+                     wrapped("primary_key_hash"));
+    b64 = json_string_value(json_object_get(v, "root_key"));
+    cr_assert_not_null(buf_reserve(&sealed, strlen(b64)));
+    cr_assert_eq(base64_read(b64, true, sealed.data, strlen(b64), &n, &bad), 0);
+    cr_assert_eq(cert_open_with(buf_str(&k.key), ROOT_SEAL_INFO, sealed.data, n, &root, &err), 0,
+                 "%s", err.msg);
+    cr_assert_eq(root.len, 32);
+    cr_assert_arr_eq(root.data, root_key, 32);
+    cr_assert_eq(member_get(&fake.core, "east", &m, &err), 0);
+    cr_assert_arr_eq(m.key_hash, hash, 32);
+    cr_assert_str_eq(m.cluster_addr, "https://b:8201");
+    cr_assert(!m.primary && !m.revoked);
+    json_decref(v);
+    buf_free(&sealed);
+    buf_free(&root);
+    keys_free(&k);
+}
+
+Test(replication, a_lost_answer_is_asked_again_with_the_same_key_only)
+{
+    struct keys k = keys_make(), thief = keys_make();
+    struct member m;
+    uint8_t hash[32];
+    struct err err = {0};
+    char text[1024];
+
+    enable();
+    cr_assert_eq(call("replication/dr/primary/secondary-token", "{\"id\":\"east\"}", text), 200);
+    send_enrol("east", buf_str(&k.public), wrapped("client_cert"));
+    cr_assert_gt(seen.answer.len, 0);
+    send_enrol("east", buf_str(&k.public), wrapped("client_cert"));
+    cr_assert_gt(seen.answer.len, 0, "%s", seen.reason);
+    send_enrol("east", buf_str(&thief.public), wrapped("client_cert"));
+    cr_assert_eq(seen.answer.len, 0);
+    cr_assert_not_null(strstr(seen.reason, "is used already"));
+    cr_assert_eq(member_get(&fake.core, "east", &m, &err), 0);
+    cr_assert_eq(cert_key_hash(buf_str(&k.public), hash, &err), 0);
+    cr_assert_arr_eq(m.key_hash, hash, 32, "the member is still the first");
+    cr_assert_eq(call("replication/dr/primary/secondary-token", "{\"id\":\"east\"}", text), 400);
+    cr_assert_not_null(strstr(text, "in use"));
+    keys_free(&k);
+    keys_free(&thief);
+}
+
+Test(replication, expired_foreign_and_revoked_tokens_do_not_enrol)
+{
+    struct keys k = keys_make();
+    struct activation a;
+    struct batch *b;
+    struct buf old = {0};
+    struct err err = {0};
+    char text[1024];
+
+    enable();
+    send_enrol("east", buf_str(&k.public), buf_str(&k.public));
+    cr_assert_not_null(strstr(seen.reason, "no open secondary token"));
+    cr_assert_eq(call("replication/dr/primary/secondary-token", "{\"id\":\"east\"}", text), 200);
+    buf_adds(&old, wrapped("client_cert"));
+    send_enrol("east", buf_str(&k.public), buf_str(&k.public)); /* not the bootstrap key */
+    cr_assert_eq(seen.answer.len, 0);
+    cr_assert_eq(activation_get(&fake.core, "east", &a, &err), 0);
+    a.expires_ms = 1;
+    b = batch_new(&fake.core);
+    cr_assert_eq(activation_put(b, "east", &a, &err), 0);
+    cr_assert_eq(batch_commit(b, &err), 0);
+    send_enrol("east", buf_str(&k.public), buf_str(&old));
+    cr_assert_not_null(strstr(seen.reason, "has expired"));
+    cr_assert_eq(call("replication/dr/primary/secondary-token", "{\"id\":\"east\"}", text), 200,
+                 "an expired one is replaced");
+    send_enrol("east", buf_str(&k.public), buf_str(&old));
+    cr_assert_not_null(strstr(seen.reason, "another secondary token"));
+    cr_assert_eq(call("replication/dr/primary/revoke-secondary", "{\"id\":\"east\"}", text), 204);
+    send_enrol("east", buf_str(&k.public), wrapped("client_cert"));
+    cr_assert_eq(seen.answer.len, 0);
+    buf_free(&old);
+    keys_free(&k);
+}
+
+Test(replication, a_sealed_or_disabled_cluster_takes_nobody_in)
+{
+    struct keys k = keys_make();
+    char text[1024];
+
+    enable();
+    cr_assert_eq(call("replication/dr/primary/secondary-token", "{\"id\":\"east\"}", text), 200);
+    fake.open = false;
+    send_enrol("east", buf_str(&k.public), wrapped("client_cert"));
+    cr_assert_not_null(strstr(seen.reason, "sealed"));
+    fake.open = true;
+    cr_assert_eq(call("replication/dr/primary/disable", "{}", text), 200);
+    send_enrol("east", buf_str(&k.public), wrapped("client_cert"));
+    cr_assert_not_null(strstr(seen.reason, "not a DR primary"));
+    keys_free(&k);
+}
+
+Test(replication, garbage_on_the_link_is_refused_with_a_reason)
+{
+    static const char *const bodies[] = {
+        "",
+        "{",
+        "[]",
+        "{\"id\":1}",
+        "{\"id\":\"a/b\",\"public_key\":\"x\"}",
+        "{\"id\":\"e\",\"public_key\":\"x\",\"cluster_addr\":\"c\",\"api_addr\":\"a\"}"};
+    uint8_t hash[32] = {0};
+
+    enable();
+    for (size_t i = 0; i < sizeof(bodies) / sizeof(bodies[0]); i++) {
+        cluster_enrol(&fake.core, 7, hash, bodies[i], strlen(bodies[i]));
+        fake_run();
+        cr_assert_eq(seen.answers, (int)i + 1);
+        cr_assert(seen.answer.len == 0 && seen.reason[0] != '\0');
+    }
+}
+
+Test(replication, dr_operation_tokens_are_hashed_counted_and_deleted)
+{
+    struct err err = {0};
+    char name[32], text[1024];
+
+    cr_assert_not(dr_token_valid(&fake.core, ""));
+    cr_assert_eq(dr_token_store(&fake.core, "s.first", &err), 0);
+    cr_assert(dr_token_valid(&fake.core, "s.first"));
+    cr_assert_not(dr_token_valid(&fake.core, "s.firs"));
+    cr_assert_null(memmem(seen.local.data, seen.local.len, "first", 5));
+    for (int i = 0; i < 16; i++) {
+        snprintf(name, sizeof(name), "s.%d", i);
+        cr_assert_eq(dr_token_store(&fake.core, name, &err), 0);
+    }
+    cr_assert_not(dr_token_valid(&fake.core, "s.first"), "the oldest goes");
+    cr_assert(dr_token_valid(&fake.core, "s.0"));
+    fake.core.role = ENGINE_SECONDARY;
+    cr_assert_eq(call_as(NULL, "replication/dr/secondary/operation-token/delete",
+                         "{\"dr_operation_token\":\"s.3\"}", text),
+                 204);
+    cr_assert_not(dr_token_valid(&fake.core, "s.3"));
+    cr_assert(dr_token_valid(&fake.core, "s.2") && dr_token_valid(&fake.core, "s.4"));
+}
+
+Test(replication, only_a_whole_secondary_with_a_dr_token_is_promoted)
+{
+    struct repl_config conf;
+    struct member m;
+    struct err err = {0};
+    char text[1024];
+
+    cr_assert_eq(call("replication/dr/secondary/promote", "{\"dr_operation_token\":\"s.x\"}", text),
+                 400);
+    cr_assert_eq(strncmp(text, "Not a DR secondary.", 19), 0);
+    enable();
+    cr_assert_eq(call("replication/dr/primary/secondary-token", "{\"id\":\"east\"}", text), 200);
+    /* The primary's rows as a secondary has them, with the secondary's own link key in the table.
+     */
+    fake.core.role = ENGINE_SECONDARY;
+    cr_assert_eq(dr_token_store(&fake.core, "s.x", &err), 0);
+    cr_assert_eq(call_as(NULL, "replication/dr/secondary/promote", "{}", text), 400);
+    cr_assert_eq(
+        call_as(NULL, "replication/dr/secondary/promote", "{\"dr_operation_token\":\"s.y\"}", text),
+        403);
+    cr_assert_str_eq(text, "permission denied");
+    fake.core.role = ENGINE_BOOTSTRAPPING;
+    cr_assert_eq(
+        call_as(NULL, "replication/dr/secondary/promote", "{\"dr_operation_token\":\"s.x\"}", text),
+        400);
+    cr_assert_eq(seen.promoted, 0);
+    fake.core.role = ENGINE_SECONDARY;
+    cr_assert_eq(member_get(&fake.core, "c1", &m, &err), 0);
+    m.primary = false;
+    struct batch *b = batch_new(&fake.core);
+    cr_assert_eq(member_put(b, &m, &err), 0);
+    cr_assert_eq(batch_commit(b, &err), 0);
+    cr_assert_eq(
+        call_as(NULL, "replication/dr/secondary/promote",
+                "{\"dr_operation_token\":\"s.x\",\"primary_cluster_addr\":\"https://lb:8201\"}",
+                text),
+        200, "%s", text);
+    cr_assert_str_eq(text, "This cluster is being promoted to a replication primary. Vault will be "
+                           "unavailable for a brief "
+                           "period and will resume service shortly.");
+    cr_assert_eq(repl_config_get(&fake.core, &conf, &err), 0);
+    cr_assert(conf.primary_enabled);
+    cr_assert_str_eq(conf.cluster_id, "c1", "the cluster id is kept");
+    cr_assert_str_eq(conf.primary_cluster_addr, "https://lb:8201");
+    cr_assert_eq(member_get(&fake.core, "c1", &m, &err), 0);
+    cr_assert(m.primary);
+    cr_assert_not(dr_token_valid(&fake.core, "s.x"), "void after a promotion");
+    struct activation a;
+    cr_assert_eq(activation_get(&fake.core, "east", &a, &err), -1, "open tokens die at promotion");
+}
+
+Test(replication, status_has_vaults_fields_and_types)
+{
+    char text[1024];
+
+    cr_assert_eq(call_as(NULL, "replication/status", NULL, text), 200);
+    cr_assert_str_eq(text,
+                     "{\"dr\":{\"mode\":\"disabled\"},\"performance\":{\"mode\":\"disabled\"}}");
+    enable();
+    cr_assert_eq(call_as(NULL, "replication/dr/status", NULL, text), 200);
+    cr_assert_not_null(strstr(text, "\"last_dr_wal\":41"));
+    cr_assert_not_null(strstr(text, "\"last_corruption_check_epoch\":\"-62135596800\""));
+    cr_assert_not_null(
+        strstr(text, "\"merkle_root\":\"00000000000000000000000000000000000000ab\""));
+    cr_assert_not_null(strstr(text, "\"mode\":\"primary\""));
+    cr_assert_not_null(strstr(text, "\"lag_ms_p50\":0.5"));
+    fake.core.role = ENGINE_SECONDARY;
+    cr_assert_eq(call_as(NULL, "replication/dr/status", NULL, text), 200);
+    cr_assert_not_null(strstr(text, "\"last_remote_wal\":40"));
+    cr_assert_not_null(strstr(text, "\"known_primary_cluster_addrs\":[\"https://b:8201\"]"));
+    cr_assert_not_null(strstr(text, "\"mode\":\"secondary\""));
+}
+
+Test(replication, without_a_token_nothing_is_enabled)
+{
+    char text[1024];
+
+    cr_assert_eq(call_as(NULL, "replication/dr/primary/enable", "{}", text), 403);
+    fake.core.role = ENGINE_FENCED;
+    cr_assert_eq(call_as(NULL, "replication/dr/primary/disable", "{}", text), 403);
+    cr_assert_eq(call("replication/dr/primary/nothing", "{}", text), 404);
+    cr_assert_eq(call("replication/dr/primary/enable", NULL, text), 405);
+}
+
+Test(replication, cluster_addresses_are_taken_with_and_without_scheme_and_port)
+{
+    static const char *const good[][2] = {{"https://a:8201", "a:8201"},    {"a:9", "a:9"},
+                                          {"https://a", "a:8201"},         {"[::1]:5", "[::1]:5"},
+                                          {"https://[::1]", "[::1]:8201"}, {"https://a:1/", "a:1"}};
+    static const char *const bad[] = {"", "https://", "https://a:1/x"};
+    struct err err = {0};
+    char out[256];
+
+    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+        cr_assert_eq(addr_of_url(good[i][0], out, &err), 0, "%s", good[i][0]);
+        cr_assert_str_eq(out, good[i][1]);
+    }
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        cr_assert_eq(addr_of_url(bad[i], out, &err), -1, "%s", bad[i]);
+}
