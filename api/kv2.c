@@ -188,15 +188,15 @@ out:
     change_end(rq, &ch);
 }
 
-/* RFC 7396. New reference; NULL: out of memory. */
+/* RFC 7396. New reference; NULL: out of memory. Shares what it does not change with target and patch. */
 static json_t *merge_patch(const json_t *target, const json_t *patch)
 {
     json_t *out, *v, *merged;
     const char *k;
 
     if (!json_is_object(patch))
-        return json_deep_copy(patch);
-    out = json_is_object(target) ? json_deep_copy(target) : json_object();
+        return json_incref((json_t *)patch);
+    out = json_is_object(target) ? json_copy((json_t *)target) : json_object();
     json_object_foreach((json_t *)patch, k, v)
     {
         if (json_is_null(v)) {
