@@ -49,9 +49,10 @@ int core_new(const struct config *cfg, struct env *env, struct logger *log, stru
     c->seal = seal_new();
     c->ceremonies = ceremonies_new();
     c->rekey = rekey_new();
+    c->inflights = inflights_new();
     c->background = calloc(1, sizeof(*c->background));
     if (c->latches == NULL || c->seal == NULL || c->ceremonies == NULL || c->rekey == NULL ||
-        c->background == NULL) {
+        c->inflights == NULL || c->background == NULL) {
         core_free(c);
         return err_set(err, ERR_NOMEM, 0, "core");
     }
@@ -78,6 +79,7 @@ void core_free(struct core *c)
     cluster_free(c);
     barrier_free(c->barrier);
     rekey_free(c->rekey);
+    inflights_free(c->inflights);
     ceremonies_free(c->ceremonies);
     seal_free(c->seal);
     latches_free(c->latches);

@@ -29,6 +29,7 @@ struct policies;   /* policy.c's cache */
 struct cluster;    /* cluster.c: link credentials, enable/promote work */
 struct seal;       /* seal.c: shares given so far */
 struct rekey;      /* rekey.c: the rekey under way */
+struct inflights;  /* inflight.c: requests under way */
 struct background; /* core.c: events of the engine, and periodic work */
 
 struct core {
@@ -48,6 +49,7 @@ struct core {
     struct cluster *cluster;
     struct seal *seal;
     struct rekey *rekey;
+    struct inflights *inflights;
     struct background *background;
     _Atomic bool unsealed;        /* the barrier is open and the set-up after it is done: requests are served */
     _Atomic bool stopping;

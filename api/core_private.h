@@ -50,6 +50,21 @@ CHECKED int base64_read(const char *text, bool padded, uint8_t *out, size_t cap,
 void base64_write(struct buf *out, const uint8_t *data, size_t len, bool padded);
 void hex_write(struct buf *out, const uint8_t *data, size_t len);
 
+/* ---- inflight.c: requests under way ---- */
+struct inflight {
+    struct inflight *next, *prev;
+    size_t list;
+    const char *id; /* of the request */
+    const struct http_request *http;
+    int64_t start_ms;
+};
+struct inflights *inflights_new(void); /* NULL: out of memory */
+void inflights_free(struct inflights *all);
+void inflight_begin(struct core *c, struct inflight *f); /* f stays where it is until inflight_end */
+void inflight_end(struct core *c, struct inflight *f);
+void inflight_count(struct core *c, uint64_t *nowp, uint64_t *totalp); /* now, and since the start */
+json_t *inflight_json(struct core *c, struct arena *a);
+
 /* ---- ceremony.c, rekey.c ---- */
 struct ceremonies *ceremonies_new(void); /* NULL: out of memory */
 void ceremonies_free(struct ceremonies *cs);

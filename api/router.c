@@ -80,6 +80,15 @@ static bool open_on_secondary(const char *path)
     return starts(path, "sys/replication/dr/secondary/") || starts(path, "sys/internal/ui/");
 }
 
+/* Metrics without a token, where the listener says so. */
+static bool open_metrics(const struct exchange *x)
+{
+    const struct config_listener *l = x->http->listener;
+
+    return strcmp(x->rq.full_path, "sys/metrics") == 0 && l != NULL &&
+           l->unauthenticated_metrics_access;
+}
+
 /* Paths that need no token. */
 static bool open_path(const char *path)
 {
@@ -345,7 +354,7 @@ static int check_role(struct exchange *x, bool raw_sealed)
             reply_error(&x->rs, 503, "superseded by epoch %u", st != NULL ? st->epoch : 0);
         return -1;
     }
-    if (open_on_secondary(x->rq.full_path))
+    if (open_on_secondary(x->rq.full_path) || open_metrics(x))
         return 0;
     reply_error(&x->rs, 400, "path disabled in replication DR secondary mode");
     return -1;
@@ -422,7 +431,7 @@ static void run_logical(struct exchange *x)
     struct token *token = NULL;
     const struct mount *m;
     const char *rest = "";
-    bool last = false, open = open_path(rq->full_path) || x->core->role != ENGINE_PRIMARY;
+    bool last = false, open = open_path(rq->full_path) || open_metrics(x);
     struct err err = {0};
 
     if ((strcmp(rq->full_path, "sys/wrapping/lookup") == 0 ||
@@ -510,6 +519,7 @@ static void run(struct exchange *x)
 void router_handle(void *arg, struct http_request *http, struct http_response *out)
 {
     struct exchange x = {.core = arg, .http = http, .out = out};
+    struct inflight under_way = {.id = x.rq.id, .http = http};
 
     x.rq.core = x.core;
     x.rq.arena = http->arena;
@@ -518,7 +528,10 @@ void router_handle(void *arg, struct http_request *http, struct http_response *o
     uuid_new(x.core, x.rq.id);
     buf_adds(&out->headers, "Cache-Control: no-store\r\n"
                             "Strict-Transport-Security: max-age=31536000; includeSubDomains\r\n");
+    under_way.start_ms = x.rq.now_ms;
+    inflight_begin(x.core, &under_way);
     run(&x);
+    inflight_end(x.core, &under_way);
     envelope_write(&x.rq, &x.rs, out);
     if (x.head)
         buf_clear(&out->body);

@@ -125,6 +125,8 @@ static const struct {
     {"tools/random*", sys_random},
     {"tools/hash*", sys_hash},
     {"decode-token", sys_decode_token},
+    {"metrics", sys_metrics},
+    {"in-flight-req", sys_in_flight},
     {"host-info", sys_host_info},
     {"ha-status", sys_ha_status},
     {"step-down", sys_step_down},
