@@ -592,6 +592,14 @@ void engine_status(struct engine *e, struct engine_status *st)
     pthread_mutex_unlock(&e->status_mu);
     st->role = engine_role(e);
     st->applied_lsn = atomic_load(&e->applied_lsn);
+    /* The picture is that of the last step; apply may have moved on since, within what it was
+     * given. */
+    if (st->committed_lsn < st->applied_lsn)
+        st->committed_lsn = st->applied_lsn;
+    if (st->durable_lsn < st->applied_lsn && strcmp(st->state, "merkle-sync") != 0)
+        st->durable_lsn = st->applied_lsn;
+    if (st->appended_lsn < st->durable_lsn)
+        st->appended_lsn = st->durable_lsn;
     st->checkpoint_lsn = atomic_load(&e->checkpoint_lsn);
     st->disk_reserve = atomic_load(&e->reserve);
     st->copy_keys = atomic_load(&e->copy_keys);

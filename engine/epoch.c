@@ -266,6 +266,7 @@ size_t promote_step(struct engine *e)
     if (wal_durable_lsn(e->cur->wal) < e->promote.lsn)
         return 0;
     if (e->committed_lsn < e->promote.lsn) {
+        e->dirty = true;
         e->committed_lsn = e->promote.lsn; /* the record is durable: the tail is ours */
         return 1;
     }

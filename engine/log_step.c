@@ -14,6 +14,7 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -404,6 +405,8 @@ static void feed_one(struct engine *e, struct seg *seg)
 {
     struct job *j = job_new(e, JOB_APPLY);
 
+    assert(seg_last_lsn(seg) <= e->committed_lsn);
+    assert(seg_last_lsn(seg) <= wal_durable_lsn(e->cur->wal));
     j->gen = e->cur;
     j->seg = seg_ref(seg);
     while (e->waiting.head != NULL && e->waiting.head->lsn <= seg_last_lsn(seg))
@@ -626,10 +629,26 @@ static size_t events_step(struct engine *e)
 }
 
 /* ---- status ---- */
-static void status_of_peer(struct engine *e, struct peer *p, struct engine_peer *out)
+/* Percentiles cost a sort, so they are worked out at most every 200 ms, and outside the lock. */
+static void refresh_figures(struct engine *e)
 {
-    int64_t now = env_wall_ms(e->cfg.env), mono = env_mono_ns(e->cfg.env);
+    int64_t mono = env_mono_ns(e->cfg.env);
 
+    for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
+        struct peer *p = &e->peers[i];
+
+        if (p->used && (p->figures_ns == 0 || mono - p->figures_ns >= 200 * NS_PER_MS)) {
+            lag_figures(&p->lag, &p->figures);
+            p->figures_ns = mono;
+        }
+    }
+}
+
+static void status_of_peer(struct engine *e, const struct peer *p, struct engine_peer *out)
+{
+    int64_t now = env_wall_ms(e->cfg.env);
+
+    memset(out, 0, sizeof(*out));
     memcpy(out->id, p->member.id, sizeof(out->id));
     memcpy(out->cluster_addr, p->member.cluster_addr, sizeof(out->cluster_addr));
     memcpy(out->api_addr, p->member.api_addr, sizeof(out->api_addr));
@@ -642,10 +661,6 @@ static void status_of_peer(struct engine *e, struct peer *p, struct engine_peer 
     out->canary_age_ms = p->mark_acked_ms != 0 ? now - p->mark_acked_ms : 0;
     memcpy(out->last_error, p->last_error, sizeof(out->last_error));
     out->last_error_ms = p->last_error_ms;
-    if (p->figures_ns == 0 || mono - p->figures_ns >= 200 * NS_PER_MS) {
-        lag_figures(&p->lag, &p->figures);
-        p->figures_ns = mono;
-    }
     out->lag = p->figures;
 }
 
@@ -656,6 +671,7 @@ static void status_of_primary(struct engine *e, struct engine_status *st)
     int64_t mark = atomic_load(&e->mark_applied_ms);
 
     st->n_peers = 1;
+    memset(out, 0, sizeof(*out));
     snprintf(out->id, sizeof(out->id), "%s", "primary");
     memcpy(out->cluster_addr, f->cfg.primary_addr, sizeof(out->cluster_addr));
     out->connected = f->state == FOLLOW_STREAM;
@@ -689,38 +705,42 @@ static void status_words(struct engine *e, struct engine_status *st)
 
 void log_publish(struct engine *e)
 {
-    struct engine_status st = {0};
+    struct engine_status *st = &e->status;
     struct gen *g = engine_log_gen(e);
     const struct epoch_rec *last = epochs_last(&e->cur->epochs);
 
-    st.role = engine_role(e);
-    st.replicating = st.role == ENGINE_PRIMARY ? e->repl.primary_enabled : st.role != ENGINE_FENCED;
-    status_words(e, &st);
-    memcpy(st.reason, e->reason, sizeof(st.reason));
-    memcpy(st.cluster_id, st.role == ENGINE_PRIMARY ? e->repl.cluster_id : e->follow.cfg.cluster_id,
-           sizeof(st.cluster_id));
-    memcpy(st.secondary_id, e->follow.cfg.member_id, sizeof(st.secondary_id));
-    memcpy(st.primary_cluster_addr,
-           st.role == ENGINE_PRIMARY ? e->repl.primary_cluster_addr : e->follow.cfg.primary_addr,
-           sizeof(st.primary_cluster_addr));
-    st.epoch = last != NULL ? last->number : 0;
-    st.minor = e->minor;
-    st.appended_lsn = wal_end_lsn(g->wal);
-    st.durable_lsn = wal_durable_lsn(g->wal);
-    st.committed_lsn = e->committed_lsn;
-    st.last_remote_lsn = e->follow.commit_told;
-    st.last_start_ms = e->follow.started_ms;
-    st.segments = e->n_segments;
-    st.transactions = e->n_transactions;
-    if (st.role == ENGINE_PRIMARY) {
+    refresh_figures(e);
+    pthread_mutex_lock(&e->status_mu);
+    memset(st, 0,
+           offsetof(struct engine_status, peers)); /* the peers are 20 KiB: only those in use */
+    st->role = engine_role(e);
+    st->replicating =
+        st->role == ENGINE_PRIMARY ? e->repl.primary_enabled : st->role != ENGINE_FENCED;
+    status_words(e, st);
+    memcpy(st->reason, e->reason, sizeof(st->reason));
+    memcpy(st->cluster_id,
+           st->role == ENGINE_PRIMARY ? e->repl.cluster_id : e->follow.cfg.cluster_id,
+           sizeof(st->cluster_id));
+    memcpy(st->secondary_id, e->follow.cfg.member_id, sizeof(st->secondary_id));
+    memcpy(st->primary_cluster_addr,
+           st->role == ENGINE_PRIMARY ? e->repl.primary_cluster_addr : e->follow.cfg.primary_addr,
+           sizeof(st->primary_cluster_addr));
+    st->epoch = last != NULL ? last->number : 0;
+    st->minor = e->minor;
+    st->appended_lsn = wal_end_lsn(g->wal);
+    st->durable_lsn = wal_durable_lsn(g->wal);
+    st->committed_lsn = e->committed_lsn;
+    st->last_remote_lsn = e->follow.commit_told;
+    st->last_start_ms = e->follow.started_ms;
+    st->segments = e->n_segments;
+    st->transactions = e->n_transactions;
+    if (st->role == ENGINE_PRIMARY) {
         for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
             if (e->peers[i].used)
-                status_of_peer(e, &e->peers[i], &st.peers[st.n_peers++]);
+                status_of_peer(e, &e->peers[i], &st->peers[st->n_peers++]);
         }
     } else
-        status_of_primary(e, &st);
-    pthread_mutex_lock(&e->status_mu);
-    e->status = st;
+        status_of_primary(e, st);
     pthread_mutex_unlock(&e->status_mu);
     e->dirty = false;
 }

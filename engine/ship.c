@@ -72,6 +72,8 @@ void conn_send(struct engine *e, struct conn *c, const struct link_msg *m, struc
         return;
     }
     e->cfg.link->send(e->cfg.net, c->id, e->out.data, e->out.len, seg);
+    if (e->out.cap > 2 * LINK_PAGE_BYTES_MAX) /* a page with one huge value */
+        buf_free(&e->out);
 }
 
 static void peer_lost(struct engine *e, struct peer *p, const char *reason)
