@@ -154,6 +154,8 @@ Test(http_parser, connection_and_expect)
         {"GET / HTTP/1.1\r\nConnection: x, Close\r\n\r\n", true},
         {"\r\n\r\nGET / HTTP/1.1\r\n\r\n", false},
     };
+    static const char expect[] =
+        "PUT / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
     struct http_parser *p = http_parser_new();
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
