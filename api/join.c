@@ -45,10 +45,6 @@ static int check_token(const struct join *j, struct jwt_claims *claims, struct e
     if (j->token[0] == '\0')
         return err_set(err, ERR_INVAL, 0,
                        "token must be provided: the wrapping token that secondary-token answered");
-    if (strchr(j->token, '.') == NULL || strchr(strchr(j->token, '.') + 1, '.') == NULL)
-        return err_set(err, ERR_INVAL, 0,
-                       "this is no secondary token: it is made by "
-                       "sys/replication/dr/primary/secondary-token on the primary");
     if (jwt_parse(j->token, claims, err) != 0)
         return err_wrap(err, "error parsing secondary token");
     if (claims->exp <= now_s)
