@@ -255,6 +255,17 @@ static int patch_type(struct exchange *x, const char *type)
     return -1;
 }
 
+/* A form only when it says so and does not look like JSON: `curl -d '{...}'` says so, too. */
+static bool is_form(const struct http_request *http, const char *type)
+{
+    size_t i = 0;
+
+    while (i < http->body_len && strchr(" \t\r\n", http->body[i]) != NULL)
+        i++;
+    return has_type(type, "application/x-www-form-urlencoded") &&
+           (i == http->body_len || (http->body[i] != '{' && http->body[i] != '['));
+}
+
 /* Body and query into rq.data. raw: the texts of the endpoints outside the envelope. */
 static int read_body(struct exchange *x, const struct raw_endpoint *raw)
 {
@@ -277,7 +288,7 @@ static int read_body(struct exchange *x, const struct raw_endpoint *raw)
         reply_error(&x->rs, 400, "EOF");
         return -1;
     }
-    if (has_type(type, "application/x-www-form-urlencoded"))
+    if (raw == NULL && is_form(x->http, type))
         body = query_parse(x->http->arena, (const char *)x->http->body, x->http->body_len);
     else
         body = json_read(x->http->body, x->http->body_len, &err);
