@@ -27,11 +27,17 @@ static void set(json_t *o, const char *name, json_t *v)
                         v); /* without memory the field is missing; the answer stays well formed */
 }
 
+/* To the microsecond: more is noise. */
+static json_t *fraction(double ms)
+{
+    return json_real(isfinite(ms) ? round(ms * 1000) / 1000 : 0);
+}
+
 static void set_lag(json_t *o, const struct engine_lag *lag)
 {
-    set(o, "lag_ms_p50", json_real(isfinite(lag->p50) ? lag->p50 : 0));
-    set(o, "lag_ms_p99", json_real(isfinite(lag->p99) ? lag->p99 : 0));
-    set(o, "lag_ms_max", json_real(isfinite(lag->max) ? lag->max : 0));
+    set(o, "lag_ms_p50", fraction(lag->p50));
+    set(o, "lag_ms_p99", fraction(lag->p99));
+    set(o, "lag_ms_max", fraction(lag->max));
     set(o, "lag_samples", json_integer((json_int_t)lag->count));
 }
 

@@ -155,7 +155,9 @@ void store_session_put(struct store *s, struct store_session *ss)
 {
     if (ss == NULL)
         return;
-    (void)ss->wt->rollback_transaction(ss->wt, NULL); /* none open: refused, harmless */
+    if (ss->in_txn) /* WiredTiger logs an error when there is none */
+        (void)ss->wt->rollback_transaction(ss->wt, NULL);
+    ss->in_txn = false;
     session_rest(ss);
     pthread_mutex_lock(&s->pool_lock);
     ss->next = s->pool;
@@ -166,7 +168,11 @@ void store_session_put(struct store *s, struct store_session *ss)
 int store_begin_snapshot(struct store *s, struct store_session *ss, struct err *err)
 {
     ss->rollback = false;
-    return store_wt(s, NULL, ss->wt->begin_transaction(ss->wt, "isolation=snapshot"), "begin", err);
+    if (store_wt(s, NULL, ss->wt->begin_transaction(ss->wt, "isolation=snapshot"), "begin", err) !=
+        0)
+        return -1;
+    ss->in_txn = true;
+    return 0;
 }
 
 /* ---- rows ---- */
@@ -244,11 +250,13 @@ static int write_once(struct store *s, store_work work, void *arg, struct err *e
     if (store_begin_snapshot(s, ss, err) != 0)
         return -1;
     if (work(s, arg, &next, err) != 0 || write_point(s, &next, err) != 0) {
+        ss->in_txn = false;
         (void)ss->wt->rollback_transaction(ss->wt, NULL);
         session_rest(ss);
         merkle_drop(s->tree);
         return -1;
     }
+    ss->in_txn = false; /* also when it fails */
     if (store_wt(s, ss, ss->wt->commit_transaction(ss->wt, NULL), "commit", err) != 0) {
         merkle_drop(s->tree); /* a failed commit has rolled back */
         return -1;

@@ -30,6 +30,7 @@ struct store_session {
     WT_CURSOR *kv, *leaf, *meta;
     struct store_session *next; /* in the pool */
     bool rollback;              /* WiredTiger asked for the transaction to be run again */
+    bool in_txn;                /* a transaction is open */
 };
 
 struct store {
