@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * wal_private.h - what the files of the log share: its files, the scan that finds its end, and
+ * struct wal.
+ *
+ * The bytes of a log file are described at the top of wal.c. All of this belongs to the log thread.
+ */
+#ifndef LOCKSTEP_WAL_PRIVATE_H
+#define LOCKSTEP_WAL_PRIVATE_H
+
+#include "wal.h"
+
+#define WAL_FILE_HEAD_BYTES DISK_BLOCK_BYTES
+#define WAL_FILE_BYTES_DEFAULT (64u << 20)
+#define WAL_CHUNK_BYTES (1u << 20) /* one read, or one write of zeros */
+#define WAL_SPARES_MAX 4u          /* files kept ready for recycling */
+#define WAL_PATH_MAX 4096u
+#define WAL_NAME_MAX 32u
+#define CREATE_TMP_NAME "create.tmp"
+
+/* The end of a log while it is read or written. */
+struct chain {
+    uint64_t lsn;
+    uint32_t epoch;
+    int64_t commit_ms;
+    uint64_t known_commit; /* largest commit_lsn of any header so far */
+    uint8_t hash[WAL_HASH_BYTES];
+};
+void chain_start(struct chain *c, const struct wal_base *base);
+bool chain_continues(const struct chain *c, const struct seg *s);
+void chain_advance(struct chain *c, const struct seg *s);
+
+/* ---- the first block of a file ---- */
+struct file_head {
+    uint64_t number; /* as in its name: a recycled file's old head does not match its new name */
+    bool start;      /* a log begins here: files with lower numbers are leftovers of another */
+    struct wal_base base; /* what the first segment of this file continues */
+    uint64_t durable_lsn; /* of the log when this was written */
+};
+void file_head_encode(uint8_t block[WAL_FILE_HEAD_BYTES], const struct file_head *h);
+bool file_head_decode(const uint8_t *block, size_t len, uint64_t number, struct file_head *h);
+void file_name(uint64_t number, char name[WAL_NAME_MAX]);
+CHECKED int path_join(const char *dir, const char *name, char path[WAL_PATH_MAX], struct err *err);
+CHECKED int file_path(const char *dir, uint64_t number, char path[WAL_PATH_MAX], struct err *err);
+
+/* ---- reading a file through a buffer ---- */
+struct window {
+    struct disk *disk;
+    struct disk_file *f;
+    uint64_t size; /* of the file, bytes */
+    uint8_t *buf;  /* block aligned */
+    size_t cap, len;
+    uint64_t off; /* of buf in the file, block aligned */
+};
+void window_open(struct window *w, struct disk *disk, struct disk_file *f, uint64_t size);
+void window_free(struct window *w); /* the file is not closed */
+/** *datap: want bytes at off, or NULL when the file ends before. */
+CHECKED int window_need(struct window *w, uint64_t off, size_t want, const uint8_t **datap,
+                        struct err *err);
+/** The segment at off. Returns 0 with *segp == NULL when there is none that is valid (*magicp: but
+ * it begins like one); -1 only when reading failed. */
+CHECKED int window_seg(struct window *w, uint64_t off, struct seg **segp, bool *magicp,
+                       struct err *err);
+
+/* ---- the scan of a directory; read only ---- */
+struct scan_visitor {
+    int (*file)(void *arg, const struct file_head *h, uint64_t bytes,
+                struct err *err); /* may be NULL */
+    int (*seg)(void *arg, struct seg *s, uint64_t number, uint64_t off, struct err *err);
+    void *arg;
+};
+struct scan {
+    uint64_t *numbers; /* of all files named like ours, ascending */
+    bool *live;        /* of each: it holds segments after the end, or a head of its number */
+    size_t n;
+    size_t first, last; /* index of the oldest file of the log and of the one with its end */
+    uint64_t end_off;   /* in the last file */
+    struct chain end;
+    struct wal_base base;
+    bool torn;      /* something was written after the end */
+    bool has_cut;   /* an unfinished wal_cut was found and is honoured */
+    uint64_t bytes; /* of the files of the log */
+};
+CHECKED int scan_dir(struct disk *disk, const char *dir, const struct scan_visitor *v,
+                     struct scan *s, struct err *err);
+void scan_free(struct scan *s);
+
+/* ---- the open log ---- */
+struct seg_pos {
+    uint64_t first_lsn;
+    uint32_t block; /* offset / DISK_BLOCK_BYTES */
+    uint32_t len;   /* without padding */
+};
+struct wal_file {
+    unsigned refs; /* the log's and its readers' */
+    struct disk *disk;
+    struct disk_file *f;
+    uint64_t number;
+    uint64_t bytes;
+    struct wal_base base;
+    uint64_t end_off; /* where the next segment goes */
+    struct seg_pos *segs;
+    size_t n, cap;
+};
+void wal_file_unref(struct wal_file *f);
+/** Open file number and put it at the end of the log's files. */
+CHECKED int wal_file_add(struct wal *w, const struct file_head *h, struct disk_file *f,
+                         uint64_t bytes, struct err *err);
+CHECKED int wal_file_index(struct wal_file *f, const struct seg *s, uint64_t off, struct err *err);
+
+struct slot {          /* a segment being written, or waiting to be */
+    struct disk_op op; /* first member */
+    struct wal *wal;
+    struct seg *seg;
+    uint8_t *copy;       /* head of a new file and the segment in one buffer, or NULL */
+    uint32_t prev_epoch; /* of the segment before: for the head of a new file */
+    bool started, done;
+};
+struct fill {          /* the next file, being filled with zeros */
+    struct disk_op op; /* first member */
+    struct wal *wal;
+    struct disk_file *f;
+    uint64_t number;
+    uint64_t off; /* zeros reach to here */
+    size_t chunk; /* bytes of the write that is in flight */
+    bool in_flight;
+};
+struct wal {
+    struct wal_config cfg;
+    char *dir;
+    struct wal_file **files; /* oldest first; the last one takes appends */
+    size_t n_files, cap_files;
+    unsigned spares; /* files ready or being filled: numbers last + 1 .. last + spares */
+    struct chain end;
+    uint64_t durable_lsn;
+    struct slot slots[WAL_IN_FLIGHT_MAX]; /* a ring */
+    size_t slot_head, n_slots;
+    struct fill fill;
+    uint8_t *zeros;      /* WAL_CHUNK_BYTES, aligned */
+    uint64_t generation; /* changes with each cut: what readers buffered is void */
+    bool failed, closing;
+    struct err error; /* why it failed */
+};
+/** Scan the directory, finish what a crash left half done, and take it as the state of w. */
+CHECKED int wal_load(struct wal *w, struct err *err);
+/** Forget the files and their index. */
+void wal_unload(struct wal *w);
+/** Wait until nothing of w is in flight. */
+void wal_settle(struct wal *w);
+/** Zero what is not zero from off to the end of the file, and sync. */
+CHECKED int wal_zero_rest(struct wal *w, struct disk_file *f, uint64_t off, uint64_t size,
+                          struct err *err);
+CHECKED int wal_mark_cut(struct wal *w, uint64_t lsn, struct err *err);
+void wal_fill_start(struct wal *w);
+/** The file and index of the segment that begins at lsn; false: not a boundary or not kept. */
+bool wal_find(const struct wal *w, uint64_t lsn, struct wal_file **fp, size_t *ip);
+static inline struct wal_file *wal_last_file(const struct wal *w)
+{
+    return w->files[w->n_files - 1];
+}
+static inline struct slot *wal_slot(struct wal *w, size_t i)
+{
+    return &w->slots[(w->slot_head + i) % WAL_IN_FLIGHT_MAX];
+}
+
+#endif
