@@ -41,6 +41,7 @@ struct conn {
     int in_flight, held;
     bool receiving, send_busy, paused, ready, seen_first, handed_off;
     bool closing; /* the user or the peer wants an end; queued bytes may still go */
+    bool drain;   /* after the last byte: read and drop until the peer ends, or linger does */
     bool dead;    /* no more I/O */
     char reason[200];
 };
@@ -124,6 +125,15 @@ static void maybe_free(struct conn *c)
 
 /* ---- output ---- */
 
+/* Closing, and nothing is left to send. */
+static void all_sent(struct conn *c)
+{
+    if (c->drain && !c->dead)
+        shutdown(c->fd, SHUT_WR);
+    else
+        die(c, "closed");
+}
+
 static void on_send(struct reactor_op *op, int res, unsigned flags)
 {
     struct conn *c = (struct conn *)((char *)op - offsetof(struct conn, send_op));
@@ -150,7 +160,7 @@ static void on_send(struct reactor_op *op, int res, unsigned flags)
             c->ev.sent(c->arg, conn_pending(c));
         c->held--;
         if (c->closing && conn_pending(c) == 0)
-            die(c, "closed");
+            all_sent(c);
     } else if (!c->dead) {
         flush(c);
     }
@@ -412,6 +422,12 @@ static void on_linger(struct reactor_timer *t)
     maybe_free(c);
 }
 
+void conn_drain(struct conn *c)
+{
+    conn_resume(c);
+    c->drain = true;
+}
+
 void conn_end(struct conn *c, const char *reason, int64_t linger_ms)
 {
     if (c->dead || c->closing)
@@ -425,8 +441,10 @@ void conn_end(struct conn *c, const char *reason, int64_t linger_ms)
     }
     if (c->dead)
         return;
-    if (conn_pending(c) > 0 && linger_ms > 0) {
+    if ((conn_pending(c) > 0 || c->drain) && linger_ms > 0) {
         reactor_timer_arm(c->reactor, &c->linger, linger_ms * 1000000);
+        if (conn_pending(c) == 0)
+            all_sent(c);
         return;
     }
     die(c, reason);

@@ -42,6 +42,9 @@ void conn_resume(struct conn *c);
 /** Close after what is queued was sent, but at most linger_ms later. Data that comes meanwhile is
  * dropped. */
 void conn_end(struct conn *c, const char *reason, int64_t linger_ms);
+/** Before conn_end, when the peer may still be sending: it reads our last bytes only if the close
+ * does not meet unread ones, which would reset the connection. */
+void conn_drain(struct conn *c);
 SSL *conn_ssl(struct conn *c); /* NULL: plain */
 
 #endif

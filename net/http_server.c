@@ -183,6 +183,8 @@ static void refuse(struct hconn *h, int status)
     if (!out.failed && h->conn != NULL)
         conn_write(h->conn, out.data, out.len);
     buf_free(&out);
+    if (h->conn != NULL)
+        conn_drain(h->conn); /* a body that is too large is still on its way */
     shut(h, "bad request");
 }
 
