@@ -631,6 +631,7 @@ int core_seal(struct core *c, struct err *err)
         rekey_drop(c->rekey);
         barrier_seal(c->barrier);
         policy_forget(c, NULL);
+        tokens_forget(c);
         mounts_forget(c);
         log_info(c->log, "core", "pre-seal teardown complete");
         if (!c->stopping) /* at the stop it is the last line, after the cluster listeners' */

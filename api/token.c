@@ -215,6 +215,43 @@ int token_alive(struct request *rq, const struct token *t, struct err *err)
     return 0;
 }
 
+/* The row of a service token, from the cache if it is there: not to be changed. */
+static int read_shared(struct request *rq, const char *hmac, struct token **tp, struct err *err)
+{
+    struct token_cache *cache = tokens_cache(rq->core);
+    uint64_t seen;
+    json_t *row = token_cache_get(cache, hmac, &seen);
+
+    if (row == NULL) {
+        if (token_read(rq, hmac, tp, err) == 0) {
+            token_cache_put(cache, hmac, (*tp)->json, seen);
+            return 0;
+        }
+        if (err->code == ERR_NOTFOUND) {
+            err_clear(err);
+            err_set(err, ERR_DENIED, 0, "bad token");
+        }
+        return -1;
+    }
+    row = request_keep(rq, row);
+    *tp = row != NULL ? row_decode(rq, hmac, row) : NULL;
+    return *tp != NULL ? 0 : err_set(err, ERR_NOMEM, 0, "token");
+}
+
+static int read_batch(struct request *rq, const char *id, const char *hmac, struct token **tp,
+                      struct err *err)
+{
+    json_t *row;
+
+    if (token_batch_row(rq, id, &row, err) != 0)
+        return -1;
+    *tp = row_decode(rq, hmac, row);
+    if (*tp == NULL)
+        return err_set(err, ERR_NOMEM, 0, "token");
+    (*tp)->batch = true;
+    return 0;
+}
+
 int token_lookup(struct request *rq, const char *id, struct token **tp, struct err *err)
 {
     const char *hmac;
@@ -225,22 +262,9 @@ int token_lookup(struct request *rq, const char *id, struct token **tp, struct e
         return err_set(err, ERR_DENIED, 0, "bad token");
     if (token_hmac(rq, id, &hmac, err) != 0)
         return -1;
-    if (token_is_batch(id)) {
-        json_t *row;
-
-        if (token_batch_row(rq, id, &row, err) != 0)
-            return -1;
-        t = row_decode(rq, hmac, row);
-        if (t == NULL)
-            return err_set(err, ERR_NOMEM, 0, "token");
-        t->batch = true;
-    } else if (token_read(rq, hmac, &t, err) != 0) {
-        if (err->code == ERR_NOTFOUND) {
-            err_clear(err);
-            err_set(err, ERR_DENIED, 0, "bad token");
-        }
+    if (token_is_batch(id) ? read_batch(rq, id, hmac, &t, err) != 0
+                           : read_shared(rq, hmac, &t, err) != 0)
         return -1;
-    }
     if (token_alive(rq, t, err) != 0)
         return -1;
     t->id = arena_strdup(rq->arena, id);

@@ -27,7 +27,7 @@ void token_unlatch(struct core *c, struct token_latch *l);
 enum token_name { TOKEN_NAME_ID, TOKEN_NAME_ACCESSOR }; /* ids and accessors never share an HMAC */
 CHECKED int token_name(struct core *c, enum token_name kind, const char *text, char out[TOKEN_HMAC_CHARS + 1],
                        struct err *err);
-/** The row as stored, without checks. ERR_NOTFOUND. */
+/** The row as stored, without checks, the caller's own to change. ERR_NOTFOUND. */
 CHECKED int token_read(struct request *rq, const char *hmac, struct token **tp, struct err *err);
 /** Whether a row may be used now: not expired, no ancestor gone. ERR_DENIED. */
 CHECKED int token_alive(struct request *rq, const struct token *t, struct err *err);
@@ -39,7 +39,18 @@ CHECKED int token_delete_rows(struct core *c, struct batch *b, const char *hmac,
 const char *token_row_str(const json_t *row, const char *key); /* never NULL */
 bool token_row_expired(const json_t *row, int64_t now_ms);
 
+/* token_cache.c. Any thread. */
+struct token_cache;
+struct token_cache *token_cache_new(void); /* NULL: out of memory */
+void token_cache_free(struct token_cache *tc);
+/** A new reference to a row that must not be changed, or NULL; *seenp goes to token_cache_put with what was read after. */
+json_t *token_cache_get(struct token_cache *tc, const char *hmac, uint64_t *seenp);
+void token_cache_put(struct token_cache *tc, const char *hmac, json_t *row, uint64_t seen);
+void token_cache_drop(struct token_cache *tc, const char *hmac);
+void token_cache_clear(struct token_cache *tc);
+
 /* token_tree.c */
+struct token_cache *tokens_cache(struct core *c);
 /** Whether any tree is being removed: then ancestors must be looked at. */
 CHECKED int tokens_dying(struct core *c, bool *dyingp, struct err *err);
 

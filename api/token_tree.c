@@ -24,6 +24,7 @@
 #define STALE_SHARE 20       /* and at most this part of the time */
 
 struct tokens {
+    struct token_cache *cache;
     _Atomic uint64_t changes;  /* of the tombstones */
     _Atomic uint64_t empty_at; /* value of changes at which there was none */
     atomic_flag sweeping;
@@ -39,24 +40,42 @@ static void tombstone_changed(void *arg, const char *key, uint64_t lsn)
     atomic_fetch_add(&ts->changes, 1);
 }
 
+static void row_changed(void *arg, const char *key, uint64_t lsn)
+{
+    struct tokens *ts = arg;
+
+    (void)lsn;
+    token_cache_drop(ts->cache, key + strlen(TOKEN_ID_PREFIX));
+}
+
+struct token_cache *tokens_cache(struct core *c)
+{
+    return c->tokens->cache;
+}
+
 int tokens_new(struct core *c, struct err *err)
 {
     struct tokens *ts = calloc(1, sizeof(*ts));
 
-    if (ts == NULL)
+    if (ts == NULL || (ts->cache = token_cache_new()) == NULL) {
+        free(ts);
         return err_set(err, ERR_NOMEM, 0, "token state");
+    }
     atomic_store(&ts->changes, 1);
     atomic_flag_clear(&ts->sweeping);
-    if (engine_watch(c->engine, TOKEN_REVOKE_PREFIX, tombstone_changed, ts, err) != 0) {
-        free(ts);
-        return -1;
-    }
     c->tokens = ts;
-    return 0;
+    if (engine_watch(c->engine, TOKEN_REVOKE_PREFIX, tombstone_changed, ts, err) == 0 &&
+        engine_watch(c->engine, TOKEN_ID_PREFIX, row_changed, ts, err) == 0)
+        return 0;
+    tokens_free(c);
+    return -1;
 }
 
 void tokens_free(struct core *c)
 {
+    if (c->tokens == NULL)
+        return;
+    token_cache_free(c->tokens->cache);
     free(c->tokens);
     c->tokens = NULL;
 }
@@ -65,6 +84,7 @@ void tokens_forget(struct core *c)
 {
     atomic_store(&c->tokens->stale_at_ms, 0);
     atomic_fetch_add(&c->tokens->changes, 1);
+    token_cache_clear(c->tokens->cache);
 }
 
 int tokens_dying(struct core *c, bool *dyingp, struct err *err)
