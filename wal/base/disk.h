@@ -72,7 +72,8 @@ struct disk_ops {
     int (*read)(struct disk_file *, void *data, size_t len, uint64_t off, struct disk_op *op,
                 struct err *);
     /* Run completions; with timeout_ns != 0 and none ready, wait for one, for wake, or for the time.
-     * -1 waits without limit. Returns the number of completions run. */
+     * -1 waits without limit (in a simulation, whose clock stands still meanwhile, it takes the earliest
+     * operation at once). Returns the number of completions run. free runs all that are still open. */
     int (*wait)(struct disk *, int64_t timeout_ns);
     void (*wake)(struct disk *); /* any thread: make a wait return */
     void (*free)(struct disk *);
@@ -121,7 +122,7 @@ struct disk *disk_sim_new(struct disk_image *, struct env *env); /* all paths li
 void disk_image_crash(struct disk_image *);
 /** A deep copy of the image, for the WiredTiger that must still be closed after a crash. */
 struct disk_image *disk_image_clone(const struct disk_image *);
-/** The next failing calls: after n more writes, writes answer -ENOSPC / EIO. 0 turns it off. */
+/** After `after` more writes (0: from the next one on) writes answer -sys (ENOSPC, EIO). sys 0 turns it off. */
 void disk_image_fail_writes(struct disk_image *, uint64_t after, int sys);
 void disk_image_free_bytes(struct disk_image *, uint64_t bytes); /* what free_bytes answers */
 /** Flip one bit of a file, for corruption tests. */
