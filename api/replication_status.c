@@ -62,9 +62,9 @@ static json_t *peer_json(struct request *rq, const struct engine_peer *p, bool o
     set(o, "replication_primary_canary_age_ms", milliseconds(p->canary_age_ms));
     if (of_primary) {
         set(o, "node_id", json_string(p->id));
-        set(o, "sent_wal", json_integer((json_int_t)p->sent_lsn));
-        set(o, "durable_wal", json_integer((json_int_t)p->durable_lsn));
-        set(o, "applied_wal", json_integer((json_int_t)p->applied_lsn));
+        set(o, "sent_lsn", json_integer((json_int_t)p->sent_lsn));
+        set(o, "durable_lsn", json_integer((json_int_t)p->durable_lsn));
+        set(o, "applied_lsn", json_integer((json_int_t)p->applied_lsn));
         set_lag(o, &p->lag);
     }
     if (p->last_error[0] != '\0') {
@@ -129,9 +129,9 @@ static void set_common(json_t *o, const struct engine_status *st, const char *mo
     set(o, "last_reindex_epoch", json_string("0"));
     set(o, "ssct_generation_counter", json_integer(0));
     set(o, "epoch", json_integer(st->epoch));
-    set(o, "durable_wal", json_integer((json_int_t)st->durable_lsn));
-    set(o, "committed_wal", json_integer((json_int_t)st->committed_lsn));
-    set(o, "applied_wal", json_integer((json_int_t)st->applied_lsn));
+    set(o, "durable_lsn", json_integer((json_int_t)st->durable_lsn));
+    set(o, "committed_lsn", json_integer((json_int_t)st->committed_lsn));
+    set(o, "applied_lsn", json_integer((json_int_t)st->applied_lsn));
     set(o, "disk_reserve", json_boolean(st->disk_reserve));
     if (st->reason[0] != '\0')
         set(o, "reason", json_string(st->reason));

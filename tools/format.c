@@ -109,6 +109,19 @@ static const char **sorted_keys(const json_t *obj, size_t *np)
     return keys;
 }
 
+/* The fewest digits that read back as the same number. */
+static void shortest(struct buf *out, double v)
+{
+    char text[40];
+
+    for (int digits = 6; digits <= 17; digits++) {
+        snprintf(text, sizeof(text), "%.*g", digits, v);
+        if (strtod(text, NULL) == v)
+            break;
+    }
+    buf_adds(out, text);
+}
+
 void go_value(struct buf *out, const json_t *v)
 {
     const char **keys;
@@ -130,7 +143,7 @@ void go_value(struct buf *out, const json_t *v)
         buf_printf(out, "%" JSON_INTEGER_FORMAT, json_integer_value(v));
         break;
     case JSON_REAL:
-        buf_printf(out, "%.17g", json_real_value(v));
+        shortest(out, json_real_value(v));
         break;
     case JSON_ARRAY:
         buf_addc(out, '[');
