@@ -410,7 +410,6 @@ static void drop_current(struct mounts *ms)
 {
     struct mount_table *dead;
 
-    atomic_fetch_add(&ms->generation, 1);
     pthread_mutex_lock(&ms->lock);
     dead = unref_locked(ms->current);
     ms->current = NULL;
@@ -452,7 +451,10 @@ static void post_look(struct mounts *ms)
 
 void mounts_forget(struct core *c)
 {
-    drop_current(c->mounts);
+    atomic_fetch_add(&c->mounts->generation, 1);
+    /* Open, the stale table is still of use: the log tells what the next one has and it had not. */
+    if (!barrier_is_open(c->barrier))
+        drop_current(c->mounts);
     post_look(c->mounts); /* does nothing when sealed */
 }
 

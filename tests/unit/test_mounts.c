@@ -102,7 +102,9 @@ Test(mounts, removal_goes_on_after_a_restart)
     fake.waits_left = 10000;
     fake.n_spawned = 0;
     fake.core.stopping = false;
+    fake.open = false;
     mounts_forget(&fake.core);
+    fake.open = true;
     cr_assert_eq(fake_status(OP_READ, "sys/mounts", NULL), 200);
     fake_run();
     cr_assert_eq(rows_under("logical/"), 0);
