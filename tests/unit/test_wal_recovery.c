@@ -1,0 +1,372 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * test_wal_recovery.c - power cuts, torn writes, holes and flips, on a simulated disk.
+ *
+ * The promise: after any power cut the log opens, holds all that was reported durable, and holds
+ * nothing but a gap-free prefix of what was appended; and damage to what was durable is never taken
+ * for that.
+ */
+#include "wal_fixture.h"
+
+#include <errno.h>
+
+#define FILE_BYTES (64u << 10)
+#define SEEDS 300
+
+struct clock {
+    struct env env;
+    int64_t now;
+};
+
+static int64_t clock_mono(struct env *e)
+{
+    return ((struct clock *)e)->now;
+}
+
+static const struct env_ops clock_ops = {.mono_ns = clock_mono};
+
+static struct log_fixture f;
+static struct disk_image *image;
+static struct clock time_now = {.env = {&clock_ops}};
+static uint64_t rng;
+
+static uint64_t rnd(uint64_t n)
+{
+    rng ^= rng << 13;
+    rng ^= rng >> 7;
+    rng ^= rng << 17;
+    return rng % n;
+}
+
+static void boot(uint64_t seed)
+{
+    if (image == NULL)
+        image = disk_image_new(seed);
+    fixture_config(&f, disk_sim_new(image, &time_now.env), "data/wal", FILE_BYTES);
+}
+
+/* The process is gone: nothing of it completes any more. */
+static void power_cut(void)
+{
+    disk_image_crash(image);
+    f.cfg.durable = NULL;
+    wal_close(f.wal);
+    f.wal = NULL;
+    disk_free(f.disk);
+    boot(0);
+}
+
+static void shut(void)
+{
+    wal_close(f.wal);
+    f.wal = NULL;
+    disk_free(f.disk);
+    disk_image_free(image);
+    image = NULL;
+}
+
+static void start(uint64_t seed)
+{
+    rng = seed * 0x9e3779b97f4a7c15u + 1;
+    f = (struct log_fixture){0};
+    boot(seed);
+}
+
+static int verify(struct wal_report *rep)
+{
+    return wal_verify(f.disk, "data/wal", rep, NULL, NULL, &f.err);
+}
+
+static void path_of(unsigned number, char path[64])
+{
+    snprintf(path, 64, "data/wal/%016u.log", number);
+}
+
+static void flip(unsigned number, uint64_t off)
+{
+    char path[64];
+
+    path_of(number, path);
+    cr_assert_eq(disk_image_flip(image, path, off * 8 + 3, &f.err), 0, "%s", f.err.msg);
+}
+
+TestSuite(wal_recovery, .timeout = 120);
+
+/* One life: append at random, sometimes wait, retain, cut; then lose power in the middle. */
+static void live(bool claims)
+{
+    unsigned steps = (unsigned)rnd(60);
+
+    for (unsigned i = 0; i < steps; i++) {
+        time_now.now += (int64_t)rnd(2000000);
+        (void)disk_wait(f.disk, 0);
+        if (wal_in_flight(f.wal) < WAL_IN_FLIGHT_MAX) {
+            /* A header may call durable what is in flight here, as that of a secondary does. */
+            uint64_t claim = claims ? wal_end_lsn(f.wal) : NO_DURABLE_CLAIM;
+            struct seg *s = fixture_seg(&f, 1 + rnd(3), rnd(6000), claim);
+            cr_assert_eq(wal_append(f.wal, s, &f.err), 0, "%s", f.err.msg);
+            seg_unref(s);
+        }
+        if (rnd(20) == 0 && f.durable > 10)
+            cr_assert_eq(wal_retain_after(f.wal, f.durable - 10, &f.err), 0, "%s", f.err.msg);
+    }
+}
+
+static void many_power_cuts(bool claims)
+{
+    for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+        start(seed);
+        fixture_create(&f, NULL);
+        for (int life = 0; life < 6; life++) {
+            uint64_t durable, appended;
+            struct wal_report rep;
+            struct count_arg c = {0};
+            live(claims);
+            durable = f.durable;
+            appended = wal_end_lsn(f.wal);
+            power_cut();
+            cr_assert_eq(verify(&rep), 0, "seed %lu: verify: %s", (unsigned long)seed, f.err.msg);
+            cr_assert_eq(wal_open(&f.cfg, &f.wal, &f.err), 0, "seed %lu life %d: %s",
+                         (unsigned long)seed, life, f.err.msg);
+            cr_assert_geq(wal_end_lsn(f.wal), durable, "seed %lu: lost LSN %lu",
+                          (unsigned long)seed, (unsigned long)durable);
+            cr_assert_leq(wal_end_lsn(f.wal), appended);
+            cr_assert_eq(rep.last_lsn, wal_end_lsn(f.wal));
+            cr_assert_eq(wal_each(f.wal, 0, fixture_count, &c, &f.err), 0, "%s", f.err.msg);
+            if (c.n > 0)
+                cr_assert_eq(c.next, wal_end_lsn(f.wal) + 1);
+            cr_assert_eq(verify(&rep), 0);
+            cr_assert_not(rep.torn_tail, "seed %lu: recovery left a torn tail",
+                          (unsigned long)seed);
+            f.durable = wal_end_lsn(f.wal);
+        }
+        shut();
+    }
+}
+
+Test(wal_recovery, every_power_cut_leaves_a_gap_free_prefix_with_all_that_was_durable)
+{
+    many_power_cuts(false);
+}
+
+Test(wal_recovery, headers_that_speak_of_another_disk_never_make_a_hole_of_a_torn_tail)
+{
+    many_power_cuts(true);
+}
+
+/* Two in flight, the first torn, the second whole: the rule of the durable LSN. */
+Test(wal_recovery, a_bad_segment_before_a_good_one_in_flight_is_cut)
+{
+    struct wal_report rep;
+
+    start(1);
+    fixture_create(&f, NULL);
+    fixture_fill(&f, 3);
+    fixture_append(&f, 1, 100);
+    fixture_append(&f, 1, 100);
+    fixture_flush(&f);
+    flip(1, 4096 * 4 + 100); /* LSN 4; the header of 5 calls 3 durable */
+    cr_assert_eq(verify(&rep), 0, "%s", f.err.msg);
+    cr_assert(rep.torn_tail);
+    cr_assert_eq(rep.torn_offset, 4096 * 4);
+    wal_close(f.wal);
+    fixture_open(&f);
+    cr_assert_eq(wal_end_lsn(f.wal), 3);
+    fixture_fill(
+        &f, 1); /* as long as the one that was torn: 5 stands right behind, were it not zeroed */
+    wal_close(f.wal);
+    fixture_open(&f);
+    cr_assert_eq(wal_end_lsn(f.wal), 4);
+    shut();
+}
+
+static void expect_hole(unsigned number, uint64_t flip_off, uint64_t said_off, uint64_t lsn)
+{
+    struct wal_report rep;
+    char want[64];
+
+    start(1);
+    fixture_create(&f, NULL);
+    fixture_fill(&f, 40);
+    wal_close(f.wal);
+    f.wal = NULL;
+    flip(number, flip_off);
+    snprintf(want, sizeof(want), "%016u.log: offset %lu:", number, (unsigned long)said_off);
+    for (int i = 0; i < 2; i++) {
+        cr_assert_eq(i == 0 ? verify(&rep) : wal_open(&f.cfg, &f.wal, &f.err), -1);
+        cr_assert_eq(f.err.code, ERR_CORRUPT);
+        cr_assert_not_null(strstr(f.err.msg, want), "%s", f.err.msg);
+        snprintf(want, sizeof(want), "LSN %lu ", (unsigned long)lsn);
+        cr_assert_not_null(strstr(f.err.msg, want), "%s", f.err.msg);
+        snprintf(want, sizeof(want), "%016u.log: offset %lu:", number, (unsigned long)said_off);
+    }
+    shut();
+}
+
+Test(wal_recovery, a_flip_in_the_middle_is_a_hole_with_file_offset_and_lsn)
+{
+    expect_hole(1, 4096 * 5 + 100, 4096 * 5, 5);
+}
+
+Test(wal_recovery, a_flip_in_the_last_segment_of_a_file_is_a_hole)
+{
+    expect_hole(1, 4096 * 15 + 100, 4096 * 15, 15);
+}
+
+Test(wal_recovery, a_flip_in_the_head_of_a_file_is_a_hole)
+{
+    expect_hole(2, 40, 0, 16);
+}
+
+Test(wal_recovery, a_flip_in_the_magic_is_a_hole)
+{
+    expect_hole(2, 4096 * 3 + 1, 4096 * 3, 18);
+}
+
+Test(wal_recovery, a_damaged_head_of_the_oldest_file_is_said)
+{
+    start(1);
+    fixture_create(&f, NULL);
+    fixture_fill(&f, 4);
+    wal_close(f.wal);
+    f.wal = NULL;
+    flip(1, 33);
+    cr_assert_eq(wal_open(&f.cfg, &f.wal, &f.err), -1);
+    cr_assert_eq(f.err.code, ERR_CORRUPT);
+    shut();
+}
+
+Test(wal_recovery, a_missing_file_is_a_hole)
+{
+    start(1);
+    fixture_create(&f, NULL);
+    fixture_fill(&f, 40);
+    wal_close(f.wal);
+    f.wal = NULL;
+    cr_assert_eq(f.disk->ops->remove(f.disk, "data/wal/0000000000000002.log", &f.err), 0);
+    cr_assert_eq(wal_open(&f.cfg, &f.wal, &f.err), -1);
+    cr_assert_eq(f.err.code, ERR_CORRUPT);
+    shut();
+}
+
+/* Power is lost at each write of a cut: the log is the old one or the short one, never neither. */
+Test(wal_recovery, a_cut_is_whole_or_not_begun_wherever_the_power_goes)
+{
+    unsigned whole = 0, not_begun = 0;
+
+    for (uint64_t seed = 1; seed <= 200; seed++) {
+        start(seed);
+        fixture_create(&f, NULL);
+        fixture_fill(&f, 50);
+        disk_image_fail_writes(image, rnd(5), EIO);
+        (void)!wal_cut(f.wal, 8, &f.err);
+        disk_image_fail_writes(image, 0, 0);
+        power_cut();
+        cr_assert_eq(wal_open(&f.cfg, &f.wal, &f.err), 0, "seed %lu: %s", (unsigned long)seed,
+                     f.err.msg);
+        cr_assert(wal_end_lsn(f.wal) == 8 || wal_end_lsn(f.wal) == 50, "seed %lu: end %lu",
+                  (unsigned long)seed, (unsigned long)wal_end_lsn(f.wal));
+        whole += wal_end_lsn(f.wal) == 8;
+        not_begun += wal_end_lsn(f.wal) == 50;
+        f.durable = wal_end_lsn(f.wal);
+        f.cfg.durable = fixture_durable;
+        shut();
+    }
+    cr_assert_gt(whole, 0);
+    cr_assert_gt(not_begun, 0);
+}
+
+Test(wal_recovery, a_new_log_is_whole_or_the_old_one_stands)
+{
+    struct wal_base base = {.lsn = 900, .epoch = 3, .hash = {9}};
+    unsigned fresh = 0, old = 0;
+
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        start(seed);
+        fixture_create(&f, NULL);
+        fixture_fill(&f, 30);
+        wal_close(f.wal);
+        f.wal = NULL;
+        disk_image_fail_writes(image, rnd(4), EIO);
+        (void)!wal_create(&f.cfg, &base, &f.wal, &f.err);
+        disk_image_fail_writes(image, 0, 0);
+        power_cut();
+        cr_assert_eq(wal_open(&f.cfg, &f.wal, &f.err), 0, "seed %lu: %s", (unsigned long)seed,
+                     f.err.msg);
+        cr_assert(wal_end_lsn(f.wal) == 30 || wal_end_lsn(f.wal) == 900);
+        fresh += wal_end_lsn(f.wal) == 900;
+        old += wal_end_lsn(f.wal) == 30;
+        shut();
+    }
+    cr_assert_gt(fresh, 0);
+    cr_assert_gt(old, 0);
+}
+
+/* Power is lost again while recovery repairs the tail. */
+Test(wal_recovery, a_second_power_cut_during_recovery_changes_nothing)
+{
+    for (uint64_t seed = 1; seed <= 200; seed++) {
+        uint64_t durable;
+        start(seed);
+        fixture_create(&f, NULL);
+        live(false);
+        durable = f.durable;
+        for (int i = 0; i < 3; i++) {
+            power_cut();
+            disk_image_fail_writes(image, rnd(2), EIO);
+            (void)!wal_open(&f.cfg, &f.wal, &f.err);
+            disk_image_fail_writes(image, 0, 0);
+        }
+        power_cut();
+        cr_assert_eq(wal_open(&f.cfg, &f.wal, &f.err), 0, "seed %lu: %s", (unsigned long)seed,
+                     f.err.msg);
+        cr_assert_geq(wal_end_lsn(f.wal), durable);
+        shut();
+    }
+}
+
+/* A failed write is final. */
+Test(wal_recovery, after_a_failed_write_nothing_is_accepted_or_reported)
+{
+    struct seg *s;
+
+    start(1);
+    fixture_create(&f, NULL);
+    fixture_fill(&f, 2);
+    disk_image_fail_writes(image, 0, EIO);
+    fixture_append(&f, 1, 10);
+    fixture_flush(&f);
+    disk_image_fail_writes(image, 0, 0);
+    cr_assert_eq(f.failures, 1);
+    cr_assert_eq(f.durable, 2);
+    cr_assert_eq(wal_durable_lsn(f.wal), 2);
+    s = fixture_seg(&f, 1, 10, 2);
+    cr_assert_eq(wal_append(f.wal, s, &f.err), -1);
+    cr_assert_eq(f.err.code, ERR_IO);
+    seg_unref(s);
+    shut();
+}
+
+/* The canary of this file: were the segments that follow a cut left in place, this would find them.
+ */
+Test(wal_recovery, what_was_cut_never_comes_back)
+{
+    for (uint64_t seed = 1; seed <= 100; seed++) {
+        uint64_t end;
+        start(seed);
+        fixture_create(&f, NULL);
+        live(false);
+        fixture_flush(&f);
+        end = wal_end_lsn(f.wal);
+        power_cut();
+        fixture_open(&f);
+        cr_assert_eq(wal_end_lsn(f.wal), end);
+        if (end > 0 && wal_first_lsn(f.wal) == 1) {
+            cr_assert_eq(wal_cut(f.wal, 0, &f.err), 0, "%s", f.err.msg);
+            power_cut();
+            fixture_open(&f);
+            cr_assert_eq(wal_end_lsn(f.wal), 0);
+        }
+        shut();
+    }
+}
