@@ -389,7 +389,7 @@ int apply_recover(struct engine *e, struct gen *g, struct err *err)
         return err_wrap(err, "the log does not reach the store's LSN %" PRIu64, p.lsn);
     if (memcmp(hash, p.hash, sizeof(hash)) != 0)
         return err_set(err, ERR_CORRUPT, 0, "log and store disagree at LSN %" PRIu64, p.lsn);
-    if (r.commit_lsn > end)
+    if (r.commit_lsn > end || engine_role(e) == ENGINE_PRIMARY)
         r.commit_lsn = end;
     if (p.lsn >= r.commit_lsn)
         return 0;

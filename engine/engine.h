@@ -89,8 +89,8 @@ struct engine_config {
 };
 
 /**
- * Lock the directory, recover (apply up to the known commit LSN; the rest of the tail waits for its mode), take the
- * role that the local file and the log give. ERR_BUSY: used by another process. ERR_CORRUPT: with file and LSN.
+ * Lock the directory, take the role that the local file and the log give, recover (a primary applies all that is durable;
+ * a secondary up to the known commit LSN, the rest of the tail waits for the primary's word). ERR_BUSY: used by another process. ERR_CORRUPT: with file and LSN.
  */
 CHECKED int engine_open(const struct engine_config *cfg, struct engine **ep, struct err *err);
 CHECKED int engine_start(struct engine *e, struct err *err); /* threads */

@@ -15,9 +15,10 @@
  * lost, and that is an error, never a fresh start.
  *
  * Recovery: the store holds the fold up to its applied LSN (with its running hash, which must be
- * that of the log); segments up to the known commit LSN are applied on top. The rest of the tail
- * waits: on a primary for the commit rule, on a secondary for the primary's word. So
- * applied <= min(committed, durable here) holds from the start.
+ * that of the log). On a secondary, segments up to the known commit LSN are applied on top, and the
+ * rest of the tail waits for the primary's word. On a primary, whose members are all asynchronous,
+ * what is durable is committed: all is applied before the first read, which thus sees every write
+ * that was ever answered. So applied <= min(committed, durable here) holds from the start.
  */
 #include "engine_private.h"
 
@@ -248,7 +249,7 @@ static int open_generations(struct engine *e, struct err *err)
         return found(e, err);
     local_number(e, "copy", &copy, &copying);
     if (sweep_generations(e, number, copying ? copy : 0, err) != 0 ||
-        open_gen(e, (uint32_t)number, &e->cur, err) != 0 || apply_recover(e, e->cur, err) != 0)
+        open_gen(e, (uint32_t)number, &e->cur, err) != 0)
         return -1;
     if (copying && open_gen(e, (uint32_t)copy, &e->copy, err) != 0)
         return -1;
@@ -261,7 +262,7 @@ static int open_parts(struct engine *e, struct err *err)
 
     if (e->cfg.disk->ops->mkdir(e->cfg.disk, e->path, err) != 0 || lock_directory(e, err) != 0 ||
         local_open(e->cfg.disk, e->path, &e->local, err) != 0 || open_generations(e, err) != 0 ||
-        take_role(e, err) != 0)
+        take_role(e, err) != 0 || apply_recover(e, e->cur, err) != 0)
         return -1;
     e->store = e->cur->store;
     store_applied(e->store, &p);
