@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "mounts.h"
 #include "policy_private.h"
 #include "token_private.h"
 
@@ -109,6 +110,23 @@ int token_seconds_field(struct request *rq, struct response *rs, const char *nam
     }
     return 0;
 }
+
+static const char *const known_create[] = {"id",
+                                           "policies",
+                                           "meta",
+                                           "ttl",
+                                           "lease",
+                                           "explicit_max_ttl",
+                                           "period",
+                                           "no_parent",
+                                           "no_default_policy",
+                                           "display_name",
+                                           "num_uses",
+                                           "renewable",
+                                           "type",
+                                           "entity_alias",
+                                           "role_name",
+                                           NULL};
 
 static int create_fields(struct request *rq, struct response *rs, struct create *cr)
 {
@@ -515,6 +533,7 @@ static void create_token(struct request *rq, struct response *rs, struct create 
         return;
     }
     warn_missing_policies(rq, rs, cr->policies);
+    warn_unknown(rq, rs, false, known_create);
     if (n.id != NULL)
         reply_warning(rs, "Supplying a custom ID for the token makes it only as hard to guess as "
                           "that ID is");

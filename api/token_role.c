@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "mounts.h"
 #include "token_private.h"
 
 /* ---- lists of names ---- */
@@ -122,6 +123,23 @@ static const char *const role_lists[] = {"allowed_policies", "allowed_policies_g
 static const char *const role_seconds[] = {"explicit_max_ttl", "period", "token_explicit_max_ttl",
                                            "token_period"};
 static const char *const role_bools[] = {"orphan", "renewable", "token_no_default_policy"};
+
+static const char *const known_role[] = {"role_name",
+                                         "allowed_policies",
+                                         "allowed_policies_glob",
+                                         "disallowed_policies",
+                                         "disallowed_policies_glob",
+                                         "allowed_entity_aliases",
+                                         "explicit_max_ttl",
+                                         "period",
+                                         "token_explicit_max_ttl",
+                                         "token_period",
+                                         "orphan",
+                                         "renewable",
+                                         "token_no_default_policy",
+                                         "path_suffix",
+                                         "token_type",
+                                         NULL};
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
@@ -369,6 +387,7 @@ void token_role_handle(struct request *rq, struct response *rs)
         break;
     case OP_WRITE:
         role_write(rq, rs, name);
+        warn_unknown(rq, rs, false, known_role);
         break;
     case OP_DELETE:
         role_delete(rq, rs, name);
