@@ -106,6 +106,13 @@ static void keyring_changed(void *arg, const char *key, uint64_t lsn)
 
 int core_prepare(struct core *c, struct err *err)
 {
+    struct engine_status *st = calloc(1, sizeof(*st));
+
+    if (st == NULL)
+        return err_set(err, ERR_NOMEM, 0, "core");
+    engine_status(c->engine, st);
+    c->role = (int)st->role; /* as recovered; the hook tells changes only */
+    free(st);
     if (mounts_new(c, err) != 0 || policies_new(c, err) != 0 || tokens_new(c, err) != 0)
         return -1;
     return engine_watch(c->engine, BARRIER_KEYRING_PATH, keyring_changed, c, err);
@@ -149,15 +156,25 @@ static void store_replaced(struct core *c)
     cluster_store_replaced(c);
 }
 
+/* Periodic work is a primary's. */
+static void background_start(struct core *c)
+{
+    if (c->role != ENGINE_PRIMARY || atomic_exchange(&c->background->on, true))
+        return;
+    log_info(c->log, "rollback", "starting rollback manager");
+}
+
 static void role_changed(struct core *c)
 {
     drop_caches(c);
+    if (c->role != ENGINE_PRIMARY)
+        core_background_stop(c);
     if (core_sealed(c))
         return;
     cluster_unsealed(c);
     if (c->role == ENGINE_PRIMARY) {
+        background_start(c);
         log_info(c->log, "core", "post-unseal setup complete");
-        c->background->on = true;
     }
 }
 
@@ -268,16 +285,13 @@ void core_post_unseal(struct core *c)
     log_info(c->log, "core", "post-unseal setup starting");
     drop_caches(c);
     cluster_unsealed(c);
-    if (c->role == ENGINE_PRIMARY)
-        log_info(c->log, "rollback", "starting rollback manager");
-    c->background->on = true;
+    background_start(c);
     log_info(c->log, "core", "post-unseal setup complete");
     post(c->background, EVENT_SWEEP);
 }
 
 void core_background_stop(struct core *c)
 {
-    if (c->background->on)
+    if (atomic_exchange(&c->background->on, false))
         log_info(c->log, "rollback", "stopping rollback manager");
-    c->background->on = false;
 }
