@@ -360,6 +360,39 @@ Test(token, a_policy_change_binds_live_tokens)
     cr_assert_eq(status(t, OP_READ, "sys/policy", "{}"), 403);
 }
 
+/* ---- the cache ---- */
+
+Test(token, a_row_that_was_read_before_a_change_is_not_kept)
+{
+    static const char hmac[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    struct token_cache *tc = tokens_cache(&f.core);
+    json_t *row = json_pack("{s:i}", "a", 1), *got;
+    uint64_t seen;
+
+    cr_assert_null(token_cache_get(tc, hmac, &seen));
+    token_cache_drop(tc, hmac); /* a write is applied while the reader reads */
+    token_cache_put(tc, hmac, row, seen);
+    cr_assert_null(token_cache_get(tc, hmac, &seen));
+    token_cache_put(tc, hmac, row, seen);
+    got = token_cache_get(tc, hmac, &seen);
+    cr_assert_eq(got, row);
+    json_decref(got);
+    token_cache_clear(tc);
+    cr_assert_null(token_cache_get(tc, hmac, &seen));
+    json_decref(row);
+}
+
+Test(token, a_token_that_was_just_used_is_refused_once_revoked)
+{
+    const char *t = make(f.root, "{\"policies\":[\"default\"]}"), *body;
+
+    body = arena_printf(f.arena, "{\"token\":\"%s\"}", t);
+    for (unsigned i = 0; i < 3; i++)
+        cr_assert(lives(t));
+    cr_assert_eq(status(f.root, OP_WRITE, "auth/token/revoke", body), 204);
+    cr_assert_not(lives(t));
+}
+
 /* ---- batch tokens ---- */
 
 Test(token, a_batch_token_is_all_in_its_id)
