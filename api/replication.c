@@ -116,6 +116,35 @@ static int field_cluster_addr(struct request *rq, struct response *rs, const cha
     return 0;
 }
 
+static void enable_reply(struct core *c, struct response *rs, const struct repl_config *conf,
+                         bool again)
+{
+    log_info(c->log, "replication", "enabled as DR primary: cluster_id=%s primary_cluster_addr=%s",
+             conf->cluster_id, conf->primary_cluster_addr);
+    if (again)
+        reply_warning(rs, "This cluster is a DR primary already; its primary_cluster_addr is %s.",
+                      conf->primary_cluster_addr);
+    else
+        reply_warning(
+            rs,
+            "This cluster is being enabled as a primary for replication. Vault will be unavailable "
+            "for a brief period and will resume service shortly.");
+}
+
+static int put_config(struct core *c, const struct repl_config *conf, struct err *err)
+{
+    struct batch *b = batch_new(c);
+
+    if (b == NULL)
+        return err_set(err, ERR_NOMEM, 0, "enable");
+    if (repl_config_put(b, conf, err) != 0) {
+        batch_free(b);
+        return -1;
+    }
+    return batch_commit(b, err);
+}
+
+/* Given again, after a lost answer or with another address: ids, keys and members stay. */
 static void primary_enable(struct request *rq, struct response *rs)
 {
     struct core *c = rq->core;
@@ -123,29 +152,26 @@ static void primary_enable(struct request *rq, struct response *rs)
     struct latch_ref latch;
     struct err err = {0};
     const char *addr;
+    bool again;
 
     if (field_cluster_addr(rq, rs, &addr) != 0)
         return;
     latch_acquire(c, REPL_LATCH, &latch);
     if (repl_config_get(c, &conf, &err) != 0) {
         reply_err(rs, &err);
-    } else if (conf.primary_enabled) {
-        reply_error(rs, 400, "cluster is already a DR primary");
-    } else {
+        goto out;
+    }
+    again = conf.primary_enabled;
+    if (addr[0] != '\0' || !again)
         snprintf(conf.primary_cluster_addr, sizeof(conf.primary_cluster_addr), "%s",
                  addr[0] != '\0' ? addr : c->config->cluster_addr);
-        if (enable_do(rq, &conf, &err) != 0) {
-            log_error(c->log, "replication", "cannot enable the DR primary: %s", err.msg);
-            reply_err(rs, &err);
-        } else {
-            log_info(c->log, "replication",
-                     "enabled as DR primary: cluster_id=%s primary_cluster_addr=%s",
-                     conf.cluster_id, conf.primary_cluster_addr);
-            reply_warning(rs, "This cluster is being enabled as a primary for replication. Vault "
-                              "will be unavailable "
-                              "for a brief period and will resume service shortly.");
-        }
+    if ((again ? put_config(c, &conf, &err) : enable_do(rq, &conf, &err)) != 0) {
+        log_error(c->log, "replication", "cannot enable the DR primary: %s", err.msg);
+        reply_err(rs, &err);
+    } else {
+        enable_reply(c, rs, &conf, again);
     }
+out:
     latch_release(c, &latch);
 }
 

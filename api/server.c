@@ -224,10 +224,11 @@ static int start(struct server *s, struct err *err)
         return -1;
     if (disk_uring_open(DISK_RING_ENTRIES, &s->disk, err) != 0)
         return -1;
-    if (cluster_new(s->core, err) != 0)
+    /* The link is taken down on its reactor, so that runs first, also when the next step fails. */
+    if (start_reactors(s, err) != 0 || cluster_new(s->core, err) != 0)
         return -1;
     s->cluster_made = true;
-    if (open_engine(s, err) != 0 || start_reactors(s, err) != 0)
+    if (open_engine(s, err) != 0)
         return -1;
     core_started(s->core);
     if (listen_all(s, err) != 0)

@@ -300,7 +300,7 @@ static const char *wrapped(const char *name)
     return json_string_value(json_object_get(seen.wrapped, name));
 }
 
-Test(replication, a_primary_is_enabled_once_with_a_ca_a_key_and_its_own_row)
+Test(replication, a_primary_is_enabled_with_a_ca_a_key_and_its_own_row)
 {
     struct repl_config conf;
     struct link_identity me;
@@ -321,8 +321,12 @@ Test(replication, a_primary_is_enabled_once_with_a_ca_a_key_and_its_own_row)
     snprintf(path, sizeof(path), "%s/link/identity.json", dir);
     cr_assert_eq(stat(path, &st), 0);
     cr_assert_eq(st.st_mode & 0777, 0600);
-    cr_assert_eq(call("replication/dr/primary/enable", "{}", text), 400);
-    cr_assert_str_eq(text, "cluster is already a DR primary");
+    cr_assert_eq(
+        call("replication/dr/primary/enable", "{\"primary_cluster_addr\":\"https://lb:1\"}", text),
+        200, "again it does the same again");
+    cr_assert_eq(repl_config_get(&fake.core, &conf, &err), 0);
+    cr_assert_str_eq(conf.cluster_id, "c1");
+    cr_assert_str_eq(conf.primary_cluster_addr, "https://lb:1");
 }
 
 Test(replication, a_secondary_token_needs_a_good_and_unused_id)
