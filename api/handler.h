@@ -141,6 +141,8 @@ void latch_release(struct core *c, struct latch_ref *ref);
 void json_write(struct buf *out, const json_t *v);
 /** Strict Go-like parse; big and exponent numbers keep their text (see json.c). NULL and *err on bad input. */
 json_t *json_read(const uint8_t *data, size_t len, struct err *err);
+/** The same for what we wrote ourselves, with bounds that nothing accepted by json_read exceeds, merged or wrapped: it can be read back. */
+json_t *json_read_own(const uint8_t *data, size_t len, struct err *err);
 /** RFC3339 with up to 9 fraction digits, zeros trimmed, in UTC. */
 const char *time_rfc3339(struct arena *a, int64_t ms);
 char *base62(struct core *c, char *out, size_t n); /* n random base62 characters and NUL */

@@ -16,10 +16,11 @@
 
 struct reader {
     const uint8_t *at, *end;
-    json_t *stack[JSON_DEPTH_MAX];   /* open containers, borrowed: each is owned by the one below */
-    struct buf keys[JSON_DEPTH_MAX]; /* the key that waits for its value, for objects */
-    size_t depth;
-    size_t values;
+    json_t
+        *stack[JSON_DEPTH_OWN_MAX]; /* open containers, borrowed: each is owned by the one below */
+    struct buf keys[JSON_DEPTH_OWN_MAX]; /* the key that waits for its value, for objects */
+    size_t depth, depth_max;
+    size_t values, values_max;
     json_t *root;
     struct buf text; /* scratch of the string being read */
     struct err *err;
@@ -356,7 +357,7 @@ static int open_container(struct reader *r, json_t *v)
 {
     if (v == NULL)
         return err_set(r->err, ERR_NOMEM, 0, "JSON value");
-    if (r->depth == JSON_DEPTH_MAX) {
+    if (r->depth == r->depth_max) {
         json_decref(v);
         return err_set(r->err, ERR_INVAL, 0, "exceeded max depth");
     }
@@ -396,8 +397,8 @@ static int read_value(struct reader *r)
     skip_space(r);
     if (r->at >= r->end)
         return bad_char(r, "");
-    if (++r->values > JSON_VALUES_MAX)
-        return err_set(r->err, ERR_INVAL, 0, "more than %d JSON values", JSON_VALUES_MAX);
+    if (++r->values > r->values_max)
+        return err_set(r->err, ERR_INVAL, 0, "more than %zu JSON values", r->values_max);
     if (*r->at == '[' || *r->at == '{') {
         bool array = *r->at == '[';
         r->at++;
@@ -422,7 +423,8 @@ static int read_value(struct reader *r)
     return attach(r, v) != 0 ? -1 : after_value(r);
 }
 
-json_t *json_read(const uint8_t *data, size_t len, struct err *err)
+static json_t *read_bounded(const uint8_t *data, size_t len, size_t depth_max, size_t values_max,
+                            struct err *err)
 {
     struct err local;
     struct reader *r = calloc(1, sizeof(*r)); /* too large for a coroutine's stack */
@@ -438,6 +440,8 @@ json_t *json_read(const uint8_t *data, size_t len, struct err *err)
     r->at = data;
     r->end = data + len;
     r->err = err;
+    r->depth_max = depth_max;
+    r->values_max = values_max;
     r->text.secret = true;
     skip_space(r);
     if (r->at >= r->end) {
@@ -457,8 +461,18 @@ json_t *json_read(const uint8_t *data, size_t len, struct err *err)
 out:
     json_decref(r->root);
     buf_free(&r->text);
-    for (size_t i = 0; i < JSON_DEPTH_MAX; i++)
+    for (size_t i = 0; i < JSON_DEPTH_OWN_MAX; i++)
         buf_free(&r->keys[i]);
     free(r);
     return v;
+}
+
+json_t *json_read(const uint8_t *data, size_t len, struct err *err)
+{
+    return read_bounded(data, len, JSON_DEPTH_MAX, JSON_VALUES_MAX, err);
+}
+
+json_t *json_read_own(const uint8_t *data, size_t len, struct err *err)
+{
+    return read_bounded(data, len, JSON_DEPTH_OWN_MAX, SIZE_MAX, err);
 }

@@ -41,7 +41,7 @@ int storage_get(struct core *c, const char *path, json_t **outp, struct err *err
     *outp = NULL;
     if (storage_get_bytes(c, path, &text, err) != 0)
         goto out;
-    *outp = json_read(text.data, text.len, err);
+    *outp = json_read_own(text.data, text.len, err);
     if (*outp == NULL) {
         if (err != NULL && err->code != ERR_NOMEM)
             err->code = ERR_CORRUPT;

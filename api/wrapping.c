@@ -397,7 +397,7 @@ static json_t *field_of(json_t *envelope, const char *key)
 static int restore(struct request *rq, struct response *rs, const struct taken *k, struct err *err)
 {
     const char *text = json_string_value(json_object_get(k->response, "response"));
-    json_t *e = text != NULL ? json_read((const uint8_t *)text, strlen(text), err) : NULL;
+    json_t *e = text != NULL ? json_read_own((const uint8_t *)text, strlen(text), err) : NULL;
 
     e = request_keep(rq, e);
     if (e == NULL)

@@ -164,6 +164,24 @@ Test(mounts, upgrade_keeps_every_secret_as_version_one)
            "[\"cannot downgrade mount from version 2\"]");
 }
 
+Test(mounts, upgrade_keeps_the_deepest_secret_readable)
+{
+    struct buf text = {0};
+
+    for (int i = 0; i < 500; i++)
+        buf_adds(&text, "{\"k\":");
+    buf_adds(&text, "1");
+    for (int i = 0; i < 500; i++)
+        buf_adds(&text, "}");
+    cr_assert_eq(fake_status(OP_WRITE, "sys/mounts/a", "{\"type\":\"kv\"}"), 204);
+    cr_assert_eq(fake_status(OP_WRITE, "a/k", buf_str(&text)), 204);
+    cr_assert_eq(fake_status(OP_WRITE, "sys/mounts/a/tune", "{\"options\":{\"version\":\"2\"}}"),
+                 200);
+    fake_run();
+    cr_expect_eq(fake_status(OP_READ, "a/data/k", NULL), 200);
+    buf_free(&text);
+}
+
 Test(mounts, tune_checks_and_keeps_what_is_not_given)
 {
     cr_assert_eq(fake_status(OP_WRITE, "sys/mounts/a", "{\"type\":\"kv\",\"description\":\"d\"}"),
