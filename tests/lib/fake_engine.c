@@ -67,10 +67,16 @@ void fake_engine_free(struct engine *e)
         free(e->rows[i].key);
         free(e->rows[i].value);
     }
-    for (size_t i = 0; i < e->n_watches; i++)
-        free(e->watches[i].prefix);
+    fake_engine_restart(e);
     free(e->rows);
     free(e);
+}
+
+void fake_engine_restart(struct engine *e)
+{
+    for (size_t i = 0; i < e->n_watches; i++)
+        free(e->watches[i].prefix);
+    e->n_watches = 0;
 }
 
 void fake_engine_fail_after(struct engine *e, int n)

@@ -15,6 +15,7 @@
 
 struct engine *fake_engine_new(void);
 void fake_engine_free(struct engine *e);
+void fake_engine_restart(struct engine *e); /* the rows stay, the watches go */
 /** From now on n transactions succeed, then each is refused as if the process were gone. -1: all
  * succeed. */
 void fake_engine_fail_after(struct engine *e, int n);
