@@ -43,7 +43,7 @@ struct link_frame {
 };
 struct link_ops {
     /* All called on the log thread, never call back into the engine before they return. conn ids are
-     * never reused. dial's outcome comes as engine_link_opened or engine_link_closed. */
+     * never reused. dial's outcome comes as engine_link_opened or engine_link_closed; 0: not now, and no event. */
     uint64_t (*dial)(void *net, const char *addr);
     void (*send)(void *net, uint64_t conn, const void *msg, size_t len, struct seg *seg); /* copies msg, refs seg */
     void (*close)(void *net, uint64_t conn, const char *reason);

@@ -30,7 +30,7 @@
 #define CHECKPOINT_LOG_BYTES ((uint64_t)256 << 20)
 #define PING_NS NS_PER_S
 #define SILENCE_NS (10 * NS_PER_S) /* a peer that says nothing for so long is gone */
-#define HELLO_NS (10 * NS_PER_S)
+#define DIAL_NS (30 * NS_PER_S)
 #define BACKOFF_MIN_NS (200 * NS_PER_MS)
 #define BACKOFF_MAX_NS (10 * NS_PER_S)
 #define SPACE_CHECK_NS (100 * NS_PER_MS)

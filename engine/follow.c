@@ -462,7 +462,23 @@ static size_t dial(struct engine *e, int64_t now)
         return 0;
     f->conn_id = e->cfg.link->dial(e->cfg.net, f->cfg.primary_addr);
     f->state = FOLLOW_DIAL;
+    f->retry_ns = now + DIAL_NS;
     e->dirty = true;
+    if (f->conn_id == 0) /* no event will come of it */
+        follow_closed(e, "this node's cluster listener is not up");
+    return 1;
+}
+
+static size_t dial_limit(struct engine *e, int64_t now)
+{
+    struct follow *f = &e->follow;
+
+    if (now < f->retry_ns) {
+        log_deadline(e, f->retry_ns);
+        return 0;
+    }
+    e->cfg.link->close(e->cfg.net, f->conn_id, "no answer");
+    follow_closed(e, "no answer to the dial in 30 s");
     return 1;
 }
 
@@ -473,6 +489,9 @@ size_t follow_step(struct engine *e, int64_t now)
     switch (e->follow.state) {
     case FOLLOW_WAIT:
         n += dial(e, now);
+        break;
+    case FOLLOW_DIAL:
+        n += dial_limit(e, now);
         break;
     case FOLLOW_READY:
         n += send_hello(e);
