@@ -123,12 +123,15 @@ CHECKED int wal_create(const struct wal_config *cfg, const struct wal_base *base
  * LSN is ERR_CORRUPT with file, offset and LSN. ERR_NOTFOUND: no log here.
  */
 CHECKED int wal_open(const struct wal_config *cfg, struct wal **walp, struct err *err);
-/** No write may be in flight. Takes NULL. */
+/** Takes NULL. Waits, by disk_wait, for writes in flight, and reports them no more. Close readers first. */
 void wal_close(struct wal *w);
 
 /**
  * Start to write and flush seg (a reference is taken). It must continue the log: first LSN = end + 1 and
  * prev_hash = the running hash at the end, else ERR_INVAL. ERR_AGAIN: WAL_IN_FLIGHT_MAX are in flight.
+ * A segment whose header calls durable what is still in flight here (on a secondary: it speaks of the
+ * primary's disk) is taken, and written once that is durable: else a power cut that tears the one before would
+ * look like a hole.
  */
 CHECKED int wal_append(struct wal *w, struct seg *seg, struct err *err);
 size_t wal_in_flight(const struct wal *w);
@@ -142,7 +145,8 @@ int64_t wal_end_commit_ms(const struct wal *w);
 const struct wal_base *wal_base(const struct wal *w); /* of the oldest kept segment */
 /** Running hash at a segment boundary. ERR_NOTFOUND: lsn is not a boundary that is kept (base counts). */
 CHECKED int wal_hash_at(struct wal *w, uint64_t lsn, uint8_t hash[WAL_HASH_BYTES], struct err *err);
-/** Drop everything after the boundary lsn, durably. Nothing in flight. */
+/** Drop everything after the boundary lsn, durably. Nothing in flight. Open readers keep their place; one
+ * that stands behind lsn gets ERR_NOTFOUND. Reads the kept log again: seconds on a large one. */
 CHECKED int wal_cut(struct wal *w, uint64_t lsn, struct err *err);
 /** Files that hold only LSNs <= lsn may be recycled. Never recycles the file of the end. */
 CHECKED int wal_retain_after(struct wal *w, uint64_t lsn, struct err *err);
