@@ -82,7 +82,7 @@ def the_walk():
 
         cb = client(b, a.root)
         assert cb.is_authenticated()
-        assert cb.sys.read_health_status(method='GET').status_code == 200
+        assert cb.sys.read_health_status(method='GET')['replication_dr_mode'] == 'primary'
         assert len(cb.secrets.kv.v1.list_secrets('app', mount_point='kv')['data']['keys']) == 49
         for i in range(49):
             assert cb.secrets.kv.v1.read_secret(f'app/{i}', mount_point='kv')['data'] == {'value': str(i)}
@@ -118,8 +118,10 @@ def restarts():
             ca.secrets.kv.v1.create_or_update_secret(f'k{i}', {'v': i}, mount_point='kv')
         b.start()
         assert client(b).sys.read_health_status(method='GET').status_code == 503, 'sealed'
-        w.await_caught_up(a, b)  # a sealed secondary goes on receiving
+        # A sealed secondary goes on receiving.
+        await_true('the stream', lambda: open(b.log).read().count('replication: stream started: remote_index=') >= 2)
         b.unseal(a.keys[:2])
+        w.await_caught_up(a, b)
         assert client(b).sys.read_health_status(method='GET').status_code == 472
         a.kill()
         a.start()
