@@ -693,12 +693,24 @@ void link_net_free(struct link_net *l)
     pthread_mutex_lock(&l->lock);
     l->freed = true;
     pthread_mutex_unlock(&l->lock);
-    if (l->listener != NULL)
-        listener_discard(l->listener);
-    l->end_task.run = end;
-    reactor_post(l->reactor, &l->end_task);
-    while (sem_wait(&l->ended) != 0 && errno == EINTR)
-        ;
+    if (!reactor_running(l->reactor)) { /* a start that failed: nothing is under way */
+        listener_free(l->listener);
+        while (l->commands != NULL) {
+            struct command *next = l->commands->next;
+            if (l->commands->frame != NULL)
+                frame_free(l->commands->frame);
+            tls_unref(l->commands->tls);
+            free(l->commands);
+            l->commands = next;
+        }
+    } else {
+        if (l->listener != NULL)
+            listener_discard(l->listener);
+        l->end_task.run = end;
+        reactor_post(l->reactor, &l->end_task);
+        while (sem_wait(&l->ended) != 0 && errno == EINTR)
+            ;
+    }
     tls_unref(l->credentials);
     tls_unref(l->refuser);
     pthread_mutex_destroy(&l->lock);

@@ -71,6 +71,11 @@ struct co_pool *reactor_co_pool(struct reactor *r)
     return r->co_pool;
 }
 
+bool reactor_running(const struct reactor *r)
+{
+    return r->started;
+}
+
 void reactor_hold(struct reactor *r)
 {
     r->holds++;

@@ -30,6 +30,8 @@ const uint8_t *reactor_buffer(struct reactor *r, unsigned flags);
 void reactor_buffer_return(struct reactor *r, unsigned flags);
 struct logger *reactor_log(struct reactor *r);
 struct env *reactor_env(struct reactor *r);
+/** The thread was started and not stopped. */
+bool reactor_running(const struct reactor *r);
 /** Work that is under way keeps the thread alive after reactor_stop until the grace time is over.
  */
 void reactor_hold(struct reactor *r);

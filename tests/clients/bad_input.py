@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from cluster import Failed, World, await_true, run_tests  # noqa: E402
@@ -67,7 +68,6 @@ def secondary_tokens():
         refused(used, 'wrapping token is not valid or does not exist')
         short = fresh('short', ttl='1s')
         exp = json.loads(base64.urlsafe_b64decode(short.split('.')[1] + '=='))['exp']
-        import time
         await_true('the token to expire', lambda: time.time() > exp + 0.2, 10)
         refused(short)
         want(a.call('PUT', 'sys/replication/dr/primary/secondary-token', {}), 400)

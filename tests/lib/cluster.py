@@ -217,7 +217,8 @@ class World:
         return a, b
 
     def enable(self, a, b, name='secondary'):
-        a.ok('PUT', 'sys/replication/dr/primary/enable', {})
+        if a.dr_status()['mode'] != 'primary':
+            a.ok('PUT', 'sys/replication/dr/primary/enable', {})
         w = a.ok('PUT', 'sys/replication/dr/primary/secondary-token', {'id': name}).json['wrap_info']
         b.ok('PUT', 'sys/replication/dr/secondary/enable', {'token': w['token'], 'ca_file': self.ca})
         b.threshold, b.keys, b.token = a.threshold, a.keys, a.token
