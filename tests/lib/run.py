@@ -188,6 +188,11 @@ def _(name):
     script_ring(name, ['tests/clients/bad_input.py'])
 
 
+@ring('replication')
+def _(name):
+    script_ring(name, ['tests/clients/replication.py'])
+
+
 @ring('crash')
 def _(name):
     if not build('build-volatile', '-Dvolatile_disk=true'):

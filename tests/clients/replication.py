@@ -1,0 +1,163 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Replication beyond the walk: restarts, sealed secondaries, two secondaries, revoke, disable, tokens after a promotion."""
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from cluster import Failed, World, await_true, run_tests  # noqa: E402
+
+
+def want(reply, status, text=''):
+    if reply.status != status or text not in reply.text:
+        raise Failed(f'wanted {status} with {text!r}, got {reply.status} {reply.text[:300]}')
+
+
+def fresh(a, ident, **kw):
+    return a.ok('PUT', 'sys/replication/dr/primary/secondary-token', {'id': ident, **kw}).json['wrap_info']['token']
+
+
+def promote(b, keys, **kw):
+    return b.ok('PUT', 'sys/replication/dr/secondary/promote', {'dr_operation_token': b.dr_token(keys), **kw}, token='').json
+
+
+def sealed_secondary():
+    """a secondary that restarts takes the log while sealed, and opens with the primary's keys"""
+    with World() as w:
+        a, b = w.pair()
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        w.await_caught_up(a, b)
+        b.kill()
+        a.ok('PUT', 'kv/x', {'v': '1'})
+        b.start()
+        want(b.call('GET', 'sys/health', token=''), 503)
+
+        def taken():
+            peers = a.dr_status()['secondaries']
+            return peers and peers[0]['connection_status'] == 'connected' and peers[0]['durable_lsn'] == a.dr_status()['last_dr_wal']
+        await_true('the sealed secondary to take the log', taken)
+        b.unseal(a.keys[:2])
+        want(b.call('GET', 'sys/health', token=''), 472)
+        w.await_caught_up(a, b)
+        promote(b, a.keys[:2])
+        assert b.ok('GET', 'kv/x', token=a.root).data == {'v': '1'}
+
+
+def primary_restarts():
+    """a primary that is killed comes back with its secondaries, and none has to be enrolled again"""
+    with World() as w:
+        a, b = w.pair()
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        a.ok('PUT', 'kv/x', {'v': '1'})
+        a.kill()
+        a.start()
+        a.unseal()
+        a.ok('PUT', 'kv/y', {'v': '2'})
+        w.await_following(b)
+        w.await_caught_up(a, b)
+        s = a.dr_status()
+        assert s['known_secondaries'] == ['secondary'] and s['secondaries'][0]['node_id'] == 'secondary', s
+
+
+def two_secondaries():
+    """two secondaries follow; a revoked one is cut at once and can't come back; its id can be used again"""
+    with World() as w:
+        a, b = w.pair()
+        c = w.server('third')
+        c.start()
+        c.init()
+        w.enable(a, c, 'third')
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        w.await_caught_up(a, b)
+        w.await_caught_up(a, c)
+        assert sorted(a.dr_status()['known_secondaries']) == ['secondary', 'third']
+        want(a.call('PUT', 'sys/replication/dr/primary/secondary-token', {'id': 'third'}), 400, 'in use')
+        a.ok('PUT', 'sys/replication/dr/primary/revoke-secondary', {'id': 'third'})
+        await_true('the link of the revoked one to be cut', lambda: c.dr_status()['state'] != 'stream-wals')
+        assert a.dr_status()['known_secondaries'] == ['secondary']
+        a.ok('PUT', 'kv/x', {'v': '1'})
+        w.await_caught_up(a, b)
+        assert c.dr_status()['last_remote_wal'] < a.dr_status()['last_dr_wal']
+        want(a.call('PUT', 'sys/replication/dr/primary/revoke-secondary', {'id': 'third'}), 204)
+        want(a.call('PUT', 'sys/replication/dr/primary/revoke-secondary', {'id': 'nobody'}), 400, 'nobody')
+        d = w.server('fourth')
+        d.start()
+        d.init()
+        w.enable(a, d, 'third')
+        w.await_caught_up(a, d)
+
+
+def after_promotion():
+    """a promotion voids open tokens and DR tokens, keeps the cluster id, and the new primary takes secondaries in"""
+    with World() as w:
+        a, b = w.pair()
+        c = w.server('third')
+        c.start()
+        c.init()
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        a.ok('PUT', 'kv/x', {'v': '1'})
+        open_token = fresh(a, 'third')
+        w.await_caught_up(a, b)
+        cluster_id = a.dr_status()['cluster_id']
+        a.kill()
+        dr = b.dr_token(a.keys[:2])
+        want(b.call('PUT', 'sys/replication/dr/secondary/promote', {'dr_operation_token': 's.' + 'x' * 24}, token=''), 403,
+             'permission denied')
+        want(b.call('PUT', 'sys/replication/dr/secondary/promote', {}, token=''), 400, 'dr_operation_token')
+        r = b.ok('PUT', 'sys/replication/dr/secondary/promote', {'dr_operation_token': dr}, token='').json
+        assert 'being promoted to a replication primary' in r['warnings'][0], r
+        s = b.dr_status()
+        assert s['mode'] == 'primary' and s['cluster_id'] == cluster_id, s
+        assert s['primary_cluster_addr'] == f'https://127.0.0.1:{b.port + 1}', s
+        assert 'third' not in s['known_secondaries'], s
+        want(b.call('PUT', 'sys/replication/dr/secondary/promote', {'dr_operation_token': dr}, token=a.root), 400,
+             'Not a DR secondary.')
+        b.token = a.root
+        r = c.call('PUT', 'sys/replication/dr/secondary/enable',
+                   {'token': open_token, 'ca_file': w.ca, 'primary_api_addr': b.addr})
+        assert r.status == 400, r.text
+        w.enable(b, c, 'third')
+        b.ok('PUT', 'kv/y', {'v': '2'})
+        w.await_caught_up(b, c)
+        b.kill()
+        promote(c, a.keys[:2])
+        assert c.ok('GET', 'kv/x', token=a.root).data == {'v': '1'}
+        assert c.ok('GET', 'kv/y', token=a.root).data == {'v': '2'}
+
+
+def operation_token():
+    """a DR operation token can be deleted, and is no token for anything else"""
+    with World() as w:
+        a, b = w.pair()
+        dr = b.dr_token(a.keys[:2])
+        want(b.call('GET', 'sys/mounts', token=dr), 400, 'path disabled in replication DR secondary mode')
+        want(a.call('GET', 'sys/mounts', token=dr), 403)
+        path = 'sys/replication/dr/secondary/operation-token/delete'
+        want(b.call('PUT', path, {'dr_operation_token': dr}, token=''), 204)
+        want(b.call('PUT', path, {'dr_operation_token': dr}, token=''), 403)
+        want(b.call('PUT', 'sys/replication/dr/secondary/promote', {'dr_operation_token': dr}, token=''), 403)
+
+
+def disable():
+    """disabled on either side, a cluster stands alone with its data, and may be enabled again as something new"""
+    with World() as w:
+        a, b = w.pair()
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        a.ok('PUT', 'kv/x', {'v': '1'})
+        w.await_caught_up(a, b)
+        before = a.dr_status()['cluster_id']
+        want(b.call('PUT', 'sys/replication/dr/secondary/disable', {}, token=''), 400, 'dr_operation_token')
+        b.ok('PUT', 'sys/replication/dr/secondary/disable', {'dr_operation_token': b.dr_token(a.keys[:2])}, token='')
+        assert b.dr_status() == {'mode': 'disabled'}
+        assert b.ok('GET', 'kv/x', token=a.root).data == {'v': '1'}
+        a.ok('PUT', 'sys/replication/dr/primary/disable', {})
+        assert a.dr_status() == {'mode': 'disabled'}
+        b.token = a.root
+        w.enable(b, a, 'other-way')
+        assert a.dr_status()['cluster_id'] not in (before, '')
+        b.ok('PUT', 'kv/y', {'v': '2'})
+        w.await_caught_up(b, a)
+
+
+if __name__ == '__main__':
+    sys.exit(run_tests([sealed_secondary, primary_restarts, two_secondaries, after_promotion, operation_token, disable], 'replication'))
