@@ -113,7 +113,7 @@ enum engine_role engine_role(const struct engine *e)
 void engine_role_set(struct engine *e, enum engine_role role)
 {
     atomic_store(&e->role, role);
-    e->dirty = true;
+    log_publish(e); /* before anybody is told: role and reason are one picture */
     if (e->cfg.hooks.role != NULL)
         e->cfg.hooks.role(e->cfg.hooks.arg, role);
 }
@@ -590,7 +590,6 @@ void engine_status(struct engine *e, struct engine_status *st)
     pthread_mutex_lock(&e->status_mu);
     *st = e->status;
     pthread_mutex_unlock(&e->status_mu);
-    st->role = engine_role(e);
     st->applied_lsn = atomic_load(&e->applied_lsn);
     /* The picture is that of the last step; apply may have moved on since, within what it was
      * given. */
