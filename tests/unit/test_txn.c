@@ -55,7 +55,12 @@ Test(txn, an_epoch_comes_back_whole_and_stands_alone)
     cr_assert_eq(txn_bytes(t, &data, &len, &err), 0);
     cr_assert_eq(txn_each(data, len, take, NULL, &err), 0);
     cr_assert_eq(n_seen, 1);
-    cr_assert_eq(memcmp(&seen[0].epoch, &e, sizeof(e)), 0);
+    cr_assert_eq(seen[0].epoch.number, 9);
+    cr_assert_eq(seen[0].epoch.end_lsn, 77);
+    cr_assert_arr_eq(seen[0].epoch.id, e.id, sizeof(e.id));
+    cr_assert_arr_eq(seen[0].epoch.hash, e.hash, sizeof(e.hash));
+    cr_assert_arr_eq(seen[0].epoch.proof, e.proof, sizeof(e.proof));
+    cr_assert_str_eq(seen[0].epoch.member, "m-1");
     txn_free(t);
     t = txn_new();
     cr_assert_eq(txn_put(t, "k", "v", 1, &err), 0);
