@@ -20,6 +20,7 @@ struct reader {
         *stack[JSON_DEPTH_OWN_MAX]; /* open containers, borrowed: each is owned by the one below */
     struct buf keys[JSON_DEPTH_OWN_MAX]; /* the key that waits for its value, for objects */
     size_t depth, depth_max;
+    size_t used; /* entries of keys that were in use: most texts need few of them */
     size_t values, values_max;
     json_t *root;
     struct buf text; /* scratch of the string being read */
@@ -363,6 +364,8 @@ static int open_container(struct reader *r, json_t *v)
     }
     if (attach(r, v) != 0)
         return -1;
+    if (r->depth == r->used)
+        r->keys[r->used++] = (struct buf){.secret = true};
     r->stack[r->depth++] = v;
     return 0;
 }
@@ -427,7 +430,7 @@ static json_t *read_bounded(const uint8_t *data, size_t len, size_t depth_max, s
                             struct err *err)
 {
     struct err local;
-    struct reader *r = calloc(1, sizeof(*r)); /* too large for a coroutine's stack */
+    struct reader *r = malloc(sizeof(*r)); /* too large for a coroutine's stack */
     json_t *v = NULL;
     int rc;
 
@@ -439,10 +442,12 @@ static json_t *read_bounded(const uint8_t *data, size_t len, size_t depth_max, s
     }
     r->at = data;
     r->end = data + len;
+    r->depth = r->used = r->values = 0;
+    r->root = NULL;
+    r->text = (struct buf){.secret = true};
     r->err = err;
     r->depth_max = depth_max;
     r->values_max = values_max;
-    r->text.secret = true;
     skip_space(r);
     if (r->at >= r->end) {
         err_set(err, ERR_INVAL, 0, "EOF");
@@ -461,7 +466,7 @@ static json_t *read_bounded(const uint8_t *data, size_t len, size_t depth_max, s
 out:
     json_decref(r->root);
     buf_free(&r->text);
-    for (size_t i = 0; i < JSON_DEPTH_OWN_MAX; i++)
+    for (size_t i = 0; i < r->used; i++)
         buf_free(&r->keys[i]);
     free(r);
     return v;
