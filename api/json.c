@@ -162,10 +162,17 @@ static void write_object(struct buf *out, const json_t *v)
     free(keys);
 }
 
-void json_write(struct buf *out, const json_t *v)
+/* Apart from json_write, which recurses: its frames must be small on a coroutine's stack. */
+__attribute__((noinline)) static void write_real(struct buf *out, double d)
 {
     char number[400];
 
+    json_number_text(d, number, sizeof(number));
+    buf_adds(out, number);
+}
+
+void json_write(struct buf *out, const json_t *v)
+{
     if (v == NULL) {
         buf_adds(out, "null");
         return;
@@ -190,8 +197,7 @@ void json_write(struct buf *out, const json_t *v)
         buf_printf(out, "%lld", (long long)json_integer_value(v));
         break;
     case JSON_REAL:
-        json_number_text(json_real_value(v), number, sizeof(number));
-        buf_adds(out, number);
+        write_real(out, json_real_value(v));
         break;
     case JSON_TRUE:
         buf_adds(out, "true");

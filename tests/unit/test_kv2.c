@@ -217,10 +217,10 @@ static void *deep(void *arg)
 
     (void)arg;
     buf_adds(&text, "{\"data\":");
-    for (int i = 0; i < 490; i++)
+    for (int i = 0; i < 499; i++)
         buf_adds(&text, "{\"k\":");
     buf_adds(&text, "1");
-    for (int i = 0; i < 490; i++)
+    for (int i = 0; i < 499; i++)
         buf_adds(&text, "}");
     buf_adds(&text, "}");
     cr_expect_eq(fake_status(OP_WRITE, "s/data/k", buf_str(&text)), 200);
@@ -233,18 +233,19 @@ static void *deep(void *arg)
     return NULL;
 }
 
+#ifdef __SANITIZE_ADDRESS__
+#define ASAN 1
+#else
+#define ASAN 0
+#endif
+
 Test(kv2, deeply_nested_data_fits_the_stack_of_a_handler)
 {
-#ifdef __SANITIZE_ADDRESS__
-    size_t stack = 2 << 20; /* its frames are several times as large */
-#else
-    size_t stack = 256 << 10;
-#endif
     pthread_attr_t attr;
     pthread_t thread;
 
     pthread_attr_init(&attr);
-    cr_assert_eq(pthread_attr_setstacksize(&attr, stack), 0);
+    cr_assert_eq(pthread_attr_setstacksize(&attr, (ASAN ? 256 : 128) << 10), 0);
     cr_assert_eq(pthread_create(&thread, &attr, deep, NULL), 0);
     pthread_join(thread, NULL);
     pthread_attr_destroy(&attr);
