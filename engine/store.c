@@ -258,7 +258,7 @@ static int write_once(struct store *s, store_work work, void *arg, struct err *e
     }
     ss->in_txn = false; /* also when it fails */
     if (store_wt(s, ss, ss->wt->commit_transaction(ss->wt, NULL), "commit", err) != 0) {
-        merkle_drop(s->tree); /* a failed commit has rolled back */
+        merkle_drop(s->tree);
         return -1;
     }
     session_rest(ss);

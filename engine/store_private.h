@@ -53,7 +53,8 @@ struct store {
     struct store_session *writer;
     struct buf row; /* LSN and value, put together */
     uint64_t stamp;
-    bool copying; /* there is a "copy" row */
+
+    _Atomic bool copying; /* there is a "copy" row; set by the writing thread */
 };
 
 /**
