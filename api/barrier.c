@@ -24,6 +24,8 @@
 #include <openssl/evp.h>
 #include <openssl/kdf.h>
 
+#include "xaes_private.h"
+
 #define SECURE_HEAP_BYTES (1u << 18)
 #define SEALED_VERSION 1
 #define ID_BYTES 16
@@ -49,6 +51,7 @@ struct keys { /* secure memory */
 
 struct barrier {
     struct env *env;
+    struct xaes xaes;
     pthread_rwlock_t lock;
     struct keys *keys; /* NULL: sealed */
     _Atomic uint64_t encryptions;
@@ -73,7 +76,7 @@ static uint64_t get_le(const uint8_t *p, int bytes)
 
 /* ---- sealing under one key ---- */
 
-static int seal_with(struct env *env, const uint8_t key[32], const uint8_t id[ID_BYTES],
+static int seal_with(struct barrier *b, const uint8_t key[32], const uint8_t id[ID_BYTES],
                      const char *path, const void *plain, size_t len, struct buf *out,
                      struct err *err)
 {
@@ -83,8 +86,9 @@ static int seal_with(struct env *env, const uint8_t key[32], const uint8_t id[ID
         return err_set(err, ERR_NOMEM, 0, "encrypt %zu bytes", len);
     p[0] = SEALED_VERSION;
     memcpy(p + 1, id, ID_BYTES);
-    env_random(env, p + 1 + ID_BYTES, NONCE_BYTES);
-    if (xaes_seal(key, p + 1 + ID_BYTES, path, strlen(path), plain, len, p + HEAD_BYTES, err) != 0)
+    env_random(b->env, p + 1 + ID_BYTES, NONCE_BYTES);
+    if (xaes_seal_by(&b->xaes, key, p + 1 + ID_BYTES, path, strlen(path), plain, len,
+                     p + HEAD_BYTES, err) != 0)
         return -1;
     out->len += HEAD_BYTES + len + TAG_BYTES;
     out->data[out->len] = 0;
@@ -132,7 +136,7 @@ static int ring_encode(struct barrier *b, const struct keys *k, struct buf *out,
         put_le(p + ID_BYTES + 4, (uint64_t)k->terms[i].installed_ms, 8);
         memcpy(p + ID_BYTES + 12, k->terms[i].key, BARRIER_KEY_BYTES);
     }
-    rc = seal_with(b->env, k->root, root_id, BARRIER_KEYRING_PATH, plain, len, out, err);
+    rc = seal_with(b, k->root, root_id, BARRIER_KEYRING_PATH, plain, len, out, err);
     OPENSSL_secure_clear_free(plain, len);
     return rc;
 }
@@ -163,8 +167,8 @@ static int ring_parse(const uint8_t *plain, size_t len, const uint8_t root[32], 
 }
 
 /* ERR_DENIED: this root key does not open it. */
-static int ring_decode(const void *keyring, size_t len, const uint8_t root[32], struct keys **kp,
-                       struct err *err)
+static int ring_decode(struct barrier *b, const void *keyring, size_t len, const uint8_t root[32],
+                       struct keys **kp, struct err *err)
 {
     const uint8_t *sealed = keyring;
     size_t plain_len;
@@ -178,8 +182,9 @@ static int ring_decode(const void *keyring, size_t len, const uint8_t root[32], 
     plain = OPENSSL_secure_zalloc(plain_len > 0 ? plain_len : 1);
     if (plain == NULL)
         return err_set(err, ERR_NOMEM, 0, "keyring");
-    rc = xaes_open(root, sealed + 1 + ID_BYTES, BARRIER_KEYRING_PATH, strlen(BARRIER_KEYRING_PATH),
-                   sealed + HEAD_BYTES, len - HEAD_BYTES, plain, err);
+    rc = xaes_open_by(&b->xaes, root, sealed + 1 + ID_BYTES, BARRIER_KEYRING_PATH,
+                      strlen(BARRIER_KEYRING_PATH), sealed + HEAD_BYTES, len - HEAD_BYTES, plain,
+                      err);
     if (rc == 0)
         rc = ring_parse(plain, plain_len, root, kp, err);
     else if (err == NULL || err->code == ERR_CORRUPT) {
@@ -220,7 +225,12 @@ int barrier_new(struct env *env, struct barrier **bp, struct err *err)
         return err_set(err, ERR_UNSUPPORTED, 0, "no guarded memory for keys (mmap of %u bytes)",
                        SECURE_HEAP_BYTES);
     }
+    if (xaes_init(&b->xaes, err) != 0) {
+        free(b);
+        return -1;
+    }
     if (pthread_rwlock_init(&b->lock, NULL) != 0) {
+        xaes_fini(&b->xaes);
         free(b);
         return err_set(err, ERR_NOMEM, 0, "barrier lock");
     }
@@ -234,6 +244,7 @@ void barrier_free(struct barrier *b)
     if (b == NULL)
         return;
     keys_free(b->keys);
+    xaes_fini(&b->xaes);
     pthread_rwlock_destroy(&b->lock);
     free(b);
 }
@@ -285,7 +296,7 @@ int barrier_open(struct barrier *b, const uint8_t root[BARRIER_KEY_BYTES], const
 {
     struct keys *k;
 
-    if (ring_decode(keyring, len, root, &k, err) != 0)
+    if (ring_decode(b, keyring, len, root, &k, err) != 0)
         return -1;
     install(b, k, false);
     return 0;
@@ -318,7 +329,7 @@ int barrier_encrypt(struct barrier *b, const char *path, const void *plain, size
         rc = sealed_error(err);
     } else {
         const struct term *t = &b->keys->terms[b->keys->n_terms - 1];
-        rc = seal_with(b->env, t->key, t->id, path, plain, len, out, err);
+        rc = seal_with(b, t->key, t->id, path, plain, len, out, err);
         atomic_fetch_add(&b->encryptions, 1);
     }
     pthread_rwlock_unlock(&b->lock);
@@ -349,8 +360,8 @@ static int decrypt_locked(struct barrier *b, const char *path, const uint8_t *se
     p = buf_reserve(out, plain_len);
     if (p == NULL)
         return err_set(err, ERR_NOMEM, 0, "decrypt %zu bytes", plain_len);
-    if (xaes_open(t->key, sealed + 1 + ID_BYTES, path, strlen(path), sealed + HEAD_BYTES,
-                  len - HEAD_BYTES, p, err) != 0)
+    if (xaes_open_by(&b->xaes, t->key, sealed + 1 + ID_BYTES, path, strlen(path),
+                     sealed + HEAD_BYTES, len - HEAD_BYTES, p, err) != 0)
         return err_wrap(err, "%s", path);
     out->len += plain_len;
     out->data[out->len] = 0;
@@ -417,7 +428,7 @@ int barrier_adopt(struct barrier *b, const void *keyring, size_t len, struct err
 
     if (barrier_root(b, &root, err) != 0)
         goto out;
-    if (ring_decode(keyring, len, root.data, &k, err) != 0)
+    if (ring_decode(b, keyring, len, root.data, &k, err) != 0)
         goto out;
     rc = install(b, k, true) ? 0 : sealed_error(err);
 out:

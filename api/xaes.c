@@ -10,6 +10,7 @@
  * depends on a key.
  */
 #include "barrier.h"
+#include "xaes_private.h"
 
 #include <limits.h>
 #include <string.h>
@@ -25,8 +26,25 @@ static int crypto_failed(struct err *err)
     return err_set(err, ERR_IO, 0, "XAES-256-GCM: the crypto library failed");
 }
 
-static int derive_key(const uint8_t key[32], const uint8_t nonce[24], uint8_t kx[32],
-                      struct err *err)
+int xaes_init(struct xaes *x, struct err *err)
+{
+    x->ecb = EVP_CIPHER_fetch(NULL, "AES-256-ECB", NULL);
+    x->gcm = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
+    if (x->ecb != NULL && x->gcm != NULL)
+        return 0;
+    xaes_fini(x);
+    return err_set(err, ERR_UNSUPPORTED, 0, "the crypto library has no AES-256");
+}
+
+void xaes_fini(struct xaes *x)
+{
+    EVP_CIPHER_free(x->ecb);
+    EVP_CIPHER_free(x->gcm);
+    x->ecb = x->gcm = NULL;
+}
+
+static int derive_key(const struct xaes *x, const uint8_t key[32], const uint8_t nonce[24],
+                      uint8_t kx[32], struct err *err)
 {
     EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
     uint8_t k1[16] = {0}, m[32] = {0};
@@ -35,7 +53,7 @@ static int derive_key(const uint8_t key[32], const uint8_t nonce[24], uint8_t kx
 
     if (ctx == NULL)
         return err_set(err, ERR_NOMEM, 0, "cipher");
-    if (EVP_EncryptInit_ex(ctx, EVP_aes_256_ecb(), NULL, key, NULL) != 1 ||
+    if (EVP_EncryptInit_ex(ctx, x->ecb, NULL, key, NULL) != 1 ||
         EVP_CIPHER_CTX_set_padding(ctx, 0) != 1 || EVP_EncryptUpdate(ctx, k1, &n, k1, 16) != 1 ||
         n != 16) {
         crypto_failed(err);
@@ -70,8 +88,9 @@ static bool lengths_fit(size_t aad_len, size_t len)
     return aad_len <= INT_MAX && len <= INT_MAX - TAG_BYTES;
 }
 
-int xaes_seal(const uint8_t key[32], const uint8_t nonce[24], const void *aad, size_t aad_len,
-              const void *plain, size_t len, uint8_t *out, struct err *err)
+int xaes_seal_by(const struct xaes *x, const uint8_t key[32], const uint8_t nonce[24],
+                 const void *aad, size_t aad_len, const void *plain, size_t len, uint8_t *out,
+                 struct err *err)
 {
     EVP_CIPHER_CTX *ctx = NULL;
     uint8_t kx[32];
@@ -79,14 +98,14 @@ int xaes_seal(const uint8_t key[32], const uint8_t nonce[24], const void *aad, s
 
     if (!lengths_fit(aad_len, len))
         return err_set(err, ERR_INVAL, 0, "value is too large to encrypt");
-    if (derive_key(key, nonce, kx, err) != 0)
+    if (derive_key(x, key, nonce, kx, err) != 0)
         goto out;
     ctx = EVP_CIPHER_CTX_new();
     if (ctx == NULL) {
         err_set(err, ERR_NOMEM, 0, "cipher");
         goto out;
     }
-    if (EVP_EncryptInit_ex(ctx, EVP_aes_256_gcm(), NULL, kx, nonce + GCM_NONCE_BYTES) != 1 ||
+    if (EVP_EncryptInit_ex(ctx, x->gcm, NULL, kx, nonce + GCM_NONCE_BYTES) != 1 ||
         (aad_len > 0 && EVP_EncryptUpdate(ctx, NULL, &n, aad, (int)aad_len) != 1) ||
         (len > 0 && EVP_EncryptUpdate(ctx, out, &n, plain, (int)len) != 1) ||
         EVP_EncryptFinal_ex(ctx, out + len, &n) != 1 ||
@@ -101,8 +120,9 @@ out:
     return rc;
 }
 
-int xaes_open(const uint8_t key[32], const uint8_t nonce[24], const void *aad, size_t aad_len,
-              const void *sealed, size_t len, uint8_t *out, struct err *err)
+int xaes_open_by(const struct xaes *x, const uint8_t key[32], const uint8_t nonce[24],
+                 const void *aad, size_t aad_len, const void *sealed, size_t len, uint8_t *out,
+                 struct err *err)
 {
     EVP_CIPHER_CTX *ctx = NULL;
     size_t plain_len;
@@ -114,7 +134,7 @@ int xaes_open(const uint8_t key[32], const uint8_t nonce[24], const void *aad, s
     plain_len = len - TAG_BYTES;
     if (!lengths_fit(aad_len, plain_len))
         return err_set(err, ERR_CORRUPT, 0, "ciphertext is too long");
-    if (derive_key(key, nonce, kx, err) != 0)
+    if (derive_key(x, key, nonce, kx, err) != 0)
         goto out;
     memcpy(tag, (const uint8_t *)sealed + plain_len, TAG_BYTES);
     ctx = EVP_CIPHER_CTX_new();
@@ -122,7 +142,7 @@ int xaes_open(const uint8_t key[32], const uint8_t nonce[24], const void *aad, s
         err_set(err, ERR_NOMEM, 0, "cipher");
         goto out;
     }
-    if (EVP_DecryptInit_ex(ctx, EVP_aes_256_gcm(), NULL, kx, nonce + GCM_NONCE_BYTES) != 1 ||
+    if (EVP_DecryptInit_ex(ctx, x->gcm, NULL, kx, nonce + GCM_NONCE_BYTES) != 1 ||
         (aad_len > 0 && EVP_DecryptUpdate(ctx, NULL, &n, aad, (int)aad_len) != 1) ||
         (plain_len > 0 && EVP_DecryptUpdate(ctx, out, &n, sealed, (int)plain_len) != 1) ||
         EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_GCM_SET_TAG, TAG_BYTES, tag) != 1) {
@@ -138,5 +158,31 @@ int xaes_open(const uint8_t key[32], const uint8_t nonce[24], const void *aad, s
 out:
     OPENSSL_cleanse(kx, sizeof(kx));
     EVP_CIPHER_CTX_free(ctx);
+    return rc;
+}
+
+int xaes_seal(const uint8_t key[32], const uint8_t nonce[24], const void *aad, size_t aad_len,
+              const void *plain, size_t len, uint8_t *out, struct err *err)
+{
+    struct xaes x;
+    int rc;
+
+    if (xaes_init(&x, err) != 0)
+        return -1;
+    rc = xaes_seal_by(&x, key, nonce, aad, aad_len, plain, len, out, err);
+    xaes_fini(&x);
+    return rc;
+}
+
+int xaes_open(const uint8_t key[32], const uint8_t nonce[24], const void *aad, size_t aad_len,
+              const void *sealed, size_t len, uint8_t *out, struct err *err)
+{
+    struct xaes x;
+    int rc;
+
+    if (xaes_init(&x, err) != 0)
+        return -1;
+    rc = xaes_open_by(&x, key, nonce, aad, aad_len, sealed, len, out, err);
+    xaes_fini(&x);
     return rc;
 }
