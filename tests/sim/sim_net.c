@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * sim_net.c - the network: delays, slow lines, cuts that both ends hear of, partitions that nobody
+ * hears of.
+ *
+ * Connection k has the id 2k at the node that dialled and 2k+1 at the other; frames of one
+ * direction keep their order.
+ */
+#include "sim.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum msg_kind { NET_OPENED, NET_FRAME, NET_CLOSED };
+struct sim_msg {
+    struct sim_msg *next;
+    int64_t due_ns;
+    enum msg_kind kind;
+    int to;
+    uint64_t conn;
+    bool inbound;
+    char text[64];
+    size_t len;
+    uint8_t data[];
+};
+
+static void post(struct world *w, enum msg_kind kind, int to, uint64_t conn, int64_t due,
+                 bool inbound, const char *text, const void *data, size_t len, const void *tail,
+                 size_t tail_len)
+{
+    struct sim_msg *m = calloc(1, sizeof(*m) + len + tail_len), **at = &w->msgs;
+
+    sim_check(w, m != NULL, "out of memory");
+    m->kind = kind;
+    m->to = to;
+    m->conn = conn;
+    m->due_ns = due;
+    m->inbound = inbound;
+    if (text != NULL)
+        strncpy(m->text, text, sizeof(m->text) - 1);
+    m->len = len + tail_len;
+    if (len > 0)
+        memcpy(m->data, data, len);
+    if (tail_len > 0)
+        memcpy(m->data + len, tail, tail_len);
+    while (*at != NULL && (*at)->due_ns <= due)
+        at = &(*at)->next;
+    m->next = *at;
+    *at = m;
+}
+
+static struct sim_conn *conn_of(struct world *w, uint64_t conn)
+{
+    return &w->conns[(conn / 2) % SIM_MSG_CONNS];
+}
+
+static int64_t arrival(struct world *w, struct sim_conn *c, int dir, size_t bytes)
+{
+    int64_t start =
+        w->now_ns > c->last_due[dir] - w->delay_ns ? w->now_ns : c->last_due[dir] - w->delay_ns;
+    int64_t due = start + w->delay_ns + (int64_t)bytes * w->byte_ns_x1000 / 1000 +
+                  (int64_t)sim_rand(w, 50000);
+
+    if (due < c->last_due[dir])
+        due = c->last_due[dir];
+    c->last_due[dir] = due;
+    return due;
+}
+
+static uint64_t net_dial(void *arg, const char *addr)
+{
+    struct node *n = arg;
+    struct world *w = n->w;
+    int to = addr[0] - '0';
+    uint64_t k = ++w->n_conns;
+    struct sim_conn *c = &w->conns[k % SIM_MSG_CONNS];
+
+    *c = (struct sim_conn){.from = n->index, .to = to};
+    if (w->partitioned)
+        post(w, NET_CLOSED, n->index, 2 * k, w->now_ns + 3 * SEC, false, "connect timed out", NULL,
+             0, NULL, 0);
+    else if (w->refused || w->n[to].e == NULL)
+        post(w, NET_CLOSED, n->index, 2 * k, w->now_ns + 2 * w->delay_ns, false,
+             "connection refused", NULL, 0, NULL, 0);
+    else {
+        c->open = true;
+        post(w, NET_OPENED, to, 2 * k + 1, arrival(w, c, 0, 100), true, "peer", NULL, 0, NULL, 0);
+        post(w, NET_OPENED, n->index, 2 * k, arrival(w, c, 1, 100) + w->delay_ns, false, addr, NULL,
+             0, NULL, 0);
+        c->last_due[1] += w->delay_ns;
+    }
+    return 2 * k;
+}
+
+static void net_send(void *arg, uint64_t conn, const void *msg, size_t len, struct seg *seg)
+{
+    struct node *n = arg;
+    struct world *w = n->w;
+    struct sim_conn *c = conn_of(w, conn);
+    size_t tail = seg != NULL ? seg->len : 0;
+    int dir = (int)(conn & 1), to = dir == 0 ? c->to : c->from;
+
+    if (!c->open)
+        return;
+    if (w->partitioned) { /* lost, and with it all that follows on this connection */
+        c->open = false;
+        return;
+    }
+    engine_link_sent(n->e, conn, len + tail);
+    post(w, NET_FRAME, to, conn ^ 1, arrival(w, c, dir, len + tail), false, NULL, msg, len,
+         seg != NULL ? seg->bytes : NULL, tail);
+}
+
+static void close_end(struct world *w, uint64_t conn, const char *reason, int64_t due)
+{
+    struct sim_conn *c = conn_of(w, conn);
+    int who = (conn & 1) == 0 ? c->from : c->to;
+
+    post(w, NET_CLOSED, who, conn, due, false, reason, NULL, 0, NULL, 0);
+}
+
+static void net_close(void *arg, uint64_t conn, const char *reason)
+{
+    struct node *n = arg;
+    struct world *w = n->w;
+    struct sim_conn *c = conn_of(w, conn);
+
+    if (c->open)
+        close_end(w, conn ^ 1, "closed by the other side", arrival(w, c, (int)(conn & 1), 0));
+    c->open = false;
+    close_end(w, conn, reason, w->now_ns);
+}
+
+const struct link_ops sim_link = {net_dial, net_send, net_close};
+
+/* What is under way on a connection that was cut is lost. */
+static void drop_frames(struct world *w, int to)
+{
+    struct sim_msg **at = &w->msgs;
+
+    while (*at != NULL) {
+        struct sim_msg *m = *at;
+
+        if (to >= 0 ? m->to != to : m->kind == NET_CLOSED) {
+            at = &m->next;
+            continue;
+        }
+        *at = m->next;
+        free(m);
+    }
+}
+
+void net_cut(struct world *w)
+{
+    drop_frames(w, -1);
+    for (uint64_t k = 1; k <= w->n_conns; k++) {
+        struct sim_conn *c = &w->conns[k % SIM_MSG_CONNS];
+
+        if (!c->open || k + SIM_MSG_CONNS <= w->n_conns)
+            continue;
+        c->open = false;
+        close_end(w, 2 * k, "connection reset", w->now_ns);
+        close_end(w, 2 * k + 1, "connection reset", w->now_ns);
+    }
+}
+
+void net_forget(struct world *w, int i)
+{
+    bool told = sim_rand(w, 2) == 0; /* a reset arrives, or only silence */
+
+    drop_frames(w, i);
+    for (uint64_t k = 1; k <= w->n_conns; k++) {
+        struct sim_conn *c = &w->conns[k % SIM_MSG_CONNS];
+
+        if (!c->open || k + SIM_MSG_CONNS <= w->n_conns)
+            continue;
+        c->open = false;
+        if (told)
+            close_end(w, c->from == i ? 2 * k + 1 : 2 * k, "connection reset",
+                      w->now_ns + w->delay_ns);
+    }
+}
+
+int64_t net_next_due(const struct world *w)
+{
+    return w->msgs != NULL ? w->msgs->due_ns : INT64_MAX;
+}
+
+bool net_deliver(struct world *w)
+{
+    bool any = false;
+
+    while (w->msgs != NULL && w->msgs->due_ns <= w->now_ns) {
+        struct sim_msg *m = w->msgs;
+        struct node *n = &w->n[m->to];
+        const struct sim_conn *c = conn_of(w, m->conn);
+
+        w->msgs = m->next;
+        any = true;
+        if (n->e != NULL) {
+            if (m->kind == NET_OPENED)
+                engine_link_opened(n->e, m->conn, m->inbound, m->text,
+                                   w->n[m->inbound ? c->from : c->to].key_hash);
+            else if (m->kind == NET_FRAME)
+                engine_link_frame(n->e, m->conn, m->data, m->len);
+            else
+                engine_link_closed(n->e, m->conn, m->text);
+        }
+        free(m);
+    }
+    return any;
+}
+
+void net_free(struct world *w)
+{
+    while (w->msgs != NULL) {
+        struct sim_msg *m = w->msgs;
+
+        w->msgs = m->next;
+        free(m);
+    }
+}

@@ -1,0 +1,593 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * sim_world.c - the nodes, the clock, the workload and the checks.
+ *
+ * The clock moves only when nobody has anything to do, to the next thing that is due; each reading
+ * moves it by a microsecond, so that a loop which waits for time ends.
+ */
+#include "sim.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- randomness and failure ---- */
+static uint64_t next_rand(uint64_t *s)
+{
+    uint64_t z = (*s += 0x9e3779b97f4a7c15u);
+
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+uint64_t sim_rand(struct world *w, uint64_t below)
+{
+    return next_rand(&w->rng) % below;
+}
+
+void sim_bytes(struct world *w, void *out, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        ((uint8_t *)out)[i] = (uint8_t)next_rand(&w->rng);
+}
+
+void sim_fail(struct world *w, const char *fmt, ...)
+{
+    va_list ap;
+
+    fprintf(stdout, "FAILED seed %llu scenario %s at %.6f s: ", (unsigned long long)w->seed,
+            w->scenario, (double)w->now_ns / 1e9);
+    va_start(ap, fmt);
+    vfprintf(stdout, fmt, ap);
+    va_end(ap);
+    fprintf(stdout, "\n");
+    fflush(stdout);
+    _exit(1);
+}
+
+/* ---- clock ---- */
+static int64_t env_wall(struct env *env)
+{
+    struct sim_env *s = (struct sim_env *)env;
+
+    return 1543000000000 + s->w->now_ns / MS + s->wall_offset_ms;
+}
+
+static int64_t env_mono(struct env *env)
+{
+    struct sim_env *s = (struct sim_env *)env;
+
+    return s->w->now_ns += 1000;
+}
+
+static void env_bytes(struct env *env, void *out, size_t len)
+{
+    sim_bytes(((struct sim_env *)env)->w, out, len);
+}
+
+static const struct env_ops env_ops = {env_wall, env_mono, env_bytes};
+
+/* ---- nodes ---- */
+static void on_fatal(void *arg, const struct err *err)
+{
+    struct node *n = arg;
+
+    sim_fail(n->w, "node %d: final failure: %s", n->index, err->msg);
+}
+
+static void on_role(void *arg, enum engine_role role)
+{
+    ((struct node *)arg)->role = (int)role;
+}
+
+int node_try_open(struct world *w, int i, struct err *err)
+{
+    struct node *n = &w->n[i];
+    static const uint8_t key[32] = {42};
+    /* WiredTiger refuses one directory twice in a process, even when it lies on two disks. */
+    struct engine_config cfg = {.path = i == 0 ? "/node0" : "/node1",
+                                .env = &n->env.env,
+                                .log = w->log,
+                                .link = &sim_link,
+                                .net = n,
+                                .deterministic = true,
+                                .cache_bytes = 32u << 20,
+                                .wal_file_bytes = 1u << 20,
+                                .reserve_bytes = 1,
+                                .window_bytes = 256u << 10,
+                                .retain_bytes = w->retain_bytes,
+                                .hooks = {.arg = n, .fatal = on_fatal, .role = on_role}};
+    struct engine_status st;
+
+    n->disk = disk_sim_new(n->image, &n->env.env);
+    sim_check(w, n->disk != NULL, "no simulated disk");
+    cfg.disk = n->disk;
+    cfg.store_disk = n->disk;
+    if (engine_open(&cfg, &n->e, err) != 0) {
+        disk_free(n->disk);
+        n->disk = NULL;
+        return -1;
+    }
+    engine_epoch_key(n->e, key);
+    engine_status(n->e, &st);
+    n->role = (int)st.role;
+    return 0;
+}
+
+void node_open(struct world *w, int i)
+{
+    struct node *n = &w->n[i];
+    struct engine_status st;
+    struct err err = {0};
+
+    if (node_try_open(w, i, &err) != 0)
+        sim_fail(w, "node %d does not open: %s", i, err.msg);
+    engine_status(n->e, &st);
+    /* What was acknowledged before the crash is there before the first step after it. */
+    if (st.role == ENGINE_PRIMARY && i == w->primary) {
+        check_acked(w, i);
+    }
+    check_prefix(w, i);
+}
+
+static void node_drop(struct world *w, int i)
+{
+    struct node *n = &w->n[i];
+
+    engine_close(n->e);
+    n->e = NULL;
+    disk_free(n->disk);
+    n->disk = NULL;
+    (void)w;
+}
+
+void node_stop(struct world *w, int i)
+{
+    if (w->n[i].e == NULL)
+        return;
+    net_forget(w, i);
+    node_drop(w, i);
+}
+
+/* The image as the power cut leaves it is set aside first; the engine then closes on the image that
+ * is thrown away. */
+void node_crash(struct world *w, int i)
+{
+    struct node *n = &w->n[i];
+    struct disk_image *left, *thrown = n->image;
+
+    if (n->e == NULL)
+        return;
+    if (w->canary && n->stale != NULL) {
+        left = n->stale; /* as if every flush since then had been ignored */
+        n->stale = NULL;
+    } else
+        left = disk_image_clone(n->image);
+    sim_check(w, left != NULL, "out of memory");
+    disk_image_crash(left);
+    net_forget(w, i);
+    for (uint32_t k = 0; k < w->n_ops; k++) {
+        /* Answers that come while the thrown-away engine closes are not answers. */
+        if (i == w->primary && !w->ops[k].acked)
+            w->ops[k].w = NULL;
+    }
+    node_drop(w, i);
+    n->image = left;
+    disk_image_free(thrown);
+    n->crashes++;
+}
+
+void node_restore(struct world *w, int i, struct disk_image *image)
+{
+    node_stop(w, i);
+    disk_image_free(w->n[i].image);
+    w->n[i].image = image;
+}
+
+void world_init(struct world *w, uint64_t seed, const char *scenario)
+{
+    w->seed = seed;
+    w->rng = seed * 7919 + 1;
+    w->scenario = scenario;
+    w->now_ns = SEC;
+    w->retain_bytes = 64u << 20;
+    w->delay_ns = 200000;
+    w->byte_ns_x1000 = 1000; /* 1 ns a byte */
+    for (int i = 0; i < 2; i++) {
+        struct node *n = &w->n[i];
+
+        n->w = w;
+        n->index = i;
+        n->env = (struct sim_env){.env = {.ops = &env_ops}, .w = w};
+        n->image = disk_image_new(seed * 2 + (uint64_t)i);
+        sim_check(w, n->image != NULL, "out of memory");
+        memset(n->key_hash, 'a' + i, sizeof(n->key_hash));
+        node_open(w, i);
+    }
+}
+
+void world_fini(struct world *w)
+{
+    for (int i = 0; i < 2; i++) {
+        node_stop(w, i);
+        disk_image_free(w->n[i].image);
+        disk_image_free(w->n[i].stale);
+    }
+    net_free(w);
+}
+
+/* ---- time ---- */
+static void check_bounds(struct world *w, int i)
+{
+    struct engine_status st;
+
+    engine_status(w->n[i].e, &st);
+    if (st.state[0] == '\0' || strcmp(st.state, "merkle-sync") == 0)
+        return; /* no step yet, or the LSNs are those of a log that is being copied */
+    if (st.role == ENGINE_PRIMARY || st.role == ENGINE_SECONDARY) {
+        sim_check(w, st.applied_lsn <= st.durable_lsn, "node %d: applied %llu > durable %llu", i,
+                  (unsigned long long)st.applied_lsn, (unsigned long long)st.durable_lsn);
+        sim_check(w, st.applied_lsn <= st.committed_lsn, "node %d: applied %llu > committed %llu",
+                  i, (unsigned long long)st.applied_lsn, (unsigned long long)st.committed_lsn);
+    }
+    sim_check(w, st.durable_lsn <= st.appended_lsn, "node %d: durable beyond the end", i);
+}
+
+static bool step_node(struct world *w, int i)
+{
+    struct node *n = &w->n[i];
+    size_t did = 0;
+
+    if (n->e == NULL)
+        return false;
+    did += engine_log_step(n->e);
+    if (sim_rand(w, 4) != 0)
+        did += engine_apply_step(n->e);
+    else
+        did += 1; /* the apply thread is slow this time */
+    if (disk_wait(n->disk, 0) > 0)
+        did++;
+    if (sim_rand(w, 2000) == 0)
+        did += engine_checkpoint_step(n->e, true);
+    if (sim_rand(w, 64) == 0)
+        check_bounds(w, i);
+    return did > 0;
+}
+
+static int64_t next_due(struct world *w)
+{
+    int64_t due = net_next_due(w);
+
+    for (int i = 0; i < 2; i++) {
+        int64_t t;
+
+        if (w->n[i].e == NULL)
+            continue;
+        t = engine_next_deadline_ns(w->n[i].e);
+        if (t < due)
+            due = t;
+        t = disk_sim_next_due_ns(w->n[i].disk);
+        if (t >= 0 && w->now_ns + t < due)
+            due = w->now_ns + t;
+    }
+    return due;
+}
+
+bool world_step(struct world *w)
+{
+    int first = (int)sim_rand(w, 2);
+    bool any = net_deliver(w);
+
+    w->steps++;
+    any = step_node(w, first) || any;
+    any = step_node(w, 1 - first) || any;
+    if (!any) {
+        int64_t due = next_due(w);
+
+        if (due == INT64_MAX)
+            return false;
+        if (due > w->now_ns)
+            w->now_ns = due;
+    }
+    return true;
+}
+
+void world_run(struct world *w, int64_t ns)
+{
+    int64_t end = w->now_ns + ns;
+
+    while (w->now_ns < end) {
+        if (!world_step(w)) {
+            w->now_ns = end;
+            break;
+        }
+    }
+}
+
+bool world_until(struct world *w, bool (*cond)(struct world *w), int64_t limit_ns)
+{
+    int64_t end = w->now_ns + limit_ns;
+
+    while (!cond(w)) {
+        if (w->now_ns >= end || !world_step(w))
+            return cond(w);
+    }
+    return true;
+}
+
+/* ---- workload ---- */
+static void on_answer(void *arg, uint64_t lsn, const struct err *err)
+{
+    struct op *op = arg;
+
+    if (op->w == NULL)
+        return; /* its engine is dead: nobody heard this */
+    if (err != NULL) {
+        op->w->n_refused++;
+        op->w = NULL; /* its outcome is not known, or it was refused */
+        return;
+    }
+    op->lsn = lsn;
+    op->acked = true;
+    op->w->n_acked++;
+}
+
+static void key_name(uint32_t key, char out[32])
+{
+    snprintf(out, 32, "k/%03u", key);
+}
+
+void write_one(struct world *w)
+{
+    struct node *n = &w->n[w->primary];
+    struct op *op = &w->ops[w->n_ops];
+    char key[32], value[6200];
+    size_t len = 8 + w->value_min + sim_rand(w, sim_rand(w, 8) == 0 ? 2000 : 60);
+    struct txn *t;
+    struct err err;
+
+    if (n->e == NULL || n->role != ENGINE_PRIMARY)
+        return;
+    sim_check(w, w->n_ops + 1 < SIM_OPS_MAX, "the workload is longer than its table");
+    *op = (struct op){.id = w->n_ops, .key = (uint32_t)sim_rand(w, SIM_KEYS), .w = w};
+    w->n_ops++;
+    memset(value, 'v', sizeof(value));
+    memcpy(value, &op->id, sizeof(op->id));
+    key_name(op->key, key);
+    t = txn_new();
+    sim_check(w, t != NULL && txn_put(t, key, value, len, &err) == 0, "cannot build a transaction");
+    if (engine_submit(n->e, t, on_answer, op, &err) != 0)
+        w->n_refused++;
+}
+
+void write_many(struct world *w, unsigned n)
+{
+    if (w->canary && w->n[w->primary].stale == NULL && w->n[w->primary].e != NULL)
+        w->n[w->primary].stale = disk_image_clone(w->n[w->primary].image);
+    for (unsigned i = 0; i < n; i++) {
+        write_one(w);
+        if (sim_rand(w, 3) == 0)
+            world_step(w);
+    }
+}
+
+bool writes_settled(struct world *w)
+{
+    for (uint32_t i = w->n_ops; i-- > 0 && i + 4000 > w->n_ops;) {
+        if (w->ops[i].w != NULL && !w->ops[i].acked)
+            return false;
+    }
+    return true;
+}
+
+/* ---- checks ---- */
+struct held {
+    struct world *w;
+    uint32_t op[SIM_KEYS];
+    uint64_t lsn[SIM_KEYS];
+    bool there[SIM_KEYS];
+};
+
+static int hold_one(void *arg, const char *key, const uint8_t *value, size_t len, uint64_t lsn,
+                    struct err *err)
+{
+    struct held *h = arg;
+    struct world *w = h->w;
+    unsigned k = (unsigned)strtoul(key + 2, NULL, 10);
+    uint32_t id;
+
+    (void)err;
+    sim_check(w, k < SIM_KEYS && len >= 8, "a key or value that was never written: %s", key);
+    memcpy(&id, value, sizeof(id));
+    sim_check(w, id < w->n_ops && w->ops[id].key == k, "%s holds a value of another write", key);
+    h->there[k] = true;
+    h->op[k] = id;
+    h->lsn[k] = lsn;
+    return 0;
+}
+
+static void hold(struct world *w, int i, struct held *h)
+{
+    struct err err;
+
+    memset(h, 0, sizeof(*h));
+    h->w = w;
+    if (engine_scan(w->n[i].e, "k/", NULL, 0, false, hold_one, h, &err) != 0)
+        sim_fail(w, "node %d: scan: %s", i, err.msg);
+}
+
+void check_acked(struct world *w, int i)
+{
+    struct held h;
+
+    hold(w, i, &h);
+    for (uint32_t k = 0; k < w->n_ops; k++) {
+        const struct op *op = &w->ops[k];
+
+        if (!op->acked || op->lost)
+            continue;
+        sim_check(w, h.there[op->key] && h.op[op->key] >= op->id,
+                  "node %d lost write %u (LSN %llu), which was acknowledged", i, op->id,
+                  (unsigned long long)op->lsn);
+    }
+}
+
+void check_prefix(struct world *w, int i)
+{
+    struct held h;
+    struct engine_status st;
+
+    if (w->n[i].role == ENGINE_BOOTSTRAPPING || (w->n[i].role == ENGINE_PRIMARY && i != w->primary))
+        return;
+    hold(w, i, &h);
+    engine_status(w->n[i].e, &st);
+    for (unsigned k = 0; k < SIM_KEYS; k++) {
+        if (!h.there[k])
+            continue;
+        sim_check(w, h.lsn[k] <= st.applied_lsn, "node %d: a value beyond the applied LSN", i);
+        sim_check(w,
+                  !w->ops[h.op[k]].acked || w->ops[h.op[k]].lost || w->ops[h.op[k]].lsn == h.lsn[k],
+                  "node %d: write %u stands at another LSN", i, h.op[k]);
+    }
+    for (uint32_t k = 0; k < w->n_ops; k++) {
+        const struct op *op = &w->ops[k];
+
+        if (!op->acked || op->lost || op->lsn > st.applied_lsn)
+            continue;
+        sim_check(w, h.there[op->key] && h.lsn[op->key] >= op->lsn,
+                  "node %d: applied LSN is %llu, but write %u of LSN %llu is missing", i,
+                  (unsigned long long)st.applied_lsn, op->id, (unsigned long long)op->lsn);
+    }
+}
+
+static bool same_lsn(struct world *w)
+{
+    struct engine_status a, b;
+
+    if (w->n[0].e == NULL || w->n[1].e == NULL)
+        return false;
+    engine_status(w->n[w->primary].e, &a);
+    engine_status(w->n[1 - w->primary].e, &b);
+    return b.role == ENGINE_SECONDARY && strcmp(b.state, "stream-wals") == 0 &&
+           a.applied_lsn == b.applied_lsn && a.applied_lsn == a.appended_lsn;
+}
+
+void check_equal(struct world *w)
+{
+    struct engine_status a, b;
+
+    if (!world_until(w, writes_settled, 60 * SEC))
+        sim_fail(w, "writes are not answered");
+    /* Marks go on for ever; between two of them both stand at one LSN. */
+    if (!world_until(w, same_lsn, 120 * SEC)) {
+        engine_status(w->n[1 - w->primary].e, &b);
+        sim_fail(w, "the secondary does not catch up: %s %s, error %s, reason %s", b.state,
+                 b.connection_state, b.peers[0].last_error, b.reason);
+    }
+    engine_status(w->n[0].e, &a);
+    engine_status(w->n[1].e, &b);
+    sim_check(w, memcmp(a.merkle_root, b.merkle_root, sizeof(a.merkle_root)) == 0,
+              "roots differ at LSN %llu", (unsigned long long)a.applied_lsn);
+    check_acked(w, w->primary);
+    check_prefix(w, 1 - w->primary);
+}
+
+/* ---- roles ---- */
+struct once {
+    bool done;
+    struct err err;
+};
+static void on_once(void *arg, uint64_t lsn, const struct err *err)
+{
+    struct once *o = arg;
+
+    (void)lsn;
+    o->done = true;
+    if (err != NULL)
+        o->err = *err;
+}
+
+static void put_row(struct world *w, int i, const char *key, const struct buf *b)
+{
+    struct once o = {0};
+    struct txn *t = txn_new();
+    struct err err = {0};
+
+    sim_check(w, t != NULL && txn_put(t, key, b->data, b->len, &err) == 0, "row");
+    if (engine_submit(w->n[i].e, t, on_once, &o, &err) != 0)
+        sim_fail(w, "row: %s", err.msg);
+    while (!o.done)
+        sim_check(w, world_step(w), "a row is not answered");
+    sim_check(w, o.err.code == ERR_OK, "row: %s", o.err.msg);
+}
+
+bool secondary_streams(struct world *w)
+{
+    struct engine_status st;
+    struct node *n = &w->n[1 - w->primary];
+
+    if (n->e == NULL)
+        return false;
+    engine_status(n->e, &st);
+    return st.role == ENGINE_SECONDARY && strcmp(st.state, "stream-wals") == 0;
+}
+
+void enable(struct world *w, int p, int s)
+{
+    struct repl_config rc = {.primary_enabled = true, .cluster_id = "cluster"};
+    struct member m = {.id = "secondary"};
+    struct follow_config f = {.member_id = "secondary", .cluster_id = "cluster"};
+    struct buf b = {0};
+    struct once o = {0};
+    struct err err = {0};
+
+    snprintf(m.id, sizeof(m.id), "member-%d", s);
+    snprintf(f.member_id, sizeof(f.member_id), "member-%d", s);
+    snprintf(f.primary_addr, sizeof(f.primary_addr), "%d", p);
+    memcpy(m.key_hash, w->n[s].key_hash, 32);
+    memcpy(f.primary_key_hash, w->n[p].key_hash, 32);
+    sim_check(w, repl_config_encode(&rc, &b, &err) == 0, "row");
+    put_row(w, p, ENGINE_KEY_CONFIG, &b);
+    buf_clear(&b);
+    sim_check(w, member_encode(&m, &b, &err) == 0, "row");
+    char key[128];
+    snprintf(key, sizeof(key), ENGINE_KEY_MEMBERS "%s", m.id);
+    put_row(w, p, key, &b);
+    buf_free(&b);
+    if (engine_follow(w->n[s].e, &f, on_once, &o, &err) != 0)
+        sim_fail(w, "follow: %s", err.msg);
+    while (!o.done)
+        sim_check(w, world_step(w), "follow is not answered");
+}
+
+/* Node i takes over; the other one is down. What the secondary had durable must be in the new
+ * primary. */
+void promote(struct world *w, int i)
+{
+    struct engine_status st;
+    struct once o = {0};
+    struct err err = {0};
+    uint64_t had;
+
+    engine_status(w->n[i].e, &st);
+    had = st.durable_lsn;
+    if (engine_promote(w->n[i].e, on_once, &o, &err) != 0)
+        sim_fail(w, "promote: %s", err.msg);
+    while (!o.done)
+        sim_check(w, world_step(w), "the promotion is not answered");
+    sim_check(w, o.err.code == ERR_OK, "promote: %s", o.err.msg);
+    w->primary = i;
+    for (uint32_t k = 0; k < w->n_ops; k++) {
+        struct op *op = &w->ops[k];
+
+        if (op->acked && op->lsn > had)
+            op->lost = true; /* async: this is the loss that the lag allows */
+        if (!op->acked)
+            op->w = NULL;
+    }
+    check_acked(w, i);
+    check_prefix(w, i);
+}
