@@ -188,7 +188,8 @@ out:
     change_end(rq, &ch);
 }
 
-/* RFC 7396. New reference; NULL: out of memory. Shares what it does not change with target and patch. */
+/* RFC 7396. New reference; NULL: out of memory. Shares what it does not change with target and
+ * patch. */
 static json_t *merge_patch(const json_t *target, const json_t *patch)
 {
     json_t *out, *v, *merged;
