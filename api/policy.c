@@ -255,7 +255,9 @@ static int set_old_policy(struct parse *ps, struct policy_rule *r, const struct 
     return 0;
 }
 
-/* The path's shape: which wildcards it has and where. */
+/* The path's shape: which wildcards it has and where. Templates ({{identity...}}) are not filled
+ * in: there are no entities to fill them from, and such a rule grants nothing, as Vault's for a
+ * token without one. */
 static int set_path(struct parse *ps, struct policy_rule *r)
 {
     const char *s = *ps->key == '/' ? ps->key + 1 : ps->key;
