@@ -25,6 +25,7 @@ struct exchange {
     struct http_response *out;
     struct request rq;
     struct response rs;
+    int role; /* read once: the gate and what runs behind it must not see two */
     bool head;
 };
 
@@ -100,6 +101,9 @@ static bool open_path(const char *path)
     for (size_t i = 0; i < sizeof(exact) / sizeof(exact[0]); i++)
         if (strcmp(path, exact[i]) == 0)
             return true;
+    /* On a primary these answer that it is no secondary; enable is what makes one of it. */
+    if (starts(path, "sys/replication/dr/secondary/"))
+        return strcmp(path, "sys/replication/dr/secondary/enable") != 0;
     return starts(path, "sys/internal/ui/mounts/");
 }
 
@@ -348,7 +352,7 @@ static const char *find_token(const struct http_request *http)
 
 static int check_role(struct exchange *x, bool raw_sealed)
 {
-    int role = x->core->role;
+    int role = x->role;
     struct engine_status *st;
 
     if (role == ENGINE_PRIMARY || raw_sealed)
@@ -450,7 +454,7 @@ static void run_logical(struct exchange *x)
          strcmp(rq->full_path, "sys/wrapping/rewrap") == 0) &&
         wrapping_precheck(rq, &x->rs) != 0)
         return;
-    if (x->core->role != ENGINE_PRIMARY) {
+    if (x->role != ENGINE_PRIMARY && x->role != ENGINE_FENCED) {
         /* Only sys paths pass the role gate; their table may be another cluster's in the making. */
         rq->path = rq->full_path + strlen("sys/");
         sys_handle(rq, &x->rs);
@@ -533,6 +537,7 @@ void router_handle(void *arg, struct http_request *http, struct http_response *o
     struct inflight under_way = {.id = x.rq.id, .http = http};
 
     x.rq.core = x.core;
+    x.role = x.core->role;
     x.rq.arena = http->arena;
     x.rq.http = http;
     x.rq.now_ms = env_wall_ms(x.core->env);

@@ -247,6 +247,21 @@ Test(router, a_fenced_node_serves_no_reads)
     cr_assert_eq(call("GET", "/v1/cubbyhole/a", root, NULL), 503);
     cr_assert_str_eq(error_text(), "superseded by epoch 7");
     cr_assert_eq(call("GET", "/v1/sys/health", NULL, NULL), 503);
+    cr_assert_eq(call("PUT", "/v1/sys/replication/dr/secondary/enable", NULL, "{}"), 403,
+                 "rejoining takes a token of this cluster");
+}
+
+Test(router, what_belongs_to_a_secondary_says_so_on_a_primary)
+{
+    init();
+    unseal();
+    cr_assert_eq(call("PUT", "/v1/sys/replication/dr/secondary/promote", NULL, "{}"), 400);
+    cr_assert(strncmp(error_text(), "Not a DR secondary.", 19) == 0);
+    cr_assert_eq(call("PUT", "/v1/sys/replication/dr/secondary/generate-operation-token/attempt",
+                      NULL, NULL),
+                 400);
+    cr_assert(strncmp(error_text(), "Not a DR secondary.", 19) == 0);
+    cr_assert_eq(call("PUT", "/v1/sys/replication/dr/secondary/enable", NULL, "{}"), 403);
 }
 
 Test(router, key_shares_make_a_root_token)
