@@ -225,7 +225,11 @@ class World:
         self.await_following(b)
 
     def await_following(self, b, seconds=30):
-        await_true('the secondary to follow', lambda: b.dr_status().get('state') == 'stream-wals', seconds)
+        def following():
+            # 503 for the moment in which the copy is put in place and opened with the primary's root key.
+            r = b.call('GET', 'sys/replication/dr/status', token='')
+            return r.status == 200 and r.data.get('dr', r.data).get('state') == 'stream-wals' and r.data.get('mode') != 'bootstrapping'
+        await_true('the secondary to follow', following, seconds)
 
     def await_caught_up(self, a, b, seconds=30):
         def same():
