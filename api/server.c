@@ -41,6 +41,7 @@ struct server {
     struct logger *log;
     int log_fd; /* -1: stdout */
     struct disk *disk;
+    struct disk *store_disk; /* crash-test builds: WiredTiger lies on it */
     struct core *core;
     size_t reactors_started;
     struct seal_task seal;
@@ -130,6 +131,7 @@ static int open_engine(struct server *s, struct err *err)
     const struct config *cfg = &s->config;
     struct engine_config ec = {.path = cfg->storage_path,
                                .disk = s->disk,
+                               .store_disk = s->store_disk,
                                .env = s->env,
                                .log = s->log,
                                .cache_bytes = cfg->cache_bytes,
@@ -213,6 +215,32 @@ static void print_banner(const struct server *s)
     fflush(stdout);
 }
 
+#ifdef LOCKSTEP_VOLATILE_DISK
+/* The build of the crash tests, in which SIGKILL is a power cut (docs/DISK_FORMAT.md, tests/crash).
+ */
+static int open_disks(struct server *s, struct err *err)
+{
+    const char *seed = getenv("LOCKSTEP_VOLATILE_SEED"),
+               *lie = getenv("LOCKSTEP_VOLATILE_IGNORE_FLUSH");
+    struct disk_volatile_config cfg = {.seed = seed != NULL ? strtoull(seed, NULL, 10) : 1,
+                                       .ignore_flush = lie != NULL && strcmp(lie, "1") == 0,
+                                       .early_permille = 50};
+
+    log_warn(s->log, "storage",
+             "crash-test build: unflushed writes are kept in memory: seed=%llu ignore_flush=%d",
+             (unsigned long long)cfg.seed, cfg.ignore_flush);
+    if (disk_volatile_open(&cfg, &s->disk, err) != 0)
+        return -1;
+    cfg.seed++;
+    return disk_volatile_open(&cfg, &s->store_disk, err);
+}
+#else
+static int open_disks(struct server *s, struct err *err)
+{
+    return disk_uring_open(DISK_RING_ENTRIES, &s->disk, err);
+}
+#endif
+
 static int start(struct server *s, struct err *err)
 {
     if (config_load(s->paths, s->n_paths, &s->config, err) != 0 ||
@@ -222,7 +250,7 @@ static int start(struct server *s, struct err *err)
         return -1;
     if (core_new(&s->config, s->env, s->log, &s->core, err) != 0 || make_reactors(s, err) != 0)
         return -1;
-    if (disk_uring_open(DISK_RING_ENTRIES, &s->disk, err) != 0)
+    if (open_disks(s, err) != 0)
         return -1;
     /* The link is taken down on its reactor, so that runs first, also when the next step fails. */
     if (start_reactors(s, err) != 0 || cluster_new(s->core, err) != 0)
@@ -352,6 +380,7 @@ static void stop(struct server *s)
             log_info(s->log, "core", "vault is sealed");
         core_free(c);
     }
+    disk_free(s->store_disk);
     disk_free(s->disk);
     if (s->pid_written)
         unlink(s->config.pid_file);

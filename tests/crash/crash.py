@@ -83,6 +83,8 @@ def check(world, a, b, acked, sample):
     conn.close()
     if b is None:
         return
+    if b.call('GET', 'sys/seal-status', token='').json['sealed']:
+        b.unseal(a.keys[:2])
     world.await_following(b)
     world.await_caught_up(a, b)
 
@@ -127,7 +129,7 @@ def rounds(program, n, seed, canary):
             total += len(acked)
             try:
                 victim.start()
-                if victim is a or rng.random() < 0.5:
+                if victim is a or rng.random() < 0.5:  # a sealed secondary receives as well
                     victim.unseal(a.keys[:2])
             except Failed:
                 if canary:
