@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * cluster_private.h - what the files behind replication share: cluster.c (link and its credentials), enrol.c (the primary
- * takes a secondary in), join.c (the secondary's side of that), replication.c (endpoints), dr_token.c.
+ * cluster_private.h - what the files behind replication share: cluster.c (link and its
+ * credentials), enrol.c (the primary takes a secondary in), join.c (the secondary's side of that),
+ * replication.c (endpoints), dr_token.c.
  */
 #ifndef LOCKSTEP_CLUSTER_PRIVATE_H
 #define LOCKSTEP_CLUSTER_PRIVATE_H
@@ -9,11 +10,12 @@
 #include "core.h"
 #include "token.h"
 
-#define REPL_LATCH "core/replication"             /* of configuration, members, activations, CA */
-#define REPL_CA_PATH "core/replication/ca"        /* sealed: {certificate, private_key} */
+#define REPL_LATCH "core/replication"      /* of configuration, members, activations, CA */
+#define REPL_CA_PATH "core/replication/ca" /* sealed: {certificate, private_key} */
 #define REPL_ACTIVATION "core/replication/activation/" /* + id, sealed: struct activation */
 #define CERT_DAYS 3650
-#define ROOT_SEAL_INFO "lockstep root key to a DR secondary" /* binds cert_seal_to to its one use */
+#define ROOT_SEAL_INFO "lockstep root key to a DR secondary" /* binds cert_seal_to to its one use  \
+                                                              */
 #define ENROL_BODY_MAX (64u << 10)
 
 /* ---- cluster.c ---- */
@@ -22,14 +24,17 @@ struct link_identity {
     struct buf key, cert, ca; /* PEM; cert and ca are empty until a CA has signed */
 };
 void identity_free(struct link_identity *id);
-CHECKED int identity_load(struct core *c, struct link_identity *id, struct err *err); /* ERR_NOTFOUND */
-CHECKED int identity_save(struct core *c, const struct link_identity *id, struct err *err); /* durable */
+CHECKED int identity_load(struct core *c, struct link_identity *id,
+                          struct err *err); /* ERR_NOTFOUND */
+CHECKED int identity_save(struct core *c, const struct link_identity *id,
+                          struct err *err); /* durable */
 /** Load it, or make a key and save that. */
 CHECKED int identity_key(struct core *c, struct link_identity *id, struct err *err);
 CHECKED int identity_remove(struct core *c, struct err *err); /* durable; none: fine */
 /** From now on connections use it; NULL: all are refused. */
 CHECKED int cluster_credentials(struct core *c, const struct link_identity *id, struct err *err);
-/** The primary's root key, used when its copy is in place. Copied to secure memory; NULL: forget. */
+/** The primary's root key, used when its copy is in place. Copied to secure memory; NULL: forget.
+ */
 CHECKED int cluster_expect_root(struct core *c, const uint8_t *root, struct err *err);
 /** Run fn(arg) where it may block: on a helper thread when called from a coroutine. */
 void run_blocking(void (*fn)(void *), void *arg);
@@ -45,13 +50,17 @@ struct activation {
 };
 CHECKED int repl_config_get(struct core *c, struct repl_config *rc, struct err *err);
 CHECKED int repl_config_put(struct batch *b, const struct repl_config *rc, struct err *err);
-CHECKED int member_get(struct core *c, const char *id, struct member *m, struct err *err); /* ERR_NOTFOUND */
+CHECKED int member_get(struct core *c, const char *id, struct member *m,
+                       struct err *err); /* ERR_NOTFOUND */
 CHECKED int member_put(struct batch *b, const struct member *m, struct err *err);
 /** fn for each member row. */
-CHECKED int members_each(struct core *c, int (*fn)(void *arg, const struct member *m, struct err *err), void *arg,
+CHECKED int members_each(struct core *c,
+                         int (*fn)(void *arg, const struct member *m, struct err *err), void *arg,
                          struct err *err);
-CHECKED int activation_get(struct core *c, const char *id, struct activation *a, struct err *err); /* ERR_NOTFOUND */
-CHECKED int activation_put(struct batch *b, const char *id, const struct activation *a, struct err *err);
+CHECKED int activation_get(struct core *c, const char *id, struct activation *a,
+                           struct err *err); /* ERR_NOTFOUND */
+CHECKED int activation_put(struct batch *b, const char *id, const struct activation *a,
+                           struct err *err);
 CHECKED int activation_delete(struct batch *b, const char *id, struct err *err);
 CHECKED int activations_delete_all(struct core *c, struct batch *b, struct err *err);
 struct link_ca {
@@ -70,13 +79,16 @@ struct join {
     struct request *rq;
     const char *token, *api_addr, *ca_file, *ca_path; /* as given; "" when not */
 };
-/** All of secondary/enable: 0 when the engine follows durably. ERR_INVAL, ERR_ROLE, ... with what was tried. */
+/** All of secondary/enable: 0 when the engine follows durably. ERR_INVAL, ERR_ROLE, ... with what
+ * was tried. */
 CHECKED int join_primary(const struct join *j, struct err *err);
 
 /* ---- replication.c, replication_status.c ---- */
 void replication_status_handle(struct request *rq, struct response *rs);
-/** A primary takes stock of itself: its address and its own row; old activations and DR tokens end after a promotion. Coroutine. */
-CHECKED int primary_settle(struct core *c, const char *primary_cluster_addr /* or NULL */, struct err *err);
+/** A primary takes stock of itself: its address and its own row; old activations and DR tokens end
+ * after a promotion. Coroutine. */
+CHECKED int primary_settle(struct core *c, const char *primary_cluster_addr /* or NULL */,
+                           struct err *err);
 
 /* ---- dr_token.c ---- */
 CHECKED int dr_token_delete(struct core *c, const char *token, struct err *err);

@@ -27,16 +27,21 @@ struct config {
     bool ui, disable_mlock;
     enum log_level log_level;
     int64_t default_lease_ttl_s, max_lease_ttl_s; /* 768h each unless set */
-    uint64_t cache_bytes, reserve_bytes, wal_file_bytes, retain_bytes; /* storage "wiredtiger" cache_size, disk_reserve, ...; 0: the engine's defaults */
-    unsigned reactors;  /* 0: one a core, at most 4 */
+    uint64_t cache_bytes, reserve_bytes, wal_file_bytes,
+        retain_bytes;  /* storage "wiredtiger" cache_size, disk_reserve, ...; 0: the engine's
+                          defaults */
+    unsigned reactors; /* 0: one a core, at most 4 */
 };
 /** Empty, with the defaults that are not zero; before config_parse. config_load does it itself. */
 void config_init(struct config *c);
 /** Read files and directories (their .hcl and .json, sorted), later ones win. */
 CHECKED int config_load(const char *const *paths, size_t n, struct config *c, struct err *err);
-/** Adds to c, which the caller frees in every case. In one text a key stands once; a later text replaces it. */
-CHECKED int config_parse(const char *text, size_t len, const char *file, struct config *c, struct err *err);
-/** Fill what follows from others (cluster_address = API port + 1, api_addr, cluster_addr), check that all needed is there. */
+/** Adds to c, which the caller frees in every case. In one text a key stands once; a later text
+ * replaces it. */
+CHECKED int config_parse(const char *text, size_t len, const char *file, struct config *c,
+                         struct err *err);
+/** Fill what follows from others (cluster_address = API port + 1, api_addr, cluster_addr), check
+ * that all needed is there. */
 CHECKED int config_complete(struct config *c, struct err *err);
 void config_free(struct config *c);
 

@@ -51,10 +51,11 @@ struct core {
     struct rekey *rekey;
     struct inflights *inflights;
     struct background *background;
-    _Atomic bool unsealed;        /* the barrier is open and the set-up after it is done: requests are served */
+    _Atomic bool
+        unsealed; /* the barrier is open and the set-up after it is done: requests are served */
     _Atomic bool stopping;
-    _Atomic int role;             /* enum engine_role */
-    char cluster_name[128];       /* configured, or empty: core_cluster makes one of the cluster id */
+    _Atomic int role;       /* enum engine_role */
+    char cluster_name[128]; /* configured, or empty: core_cluster makes one of the cluster id */
 };
 
 /** "disabled", "primary" or "secondary": replication_dr_mode. */
@@ -64,17 +65,22 @@ const char *core_dr_mode(struct core *c);
 int server_run(const char *const *paths, size_t n);
 
 /* ---- seal.c: sys/init, seal-status, unseal, seal, and the seal configuration ---- */
-#define SEAL_CONFIG_PATH "core/seal-config"  /* clear: {type, shares, threshold}; */
-#define SEAL_ROOT_PATH "core/hsm/barrier-unseal-keys" /* the root key sealed under the share key */
-void seal_handle(struct request *rq, struct response *rs); /* init, seal-status, unseal, seal: full_path decides */
+#define SEAL_CONFIG_PATH "core/seal-config"           /* clear: {type, shares, threshold}; */
+#define SEAL_ROOT_PATH "core/hsm/barrier-unseal-keys" /* the root key sealed under the share key   \
+                                                       */
+void seal_handle(struct request *rq,
+                 struct response *rs); /* init, seal-status, unseal, seal: full_path decides */
 bool core_initialized(struct core *c);
 bool core_sealed(struct core *c);
-/** Combine shares and check them against the seal: 0 when they give the root key (secret buffer out). ERR_DENIED with Vault's text. */
-CHECKED int seal_check_shares(struct core *c, const uint8_t *const *parts, const size_t *lens, unsigned n, struct buf *root,
-                              struct err *err);
-CHECKED int seal_threshold(struct core *c, unsigned *sharesp, unsigned *thresholdp, struct err *err);
+/** Combine shares and check them against the seal: 0 when they give the root key (secret buffer
+ * out). ERR_DENIED with Vault's text. */
+CHECKED int seal_check_shares(struct core *c, const uint8_t *const *parts, const size_t *lens,
+                              unsigned n, struct buf *root, struct err *err);
+CHECKED int seal_threshold(struct core *c, unsigned *sharesp, unsigned *thresholdp,
+                           struct err *err);
 /** Hex or base64 share text to bytes, with Vault's errors. */
-CHECKED int seal_parse_key(const char *text, uint8_t *out, size_t out_len, size_t *lenp, struct err *err);
+CHECKED int seal_parse_key(const char *text, uint8_t *out, size_t out_len, size_t *lenp,
+                           struct err *err);
 /** Open the barrier with a root key that came over the link, after the copy is whole. */
 CHECKED int core_unseal_with_root(struct core *c, const uint8_t root[32], struct err *err);
 CHECKED int core_seal(struct core *c, struct err *err);
@@ -82,25 +88,33 @@ CHECKED int core_seal(struct core *c, struct err *err);
 CHECKED int core_cluster(struct core *c, char id[40], char name[128], struct err *err);
 
 /* ---- ceremony.c: generate-root and generate-operation-token, by the rule for strangers ---- */
-void generate_root_handle(struct request *rq, struct response *rs); /* sys/generate-root/{attempt,update} and
-                                                                       sys/replication/dr/secondary/generate-operation-token/... */
+void generate_root_handle(
+    struct request *rq,
+    struct response *rs); /* sys/generate-root/{attempt,update} and
+                             sys/replication/dr/secondary/generate-operation-token/... */
 /* ---- replication.c ---- */
-void replication_handle(struct request *rq, struct response *rs);   /* sys/replication/... */
+void replication_handle(struct request *rq, struct response *rs); /* sys/replication/... */
 /** Check a DR operation token (local, hashed). */
 bool dr_token_valid(struct core *c, const char *token);
 CHECKED int dr_token_store(struct core *c, const char *token, struct err *err);
 /* ---- cluster.c ---- */
-CHECKED int cluster_new(struct core *c, struct err *err); /* before engine_open: fills link ops for it */
+CHECKED int cluster_new(struct core *c,
+                        struct err *err); /* before engine_open: fills link ops for it */
 const struct link_ops *cluster_link_ops(struct core *c, void **netp);
-CHECKED int cluster_start(struct core *c, struct err *err); /* after engine_start: listener, credentials */
-void cluster_unsealed(struct core *c); /* credentials of a primary, epoch key. Coroutine */
+CHECKED int cluster_start(struct core *c,
+                          struct err *err); /* after engine_start: listener, credentials */
+void cluster_unsealed(struct core *c);      /* credentials of a primary, epoch key. Coroutine */
 void cluster_sealed(struct core *c);
-/** A copy replaced the store and the core is about to seal: keep the root key, so that a secondary that was unsealed stays so. */
+/** A copy replaced the store and the core is about to seal: keep the root key, so that a secondary
+ * that was unsealed stays so. */
 void cluster_store_replacing(struct core *c);
-/** A copy replaced the store; the core has dropped its caches and sealed. Open with the root key that came, if one did (core_unseal_with_root). Coroutine. */
+/** A copy replaced the store; the core has dropped its caches and sealed. Open with the root key
+ * that came, if one did (core_unseal_with_root). Coroutine. */
 void cluster_store_replaced(struct core *c);
-void cluster_enrol(void *core, uint64_t conn, const uint8_t peer_key_hash[32], const void *body, size_t len);
-void cluster_stop(struct core *c); /* the link is down when it returns; the engine may still call into it */
+void cluster_enrol(void *core, uint64_t conn, const uint8_t peer_key_hash[32], const void *body,
+                   size_t len);
+void cluster_stop(
+    struct core *c); /* the link is down when it returns; the engine may still call into it */
 void cluster_free(struct core *c); /* after engine_close; takes what was never made */
 /* ---- sys.c: the rest of sys ---- */
 void sys_handle(struct request *rq, struct response *rs); /* dispatches by path after sys/ */

@@ -60,9 +60,11 @@ struct inflight {
 };
 struct inflights *inflights_new(void); /* NULL: out of memory */
 void inflights_free(struct inflights *all);
-void inflight_begin(struct core *c, struct inflight *f); /* f stays where it is until inflight_end */
+void inflight_begin(struct core *c,
+                    struct inflight *f); /* f stays where it is until inflight_end */
 void inflight_end(struct core *c, struct inflight *f);
-void inflight_count(struct core *c, uint64_t *nowp, uint64_t *totalp); /* now, and since the start */
+void inflight_count(struct core *c, uint64_t *nowp,
+                    uint64_t *totalp); /* now, and since the start */
 json_t *inflight_json(struct core *c, struct arena *a);
 
 /* ---- ceremony.c, rekey.c ---- */

@@ -15,8 +15,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define JSON_DEPTH_MAX 500     /* of what a client sends */
-#define JSON_DEPTH_OWN_MAX 520 /* of what we stored: a secret lies some levels below its row or envelope */
+#define JSON_DEPTH_MAX 500 /* of what a client sends */
+#define JSON_DEPTH_OWN_MAX                                                                         \
+    520 /* of what we stored: a secret lies some levels below its row or envelope */
 #define JSON_VALUES_MAX 1000000
 #define JSON_NUMBER_MAX_BYTES 4096
 

@@ -14,12 +14,12 @@
 #define POLICIES_MAX 256 /* that one token may name */
 
 struct policy_rule {
-    const char *path;  /* without the final '*' */
-    bool prefix;       /* it ended in '*' */
-    bool segments;     /* has '+' segments */
-    size_t wild_at;    /* where the first '+' or '*' stands; an exact path: its length */
-    unsigned plus;     /* '+' segments */
-    unsigned caps;     /* CAP_DENY alone, or what is granted */
+    const char *path;         /* without the final '*' */
+    bool prefix;              /* it ended in '*' */
+    bool segments;            /* has '+' segments */
+    size_t wild_at;           /* where the first '+' or '*' stands; an exact path: its length */
+    unsigned plus;            /* '+' segments */
+    unsigned caps;            /* CAP_DENY alone, or what is granted */
     json_t *allowed, *denied; /* lower-case parameter -> array of values; NULL: not given */
     json_t *required;         /* array of lower-case names, or NULL */
     int64_t min_wrap_s, max_wrap_s; /* 0: not given */
@@ -39,9 +39,10 @@ struct acl_request {
     const json_t *data; /* object or NULL */
     int64_t wrap_ttl_s;
 };
-/** Which rule pattern decides for path, or NULL; capabilities are joined over all rules of that pattern. */
-const struct policy_rule *acl_find(const struct policy *const *ps, size_t n, const char *path, bool list,
-                                   unsigned *capsp);
+/** Which rule pattern decides for path, or NULL; capabilities are joined over all rules of that
+ * pattern. */
+const struct policy_rule *acl_find(const struct policy *const *ps, size_t n, const char *path,
+                                   bool list, unsigned *capsp);
 /** Whether parameters and wrapping limits of the deciding pattern let the request through. */
 bool acl_parameters_pass(const struct policy *const *ps, size_t n, const struct policy_rule *found,
                          const struct acl_request *rq);

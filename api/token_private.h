@@ -25,8 +25,8 @@ void token_latch(struct core *c, const char *hmac, struct token_latch *l);
 void token_unlatch(struct core *c, struct token_latch *l);
 
 enum token_name { TOKEN_NAME_ID, TOKEN_NAME_ACCESSOR }; /* ids and accessors never share an HMAC */
-CHECKED int token_name(struct core *c, enum token_name kind, const char *text, char out[TOKEN_HMAC_CHARS + 1],
-                       struct err *err);
+CHECKED int token_name(struct core *c, enum token_name kind, const char *text,
+                       char out[TOKEN_HMAC_CHARS + 1], struct err *err);
 /** The row as stored, without checks, the caller's own to change. ERR_NOTFOUND. */
 CHECKED int token_read(struct request *rq, const char *hmac, struct token **tp, struct err *err);
 /** Whether a row may be used now: not expired, no ancestor gone. ERR_DENIED. */
@@ -34,7 +34,8 @@ CHECKED int token_alive(struct request *rq, const struct token *t, struct err *e
 /** Write t->json back after its fields were set there. */
 CHECKED int token_put(struct batch *b, const struct token *t, struct err *err);
 /** Drop id and accessor row, and the link to the parent. */
-CHECKED int token_delete_rows(struct core *c, struct batch *b, const char *hmac, const json_t *row, struct err *err);
+CHECKED int token_delete_rows(struct core *c, struct batch *b, const char *hmac, const json_t *row,
+                              struct err *err);
 
 const char *token_row_str(const json_t *row, const char *key); /* never NULL */
 bool token_row_expired(const json_t *row, int64_t now_ms);
@@ -43,7 +44,8 @@ bool token_row_expired(const json_t *row, int64_t now_ms);
 struct token_cache;
 struct token_cache *token_cache_new(void); /* NULL: out of memory */
 void token_cache_free(struct token_cache *tc);
-/** A new reference to a row that must not be changed, or NULL; *seenp goes to token_cache_put with what was read after. */
+/** A new reference to a row that must not be changed, or NULL; *seenp goes to token_cache_put with
+ * what was read after. */
 json_t *token_cache_get(struct token_cache *tc, const char *hmac, uint64_t *seenp);
 void token_cache_put(struct token_cache *tc, const char *hmac, json_t *row, uint64_t seen);
 void token_cache_drop(struct token_cache *tc, const char *hmac);
@@ -63,7 +65,8 @@ struct ttl_rule {
 /** The time to live that is granted, with a warning where it is less than was asked for. */
 int64_t token_ttl_grant(struct request *rq, struct response *rs, const struct ttl_rule *r);
 /** A duration field with Go's errors as they are, without the prefix of a field check. */
-CHECKED int token_seconds_field(struct request *rq, struct response *rs, const char *name, int64_t *outp);
+CHECKED int token_seconds_field(struct request *rq, struct response *rs, const char *name,
+                                int64_t *outp);
 
 /* token_batch.c */
 bool token_is_batch(const char *id);
@@ -80,11 +83,13 @@ struct token_role {
     int64_t explicit_max_ttl_s, period_s;
 };
 /** ERR_NOTFOUND. The role lives as long as the request. */
-CHECKED int token_role_get(struct request *rq, const char *name, struct token_role **rp, struct err *err);
+CHECKED int token_role_get(struct request *rq, const char *name, struct token_role **rp,
+                           struct err *err);
 void token_role_handle(struct request *rq, struct response *rs); /* path: "roles", "roles/NAME" */
 
 /* ---- lists of names ---- */
-/** Vault's rules for policy names: trimmed, lower case, sorted, each once; root alone. New array or NULL. */
+/** Vault's rules for policy names: trimmed, lower case, sorted, each once; root alone. New array or
+ * NULL. */
 json_t *policies_sanitize(const json_t *names, bool add_default);
 bool list_has(const json_t *list, const char *s);
 /** Whether a pattern of the list covers s: "*" at the start, the end or both. */

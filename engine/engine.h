@@ -2,12 +2,13 @@
 /*
  * engine.h - the replicated store: commit pipeline, apply, roles, the link's messages.
  *
- * Three step functions over queues: log (group commit, ship, follow), apply (fold into WiredTiger, callbacks),
- * checkpoint. engine_start runs each on a thread; a simulation calls engine_log_step, engine_apply_step and
- * engine_checkpoint_step itself.
+ * Three step functions over queues: log (group commit, ship, follow), apply (fold into WiredTiger,
+ * callbacks), checkpoint. engine_start runs each on a thread; a simulation calls engine_log_step,
+ * engine_apply_step and engine_checkpoint_step itself.
  *
- * What holds: answered means durable; applied <= min(committed, durable here); a read sees every applied
- * transaction and no other; a failed write or fsync ends the process (hooks.fatal, which must not return).
+ * What holds: answered means durable; applied <= min(committed, durable here); a read sees every
+ * applied transaction and no other; a failed write or fsync ends the process (hooks.fatal, which
+ * must not return).
  */
 #ifndef LOCKSTEP_ENGINE_H
 #define LOCKSTEP_ENGINE_H
@@ -30,7 +31,7 @@ enum engine_role {
     ENGINE_PRIMARY,       /* serves and writes: also with replication disabled */
     ENGINE_BOOTSTRAPPING, /* takes its first copy; not promotable */
     ENGINE_SECONDARY,     /* follows */
-    ENGINE_FENCED         /* met a newer epoch, or a split: serves nothing; engine_status says why */
+    ENGINE_FENCED /* met a newer epoch, or a split: serves nothing; engine_status says why */
 };
 
 /* ---- the link as the engine needs it; net/link.h gives it, a simulation too ---- */
@@ -42,17 +43,21 @@ struct link_frame {
     uint8_t data[];
 };
 struct link_ops {
-    /* All called on the log thread, never call back into the engine before they return. conn ids are
-     * never reused. dial's outcome comes as engine_link_opened or engine_link_closed; 0: not now, and no event. */
+    /* All called on the log thread, never call back into the engine before they return. conn ids
+     * are never reused. dial's outcome comes as engine_link_opened or engine_link_closed; 0: not
+     * now, and no event. */
     uint64_t (*dial)(void *net, const char *addr);
-    void (*send)(void *net, uint64_t conn, const void *msg, size_t len, struct seg *seg); /* copies msg, refs seg */
+    void (*send)(void *net, uint64_t conn, const void *msg, size_t len,
+                 struct seg *seg); /* copies msg, refs seg */
     void (*close)(void *net, uint64_t conn, const char *reason);
 };
 /* Events from the link, any thread; queued for the log thread and in order for each connection. */
-void engine_link_opened(struct engine *e, uint64_t conn, bool inbound, const char *peer_addr,
-                        const uint8_t peer_key_hash[32]); /* SHA-256 of the peer's SubjectPublicKeyInfo */
+void engine_link_opened(
+    struct engine *e, uint64_t conn, bool inbound, const char *peer_addr,
+    const uint8_t peer_key_hash[32]); /* SHA-256 of the peer's SubjectPublicKeyInfo */
 void engine_link_frame(struct engine *e, uint64_t conn, const void *frame, size_t len); /* copied */
-void engine_link_sent(struct engine *e, uint64_t conn, size_t bytes); /* frames given to the kernel: window */
+void engine_link_sent(struct engine *e, uint64_t conn,
+                      size_t bytes); /* frames given to the kernel: window */
 void engine_link_closed(struct engine *e, uint64_t conn, const char *reason);
 
 /* ---- configuration ---- */
@@ -62,122 +67,140 @@ struct engine_hooks {
     void (*fatal)(void *arg, const struct err *err);
     /* Role changed (durably). Apply or log thread; must not block. */
     void (*role)(void *arg, enum engine_role role);
-    /* A copy replaced the whole store: drop every cache, read the seal again. Apply thread, must not block. */
+    /* A copy replaced the whole store: drop every cache, read the seal again. Apply thread, must
+     * not block. */
     void (*store_replaced)(void *arg);
-    /* Primary: a peer that is no member yet asks (msg ENROL). Answer later with engine_link_answer. Log thread. */
-    void (*enrol)(void *arg, uint64_t conn, const uint8_t peer_key_hash[32], const void *body, size_t len);
+    /* Primary: a peer that is no member yet asks (msg ENROL). Answer later with engine_link_answer.
+     * Log thread. */
+    void (*enrol)(void *arg, uint64_t conn, const uint8_t peer_key_hash[32], const void *body,
+                  size_t len);
     /* Something an operator's log should have in Vault's words is logged by the engine itself. */
 };
 
 struct engine_config {
-    const char *path;       /* data directory */
-    struct disk *disk;      /* log thread's disk; owned by the caller, outlives the engine */
-    struct disk *store_disk;/* NULL in production; crash and simulation builds: WiredTiger over it */
+    const char *path;  /* data directory */
+    struct disk *disk; /* log thread's disk; owned by the caller, outlives the engine */
+    struct disk
+        *store_disk; /* NULL in production; crash and simulation builds: WiredTiger over it */
     struct env *env;
     struct logger *log;
     const struct link_ops *link;
     void *net;
     struct engine_hooks hooks;
-    bool deterministic;        /* simulation */
-    uint64_t cache_bytes;      /* WiredTiger; 0: 256 MiB */
-    uint64_t wal_file_bytes;   /* 0: 64 MiB */
-    uint64_t reserve_bytes;    /* below this free space writes answer ERR_NOSPC; 0: 256 MiB */
-    uint64_t window_bytes;     /* unsent bytes allowed for each secondary; 0: 16 MiB */
-    uint64_t retain_bytes;     /* log kept for secondaries at most; 0: 1 GiB */
-    uint64_t queue_bytes;      /* transactions waiting at most; 0: 64 MiB */
-    int64_t mark_interval_ms;  /* 0: 1000 */
+    bool deterministic;       /* simulation */
+    uint64_t cache_bytes;     /* WiredTiger; 0: 256 MiB */
+    uint64_t wal_file_bytes;  /* 0: 64 MiB */
+    uint64_t reserve_bytes;   /* below this free space writes answer ERR_NOSPC; 0: 256 MiB */
+    uint64_t window_bytes;    /* unsent bytes allowed for each secondary; 0: 16 MiB */
+    uint64_t retain_bytes;    /* log kept for secondaries at most; 0: 1 GiB */
+    uint64_t queue_bytes;     /* transactions waiting at most; 0: 64 MiB */
+    int64_t mark_interval_ms; /* 0: 1000 */
 };
 
 /**
- * Lock the directory, take the role that the local file and the log give, recover (a primary applies all that is durable;
- * a secondary up to the known commit LSN, the rest of the tail waits for the primary's word). ERR_BUSY: used by another process. ERR_CORRUPT: with file and LSN.
+ * Lock the directory, take the role that the local file and the log give, recover (a primary
+ * applies all that is durable; a secondary up to the known commit LSN, the rest of the tail waits
+ * for the primary's word). ERR_BUSY: used by another process. ERR_CORRUPT: with file and LSN.
  */
 CHECKED int engine_open(const struct engine_config *cfg, struct engine **ep, struct err *err);
 CHECKED int engine_start(struct engine *e, struct err *err); /* threads */
 void engine_stop(struct engine *e);  /* drains what was accepted, checkpoints, joins. Idempotent */
 void engine_close(struct engine *e); /* takes NULL */
 
-/* Steps; each returns the amount of work done (0: nothing to do). The deadlines are for the waiting of the caller. */
+/* Steps; each returns the amount of work done (0: nothing to do). The deadlines are for the waiting
+ * of the caller. */
 size_t engine_log_step(struct engine *e);
 size_t engine_apply_step(struct engine *e);
 size_t engine_checkpoint_step(struct engine *e, bool force);
 int64_t engine_next_deadline_ns(struct engine *e); /* of env_mono_ns; INT64_MAX: none */
 
 /* ---- writes and reads: any thread ---- */
-/* Runs on the apply thread when the transaction is applied (err NULL) or refused; must not block. */
+/* Runs on the apply thread when the transaction is applied (err NULL) or refused; must not block.
+ */
 typedef void engine_done_fn(void *arg, uint64_t lsn, const struct err *err);
 /**
- * Queue a transaction; t is taken in every case. -1: ERR_AGAIN queue full, ERR_NOSPC below the reserve, ERR_ROLE not
- * a primary; then done is not called.
+ * Queue a transaction; t is taken in every case. -1: ERR_AGAIN queue full, ERR_NOSPC below the
+ * reserve, ERR_ROLE not a primary; then done is not called.
  */
-CHECKED int engine_submit(struct engine *e, struct txn *t, engine_done_fn *done, void *arg, struct err *err);
-CHECKED int engine_get(struct engine *e, const char *key, struct buf *out, struct err *err); /* ERR_NOTFOUND */
-CHECKED int engine_scan(struct engine *e, const char *prefix, const char *after, size_t limit, bool keys_only,
+CHECKED int engine_submit(struct engine *e, struct txn *t, engine_done_fn *done, void *arg,
+                          struct err *err);
+CHECKED int engine_get(struct engine *e, const char *key, struct buf *out,
+                       struct err *err); /* ERR_NOTFOUND */
+CHECKED int engine_scan(struct engine *e, const char *prefix, const char *after, size_t limit,
+                        bool keys_only,
                         int (*each)(void *arg, const char *key, const uint8_t *value, size_t len,
                                     uint64_t lsn, struct err *err),
                         void *arg, struct err *err);
 CHECKED int engine_list(struct engine *e, const char *prefix,
                         int (*each)(void *arg, const char *child, struct err *err), void *arg,
                         struct err *err);
-/** fn(arg, key, lsn) on the apply thread after each applied change of a key with the prefix, before the callback of
- * the write that made it. Register before engine_start. */
+/** fn(arg, key, lsn) on the apply thread after each applied change of a key with the prefix, before
+ * the callback of the write that made it. Register before engine_start. */
 CHECKED int engine_watch(struct engine *e, const char *prefix,
-                         void (*fn)(void *arg, const char *key, uint64_t lsn), void *arg, struct err *err);
+                         void (*fn)(void *arg, const char *key, uint64_t lsn), void *arg,
+                         struct err *err);
 
 /* ---- local space: any thread; durable when it returns (blocks for one small fsync) ---- */
 CHECKED int engine_local_get(struct engine *e, const char *name, struct buf *out, struct err *err);
-CHECKED int engine_local_put(struct engine *e, const char *name, const void *data, size_t len, struct err *err);
+CHECKED int engine_local_put(struct engine *e, const char *name, const void *data, size_t len,
+                             struct err *err);
 
 /* ---- replication ---- */
-/* Replicated, readable while sealed; the engine reads them, api/ writes them through transactions. */
+/* Replicated, readable while sealed; the engine reads them, api/ writes them through transactions.
+ */
 #define ENGINE_KEY_CONFIG "core/replication/config"   /* struct repl_config, encoded */
 #define ENGINE_KEY_MEMBERS "core/replication/member/" /* + member id: struct member, encoded */
 
 struct repl_config {
-    bool primary_enabled;  /* DR primary */
-    char cluster_id[40];   /* UUID */
+    bool primary_enabled; /* DR primary */
+    char cluster_id[40];  /* UUID */
     char primary_cluster_addr[256];
 };
 struct member {
-    char id[64];               /* the name given to secondary-token; the founding cluster uses its cluster id */
-    uint8_t key_hash[32];      /* SHA-256 of the link key's SubjectPublicKeyInfo */
+    char id[64]; /* the name given to secondary-token; the founding cluster uses its cluster id */
+    uint8_t key_hash[32]; /* SHA-256 of the link key's SubjectPublicKeyInfo */
     char cluster_addr[256];
     char api_addr[256];
     bool revoked;
-    bool primary;              /* it was a primary once: the link key of a primary */
+    bool primary; /* it was a primary once: the link key of a primary */
 };
 CHECKED int repl_config_encode(const struct repl_config *c, struct buf *out, struct err *err);
-CHECKED int repl_config_decode(const uint8_t *data, size_t len, struct repl_config *c, struct err *err);
+CHECKED int repl_config_decode(const uint8_t *data, size_t len, struct repl_config *c,
+                               struct err *err);
 CHECKED int member_encode(const struct member *m, struct buf *out, struct err *err);
 CHECKED int member_decode(const uint8_t *data, size_t len, struct member *m, struct err *err);
 
-/** The HMAC key for promotion records, derived by the barrier; given at unseal, wiped at seal (NULL). Any thread. */
+/** The HMAC key for promotion records, derived by the barrier; given at unseal, wiped at seal
+ * (NULL). Any thread. */
 void engine_epoch_key(struct engine *e, const uint8_t key[32]);
 
 /** Answer an enrol request. Any thread. body NULL: refuse, reason is sent. */
-void engine_link_answer(struct engine *e, uint64_t conn, const void *body, size_t len, const char *reason);
-/* The two enrol messages, for the secondary that dials before it has an engine role (api/ uses net/link directly). */
+void engine_link_answer(struct engine *e, uint64_t conn, const void *body, size_t len,
+                        const char *reason);
+/* The two enrol messages, for the secondary that dials before it has an engine role (api/ uses
+ * net/link directly). */
 CHECKED int link_msg_enrol(const void *body, size_t len, struct buf *out, struct err *err);
 /** Body of an enrol answer, or ERR_DENIED with the primary's reason; ERR_PROTO. */
-CHECKED int link_msg_enrol_answer(const void *frame, size_t len, const uint8_t **bodyp, size_t *body_lenp,
-                                  struct err *err);
+CHECKED int link_msg_enrol_answer(const void *frame, size_t len, const uint8_t **bodyp,
+                                  size_t *body_lenp, struct err *err);
 
 struct follow_config {
     char member_id[64];
-    char cluster_id[40];        /* of the primary */
-    char primary_addr[256];     /* host:port of its cluster listener */
+    char cluster_id[40];          /* of the primary */
+    char primary_addr[256];       /* host:port of its cluster listener */
     uint8_t primary_key_hash[32]; /* the peer must have this key */
-    char cluster_addr[256];     /* ours, for the member table */
+    char cluster_addr[256];       /* ours, for the member table */
 };
 /**
- * Become a secondary: a durable role `bootstrapping` in a new generation beside the old data (which goes when the copy
- * is whole), then dial, copy, switch, follow. Runs done on the log thread when the role is durable. Any thread.
+ * Become a secondary: a durable role `bootstrapping` in a new generation beside the old data (which
+ * goes when the copy is whole), then dial, copy, switch, follow. Runs done on the log thread when
+ * the role is durable. Any thread.
  */
-CHECKED int engine_follow(struct engine *e, const struct follow_config *cfg, engine_done_fn *done, void *arg,
-                          struct err *err);
+CHECKED int engine_follow(struct engine *e, const struct follow_config *cfg, engine_done_fn *done,
+                          void *arg, struct err *err);
 /**
- * Promote: keep the whole durable tail, log the epoch record, apply all, become primary. done runs on the apply
- * thread. ERR_ROLE: not a secondary, or the copy is not whole. Any thread.
+ * Promote: keep the whole durable tail, log the epoch record, apply all, become primary. done runs
+ * on the apply thread. ERR_ROLE: not a secondary, or the copy is not whole. Any thread.
  */
 CHECKED int engine_promote(struct engine *e, engine_done_fn *done, void *arg, struct err *err);
 /** The member table changed (revoked, ...): look at all connections again. Any thread. */
@@ -191,7 +214,7 @@ struct engine_peer { /* primary: one secondary; secondary: the primary */
     char id[64], cluster_addr[256], api_addr[256];
     bool connected;
     uint64_t sent_lsn, durable_lsn, applied_lsn;
-    int64_t last_heartbeat_ms;  /* wall; 0: never */
+    int64_t last_heartbeat_ms; /* wall; 0: never */
     int64_t clock_skew_ms;
     int64_t canary_age_ms;
     struct engine_lag lag;
@@ -208,11 +231,11 @@ struct engine_status {
     char cluster_id[40], secondary_id[64], primary_cluster_addr[256];
     uint32_t epoch, minor;
     uint64_t appended_lsn, durable_lsn, committed_lsn, applied_lsn, checkpoint_lsn;
-    uint64_t last_remote_lsn;  /* secondary: last LSN heard of as committed at the primary */
+    uint64_t last_remote_lsn; /* secondary: last LSN heard of as committed at the primary */
     int64_t last_start_ms;
     uint8_t merkle_root[20];
-    uint64_t copy_keys, copy_bytes; /* progress of a copy */
-    bool disk_reserve;         /* writes are refused */
+    uint64_t copy_keys, copy_bytes;  /* progress of a copy */
+    bool disk_reserve;               /* writes are refused */
     uint64_t segments, transactions; /* since start */
     size_t n_peers;
     struct engine_peer peers[ENGINE_PEERS_MAX];

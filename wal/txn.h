@@ -5,8 +5,8 @@
  *     txn    = [record, ...]                     at least one
  *     record = [1, key, value]                   put      (key: str 1..KEY_MAX_BYTES, value: bin)
  *            | [2, key]                          delete
- *            | [3, number, id(bin 16), end_lsn, hash(bin 32), member(str), proof(bin)]   epoch: a promotion
- *            | [4, wall_ms]                      mark: the once-a-second canary
+ *            | [3, number, id(bin 16), end_lsn, hash(bin 32), member(str), proof(bin)]   epoch: a
+ * promotion | [4, wall_ms]                      mark: the once-a-second canary
  *
  * A txn with an epoch or mark record holds nothing else.
  */
@@ -45,8 +45,8 @@ struct rec { /* a decoded record; pointers into the encoded bytes */
 
 /* A transaction under construction. One thread. */
 struct txn;
-struct txn *txn_new(void);      /* NULL: out of memory */
-void txn_free(struct txn *t);   /* takes NULL */
+struct txn *txn_new(void);    /* NULL: out of memory */
+void txn_free(struct txn *t); /* takes NULL */
 /** key: NUL-terminated text. ERR_INVAL: empty or too long. Later records on a key win. */
 CHECKED int txn_put(struct txn *t, const char *key, const void *value, size_t len, struct err *err);
 CHECKED int txn_delete(struct txn *t, const char *key, struct err *err);

@@ -9,14 +9,14 @@
  *     00-03  magic "LSG1"
  *     04-07  body length in bytes, little endian
  *     08-15  XXH3-64 of bytes 00-07 and the body, little endian
- *     16-..  body: msgpack [version, epoch, minor, first_lsn, count, commit_ms, durable_lsn, commit_lsn,
- *            prev_hash(bin 32), [txn, txn, ...]]
- *     zeros up to a multiple of DISK_BLOCK_BYTES (not sent on the wire)
- * A txn is msgpack [record, ...]; records are in txn.h. The running hash after a segment is SHA-256 of its
- * body, which holds the running hash before it.
+ *     16-..  body: msgpack [version, epoch, minor, first_lsn, count, commit_ms, durable_lsn,
+ * commit_lsn, prev_hash(bin 32), [txn, txn, ...]] zeros up to a multiple of DISK_BLOCK_BYTES (not
+ * sent on the wire) A txn is msgpack [record, ...]; records are in txn.h. The running hash after a
+ * segment is SHA-256 of its body, which holds the running hash before it.
  *
- * Threads: a struct wal belongs to the log thread, with its disk. Segments are immutable and shared by
- * reference count. Failed writes are final: after one, every call answers ERR_IO and the process ends.
+ * Threads: a struct wal belongs to the log thread, with its disk. Segments are immutable and shared
+ * by reference count. Failed writes are final: after one, every call answers ERR_IO and the process
+ * ends.
  */
 #ifndef LOCKSTEP_WAL_H
 #define LOCKSTEP_WAL_H
@@ -33,9 +33,9 @@
 
 #define WAL_HASH_BYTES 32
 #define SEG_HEADER_BYTES 16
-#define SEG_TARGET_BYTES (1u << 20)      /* a segment is closed at this size */
-#define SEG_BODY_MAX_BYTES (64u << 20)   /* nothing larger is accepted, from disk or peer */
-#define WAL_IN_FLIGHT_MAX 2              /* segments being written at once */
+#define SEG_TARGET_BYTES (1u << 20)    /* a segment is closed at this size */
+#define SEG_BODY_MAX_BYTES (64u << 20) /* nothing larger is accepted, from disk or peer */
+#define WAL_IN_FLIGHT_MAX 2            /* segments being written at once */
 
 /* An immutable encoded segment. Fields are read only. */
 struct seg {
@@ -49,10 +49,10 @@ struct seg {
     uint64_t commit_lsn;  /* up to here the log was committed when this was made */
     uint8_t prev_hash[WAL_HASH_BYTES];
     uint8_t hash[WAL_HASH_BYTES]; /* running hash after this segment */
-    uint8_t *bytes;       /* frame and body, DISK_BLOCK_BYTES aligned */
-    size_t len;           /* bytes without padding: what is sent */
-    size_t padded_len;    /* bytes with padding: what is written */
-    size_t txns_off;      /* where in bytes the msgpack array of transactions starts */
+    uint8_t *bytes;               /* frame and body, DISK_BLOCK_BYTES aligned */
+    size_t len;                   /* bytes without padding: what is sent */
+    size_t padded_len;            /* bytes with padding: what is written */
+    size_t txns_off;              /* where in bytes the msgpack array of transactions starts */
 };
 
 static inline uint64_t seg_last_lsn(const struct seg *s)
@@ -63,11 +63,14 @@ struct seg *seg_ref(struct seg *s);
 void seg_unref(struct seg *s); /* takes NULL; any thread */
 
 /**
- * Decode and check one segment from bytes (frame first). *segp gets one reference and a copy of the bytes.
+ * Decode and check one segment from bytes (frame first). *segp gets one reference and a copy of the
+ * bytes.
  * @usedp  out: bytes of frame and body without padding
- * ERR_CORRUPT: bad magic, length, checksum or body (msg says which); ERR_AGAIN: len is too short to tell.
+ * ERR_CORRUPT: bad magic, length, checksum or body (msg says which); ERR_AGAIN: len is too short to
+ * tell.
  */
-CHECKED int seg_decode(const void *data, size_t len, struct seg **segp, size_t *usedp, struct err *err);
+CHECKED int seg_decode(const void *data, size_t len, struct seg **segp, size_t *usedp,
+                       struct err *err);
 
 struct seg_head {
     uint32_t epoch, minor;
@@ -80,7 +83,8 @@ struct seg_txn {
     const uint8_t *data; /* one encoded transaction, txn.h */
     size_t len;
 };
-/** Build a segment of n >= 1 transactions. ERR_INVAL when the body would pass SEG_BODY_MAX_BYTES. */
+/** Build a segment of n >= 1 transactions. ERR_INVAL when the body would pass SEG_BODY_MAX_BYTES.
+ */
 CHECKED int seg_build(const struct seg_head *head, const struct seg_txn *txns, size_t n,
                       struct seg **segp, struct err *err);
 /** Call each(arg, lsn, bytes of one transaction) in order; stops at the first -1. */
@@ -101,52 +105,56 @@ struct wal_base {
 
 struct wal_config {
     const char *dir;
-    struct disk *disk;   /* borrowed; owner thread = log thread */
+    struct disk *disk; /* borrowed; owner thread = log thread */
     struct env *env;
     struct logger *log;
     uint64_t file_bytes; /* 0: 64 MiB. Files are zero-filled before use and recycled */
-    /* A segment became durable (in order); runs inside disk_wait of the log thread. err != NULL: the write
-     * failed, which is final. */
+    /* A segment became durable (in order); runs inside disk_wait of the log thread. err != NULL:
+     * the write failed, which is final. */
     void (*durable)(void *arg, struct seg *seg, const struct err *err);
     void *arg;
 };
 
 /**
- * Create an empty log in cfg->dir (made when missing) that continues base; what a log was there is removed.
- * Returns when the directory is durable.
+ * Create an empty log in cfg->dir (made when missing) that continues base; what a log was there is
+ * removed. Returns when the directory is durable.
  */
 CHECKED int wal_create(const struct wal_config *cfg, const struct wal_base *base, struct wal **walp,
                        struct err *err);
 /**
- * Open and recover: checks every segment's checksum and hash chain, cuts a torn tail (zeroes what follows,
- * durably, before it returns), and tells a hole from it: a bad segment at or below a later header's durable
- * LSN is ERR_CORRUPT with file, offset and LSN. ERR_NOTFOUND: no log here.
+ * Open and recover: checks every segment's checksum and hash chain, cuts a torn tail (zeroes what
+ * follows, durably, before it returns), and tells a hole from it: a bad segment at or below a later
+ * header's durable LSN is ERR_CORRUPT with file, offset and LSN. ERR_NOTFOUND: no log here.
  */
 CHECKED int wal_open(const struct wal_config *cfg, struct wal **walp, struct err *err);
-/** Takes NULL. Waits, by disk_wait, for writes in flight, and reports them no more. Close readers first. */
+/** Takes NULL. Waits, by disk_wait, for writes in flight, and reports them no more. Close readers
+ * first. */
 void wal_close(struct wal *w);
 
 /**
- * Start to write and flush seg (a reference is taken). It must continue the log: first LSN = end + 1 and
- * prev_hash = the running hash at the end, else ERR_INVAL. ERR_AGAIN: WAL_IN_FLIGHT_MAX are in flight.
- * A segment whose header calls durable what is still in flight here (on a secondary: it speaks of the
- * primary's disk) is taken, and written once that is durable: else a power cut that tears the one before would
- * look like a hole.
+ * Start to write and flush seg (a reference is taken). It must continue the log: first LSN = end +
+ * 1 and prev_hash = the running hash at the end, else ERR_INVAL. ERR_AGAIN: WAL_IN_FLIGHT_MAX are
+ * in flight. A segment whose header calls durable what is still in flight here (on a secondary: it
+ * speaks of the primary's disk) is taken, and written once that is durable: else a power cut that
+ * tears the one before would look like a hole.
  */
 CHECKED int wal_append(struct wal *w, struct seg *seg, struct err *err);
 size_t wal_in_flight(const struct wal *w);
-uint64_t wal_first_lsn(const struct wal *w);    /* first LSN still kept; end + 1 when empty */
-uint64_t wal_end_lsn(const struct wal *w);      /* last appended */
-uint64_t wal_durable_lsn(const struct wal *w);  /* last durable */
-uint64_t wal_known_commit_lsn(const struct wal *w); /* largest commit_lsn in any kept header (0: none) */
+uint64_t wal_first_lsn(const struct wal *w);   /* first LSN still kept; end + 1 when empty */
+uint64_t wal_end_lsn(const struct wal *w);     /* last appended */
+uint64_t wal_durable_lsn(const struct wal *w); /* last durable */
+uint64_t
+wal_known_commit_lsn(const struct wal *w); /* largest commit_lsn in any kept header (0: none) */
 uint32_t wal_end_epoch(const struct wal *w);
 void wal_end_hash(const struct wal *w, uint8_t hash[WAL_HASH_BYTES]);
 int64_t wal_end_commit_ms(const struct wal *w);
 const struct wal_base *wal_base(const struct wal *w); /* of the oldest kept segment */
-/** Running hash at a segment boundary. ERR_NOTFOUND: lsn is not a boundary that is kept (base counts). */
+/** Running hash at a segment boundary. ERR_NOTFOUND: lsn is not a boundary that is kept (base
+ * counts). */
 CHECKED int wal_hash_at(struct wal *w, uint64_t lsn, uint8_t hash[WAL_HASH_BYTES], struct err *err);
-/** Drop everything after the boundary lsn, durably. Nothing in flight. Open readers keep their place; one
- * that stands behind lsn gets ERR_NOTFOUND. Reads the kept log again: seconds on a large one. */
+/** Drop everything after the boundary lsn, durably. Nothing in flight. Open readers keep their
+ * place; one that stands behind lsn gets ERR_NOTFOUND. Reads the kept log again: seconds on a large
+ * one. */
 CHECKED int wal_cut(struct wal *w, uint64_t lsn, struct err *err);
 /** Files that hold only LSNs <= lsn may be recycled. Never recycles the file of the end. */
 CHECKED int wal_retain_after(struct wal *w, uint64_t lsn, struct err *err);
@@ -154,19 +162,23 @@ uint64_t wal_bytes(const struct wal *w); /* of all files, as allocated */
 
 /* Reading while writing goes on; of the log thread. */
 struct wal_reader;
-/** Start at the segment whose first LSN is from_lsn. ERR_NOTFOUND: not a boundary, or no longer kept. */
-CHECKED int wal_reader_open(struct wal *w, uint64_t from_lsn, struct wal_reader **rp, struct err *err);
+/** Start at the segment whose first LSN is from_lsn. ERR_NOTFOUND: not a boundary, or no longer
+ * kept. */
+CHECKED int wal_reader_open(struct wal *w, uint64_t from_lsn, struct wal_reader **rp,
+                            struct err *err);
 void wal_reader_close(struct wal_reader *r); /* takes NULL; may have a read in flight */
 /**
- * The next durable-or-in-flight segment in order. Returns 1 and *segp (a reference); 0: a read is under way
- * (ask again after disk_wait); 2: at the end; -1: error (ERR_NOTFOUND: retention overtook the reader).
+ * The next durable-or-in-flight segment in order. Returns 1 and *segp (a reference); 0: a read is
+ * under way (ask again after disk_wait); 2: at the end; -1: error (ERR_NOTFOUND: retention overtook
+ * the reader).
  */
 CHECKED int wal_reader_next(struct wal_reader *r, struct seg **segp, struct err *err);
 
 /* Offline, synchronous, without a server: `lockstep wal verify|dump`, and the engine's recovery. */
 /** Call each for every segment in order from from_lsn (0: all kept). */
 CHECKED int wal_each(struct wal *w, uint64_t from_lsn,
-                     int (*each)(void *arg, struct seg *s, struct err *err), void *arg, struct err *err);
+                     int (*each)(void *arg, struct seg *s, struct err *err), void *arg,
+                     struct err *err);
 struct wal_report {
     uint64_t files, segments, transactions, first_lsn, last_lsn, bytes;
     bool torn_tail;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * replay.c - runs a fuzz target over its corpus, and over seeded mutations of it, without libFuzzer.
+ * replay.c - runs a fuzz target over its corpus, and over seeded mutations of it, without
+ * libFuzzer.
  *
  * usage: fuzz_x CORPUS_DIR [MUTATIONS [SEED]]. Fails when the corpus is missing or empty.
  */

@@ -2,8 +2,8 @@
 /*
  * buf.h - a growing byte buffer with a sticky failure, and an arena.
  *
- * A buf that ran out of memory drops what it holds, keeps failed set and ignores further appends, so a
- * builder checks once, at the end. One thread at a time. Zero-initialise to start ({0}).
+ * A buf that ran out of memory drops what it holds, keeps failed set and ignores further appends,
+ * so a builder checks once, at the end. One thread at a time. Zero-initialise to start ({0}).
  */
 #ifndef LOCKSTEP_BUF_H
 #define LOCKSTEP_BUF_H
@@ -39,10 +39,10 @@ const char *buf_str(const struct buf *b);
 
 /* An arena: many small allocations dropped as a whole. Memory is wiped when freed. */
 struct arena;
-struct arena *arena_new(size_t chunk_bytes); /* NULL: out of memory */
-void arena_free(struct arena *a);            /* takes NULL */
-void *arena_alloc(struct arena *a, size_t len);       /* zeroed, 16-aligned; NULL: out of memory */
-char *arena_strdup(struct arena *a, const char *s);   /* NULL: out of memory */
+struct arena *arena_new(size_t chunk_bytes);        /* NULL: out of memory */
+void arena_free(struct arena *a);                   /* takes NULL */
+void *arena_alloc(struct arena *a, size_t len);     /* zeroed, 16-aligned; NULL: out of memory */
+char *arena_strdup(struct arena *a, const char *s); /* NULL: out of memory */
 char *arena_strndup(struct arena *a, const char *s, size_t len);
 char *arena_printf(struct arena *a, const char *fmt, ...) PRINTF_LIKE(2, 3);
 

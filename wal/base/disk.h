@@ -2,15 +2,16 @@
 /*
  * disk.h - the disk behind a table of functions.
  *
- * Three of them: disk_uring_open (production: io_uring, direct I/O where the file system allows it),
- * disk_volatile_open (crash tests: keeps unflushed writes in the process, may tear and reorder them on
- * its way out, so that SIGKILL is a power cut) and disk_sim_new (simulation: a disk in memory driven by
- * a seed). The log (wal/) and the WiredTiger file-system layer (engine/wtfs) both sit on this table.
+ * Three of them: disk_uring_open (production: io_uring, direct I/O where the file system allows
+ * it), disk_volatile_open (crash tests: keeps unflushed writes in the process, may tear and reorder
+ * them on its way out, so that SIGKILL is a power cut) and disk_sim_new (simulation: a disk in
+ * memory driven by a seed). The log (wal/) and the WiredTiger file-system layer (engine/wtfs) both
+ * sit on this table.
  *
- * Threads: the synchronous calls may come from any thread (one file: one thread at a time unless the
- * calls are reads). The asynchronous calls, wait and their completions belong to the one thread that
- * owns the disk object; wake may be called by any thread. A completion never runs inside the call that
- * started it, only inside disk_wait.
+ * Threads: the synchronous calls may come from any thread (one file: one thread at a time unless
+ * the calls are reads). The asynchronous calls, wait and their completions belong to the one thread
+ * that owns the disk object; wake may be called by any thread. A completion never runs inside the
+ * call that started it, only inside disk_wait.
  *
  * A failed write or sync is final: the caller ends the process. Nobody retries an fsync.
  */
@@ -39,10 +40,12 @@ enum disk_open_flags {
 struct disk;
 struct disk_file; /* owned by its disk; close before the disk is closed */
 
-/* One asynchronous request; embedded in the caller's object, untouched by the caller until done ran. */
+/* One asynchronous request; embedded in the caller's object, untouched by the caller until done
+ * ran. */
 struct disk_op {
-    void (*done)(struct disk_op *op, int res); /* res: bytes moved, or -errno. Short writes are -EIO */
-    void *internal[8];                         /* the disk's own */
+    void (*done)(struct disk_op *op,
+                 int res); /* res: bytes moved, or -errno. Short writes are -EIO */
+    void *internal[8];     /* the disk's own */
 };
 
 struct disk_entry {
@@ -53,27 +56,30 @@ struct disk_ops {
     /* synchronous */
     int (*open)(struct disk *, const char *path, int flags, struct disk_file **fp, struct err *);
     void (*close)(struct disk_file *);
-    int (*pread)(struct disk_file *, void *data, size_t len, uint64_t off, size_t *gotp, struct err *);
+    int (*pread)(struct disk_file *, void *data, size_t len, uint64_t off, size_t *gotp,
+                 struct err *);
     int (*pwrite)(struct disk_file *, const void *data, size_t len, uint64_t off, struct err *);
-    int (*sync)(struct disk_file *, struct err *);                    /* data and size durable */
+    int (*sync)(struct disk_file *, struct err *); /* data and size durable */
     int (*size)(struct disk_file *, uint64_t *bytesp, struct err *);
     int (*truncate)(struct disk_file *, uint64_t bytes, struct err *);
     int (*rename)(struct disk *, const char *from, const char *to, struct err *);
-    int (*remove)(struct disk *, const char *path, struct err *);     /* file or empty directory */
-    int (*mkdir)(struct disk *, const char *path, struct err *);      /* 0700; there already: fine */
+    int (*remove)(struct disk *, const char *path, struct err *); /* file or empty directory */
+    int (*mkdir)(struct disk *, const char *path, struct err *);  /* 0700; there already: fine */
     int (*exists)(struct disk *, const char *path, bool *yesp, struct err *);
-    int (*list)(struct disk *, const char *dir, void (*each)(void *arg, const char *name), void *arg,
-                struct err *);
-    int (*sync_dir)(struct disk *, const char *dir, struct err *);    /* names in dir durable */
+    int (*list)(struct disk *, const char *dir, void (*each)(void *arg, const char *name),
+                void *arg, struct err *);
+    int (*sync_dir)(struct disk *, const char *dir, struct err *); /* names in dir durable */
     int (*free_bytes)(struct disk *, const char *path, uint64_t *bytesp, struct err *);
     /* asynchronous, owner thread */
     int (*write_sync)(struct disk_file *, const void *data, size_t len, uint64_t off,
-                      struct disk_op *op, struct err *); /* linked write and flush; ERR_AGAIN: ring full */
+                      struct disk_op *op,
+                      struct err *); /* linked write and flush; ERR_AGAIN: ring full */
     int (*read)(struct disk_file *, void *data, size_t len, uint64_t off, struct disk_op *op,
                 struct err *);
-    /* Run completions; with timeout_ns != 0 and none ready, wait for one, for wake, or for the time.
-     * -1 waits without limit (in a simulation, whose clock stands still meanwhile, it takes the earliest
-     * operation at once). Returns the number of completions run. free runs all that are still open. */
+    /* Run completions; with timeout_ns != 0 and none ready, wait for one, for wake, or for the
+     * time. -1 waits without limit (in a simulation, whose clock stands still meanwhile, it takes
+     * the earliest operation at once). Returns the number of completions run. free runs all that
+     * are still open. */
     int (*wait)(struct disk *, int64_t timeout_ns);
     void (*wake)(struct disk *); /* any thread: make a wait return */
     void (*free)(struct disk *);
@@ -99,30 +105,37 @@ static inline void disk_free(struct disk *d)
 }
 
 /**
- * The production disk: one io_uring of `entries` entries. ERR_UNSUPPORTED when io_uring is disabled or
- * denied; the message says why and how to allow it (kernel.io_uring_disabled, seccomp, RLIMIT_MEMLOCK).
+ * The production disk: one io_uring of `entries` entries. ERR_UNSUPPORTED when io_uring is disabled
+ * or denied; the message says why and how to allow it (kernel.io_uring_disabled, seccomp,
+ * RLIMIT_MEMLOCK).
  */
 CHECKED int disk_uring_open(unsigned entries, struct disk **dp, struct err *err);
 
 struct disk_volatile_config {
     uint64_t seed;
-    bool ignore_flush; /* the canary: flush says yes and does nothing */
-    unsigned early_permille; /* chance that an unflushed block reaches the file early (reordered, torn) */
+    bool ignore_flush;       /* the canary: flush says yes and does nothing */
+    unsigned early_permille; /* chance that an unflushed block reaches the file early (reordered,
+                                torn) */
 };
 
 /** A disk whose unflushed writes live in the process only. Real files under the same paths. */
-CHECKED int disk_volatile_open(const struct disk_volatile_config *cfg, struct disk **dp, struct err *err);
+CHECKED int disk_volatile_open(const struct disk_volatile_config *cfg, struct disk **dp,
+                               struct err *err);
 
-/* Simulation. The image outlives the disk object: after a crash a new disk object opens the image. */
+/* Simulation. The image outlives the disk object: after a crash a new disk object opens the image.
+ */
 struct disk_image;
 struct disk_image *disk_image_new(uint64_t seed);
 void disk_image_free(struct disk_image *);
-struct disk *disk_sim_new(struct disk_image *, struct env *env); /* all paths live inside the image */
-/** Power cut: unflushed writes are each kept, dropped or torn by the image's seed. Open files die. */
+struct disk *disk_sim_new(struct disk_image *,
+                          struct env *env); /* all paths live inside the image */
+/** Power cut: unflushed writes are each kept, dropped or torn by the image's seed. Open files die.
+ */
 void disk_image_crash(struct disk_image *);
 /** A deep copy of the image, for the WiredTiger that must still be closed after a crash. */
 struct disk_image *disk_image_clone(const struct disk_image *);
-/** After `after` more writes (0: from the next one on) writes answer -sys (ENOSPC, EIO). sys 0 turns it off. */
+/** After `after` more writes (0: from the next one on) writes answer -sys (ENOSPC, EIO). sys 0
+ * turns it off. */
 void disk_image_fail_writes(struct disk_image *, uint64_t after, int sys);
 void disk_image_free_bytes(struct disk_image *, uint64_t bytes); /* what free_bytes answers */
 /** Flip one bit of a file, for corruption tests. */

@@ -2,7 +2,8 @@
 /*
  * env.h - clock and randomness behind tables of functions, so that a simulation owns both.
  *
- * env_real() uses the kernel; a simulation gives its own. All functions may be called by any thread.
+ * env_real() uses the kernel; a simulation gives its own. All functions may be called by any
+ * thread.
  */
 #ifndef LOCKSTEP_ENV_H
 #define LOCKSTEP_ENV_H
@@ -13,9 +14,10 @@
 struct env;
 
 struct env_ops {
-    int64_t (*wall_ms)(struct env *);    /* milliseconds since 1970, may jump */
-    int64_t (*mono_ns)(struct env *);    /* monotonic nanoseconds */
-    void (*random)(struct env *, void *out, size_t len); /* cryptographic; ends the process if it cannot */
+    int64_t (*wall_ms)(struct env *); /* milliseconds since 1970, may jump */
+    int64_t (*mono_ns)(struct env *); /* monotonic nanoseconds */
+    void (*random)(struct env *, void *out,
+                   size_t len); /* cryptographic; ends the process if it cannot */
 };
 
 struct env {

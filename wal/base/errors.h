@@ -13,22 +13,22 @@
 
 enum err_code {
     ERR_OK = 0,
-    ERR_AGAIN,       /* full or busy now: retry after a completion */
-    ERR_NOMEM,       /* allocation failed */
-    ERR_IO,          /* the disk or the kernel refused; sys holds errno */
-    ERR_NOSPC,       /* below the disk reserve */
-    ERR_CORRUPT,     /* bytes on our disk are not what we wrote */
-    ERR_PROTO,       /* bytes from a peer break the protocol */
-    ERR_INVAL,       /* the caller's input is wrong; msg says how */
-    ERR_NOTFOUND,    /* no such thing */
-    ERR_EXISTS,      /* there already */
-    ERR_BUSY,        /* in use by somebody else */
-    ERR_DENIED,      /* not allowed */
-    ERR_SEALED,      /* needs the barrier open */
-    ERR_ROLE,        /* not in this role or state */
-    ERR_CLOSED,      /* the object or the peer is gone */
-    ERR_TIMEOUT,     /* the time limit passed */
-    ERR_UNSUPPORTED, /* this machine or build cannot do it */
+    ERR_AGAIN,           /* full or busy now: retry after a completion */
+    ERR_NOMEM,           /* allocation failed */
+    ERR_IO,              /* the disk or the kernel refused; sys holds errno */
+    ERR_NOSPC,           /* below the disk reserve */
+    ERR_CORRUPT,         /* bytes on our disk are not what we wrote */
+    ERR_PROTO,           /* bytes from a peer break the protocol */
+    ERR_INVAL,           /* the caller's input is wrong; msg says how */
+    ERR_NOTFOUND,        /* no such thing */
+    ERR_EXISTS,          /* there already */
+    ERR_BUSY,            /* in use by somebody else */
+    ERR_DENIED,          /* not allowed */
+    ERR_SEALED,          /* needs the barrier open */
+    ERR_ROLE,            /* not in this role or state */
+    ERR_CLOSED,          /* the object or the peer is gone */
+    ERR_TIMEOUT,         /* the time limit passed */
+    ERR_UNSUPPORTED,     /* this machine or build cannot do it */
     ERR_UNKNOWN_OUTCOME, /* durable here, not confirmed elsewhere */
 };
 

@@ -4,8 +4,8 @@
  *
  *     2019-05-28T16:04:29.868+0900 [INFO]  core: successful mount: namespace= path=kv/ type=kv
  *
- * Local time with milliseconds; the level in brackets padded to 7; the component; the text. Any thread.
- * A line is written with one write(2). Secrets never reach it: callers pass none.
+ * Local time with milliseconds; the level in brackets padded to 7; the component; the text. Any
+ * thread. A line is written with one write(2). Secrets never reach it: callers pass none.
  */
 #ifndef LOCKSTEP_LOGGER_H
 #define LOCKSTEP_LOGGER_H
@@ -13,7 +13,14 @@
 #include <stdbool.h>
 #include "errors.h"
 
-enum log_level { LOG_LEVEL_TRACE, LOG_LEVEL_DEBUG, LOG_LEVEL_INFO, LOG_LEVEL_WARN, LOG_LEVEL_ERROR, LOG_LEVEL_OFF };
+enum log_level {
+    LOG_LEVEL_TRACE,
+    LOG_LEVEL_DEBUG,
+    LOG_LEVEL_INFO,
+    LOG_LEVEL_WARN,
+    LOG_LEVEL_ERROR,
+    LOG_LEVEL_OFF
+};
 
 struct logger;
 
@@ -24,9 +31,10 @@ void logger_level(struct logger *l, enum log_level level);
 /** "trace", "debug", "info", "warn"/"warning", "err"/"error"; ERR_INVAL otherwise. */
 CHECKED int logger_parse_level(const char *name, enum log_level *levelp, struct err *err);
 bool logger_enabled(const struct logger *l, enum log_level level);
-/** component without colon: "core", "replication", "storage.wal". l may be NULL: nothing is written. */
-void logger_write(struct logger *l, enum log_level level, const char *component, const char *fmt, ...)
-    PRINTF_LIKE(4, 5);
+/** component without colon: "core", "replication", "storage.wal". l may be NULL: nothing is
+ * written. */
+void logger_write(struct logger *l, enum log_level level, const char *component, const char *fmt,
+                  ...) PRINTF_LIKE(4, 5);
 
 #define log_trace(l, c, ...) logger_write((l), LOG_LEVEL_TRACE, (c), __VA_ARGS__)
 #define log_debug(l, c, ...) logger_write((l), LOG_LEVEL_DEBUG, (c), __VA_ARGS__)

@@ -2,9 +2,9 @@
 /*
  * queue.h - a bounded queue from many threads to one, and the wakeup of its reader.
  *
- * Nodes are intrusive: the pusher owns the node's memory until the reader takes it. The bound counts
- * weight (bytes or items, as the user of the queue decides); beyond it push answers ERR_AGAIN, which is
- * how the source is slowed down.
+ * Nodes are intrusive: the pusher owns the node's memory until the reader takes it. The bound
+ * counts weight (bytes or items, as the user of the queue decides); beyond it push answers
+ * ERR_AGAIN, which is how the source is slowed down.
  */
 #ifndef LOCKSTEP_QUEUE_H
 #define LOCKSTEP_QUEUE_H
@@ -20,10 +20,13 @@ struct queue_node {
 
 struct queue; /* opaque */
 
-/** wake(arg) is called, outside the queue's lock, when a push finds the queue empty. May be NULL. */
+/** wake(arg) is called, outside the queue's lock, when a push finds the queue empty. May be NULL.
+ */
 struct queue *queue_new(size_t weight_max, void (*wake)(void *), void *arg);
-void queue_free(struct queue *q); /* must be empty, or the nodes are the caller's problem; takes NULL */
-/** Any thread. ERR_AGAIN when full (an empty queue takes one node of any weight); ERR_CLOSED when closed. */
+void queue_free(
+    struct queue *q); /* must be empty, or the nodes are the caller's problem; takes NULL */
+/** Any thread. ERR_AGAIN when full (an empty queue takes one node of any weight); ERR_CLOSED when
+ * closed. */
 CHECKED int queue_push(struct queue *q, struct queue_node *n, struct err *err);
 /** Any thread, never refuses: for completions, whose number is bounded by requests elsewhere. */
 void queue_push_always(struct queue *q, struct queue_node *n);
