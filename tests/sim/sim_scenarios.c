@@ -258,6 +258,61 @@ static void apply_after_flush(struct world *w)
     check_equal(w);
 }
 
+static bool two_in_flight(struct world *w)
+{
+    struct engine_status st;
+
+    engine_status(w->n[1].e, &st);
+    return st.appended_lsn >= st.durable_lsn + 2;
+}
+
+/* 4: with two segments in flight a power cut may tear the first and keep the second. On a secondary
+ * that is catching up the second one's header says that the primary had the first durable: that
+ * must not make a hole of an ordinary torn tail. */
+static void torn_catch_up(struct world *w)
+{
+    pair(w);
+    for (int i = 0; i < 40; i++) {
+        node_stop(w, 1);
+        for (int k = 0; k < 12; k++) { /* a segment each, durable before the next */
+            write_one(w);
+            sim_check(w, world_until(w, writes_settled, 10 * SEC), "a write is not answered");
+        }
+        node_open(w, 1);
+        sim_check(w, world_until(w, secondary_streams, 60 * SEC), "no stream");
+        (void)world_until(w, two_in_flight, 50 * MS);
+        node_crash(w, 1);
+        node_open(w, 1);
+    }
+    check_equal(w);
+}
+
+/* A full disk is met before it is met: writes are refused, reads go on, and so do writes later. */
+static void disk_reserve(struct world *w)
+{
+    struct engine_status st;
+    uint32_t acked;
+
+    pair(w);
+    write_many(w, 50);
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes are not answered");
+    disk_image_free_bytes(w->n[0].image, 1000);
+    world_run(w, 2 * SEC);
+    engine_status(w->n[0].e, &st);
+    sim_check(w, st.disk_reserve, "the reserve is not noticed");
+    acked = w->n_acked;
+    write_many(w, 20);
+    world_run(w, SEC);
+    sim_check(w, w->n_acked == acked && w->n_refused >= 20, "written below the reserve");
+    check_acked(w, 0);
+    disk_image_free_bytes(w->n[0].image, (uint64_t)1 << 40);
+    world_run(w, 2 * SEC);
+    write_many(w, 20);
+    sim_check(w, world_until(w, writes_settled, 10 * SEC) && w->n_acked == acked + 20,
+              "writes do not go on when there is room");
+    check_equal(w);
+}
+
 /* 24: the wall clock goes back and forth; commit times along the log do not. */
 static int in_time(void *arg, struct seg *s, const char *file, uint64_t offset, struct err *err)
 {
@@ -453,6 +508,8 @@ const struct scenario scenarios[] = {
     {"rejoin", rejoin, "the old primary follows the promoted one"},
     {"lost_history", lost_history, "a primary that lost history does not take the only copy along"},
     {"apply_after_flush", apply_after_flush, "applied is never ahead of the own durable log"},
+    {"torn_catch_up", torn_catch_up, "a power cut while catching up leaves a torn tail, no hole"},
+    {"disk_reserve", disk_reserve, "below the reserve writes are refused and nothing is lost"},
     {"clock_jumps", clock_jumps, "commit times never go back"},
     {"promote_in_copy", promote_in_copy, "the data at hand stays promotable while a copy is made"},
     {"too_far_behind", too_far_behind, "a secondary behind the kept log gets a copy"},

@@ -96,7 +96,7 @@ int node_try_open(struct world *w, int i, struct err *err)
                                 .deterministic = true,
                                 .cache_bytes = 32u << 20,
                                 .wal_file_bytes = 1u << 20,
-                                .reserve_bytes = 1,
+                                .reserve_bytes = 1u << 20,
                                 .window_bytes = 256u << 10,
                                 .retain_bytes = w->retain_bytes,
                                 .hooks = {.arg = n, .fatal = on_fatal, .role = on_role}};
@@ -359,8 +359,10 @@ void write_one(struct world *w)
     key_name(op->key, key);
     t = txn_new();
     sim_check(w, t != NULL && txn_put(t, key, value, len, &err) == 0, "cannot build a transaction");
-    if (engine_submit(n->e, t, on_answer, op, &err) != 0)
+    if (engine_submit(n->e, t, on_answer, op, &err) != 0) {
         w->n_refused++;
+        op->w = NULL;
+    }
 }
 
 void write_many(struct world *w, unsigned n)
