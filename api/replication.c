@@ -467,6 +467,11 @@ static void primary_disable(struct request *rq, struct response *rs)
 
 /* ---- secondary/enable ---- */
 
+static void already_secondary(struct response *rs)
+{
+    reply_error(rs, 400, "cluster is already a DR secondary: disable that first, or promote it");
+}
+
 static void secondary_enable(struct request *rq, struct response *rs)
 {
     struct join j = {.rq = rq};
@@ -474,18 +479,15 @@ static void secondary_enable(struct request *rq, struct response *rs)
     struct latch_ref latch;
     struct err err = {0};
 
-    if (rq->core->role != ENGINE_PRIMARY) {
-        reply_error(rs, 400,
-                    "cluster is already a DR secondary: disable that first, or promote it");
-        return;
-    }
     if (field_str(rq, rs, "token", "", &j.token) != 0 ||
         field_str(rq, rs, "primary_api_addr", "", &j.api_addr) != 0 ||
         field_str(rq, rs, "ca_file", "", &j.ca_file) != 0 ||
         field_str(rq, rs, "ca_path", "", &j.ca_path) != 0)
         return;
     latch_acquire(rq->core, REPL_LATCH, &latch);
-    if (repl_config_get(rq->core, &conf, &err) != 0) {
+    if (rq->core->role != ENGINE_PRIMARY) { /* another call was faster */
+        already_secondary(rs);
+    } else if (repl_config_get(rq->core, &conf, &err) != 0) {
         reply_err(rs, &err);
     } else if (conf.primary_enabled) {
         reply_error(
@@ -750,8 +752,7 @@ static bool may_run(struct request *rq, struct response *rs, enum gate gate)
     }
     if (gate == ON_ANY && rq->token == NULL) {
         if (is_secondary(rq->core) && strncmp(rq->path, "replication/dr/secondary/", 25) == 0)
-            reply_error(rs, 400,
-                        "cluster is already a DR secondary: disable that first, or promote it");
+            already_secondary(rs);
         else
             reply_error(rs, 403, "permission denied");
         return false;

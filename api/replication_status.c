@@ -48,12 +48,23 @@ static void set_time(struct request *rq, json_t *o, const char *name, int64_t ms
     set(o, name, json_string(text != NULL ? text : ""));
 }
 
+/* Vault's form; the link itself knows HOST:PORT. */
+static json_t *address(const char *addr)
+{
+    char url[300];
+
+    if (addr[0] == '\0' || strstr(addr, "://") != NULL)
+        return json_string(addr);
+    snprintf(url, sizeof(url), "https://%s", addr);
+    return json_string(url);
+}
+
 static json_t *peer_json(struct request *rq, const struct engine_peer *p, bool of_primary)
 {
     json_t *o = json_object();
 
     set(o, "api_address", json_string(p->api_addr));
-    set(o, "cluster_address", json_string(p->cluster_addr));
+    set(o, "cluster_address", address(p->cluster_addr));
     set(o, "connection_status", json_string(p->connected ? "connected" : "disconnected"));
     set_time(rq, o, "last_heartbeat", p->last_heartbeat_ms);
     set(o, "last_heartbeat_duration_ms",
@@ -123,7 +134,7 @@ static void set_common(json_t *o, const struct engine_status *st, const char *mo
     set(o, "state", json_string(st->state));
     set(o, "cluster_id", json_string(st->cluster_id));
     set(o, "merkle_root", json_string(root));
-    set(o, "primary_cluster_addr", json_string(st->primary_cluster_addr));
+    set(o, "primary_cluster_addr", address(st->primary_cluster_addr));
     set(o, "corrupted_merkle_tree", json_false());
     set(o, "last_corruption_check_epoch", json_string(NEVER_CHECKED));
     set(o, "last_reindex_epoch", json_string("0"));
@@ -157,7 +168,21 @@ static json_t *primary_json(struct request *rq, const struct engine_status *st)
     return o;
 }
 
-static json_t *secondary_json(struct request *rq, const struct engine_status *st)
+/* The primary's API address is in its member row, if it is reached at the cluster address that it
+ * gave there. */
+static int find_api_addr(void *arg, const struct member *m, struct err *err)
+{
+    struct engine_peer *p = arg;
+    char addr[256];
+
+    err_clear(err);
+    if (m->primary && addr_of_url(m->cluster_addr, addr, err) == 0 &&
+        strcmp(addr, p->cluster_addr) == 0)
+        memcpy(p->api_addr, m->api_addr, sizeof(p->api_addr));
+    return 0;
+}
+
+static json_t *secondary_json(struct request *rq, struct engine_status *st)
 {
     json_t *o = json_object(), *list = json_array(), *addrs = json_array();
     bool copying = st->role == ENGINE_BOOTSTRAPPING;
@@ -168,8 +193,12 @@ static json_t *secondary_json(struct request *rq, const struct engine_status *st
     set(o, "last_remote_wal", json_integer((json_int_t)st->last_remote_lsn));
     set_time(rq, o, "last_start", st->last_start_ms);
     for (size_t i = 0; i < st->n_peers; i++) {
+        struct err err = {0};
+        if (st->peers[i].api_addr[0] == '\0' &&
+            members_each(rq->core, find_api_addr, &st->peers[i], &err) != 0)
+            log_error(rq->core->log, "replication", "cannot read the members: %s", err.msg);
         json_array_append_new(list, peer_json(rq, &st->peers[i], false));
-        json_array_append_new(addrs, json_string(st->peers[i].cluster_addr));
+        json_array_append_new(addrs, address(st->peers[i].cluster_addr));
     }
     set(o, "primaries", list);
     set(o, "known_primary_cluster_addrs", addrs);
