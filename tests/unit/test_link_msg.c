@@ -109,7 +109,7 @@ Test(link_msg, every_message_comes_back_as_it_was_sent)
         fill((enum link_msg_type)type);
         a = encode();
         cr_assert_eq(link_msg_decode(a.data, a.len, &got, &err), 0, "type %d: %s", type, err.msg);
-        cr_assert_eq(got.type, type);
+        cr_assert_eq((int)got.type, type);
         sent = got;
         b = encode();
         cr_assert_eq(a.len, b.len);
