@@ -14,8 +14,9 @@
 #define REPL_CA_PATH "core/replication/ca" /* sealed: {certificate, private_key} */
 #define REPL_ACTIVATION "core/replication/activation/" /* + id, sealed: struct activation */
 #define CERT_DAYS 3650
-#define ROOT_SEAL_INFO "lockstep root key to a DR secondary" /* binds cert_seal_to to its one use  \
-                                                              */
+#define ROOT_SEAL_INFO                                                                             \
+    "lockstep root key to a DR secondary" /* binds cert_seal_to to its one use                     \
+                                           */
 #define ENROL_BODY_MAX (64u << 10)
 
 /* ---- cluster.c ---- */

@@ -65,9 +65,10 @@ const char *core_dr_mode(struct core *c);
 int server_run(const char *const *paths, size_t n);
 
 /* ---- seal.c: sys/init, seal-status, unseal, seal, and the seal configuration ---- */
-#define SEAL_CONFIG_PATH "core/seal-config"           /* clear: {type, shares, threshold}; */
-#define SEAL_ROOT_PATH "core/hsm/barrier-unseal-keys" /* the root key sealed under the share key   \
-                                                       */
+#define SEAL_CONFIG_PATH "core/seal-config" /* clear: {type, shares, threshold}; */
+#define SEAL_ROOT_PATH                                                                             \
+    "core/hsm/barrier-unseal-keys" /* the root key sealed under the share key                      \
+                                    */
 void seal_handle(struct request *rq,
                  struct response *rs); /* init, seal-status, unseal, seal: full_path decides */
 bool core_initialized(struct core *c);
