@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Replication beyond the walk: restarts, sealed secondaries, two secondaries, revoke, disable, tokens after a promotion."""
+import http.client
 import os
+import random
 import sys
+import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from cluster import Failed, World, await_true, run_tests  # noqa: E402
@@ -159,5 +162,55 @@ def disable():
         w.await_caught_up(b, a)
 
 
+def killed_while_enabling():
+    """killed at any moment of secondary/enable, a cluster is the old one, whole, or goes on to be the secondary"""
+    seed = int(os.environ.get('SEED', '3'))
+    rnd = random.Random(seed)
+    with World() as w:
+        a = w.server('primary')
+        a.start()
+        a.init()
+        a.ok('PUT', 'sys/replication/dr/primary/enable', {})
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        for i in range(100):
+            a.ok('PUT', f'kv/k{i}', {'v': 'x' * 2000})
+        for n in range(6):
+            b = w.server(f'secondary{n}')
+            b.start()
+            b.init()
+            b.ok('POST', 'sys/mounts/own', {'type': 'kv'})
+            b.ok('PUT', 'own/x', {'v': '1'})
+            token = fresh(a, f's{n}')
+
+            def enable():
+                try:
+                    b.call('PUT', 'sys/replication/dr/secondary/enable', {'token': token, 'ca_file': w.ca})
+                except (OSError, http.client.HTTPException):
+                    pass  # killed under it
+
+            t = threading.Thread(target=enable)
+            t.start()
+            t.join(rnd.random() * 0.12)
+            b.kill()
+            t.join()
+            b.start()
+
+            def settled():
+                r = b.call('GET', 'sys/replication/dr/status', token='')
+                if r.status == 200:
+                    return r.data['mode'] == 'disabled' or (r.data['mode'] == 'secondary' and r.data['state'] == 'stream-wals')
+                for keys in (b.keys, a.keys):  # whichever seal is there now
+                    for k in keys[:2]:
+                        b.call('PUT', 'sys/unseal', {'key': k}, token='')
+                return False
+            await_true(f'the outcome of round {n} of seed {seed}', settled)
+            if b.dr_status()['mode'] == 'disabled':
+                assert b.ok('GET', 'own/x').data == {'v': '1'}
+            else:
+                w.await_caught_up(a, b)
+            b.kill()
+
+
 if __name__ == '__main__':
-    sys.exit(run_tests([sealed_secondary, primary_restarts, two_secondaries, after_promotion, operation_token, disable], 'replication'))
+    sys.exit(run_tests([sealed_secondary, primary_restarts, two_secondaries, after_promotion, operation_token, disable,
+                        killed_while_enabling], 'replication'))
