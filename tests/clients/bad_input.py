@@ -202,5 +202,46 @@ def damaged_log():
             assert s.ok('GET', f'kv/k{i}').data == {'v': i}
 
 
+def cluster_port_without_replication():
+    """a replication client on a server that does not replicate is refused and logged in Vault's words"""
+    with World() as w:
+        s = one(w)
+        ctx = ssl.create_default_context(cafile=w.ca)
+        ctx.check_hostname, ctx.verify_mode = False, ssl.CERT_NONE
+        ctx.set_alpn_protocols(['replication_dr_v1'])
+        try:
+            with ctx.wrap_socket(socket.create_connection(('127.0.0.1', s.port + 1))):
+                raise Failed('the handshake succeeded')
+        except (ssl.SSLError, ConnectionResetError):
+            pass
+        await_true('the log line', lambda: 'no TLS config found for ALPN: ALPN=[replication_dr_v1]' in open(s.log).read(), 5)
+
+
+def disk_nearly_full():
+    """below the reserve writes answer 503 disk_reserve and reads go on; with room again, writes go on"""
+    with World() as w:
+        st = os.statvfs(w.dir)
+        reserve = st.f_bavail * st.f_frsize - (2 << 30)
+        if reserve < 0:
+            raise Failed('this test needs 2 GiB of free disk')
+        s = w.server('one', extra=f'disk_reserve = {reserve}')
+        s.start()
+        s.init()
+        s.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        still_serves(s)
+        filler = os.path.join(w.dir, 'filler')
+        with open(filler, 'wb') as f:
+            os.posix_fallocate(f.fileno(), 0, 4 << 30)
+
+        def refused():
+            r = s.call('PUT', 'kv/probe', {'v': 'more'})
+            return r.status == 503 and 'disk_reserve' in r.text
+        await_true('writes to be refused', refused, 10)
+        assert s.ok('GET', 'kv/probe').data['v'] in ('there', 'more')
+        os.unlink(filler)
+        await_true('writes to go on', lambda: s.call('PUT', 'kv/probe', {'v': 'again'}).status == 204, 10)
+        still_serves(s)
+
+
 if __name__ == '__main__':
-    sys.exit(run_tests([secondary_tokens, shares, requests, start_failures, foreign_certificate, damaged_log], 'bad input'))
+    sys.exit(run_tests([secondary_tokens, shares, requests, start_failures, foreign_certificate, cluster_port_without_replication, damaged_log, disk_nearly_full], 'bad input'))

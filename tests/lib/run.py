@@ -198,6 +198,7 @@ def _(name):
     if not build('build-volatile', '-Dvolatile_disk=true'):
         return count(name, 0, 1)
     script_ring(name, ['tests/crash/crash.py', '--rounds', '1000' if mode == 'long' else '50'], timeout=7200)
+    script_ring('crash while enabling', ['tests/crash/enable.py', '--rounds', '200' if mode == 'long' else '8'], timeout=7200)
     script_ring('crash canary', ['tests/crash/crash.py', '--canary', '--rounds', '10'])
 
 
