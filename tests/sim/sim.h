@@ -38,7 +38,7 @@ struct node {
     uint8_t key_hash[32];
     int role;
     uint64_t promise_lsn; /* what was seen applied here: no crash may take it back */
-    unsigned crashes;
+    unsigned crashes, opens;
 };
 
 /* One write of the workload. Values name their write, so that a state tells which writes it holds.
@@ -47,7 +47,7 @@ struct op {
     uint32_t id;
     uint32_t key;
     uint64_t lsn; /* 0: not answered */
-    bool acked, lost;
+    bool acked, lost, deletes;
     struct world *w;
 };
 
@@ -108,6 +108,7 @@ void check_prefix(struct world *w, int i); /* the state is that of one LSN of th
 void check_equal(struct world *w);         /* quiesce, then equal LSN and equal root */
 void enable(struct world *w, int p, int s);
 void promote(struct world *w, int i);
+void promote_keeping(struct world *w, int i, uint64_t had); /* it must keep all up to had */
 bool secondary_streams(struct world *w);
 
 /* sim_net.c */

@@ -421,12 +421,7 @@ static void promote_in_copy(struct world *w)
     sim_check(w, st.role == ENGINE_SECONDARY && st.applied_lsn >= had,
               "the data at hand is gone: role %d, applied %llu", (int)st.role,
               (unsigned long long)st.applied_lsn);
-    for (uint32_t i = 0; i < w->n_ops; i++) {
-        /* What came after the data at hand is the loss that the operator accepts. */
-        if (w->ops[i].lsn > st.applied_lsn)
-            w->ops[i].lost = true;
-    }
-    promote(w, 1);
+    promote_keeping(w, 1, had); /* what came later is the loss that the operator accepts */
     write_many(w, 50);
     sim_check(w, world_until(w, writes_settled, 10 * SEC), "the promoted cluster does not write");
     node_crash(w, 1);

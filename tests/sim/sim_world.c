@@ -111,6 +111,7 @@ int node_try_open(struct world *w, int i, struct err *err)
         n->disk = NULL;
         return -1;
     }
+    n->opens++;
     engine_epoch_key(n->e, key);
     engine_status(n->e, &st);
     n->role = (int)st.role;
@@ -358,7 +359,10 @@ void write_one(struct world *w)
     memcpy(value, &op->id, sizeof(op->id));
     key_name(op->key, key);
     t = txn_new();
-    sim_check(w, t != NULL && txn_put(t, key, value, len, &err) == 0, "cannot build a transaction");
+    op->deletes = sim_rand(w, 6) == 0;
+    sim_check(w, t != NULL, "out of memory");
+    if ((op->deletes ? txn_delete(t, key, &err) : txn_put(t, key, value, len, &err)) != 0)
+        sim_fail(w, "cannot build a transaction: %s", err.msg);
     if (engine_submit(n->e, t, on_answer, op, &err) != 0) {
         w->n_refused++;
         op->w = NULL;
@@ -388,6 +392,7 @@ bool writes_settled(struct world *w)
 /* ---- checks ---- */
 struct held {
     struct world *w;
+    int node;
     uint32_t op[SIM_KEYS];
     uint64_t lsn[SIM_KEYS];
     bool there[SIM_KEYS];
@@ -404,7 +409,10 @@ static int hold_one(void *arg, const char *key, const uint8_t *value, size_t len
     (void)err;
     sim_check(w, k < SIM_KEYS && len >= 8, "a key or value that was never written: %s", key);
     memcpy(&id, value, sizeof(id));
-    sim_check(w, id < w->n_ops && w->ops[id].key == k, "%s holds a value of another write", key);
+    sim_check(w,
+              id < w->n_ops && w->ops[id].key == k && !w->ops[id].deletes &&
+                  (!w->ops[id].lost || h->node != w->primary),
+              "%s holds a value of another write", key);
     h->there[k] = true;
     h->op[k] = id;
     h->lsn[k] = lsn;
@@ -417,8 +425,23 @@ static void hold(struct world *w, int i, struct held *h)
 
     memset(h, 0, sizeof(*h));
     h->w = w;
+    h->node = i;
     if (engine_scan(w->n[i].e, "k/", NULL, 0, false, hold_one, h, &err) != 0)
         sim_fail(w, "node %d: scan: %s", i, err.msg);
+}
+
+/* Does the state show op or something later on its key? A key that is absent needs a delete. */
+static bool shows(const struct world *w, const struct held *h, const struct op *op, uint64_t limit)
+{
+    if (h->there[op->key])
+        return h->op[op->key] >= op->id && h->lsn[op->key] >= op->lsn;
+    for (uint32_t k = op->id; k < w->n_ops; k++) {
+        const struct op *d = &w->ops[k];
+
+        if (d->key == op->key && d->deletes && !d->lost && d->lsn <= limit)
+            return true;
+    }
+    return false;
 }
 
 void check_acked(struct world *w, int i)
@@ -431,7 +454,7 @@ void check_acked(struct world *w, int i)
 
         if (!op->acked || op->lost)
             continue;
-        sim_check(w, h.there[op->key] && h.op[op->key] >= op->id,
+        sim_check(w, shows(w, &h, op, UINT64_MAX),
                   "node %d lost write %u (LSN %llu), which was acknowledged", i, op->id,
                   (unsigned long long)op->lsn);
     }
@@ -459,7 +482,7 @@ void check_prefix(struct world *w, int i)
 
         if (!op->acked || op->lost || op->lsn > st.applied_lsn)
             continue;
-        sim_check(w, h.there[op->key] && h.lsn[op->key] >= op->lsn,
+        sim_check(w, shows(w, &h, op, st.applied_lsn),
                   "node %d: applied LSN is %llu, but write %u of LSN %llu is missing", i,
                   (unsigned long long)st.applied_lsn, op->id, (unsigned long long)op->lsn);
     }
@@ -500,13 +523,14 @@ void check_equal(struct world *w)
 /* ---- roles ---- */
 struct once {
     bool done;
+    uint64_t lsn;
     struct err err;
 };
 static void on_once(void *arg, uint64_t lsn, const struct err *err)
 {
     struct once *o = arg;
 
-    (void)lsn;
+    o->lsn = lsn;
     o->done = true;
     if (err != NULL)
         o->err = *err;
@@ -565,31 +589,45 @@ void enable(struct world *w, int p, int s)
         sim_check(w, world_step(w), "follow is not answered");
 }
 
-/* Node i takes over; the other one is down. What the secondary had durable must be in the new
- * primary. */
-void promote(struct world *w, int i)
+/* Node i takes over; the other one is down. */
+void promote_keeping(struct world *w, int i, uint64_t had)
 {
-    struct engine_status st;
     struct once o = {0};
     struct err err = {0};
-    uint64_t had;
+    struct engine_status st;
+    struct held h;
 
     engine_status(w->n[i].e, &st);
-    had = st.durable_lsn;
     if (engine_promote(w->n[i].e, on_once, &o, &err) != 0)
         sim_fail(w, "promote: %s", err.msg);
     while (!o.done)
         sim_check(w, world_step(w), "the promotion is not answered");
     sim_check(w, o.err.code == ERR_OK, "promote: %s", o.err.msg);
-    w->primary = i;
+    sim_check(w, o.lsn > had, "LSN %llu was durable here, and the new epoch begins at %llu",
+              (unsigned long long)had, (unsigned long long)o.lsn);
+    hold(w, i, &h);
     for (uint32_t k = 0; k < w->n_ops; k++) {
         struct op *op = &w->ops[k];
 
-        if (op->acked && op->lsn > had)
-            op->lost = true; /* async: this is the loss that the lag allows */
+        /* Async: this is the loss that the lag allows. A primary that crashed and came back may
+         * have written anew at LSNs whose first, never answered writes the secondary still has. */
+        if (op->acked &&
+            (op->lsn >= o.lsn || (w->n[w->primary].opens > 1 && op->lsn > st.committed_lsn &&
+                                  !shows(w, &h, op, o.lsn))))
+            op->lost = true;
         if (!op->acked)
             op->w = NULL;
     }
+    w->primary = i;
     check_acked(w, i);
     check_prefix(w, i);
+}
+
+/* What the secondary had durable must be in the new primary. */
+void promote(struct world *w, int i)
+{
+    struct engine_status st;
+
+    engine_status(w->n[i].e, &st);
+    promote_keeping(w, i, st.durable_lsn);
 }
