@@ -68,15 +68,15 @@ def one_round(program, rng, outcomes):
         else:
             outcomes['resumed'] += 1
 
-        def unsealed():
-            if not b.call('GET', 'sys/seal-status', token='').json['sealed']:
-                return True
-            b.call('PUT', 'sys/unseal', {'reset': True}, token='')
-            for k in a.keys[:2]:
-                b.call('PUT', 'sys/unseal', {'key': k}, token='')
-            return not b.call('GET', 'sys/seal-status', token='').json['sealed']
-        await_true("the primary's keys to unseal the secondary", unsealed)
-        w.await_following(b)
+        def ready():
+            """Unsealed with the primary's keys, and following. Old keys may fit until the copy is whole."""
+            if b.call('GET', 'sys/seal-status', token='').json['sealed']:
+                b.call('PUT', 'sys/unseal', {'reset': True}, token='')
+                for k in a.keys[:2]:
+                    b.call('PUT', 'sys/unseal', {'key': k}, token='')
+            r = b.call('GET', 'sys/replication/dr/status', token='')
+            return r.status == 200 and r.data.get('dr', r.data).get('state') == 'stream-wals'
+        await_true("the secondary to follow, unsealed with the primary's keys", ready)
         w.await_caught_up(a, b)
         t = b.dr_token(a.keys[:2])
         a.kill()
