@@ -7,6 +7,7 @@ import base64
 import http.client
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -38,12 +39,12 @@ def await_true(what, fn, seconds=30):
 
 
 def free_ports():
-    """A port whose neighbour above is free as well."""
+    """A port whose neighbour above is free as well, below the range that the kernel gives to clients."""
     while True:
+        port = random.randrange(20000, 32000, 2)
         with socket.socket() as a, socket.socket() as b:
-            a.bind(('127.0.0.1', 0))
-            port = a.getsockname()[1]
             try:
+                a.bind(('127.0.0.1', port))
                 b.bind(('127.0.0.1', port + 1))
             except OSError:
                 continue

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Runs the rings of tests and adds them up. A ring that ran nothing is a failure; each skip says why."""
+import json
 import os
 import re
 import shutil
@@ -62,7 +63,7 @@ def build(folder, *options, env=None):
 
 def meson_ring(name, folder, suites, env=None, timeout=1800):
     """Criterion's own totals count each test; other programs count as one."""
-    log = os.path.join(ROOT, folder, 'meson-logs', 'testlog.txt')
+    log = os.path.join(ROOT, folder, 'meson-logs', 'testlog.json')
     if os.path.exists(log):
         os.unlink(log)
     args = ['meson', 'test', '-C', folder, '--no-rebuild', '--print-errorlogs', '--num-processes', '2']
@@ -70,19 +71,19 @@ def meson_ring(name, folder, suites, env=None, timeout=1800):
         args += ['--suite', s]
     code, _ = sh(args, env=env, timeout=timeout)
     passed = failed = 0
-    text = open(log, errors='replace').read() if os.path.exists(log) else ''
-    for part in re.split(r'(?m)^=+ \d+/\d+ =+$', text)[1:]:
-        m = re.search(r'Synthesis: Tested: \S*?(\d+)\S* \| Passing: \S*?(\d+)\S* \| Failing: \S*?(\d+)\S* \| Crashing: \S*?(\d+)',
-                      re.sub(r'\x1b\[[0-9;]*m', '', part))
-        good = re.search(r'(?m)^result:\s+exit status 0$', part) is not None
-        if m:
+    for line in open(log, errors='replace') if os.path.exists(log) else ():
+        test = json.loads(line)
+        good = test['result'] in ('OK', 'EXPECTEDFAIL')
+        text = re.sub(r'\x1b\[[0-9;]*m', '', test.get('stdout', '') + test.get('stderr', ''))
+        m = re.search(r'Synthesis: Tested: (\d+) \| Passing: (\d+) \| Failing: (\d+) \| Crashing: (\d+)', text)
+        if m and int(m[1]) > 0:
             passed += int(m[2])
-            failed += int(m[3]) + int(m[4])
-            if not good and int(m[3]) + int(m[4]) == 0:
-                failed += 1
+            failed += max(int(m[3]) + int(m[4]), 0 if good else 1)
         else:
-            passed += good
-            failed += not good
+            passed += good and not m
+            failed += not good or bool(m)
+            if m:
+                say(f'{test["name"]}: ran nothing')
     if code != 0 and failed == 0:
         failed = 1
     count(name, passed, failed)
