@@ -493,10 +493,12 @@ void cluster_store_replaced(struct core *c)
                  "the primary's data is in place: unseal with the primary's unseal keys");
         return;
     }
-    /* A first copy that went on after a restart finds the old cluster's key here, not the primary's. */
+    /* A first copy that went on after a restart finds the old cluster's key here, not the
+     * primary's. */
     if (core_unseal_with_root(c, root, &err) != 0)
         log_warn(c->log, "replication",
-                 "the primary's data is in place: unseal with the primary's unseal keys (%s)", err.msg);
+                 "the primary's data is in place: unseal with the primary's unseal keys (%s)",
+                 err.msg);
     OPENSSL_secure_clear_free(root, BARRIER_KEY_BYTES);
 }
 

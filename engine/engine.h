@@ -87,11 +87,12 @@ struct engine_config {
     const struct link_ops *link;
     void *net;
     struct engine_hooks hooks;
-    bool deterministic;       /* simulation */
-    uint64_t cache_bytes;     /* WiredTiger; 0: 256 MiB */
-    uint64_t wal_file_bytes;  /* 0: 64 MiB */
-    uint64_t reserve_bytes;   /* below this free space writes answer ERR_NOSPC; 0: 256 MiB */
-    uint64_t window_bytes;    /* shipped and not acknowledged as durable, for each secondary; 0: 16 MiB */
+    bool deterministic;      /* simulation */
+    uint64_t cache_bytes;    /* WiredTiger; 0: 256 MiB */
+    uint64_t wal_file_bytes; /* 0: 64 MiB */
+    uint64_t reserve_bytes;  /* below this free space writes answer ERR_NOSPC; 0: 256 MiB */
+    uint64_t
+        window_bytes; /* shipped and not acknowledged as durable, for each secondary; 0: 16 MiB */
     uint64_t retain_bytes;    /* log kept for secondaries at most; 0: 1 GiB */
     uint64_t queue_bytes;     /* transactions waiting at most; 0: 64 MiB */
     int64_t mark_interval_ms; /* 0: 1000 */
