@@ -264,8 +264,8 @@ static void on_welcome(struct engine *e, struct conn *c, const struct link_welco
     bool bootstrapping = engine_role(e) == ENGINE_BOOTSTRAPPING;
     struct err err;
 
-    if (w->version != LINK_PROTOCOL_VERSION) {
-        conn_close(e, c, "the primary speaks another version of the protocol");
+    if (w->version < LINK_PROTOCOL_OLDEST || w->version > LINK_PROTOCOL_VERSION) {
+        conn_close(e, c, "the primary speaks a version of the protocol that is unknown here");
         return;
     }
     if (w->decision == LINK_REFUSE) {

@@ -11,6 +11,9 @@
 
 #include "engine.h"
 
+#define MP_DEPTH_MAX 8u
+#define MSG_FIELDS_MAX 64u
+
 /* ---- reader ---- */
 static uint8_t take(struct mp *m)
 {
@@ -147,6 +150,38 @@ size_t mp_array(struct mp *m, size_t max)
     if (n > max)
         m->bad = true;
     return m->bad ? 0 : n;
+}
+
+/* One value of any type, with what it contains. Nothing of ours nests deeper than pages do. */
+static void skip(struct mp *m, unsigned depth)
+{
+    uint8_t t = m->p < m->end ? *m->p : 0xc1;
+    size_t n;
+
+    if (depth == MP_DEPTH_MAX) {
+        m->bad = true;
+        return;
+    }
+    if ((t & 0xf0) == 0x90 || t == 0xdc || t == 0xdd) {
+        n = mp_array(m, (size_t)(m->end - m->p));
+        while (n-- > 0 && !m->bad)
+            skip(m, depth + 1);
+    } else if ((t & 0xe0) == 0xa0 || (t >= 0xc4 && t <= 0xc6) || (t >= 0xd9 && t <= 0xdb)) {
+        (void)mp_bytes(m, (size_t)(m->end - m->p), &n);
+    } else if (t == 0xc0 || t == 0xc2 || t == 0xc3) {
+        (void)take(m);
+    } else {
+        if (t >= 0xe0 || (t >= 0xd0 && t <= 0xd3))
+            (void)mp_int(m);
+        else
+            (void)mp_uint(m, UINT64_MAX); /* any other type is bad */
+    }
+}
+
+void mp_skip(struct mp *m, size_t n)
+{
+    while (n-- > 0 && !m->bad)
+        skip(m, 0);
 }
 
 /* ---- writer ---- */
@@ -293,7 +328,7 @@ int epochs_decode(const uint8_t *data, size_t len, struct epochs *ep, struct err
 /* ---- messages ---- */
 static const struct {
     const char *name;
-    size_t fields; /* with the type */
+    size_t fields; /* with the type; what a newer program puts behind them is passed over */
 } shapes[] = {
     [MSG_HELLO] = {"hello", 13},
     [MSG_WELCOME] = {"welcome", 11},
@@ -426,17 +461,18 @@ static void get_fields(struct mp *in, struct link_msg *m)
 int link_msg_decode(const void *frame, size_t len, struct link_msg *m, struct err *err)
 {
     struct mp in = {.p = frame, .end = (const uint8_t *)frame + len};
-    size_t fields = mp_array(&in, 16);
+    size_t fields = mp_array(&in, MSG_FIELDS_MAX);
     uint64_t type = mp_uint(&in, MSG_GOODBYE);
 
     memset(m, 0, sizeof(*m));
     if (in.bad || type == 0)
         return err_set(err, ERR_PROTO, 0, "frame of %zu bytes is no message", len);
     m->type = (enum link_msg_type)type;
-    if (fields != shapes[type].fields)
+    if (fields < shapes[type].fields)
         return err_set(err, ERR_PROTO, 0, "%s message has %zu fields, expected %zu",
                        shapes[type].name, fields, shapes[type].fields);
     get_fields(&in, m);
+    mp_skip(&in, fields - shapes[type].fields);
     if (in.bad)
         return err_set(err, ERR_PROTO, 0, "%s message has a bad field", shapes[type].name);
     if (in.p != in.end)

@@ -5,6 +5,10 @@
  * A frame is one msgpack array [type, ...]; a segment frame is [3] and then the raw segment without
  * padding. Decoding allocates nothing: pointers go into the frame, so no length field in it can
  * make us take memory. Every bound is checked here; what a message means is checked by its user.
+ *
+ * Programs of different age: fields are only ever added at the end of a message or a row, and what
+ * lies behind the known ones is passed over; a message of a new type, or one whose meaning changes,
+ * needs a new protocol version, which hello and welcome settle.
  */
 #ifndef LOCKSTEP_LINK_MSG_H
 #define LOCKSTEP_LINK_MSG_H
@@ -18,8 +22,9 @@
 #include "txn.h"
 #include "wal.h"
 
-#define LINK_PROTOCOL_VERSION 1u
-#define EPOCHS_MAX 64u /* history kept: the newest promotions */
+#define LINK_PROTOCOL_VERSION 1u /* the newest that this program speaks */
+#define LINK_PROTOCOL_OLDEST 1u  /* the oldest */
+#define EPOCHS_MAX 64u           /* history kept: the newest promotions */
 #define LINK_PAGE_BYTES_MAX (4u << 20)
 #define LINK_BODY_MAX (1u << 20) /* enrol bodies */
 
@@ -48,7 +53,7 @@ struct epochs {
 enum link_decision { LINK_STREAM = 1, LINK_COPY = 2, LINK_REFUSE = 3 };
 
 struct link_hello {
-    uint32_t version;
+    uint32_t version; /* the newest that the secondary speaks */
     char member_id[64];
     char cluster_id[40];
     bool want_copy; /* nothing here to continue from */
@@ -62,7 +67,7 @@ struct link_hello {
     struct epochs epochs;
 };
 struct link_welcome {
-    uint32_t version;
+    uint32_t version;     /* spoken from here on: the newest that both know */
     uint32_t decision;    /* enum link_decision */
     uint64_t from_lsn;    /* STREAM: first LSN that will be sent */
     struct wal_base base; /* COPY: where the new log begins */
@@ -130,6 +135,7 @@ const uint8_t *mp_bytes(struct mp *m, size_t max, size_t *lenp); /* str or bin *
 void mp_fixed(struct mp *m, void *out, size_t len);              /* exactly len bytes */
 void mp_text(struct mp *m, char *out, size_t size);              /* NUL-terminated, no NUL inside */
 size_t mp_array(struct mp *m, size_t max);
+void mp_skip(struct mp *m, size_t n); /* n values of any type */
 void mp_put_uint(struct buf *b, uint64_t v);
 void mp_put_int(struct buf *b, int64_t v);
 void mp_put_bool(struct buf *b, bool v);

@@ -4,30 +4,36 @@
  * follow row.
  *
  * Each is one msgpack array that starts with a version, decoded strictly: a row that cannot be read
- * is an error, never a default.
+ * is an error, never a default. Fields that a newer program put at its end are passed over, so that
+ * an older secondary goes on following.
  */
 #include "engine_private.h"
 
 #include <string.h>
 
 #define ROW_VERSION 1u
+#define ROW_FIELDS_MAX 64u
 
 static void put_text(struct buf *b, const char *s)
 {
     mp_put_str(b, s, strlen(s));
 }
 
-static struct mp row_begin(const uint8_t *data, size_t len, size_t fields)
+/* *morep: values behind the known ones. */
+static struct mp row_begin(const uint8_t *data, size_t len, size_t fields, size_t *morep)
 {
     struct mp m = {.p = data, .end = data + len};
+    size_t n = mp_array(&m, ROW_FIELDS_MAX);
 
-    if (mp_array(&m, fields) != fields || mp_uint(&m, ROW_VERSION) != ROW_VERSION)
+    *morep = n - fields;
+    if (n < fields || mp_uint(&m, ROW_VERSION) != ROW_VERSION)
         m.bad = true;
     return m;
 }
 
-static int row_end(const struct mp *m, const char *what, struct err *err)
+static int row_end(struct mp *m, size_t more, const char *what, struct err *err)
 {
+    mp_skip(m, more);
     if (m->bad || m->p != m->end)
         return err_set(err, ERR_CORRUPT, 0, "%s row is not readable", what);
     return 0;
@@ -45,13 +51,14 @@ int repl_config_encode(const struct repl_config *c, struct buf *out, struct err 
 
 int repl_config_decode(const uint8_t *data, size_t len, struct repl_config *c, struct err *err)
 {
-    struct mp m = row_begin(data, len, 4);
+    size_t more;
+    struct mp m = row_begin(data, len, 4, &more);
 
     memset(c, 0, sizeof(*c));
     c->primary_enabled = mp_bool(&m);
     mp_text(&m, c->cluster_id, sizeof(c->cluster_id));
     mp_text(&m, c->primary_cluster_addr, sizeof(c->primary_cluster_addr));
-    return row_end(&m, "replication configuration", err);
+    return row_end(&m, more, "replication configuration", err);
 }
 
 int member_encode(const struct member *mb, struct buf *out, struct err *err)
@@ -69,7 +76,8 @@ int member_encode(const struct member *mb, struct buf *out, struct err *err)
 
 int member_decode(const uint8_t *data, size_t len, struct member *mb, struct err *err)
 {
-    struct mp m = row_begin(data, len, 7);
+    size_t more;
+    struct mp m = row_begin(data, len, 7, &more);
 
     memset(mb, 0, sizeof(*mb));
     mp_text(&m, mb->id, sizeof(mb->id));
@@ -78,7 +86,7 @@ int member_decode(const uint8_t *data, size_t len, struct member *mb, struct err
     mp_text(&m, mb->api_addr, sizeof(mb->api_addr));
     mb->revoked = mp_bool(&m);
     mb->primary = mp_bool(&m);
-    return row_end(&m, "member", err);
+    return row_end(&m, more, "member", err);
 }
 
 int follow_encode(const struct follow_config *f, struct buf *out, struct err *err)
@@ -95,7 +103,8 @@ int follow_encode(const struct follow_config *f, struct buf *out, struct err *er
 
 int follow_decode(const uint8_t *data, size_t len, struct follow_config *f, struct err *err)
 {
-    struct mp m = row_begin(data, len, 6);
+    size_t more;
+    struct mp m = row_begin(data, len, 6, &more);
 
     memset(f, 0, sizeof(*f));
     mp_text(&m, f->member_id, sizeof(f->member_id));
@@ -103,5 +112,5 @@ int follow_decode(const uint8_t *data, size_t len, struct follow_config *f, stru
     mp_text(&m, f->primary_addr, sizeof(f->primary_addr));
     mp_fixed(&m, f->primary_key_hash, sizeof(f->primary_key_hash));
     mp_text(&m, f->cluster_addr, sizeof(f->cluster_addr));
-    return row_end(&m, "follow", err);
+    return row_end(&m, more, "follow", err);
 }

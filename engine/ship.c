@@ -348,9 +348,9 @@ static bool meets_other_epoch(struct engine *e, struct conn *c, const struct lin
 static int check_hello(struct engine *e, struct conn *c, const struct link_hello *h,
                        struct member *m, struct err *err)
 {
-    if (h->version != LINK_PROTOCOL_VERSION)
-        return err_set(err, ERR_PROTO, 0, "protocol version %" PRIu32 ", this side speaks %u",
-                       h->version, LINK_PROTOCOL_VERSION);
+    if (h->version < LINK_PROTOCOL_OLDEST)
+        return err_set(err, ERR_PROTO, 0, "protocol version %" PRIu32 ", this side speaks %u to %u",
+                       h->version, LINK_PROTOCOL_OLDEST, LINK_PROTOCOL_VERSION);
     if (engine_role(e) != ENGINE_PRIMARY)
         return err_set(err, ERR_ROLE, 0, "not a primary");
     if (!e->repl.primary_enabled)
@@ -405,7 +405,7 @@ void peer_hello(struct engine *e, struct conn *c, const struct link_hello *h)
         conn_close(e, p->conn, "the secondary connected again");
     p->member = member;
     decide(e, h, w);
-    w->version = LINK_PROTOCOL_VERSION;
+    w->version = h->version < LINK_PROTOCOL_VERSION ? h->version : LINK_PROTOCOL_VERSION;
     w->commit_lsn = e->committed_lsn;
     w->wall_ms = env_wall_ms(e->cfg.env);
     w->epochs = e->cur->epochs;

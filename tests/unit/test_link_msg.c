@@ -162,6 +162,32 @@ Test(link_msg, cut_or_lengthened_frames_are_refused)
     }
 }
 
+/* A newer program may say more; what is known keeps its place. */
+Test(link_msg, fields_of_a_newer_program_are_passed_over)
+{
+    static const char more[] =
+        "\x93\xcd\x01\x02\xc0\xd9\x01x\xd1\xff\x00"; /* [258, nil, "x"], -256 */
+
+    for (int type = MSG_HELLO; type <= MSG_GOODBYE; type++) {
+        struct buf a, b;
+        struct err err = {0};
+
+        if (type == MSG_SEGMENT) /* the raw segment follows its only field */
+            continue;
+        fill((enum link_msg_type)type);
+        a = encode();
+        a.data[0] = (uint8_t)(a.data[0] + 2); /* a short array: its count is in the first byte */
+        cr_assert_eq(a.data[0] & 0xf0, 0x90);
+        buf_add(&a, more, sizeof(more) - 1);
+        cr_assert_eq(link_msg_decode(a.data, a.len, &got, &err), 0, "type %d: %s", type, err.msg);
+        sent = got;
+        b = encode();
+        cr_assert_eq(memcmp(a.data + 1, b.data + 1, b.len - 1), 0, "type %d", type);
+        buf_free(&a);
+        buf_free(&b);
+    }
+}
+
 Test(link_msg, flipped_bits_never_crash)
 {
     for (int type = MSG_HELLO; type <= MSG_GOODBYE; type++) {
@@ -230,6 +256,11 @@ Test(link_msg, rows_come_back_and_damaged_rows_are_refused)
     cr_assert(mg.revoked && !mg.primary);
     cr_assert_eq(memcmp(mg.key_hash, m.key_hash, 32), 0);
     cr_assert_eq(member_decode(b.data, b.len - 1, &mg, &err), -1);
+    buf_addc(&b, 5);
+    cr_assert_eq(member_decode(b.data, b.len, &mg, &err), -1);
+    b.data[0]++; /* now it is a field of a newer program */
+    cr_assert_eq(member_decode(b.data, b.len, &mg, &err), 0);
+    cr_assert_str_eq(mg.api_addr, "https://h:2");
     buf_clear(&b);
     cr_assert_eq(repl_config_encode(&c, &b, &err), 0);
     cr_assert_eq(repl_config_decode(b.data, b.len, &cg, &err), 0);
