@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * sim.c - run scenarios of the simulated pair.
+ * sim.c - run scenarios of the simulated clusters.
  *
  * usage: sim SEED [--scenario NAME] [--rounds N] [--canary] [--log]
  *
@@ -13,9 +13,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const struct scenario *const tables[] = {scenarios_basic, scenarios_many};
+
 static int run(const struct scenario *s, uint64_t seed, bool canary, bool verbose)
 {
     struct world *w = calloc(1, sizeof(*w));
+    unsigned crashes = 0;
 
     if (w == NULL)
         return 1;
@@ -23,12 +26,14 @@ static int run(const struct scenario *s, uint64_t seed, bool canary, bool verbos
     fflush(stdout);
     w->canary = canary;
     w->log = verbose ? logger_new(2, LOG_LEVEL_TRACE) : NULL;
-    world_init(w, seed, s->name);
+    world_init(w, seed, s->name, s->nodes == 0 ? 2 : s->nodes);
     s->run(w);
+    for (unsigned i = 0; i < w->n_nodes; i++)
+        crashes += w->n[i].crashes;
     printf("  %s: %u writes, %u acknowledged, %llu steps, %.3f simulated s, %u crashes, trace "
            "%016llx\n",
            s->promise, w->n_ops, w->n_acked, (unsigned long long)w->steps, (double)w->now_ns / 1e9,
-           w->n[0].crashes + w->n[1].crashes, (unsigned long long)(w->rng ^ (uint64_t)w->now_ns));
+           crashes, (unsigned long long)(w->rng ^ (uint64_t)w->now_ns));
     world_fini(w);
     logger_free(w->log);
     free(w);
@@ -63,12 +68,14 @@ int main(int argc, char **argv)
     for (uint64_t r = 0; r < rounds; r++) {
         bool any = false;
 
-        for (const struct scenario *s = scenarios; s->name != NULL; s++) {
-            if (strcmp(name, "all") != 0 && strcmp(name, s->name) != 0)
-                continue;
-            any = true;
-            if (run(s, seed + r, canary, verbose) != 0)
-                return 1;
+        for (size_t t = 0; t < sizeof(tables) / sizeof(tables[0]); t++) {
+            for (const struct scenario *s = tables[t]; s->name != NULL; s++) {
+                if (strcmp(name, "all") != 0 && strcmp(name, s->name) != 0)
+                    continue;
+                any = true;
+                if (run(s, seed + r, canary, verbose) != 0)
+                    return 1;
+            }
         }
         if (!any) {
             fprintf(stderr, "no scenario %s\n", name);

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * sim.h - a pair of clusters in one thread, on a simulated disk, network and clock, from a seed.
+ * sim.h - clusters in one thread, on a simulated disk, network and clock, from a seed.
+ *
+ * A scenario says how many nodes it has; node 0 is the first primary. What a new file of scenarios
+ * needs: a table of struct scenario, its name in sim.c's list, and its names in meson.build.
  *
  * Nothing here reads the time, a random source or the order of threads: a seed and a scenario
  * replay exactly. Every check that fails ends the process with the seed printed.
@@ -13,6 +16,7 @@
 
 #include "engine.h"
 
+#define SIM_NODES_MAX 6
 #define SIM_KEYS 48
 #define SIM_OPS_MAX 60000
 #define SIM_MSG_CONNS 4096
@@ -37,7 +41,7 @@ struct node {
     struct engine *e; /* NULL: down */
     uint8_t key_hash[32];
     int role;
-    uint64_t promise_lsn; /* what was seen applied here: no crash may take it back */
+    int follows; /* the node that it was enabled at; -1: none */
     unsigned crashes, opens;
 };
 
@@ -55,7 +59,15 @@ struct sim_msg;
 struct sim_conn {
     int from, to;
     bool open;
+    bool lost[2]; /* a frame of that direction (0: from the dialler) was lost: none follows */
     int64_t last_due[2];
+};
+
+/* One direction between two nodes. */
+struct sim_line {
+    bool down;             /* what is sent is lost and nobody hears of it */
+    int64_t delay_ns;      /* beside the world's */
+    int64_t byte_ns_x1000; /* beside the world's */
 };
 
 struct world {
@@ -63,20 +75,23 @@ struct world {
     bool canary, verbose;
     const char *scenario;
     int64_t now_ns;
-    struct node n[2];
+    unsigned n_nodes;
+    struct node n[SIM_NODES_MAX];
     int primary; /* which node the workload writes to */
     struct logger *log;
     /* network */
     struct sim_msg *msgs; /* by due time */
     struct sim_conn conns[SIM_MSG_CONNS];
     uint64_t n_conns;
-    int64_t delay_ns, byte_ns_x1000;
-    bool partitioned, refused;
+    int64_t delay_ns, byte_ns_x1000;                    /* of every line */
+    struct sim_line line[SIM_NODES_MAX][SIM_NODES_MAX]; /* [from][to] */
+    bool partitioned, refused;                          /* everyone from everyone */
     /* workload */
     struct op ops[SIM_OPS_MAX];
     uint32_t n_ops;
     uint32_t n_acked, n_refused;
     uint64_t retain_bytes; /* of nodes opened from here on */
+    void (*tune)(struct world *w, int i, struct engine_config *cfg); /* so is what this changes */
     size_t value_min;
     uint64_t steps, events;
 };
@@ -90,7 +105,7 @@ _Noreturn void sim_fail(struct world *w, const char *fmt, ...) PRINTF_LIKE(2, 3)
         if (!(cond))                                                                               \
             sim_fail((w), __VA_ARGS__);                                                            \
     } while (0)
-void world_init(struct world *w, uint64_t seed, const char *scenario);
+void world_init(struct world *w, uint64_t seed, const char *scenario, unsigned nodes);
 void world_fini(struct world *w);
 void node_open(struct world *w, int i);
 int node_try_open(struct world *w, int i, struct err *err);
@@ -105,26 +120,35 @@ void write_many(struct world *w, unsigned n);
 bool writes_settled(struct world *w);
 void check_acked(struct world *w, int i);  /* every acknowledged write is there */
 void check_prefix(struct world *w, int i); /* the state is that of one LSN of the history */
-void check_equal(struct world *w);         /* quiesce, then equal LSN and equal root */
-void enable(struct world *w, int p, int s);
-void promote(struct world *w, int i);
+void check_equal(struct world *w);         /* quiesce, then equal LSN and root at all that follow */
+void enable(struct world *w, int p, int s); /* s becomes a secondary of p */
+void promote(struct world *w, int i);       /* it must keep all that it had durable */
 void promote_keeping(struct world *w, int i, uint64_t had); /* it must keep all up to had */
-bool secondary_streams(struct world *w);
+bool node_follows(const struct world *w, int i, int p);     /* directly or through others */
+bool node_streams(struct world *w, int i);
+bool secondary_streams(struct world *w); /* all that follow the primary */
 
 /* sim_net.c */
 extern const struct link_ops sim_link;
 bool net_deliver(struct world *w);
 int64_t net_next_due(const struct world *w);
-void net_cut(struct world *w);           /* all connections, both ends told */
-void net_forget(struct world *w, int i); /* a node went down without a word */
+void net_cut(struct world *w);                              /* all connections, both ends told */
+void net_cut_pair(struct world *w, int a, int b);           /* those between two nodes */
+void net_half_open(struct world *w, int a, int b);          /* only a hears that they are cut */
+void net_partition(struct world *w, int a, int b, bool on); /* both directions of the line */
+void net_heal(struct world *w);                             /* every line is up, and quick */
+void net_forget(struct world *w, int i);                    /* a node went down without a word */
 void net_free(struct world *w);
 
-/* sim_scenarios.c */
+/* A table for each file of scenarios, ended by an entry without a name. */
 struct scenario {
     const char *name;
     void (*run)(struct world *w);
     const char *promise;
+    unsigned nodes; /* 0: two */
 };
-extern const struct scenario scenarios[];
+extern const struct scenario scenarios_basic[]; /* sim_scenarios.c */
+extern const struct scenario scenarios_many[];  /* sim_many.c */
+void pair(struct world *w); /* node 1 follows node 0, which holds a hundred writes */
 
 #endif

@@ -54,12 +54,23 @@ static struct sim_conn *conn_of(struct world *w, uint64_t conn)
     return &w->conns[(conn / 2) % SIM_MSG_CONNS];
 }
 
+static const struct sim_line *line_of(const struct world *w, const struct sim_conn *c, int dir)
+{
+    return dir == 0 ? &w->line[c->from][c->to] : &w->line[c->to][c->from];
+}
+
+static int64_t delay_of(const struct world *w, const struct sim_conn *c, int dir)
+{
+    return w->delay_ns + line_of(w, c, dir)->delay_ns;
+}
+
 static int64_t arrival(struct world *w, struct sim_conn *c, int dir, size_t bytes)
 {
-    int64_t start =
-        w->now_ns > c->last_due[dir] - w->delay_ns ? w->now_ns : c->last_due[dir] - w->delay_ns;
-    int64_t due = start + w->delay_ns + (int64_t)bytes * w->byte_ns_x1000 / 1000 +
-                  (int64_t)sim_rand(w, 50000);
+    int64_t delay = delay_of(w, c, dir);
+    int64_t byte_ns_x1000 = w->byte_ns_x1000 + line_of(w, c, dir)->byte_ns_x1000;
+    int64_t start = w->now_ns > c->last_due[dir] - delay ? w->now_ns : c->last_due[dir] - delay;
+    int64_t due =
+        start + delay + (int64_t)bytes * byte_ns_x1000 / 1000 + (int64_t)sim_rand(w, 50000);
 
     if (due < c->last_due[dir])
         due = c->last_due[dir];
@@ -76,18 +87,19 @@ static uint64_t net_dial(void *arg, const char *addr)
     struct sim_conn *c = &w->conns[k % SIM_MSG_CONNS];
 
     *c = (struct sim_conn){.from = n->index, .to = to};
-    if (w->partitioned)
+    sim_check(w, to >= 0 && to < (int)w->n_nodes, "node %d dials %s", n->index, addr);
+    if (w->partitioned || w->line[n->index][to].down || w->line[to][n->index].down)
         post(w, NET_CLOSED, n->index, 2 * k, w->now_ns + 3 * SEC, false, "connect timed out", NULL,
              0, NULL, 0);
     else if (w->refused || w->n[to].e == NULL)
-        post(w, NET_CLOSED, n->index, 2 * k, w->now_ns + 2 * w->delay_ns, false,
-             "connection refused", NULL, 0, NULL, 0);
+        post(w, NET_CLOSED, n->index, 2 * k, w->now_ns + delay_of(w, c, 0) + delay_of(w, c, 1),
+             false, "connection refused", NULL, 0, NULL, 0);
     else {
         c->open = true;
         post(w, NET_OPENED, to, 2 * k + 1, arrival(w, c, 0, 100), true, "peer", NULL, 0, NULL, 0);
-        post(w, NET_OPENED, n->index, 2 * k, arrival(w, c, 1, 100) + w->delay_ns, false, addr, NULL,
-             0, NULL, 0);
-        c->last_due[1] += w->delay_ns;
+        post(w, NET_OPENED, n->index, 2 * k, arrival(w, c, 1, 100) + delay_of(w, c, 0), false, addr,
+             NULL, 0, NULL, 0);
+        c->last_due[1] += delay_of(w, c, 0);
     }
     return 2 * k;
 }
@@ -100,10 +112,10 @@ static void net_send(void *arg, uint64_t conn, const void *msg, size_t len, stru
     size_t tail = seg != NULL ? seg->len : 0;
     int dir = (int)(conn & 1), to = dir == 0 ? c->to : c->from;
 
-    if (!c->open)
+    if (!c->open || c->lost[dir])
         return;
-    if (w->partitioned) { /* lost, and with it all that follows on this connection */
-        c->open = false;
+    if (w->partitioned || line_of(w, c, dir)->down) {
+        c->lost[dir] = true; /* and with it all that follows on this connection */
         return;
     }
     engine_link_sent(n->e, conn, len + tail);
@@ -125,7 +137,7 @@ static void net_close(void *arg, uint64_t conn, const char *reason)
     struct world *w = n->w;
     struct sim_conn *c = conn_of(w, conn);
 
-    if (c->open)
+    if (c->open && !c->lost[conn & 1])
         close_end(w, conn ^ 1, "closed by the other side", arrival(w, c, (int)(conn & 1), 0));
     c->open = false;
     close_end(w, conn, reason, w->now_ns);
@@ -134,14 +146,14 @@ static void net_close(void *arg, uint64_t conn, const char *reason)
 const struct link_ops sim_link = {net_dial, net_send, net_close};
 
 /* What is under way on a connection that was cut is lost. */
-static void drop_frames(struct world *w, int to)
+static void drop_frames(struct world *w, uint64_t k)
 {
     struct sim_msg **at = &w->msgs;
 
     while (*at != NULL) {
         struct sim_msg *m = *at;
 
-        if (to >= 0 ? m->to != to : m->kind == NET_CLOSED) {
+        if (m->conn / 2 != k || m->kind == NET_CLOSED) {
             at = &m->next;
             continue;
         }
@@ -150,17 +162,68 @@ static void drop_frames(struct world *w, int to)
     }
 }
 
-void net_cut(struct world *w)
+/* tell_a, tell_b: who hears of it; a and b -1: everyone's. */
+static void cut(struct world *w, int a, int b, bool tell_a, bool tell_b)
 {
-    drop_frames(w, -1);
     for (uint64_t k = 1; k <= w->n_conns; k++) {
         struct sim_conn *c = &w->conns[k % SIM_MSG_CONNS];
+        bool dialled = c->from == a;
 
         if (!c->open || k + SIM_MSG_CONNS <= w->n_conns)
             continue;
+        if (a >= 0 && !(c->from == a && c->to == b) && !(c->from == b && c->to == a))
+            continue;
         c->open = false;
-        close_end(w, 2 * k, "connection reset", w->now_ns);
-        close_end(w, 2 * k + 1, "connection reset", w->now_ns);
+        drop_frames(w, k);
+        if (dialled ? tell_a : tell_b)
+            close_end(w, 2 * k, "connection reset", w->now_ns);
+        if (dialled ? tell_b : tell_a)
+            close_end(w, 2 * k + 1, "connection reset", w->now_ns);
+    }
+}
+
+void net_cut(struct world *w)
+{
+    cut(w, -1, -1, true, true);
+}
+
+void net_cut_pair(struct world *w, int a, int b)
+{
+    cut(w, a, b, true, true);
+}
+
+void net_half_open(struct world *w, int a, int b)
+{
+    cut(w, a, b, true, false);
+}
+
+void net_partition(struct world *w, int a, int b, bool on)
+{
+    w->line[a][b].down = w->line[b][a].down = on;
+}
+
+void net_heal(struct world *w)
+{
+    memset(w->line, 0, sizeof(w->line));
+    w->partitioned = w->refused = false;
+    w->delay_ns = 200000;
+    w->byte_ns_x1000 = 1000;
+}
+
+/* Nothing that was meant for a node reaches its next life. */
+static void drop_to(struct world *w, int i)
+{
+    struct sim_msg **at = &w->msgs;
+
+    while (*at != NULL) {
+        struct sim_msg *m = *at;
+
+        if (m->to != i) {
+            at = &m->next;
+            continue;
+        }
+        *at = m->next;
+        free(m);
     }
 }
 
@@ -168,16 +231,19 @@ void net_forget(struct world *w, int i)
 {
     bool told = sim_rand(w, 2) == 0; /* a reset arrives, or only silence */
 
-    drop_frames(w, i);
+    drop_to(w, i);
     for (uint64_t k = 1; k <= w->n_conns; k++) {
         struct sim_conn *c = &w->conns[k % SIM_MSG_CONNS];
+        int dir = c->from == i ? 0 : 1; /* from node i */
+        int64_t due;
 
-        if (!c->open || k + SIM_MSG_CONNS <= w->n_conns)
+        if (k + SIM_MSG_CONNS <= w->n_conns || (c->from != i && c->to != i) || !c->open)
             continue;
         c->open = false;
+        due = w->now_ns + delay_of(w, c, dir);
         if (told)
-            close_end(w, c->from == i ? 2 * k + 1 : 2 * k, "connection reset",
-                      w->now_ns + w->delay_ns);
+            close_end(w, dir == 0 ? 2 * k + 1 : 2 * k, "connection reset",
+                      due > c->last_due[dir] ? due : c->last_due[dir]);
     }
 }
 

@@ -88,7 +88,8 @@ int node_try_open(struct world *w, int i, struct err *err)
     struct node *n = &w->n[i];
     static const uint8_t key[32] = {42};
     /* WiredTiger refuses one directory twice in a process, even when it lies on two disks. */
-    struct engine_config cfg = {.path = i == 0 ? "/node0" : "/node1",
+    char path[16];
+    struct engine_config cfg = {.path = path,
                                 .env = &n->env.env,
                                 .log = w->log,
                                 .link = &sim_link,
@@ -102,6 +103,9 @@ int node_try_open(struct world *w, int i, struct err *err)
                                 .hooks = {.arg = n, .fatal = on_fatal, .role = on_role}};
     struct engine_status st;
 
+    snprintf(path, sizeof(path), "/node%d", i);
+    if (w->tune != NULL)
+        w->tune(w, i, &cfg);
     n->disk = disk_sim_new(n->image, &n->env.env);
     sim_check(w, n->disk != NULL, "no simulated disk");
     cfg.disk = n->disk;
@@ -188,22 +192,24 @@ void node_restore(struct world *w, int i, struct disk_image *image)
     w->n[i].image = image;
 }
 
-void world_init(struct world *w, uint64_t seed, const char *scenario)
+void world_init(struct world *w, uint64_t seed, const char *scenario, unsigned nodes)
 {
+    sim_check(w, nodes <= SIM_NODES_MAX, "too many nodes");
     w->seed = seed;
     w->rng = seed * 7919 + 1;
     w->scenario = scenario;
     w->now_ns = SEC;
     w->retain_bytes = 64u << 20;
-    w->delay_ns = 200000;
-    w->byte_ns_x1000 = 1000; /* 1 ns a byte */
-    for (int i = 0; i < 2; i++) {
+    w->n_nodes = nodes;
+    net_heal(w);
+    for (int i = 0; i < (int)nodes; i++) {
         struct node *n = &w->n[i];
 
         n->w = w;
         n->index = i;
+        n->follows = -1;
         n->env = (struct sim_env){.env = {.ops = &env_ops}, .w = w};
-        n->image = disk_image_new(seed * 2 + (uint64_t)i);
+        n->image = disk_image_new(seed * SIM_NODES_MAX + (uint64_t)i);
         sim_check(w, n->image != NULL, "out of memory");
         memset(n->key_hash, 'a' + i, sizeof(n->key_hash));
         node_open(w, i);
@@ -212,7 +218,7 @@ void world_init(struct world *w, uint64_t seed, const char *scenario)
 
 void world_fini(struct world *w)
 {
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < (int)w->n_nodes; i++) {
         node_stop(w, i);
         disk_image_free(w->n[i].image);
         disk_image_free(w->n[i].stale);
@@ -262,7 +268,7 @@ static int64_t next_due(struct world *w)
 {
     int64_t due = net_next_due(w);
 
-    for (int i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < w->n_nodes; i++) {
         int64_t t;
 
         if (w->n[i].e == NULL)
@@ -279,12 +285,12 @@ static int64_t next_due(struct world *w)
 
 bool world_step(struct world *w)
 {
-    int first = (int)sim_rand(w, 2);
+    unsigned first = (unsigned)sim_rand(w, w->n_nodes);
     bool any = net_deliver(w);
 
     w->steps++;
-    any = step_node(w, first) || any;
-    any = step_node(w, 1 - first) || any;
+    for (unsigned k = 0; k < w->n_nodes; k++)
+        any = step_node(w, (int)((first + k) % w->n_nodes)) || any;
     if (!any) {
         int64_t due = next_due(w);
 
@@ -488,16 +494,50 @@ void check_prefix(struct world *w, int i)
     }
 }
 
+bool node_follows(const struct world *w, int i, int p)
+{
+    for (unsigned hops = 0; i >= 0 && hops < w->n_nodes; hops++) {
+        i = w->n[i].follows;
+        if (i == p)
+            return true;
+    }
+    return false;
+}
+
+bool node_streams(struct world *w, int i)
+{
+    struct engine_status st;
+
+    if (w->n[i].e == NULL)
+        return false;
+    engine_status(w->n[i].e, &st);
+    return st.role == ENGINE_SECONDARY && strcmp(st.state, "stream-wals") == 0;
+}
+
+bool secondary_streams(struct world *w)
+{
+    for (int i = 0; i < (int)w->n_nodes; i++) {
+        if (node_follows(w, i, w->primary) && !node_streams(w, i))
+            return false;
+    }
+    return true;
+}
+
 static bool same_lsn(struct world *w)
 {
     struct engine_status a, b;
 
-    if (w->n[0].e == NULL || w->n[1].e == NULL)
+    if (w->n[w->primary].e == NULL || !secondary_streams(w))
         return false;
     engine_status(w->n[w->primary].e, &a);
-    engine_status(w->n[1 - w->primary].e, &b);
-    return b.role == ENGINE_SECONDARY && strcmp(b.state, "stream-wals") == 0 &&
-           a.applied_lsn == b.applied_lsn && a.applied_lsn == a.appended_lsn;
+    for (int i = 0; i < (int)w->n_nodes; i++) {
+        if (!node_follows(w, i, w->primary))
+            continue;
+        engine_status(w->n[i].e, &b);
+        if (a.applied_lsn != b.applied_lsn)
+            return false;
+    }
+    return a.applied_lsn == a.appended_lsn;
 }
 
 void check_equal(struct world *w)
@@ -506,18 +546,30 @@ void check_equal(struct world *w)
 
     if (!world_until(w, writes_settled, 60 * SEC))
         sim_fail(w, "writes are not answered");
-    /* Marks go on for ever; between two of them both stand at one LSN. */
+    /* Marks go on for ever; between two of them all stand at one LSN. */
     if (!world_until(w, same_lsn, 120 * SEC)) {
-        engine_status(w->n[1 - w->primary].e, &b);
-        sim_fail(w, "the secondary does not catch up: %s %s, error %s, reason %s", b.state,
-                 b.connection_state, b.peers[0].last_error, b.reason);
+        for (int i = 0; i < (int)w->n_nodes; i++) {
+            if (w->n[i].e == NULL)
+                continue;
+            engine_status(w->n[i].e, &b);
+            printf("node %d: follows %d, role %d, %s %s, durable %llu, applied %llu, error %s, "
+                   "reason %s\n",
+                   i, w->n[i].follows, (int)b.role, b.state, b.connection_state,
+                   (unsigned long long)b.durable_lsn, (unsigned long long)b.applied_lsn,
+                   b.peers[0].last_error, b.reason);
+        }
+        sim_fail(w, "a secondary does not catch up");
     }
-    engine_status(w->n[0].e, &a);
-    engine_status(w->n[1].e, &b);
-    sim_check(w, memcmp(a.merkle_root, b.merkle_root, sizeof(a.merkle_root)) == 0,
-              "roots differ at LSN %llu", (unsigned long long)a.applied_lsn);
+    engine_status(w->n[w->primary].e, &a);
+    for (int i = 0; i < (int)w->n_nodes; i++) {
+        if (!node_follows(w, i, w->primary))
+            continue;
+        engine_status(w->n[i].e, &b);
+        sim_check(w, memcmp(a.merkle_root, b.merkle_root, sizeof(a.merkle_root)) == 0,
+                  "node %d: another root at LSN %llu", i, (unsigned long long)a.applied_lsn);
+        check_prefix(w, i);
+    }
     check_acked(w, w->primary);
-    check_prefix(w, 1 - w->primary);
 }
 
 /* ---- roles ---- */
@@ -550,17 +602,6 @@ static void put_row(struct world *w, int i, const char *key, const struct buf *b
     sim_check(w, o.err.code == ERR_OK, "row: %s", o.err.msg);
 }
 
-bool secondary_streams(struct world *w)
-{
-    struct engine_status st;
-    struct node *n = &w->n[1 - w->primary];
-
-    if (n->e == NULL)
-        return false;
-    engine_status(n->e, &st);
-    return st.role == ENGINE_SECONDARY && strcmp(st.state, "stream-wals") == 0;
-}
-
 void enable(struct world *w, int p, int s)
 {
     struct repl_config rc = {.primary_enabled = true, .cluster_id = "cluster"};
@@ -587,9 +628,10 @@ void enable(struct world *w, int p, int s)
         sim_fail(w, "follow: %s", err.msg);
     while (!o.done)
         sim_check(w, world_step(w), "follow is not answered");
+    w->n[s].follows = p;
 }
 
-/* Node i takes over; the other one is down. */
+/* Node i takes over. */
 void promote_keeping(struct world *w, int i, uint64_t had)
 {
     struct once o = {0};
@@ -619,6 +661,7 @@ void promote_keeping(struct world *w, int i, uint64_t had)
             op->w = NULL;
     }
     w->primary = i;
+    w->n[i].follows = -1;
     check_acked(w, i);
     check_prefix(w, i);
 }
