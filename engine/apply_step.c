@@ -67,15 +67,102 @@ static void on_rec(void *arg, uint64_t lsn, const struct rec *r)
     }
 }
 
+static void answer_one(struct sub *s, const struct err *err)
+{
+    if (s->done != NULL)
+        s->done(s->arg, s->lsn, err);
+    sub_free(s);
+}
+
 static void answer_subs(struct sub_list *l, const struct err *err)
 {
     struct sub *s;
 
+    while ((s = sub_list_take(l)) != NULL)
+        answer_one(s, err);
+}
+
+/* ---- answers that wait for a secondary ---- */
+static bool mode_met(struct engine *e, const struct sub *s)
+{
+    return atomic_load(&e->apply_gate) >= s->lsn;
+}
+
+static bool ask_met(struct engine *e, const struct sub *s)
+{
+    if (s->wait.level == REPL_ASYNC)
+        return true;
+    if (s->wait.best_effort)
+        return atomic_load(&e->near_gate) >= s->lsn;
+    return atomic_load(s->wait.level == REPL_APPLY ? &e->all_applied_gate : &e->flush_gate) >=
+           s->lsn;
+}
+
+static void answer_late(struct engine *e, struct sub *s)
+{
+    struct err err;
+    char names[160];
+
+    if (s->wait.best_effort && mode_met(e, s)) {
+        answer_one(s, NULL);
+        return;
+    }
+    engine_unconfirmed(e, s->lsn, names, sizeof(names));
+    err_set(&err, ERR_UNKNOWN_OUTCOME, 0, "durable here, not confirmed by %s",
+            names[0] != '\0' ? names : "any secondary");
+    answer_one(s, &err);
+}
+
+/* Answer what its gate has passed or whose time is over. */
+static void release(struct engine *e)
+{
+    int64_t now = env_mono_ns(e->cfg.env), due = INT64_MAX;
+    struct sub_list ask = e->held_ask;
+    struct sub *s;
+
+    e->held_ask = (struct sub_list){0};
+    while ((s = e->held.head) != NULL) {
+        if (mode_met(e, s))
+            answer_one(sub_list_take(&e->held), NULL);
+        else if (s->deadline_ns != 0 && now >= s->deadline_ns)
+            answer_late(e, sub_list_take(&e->held));
+        else
+            break;
+    }
+    if (s != NULL && s->deadline_ns != 0)
+        due = s->deadline_ns;
+    while ((s = sub_list_take(&ask)) != NULL) {
+        if (mode_met(e, s) && ask_met(e, s))
+            answer_one(s, NULL);
+        else if (now >= s->deadline_ns)
+            answer_late(e, s);
+        else {
+            if (s->deadline_ns < due)
+                due = s->deadline_ns;
+            sub_list_add(&e->held_ask, s);
+        }
+    }
+    atomic_store(&e->held_ns, due);
+    atomic_store(&e->holding, e->held.head != NULL || e->held_ask.head != NULL);
+}
+
+/* Applied: answer, or hold what waits for more. */
+static void answer_applied(struct engine *e, struct sub_list *l)
+{
+    uint32_t strict = atomic_load(&e->strict_wait_ms);
+    struct sub *s;
+
     while ((s = sub_list_take(l)) != NULL) {
-        if (s->done != NULL)
-            s->done(s->arg, s->lsn, err);
-        txn_free(s->txn);
-        free(s);
+        bool met = mode_met(e, s), asked = ask_met(e, s);
+
+        if (met && asked) {
+            answer_one(s, NULL);
+            continue;
+        }
+        if (asked && strict > 0)
+            s->deadline_ns = env_mono_ns(e->cfg.env) + strict * NS_PER_MS;
+        sub_list_add(asked ? &e->held : &e->held_ask, s);
+        atomic_store(&e->holding, true);
     }
 }
 
@@ -106,11 +193,13 @@ static size_t do_apply(struct engine *e, struct job **jobs)
     for (size_t i = 0; i < n; i++) {
         j = *jobs;
         next = (struct job *)j->node.next;
-        answer_subs(&j->subs, NULL);
+        answer_applied(e, &j->subs);
         job_free(j);
         *jobs = next;
     }
     atomic_fetch_sub(&e->apply_out_bytes, bytes);
+    if (atomic_load(&e->holding))
+        release(e);         /* a gate may have moved while `holding` was not seen */
     disk_wake(e->cfg.disk); /* acks, promotion and the bound of the feed look at the applied LSN */
     return n;
 }
@@ -259,6 +348,13 @@ static void do_job(struct engine *e, struct job *j)
     case JOB_REFUSE:
         answer_subs(&j->subs, &j->err);
         break;
+    case JOB_RELEASE:
+        if (j->err.code != ERR_OK) {
+            answer_subs(&e->held, &j->err);
+            answer_subs(&e->held_ask, &j->err);
+        }
+        release(e);
+        break;
     case JOB_CALL:
         if (j->done != NULL)
             j->done(j->arg, j->lsn, j->err.code != ERR_OK ? &j->err : NULL);
@@ -372,9 +468,9 @@ static int recover_one(void *arg, struct seg *s, struct err *err)
     return 0;
 }
 
-int apply_recover(struct engine *e, struct gen *g, struct err *err)
+int apply_recover(struct engine *e, struct gen *g, uint64_t commit_lsn, struct err *err)
 {
-    struct recovery r = {.g = g, .commit_lsn = wal_known_commit_lsn(g->wal)};
+    struct recovery r = {.g = g, .commit_lsn = commit_lsn};
     uint64_t end = wal_durable_lsn(g->wal);
     uint8_t hash[WAL_HASH_BYTES];
     struct store_point p;
@@ -389,7 +485,7 @@ int apply_recover(struct engine *e, struct gen *g, struct err *err)
         return err_wrap(err, "the log does not reach the store's LSN %" PRIu64, p.lsn);
     if (memcmp(hash, p.hash, sizeof(hash)) != 0)
         return err_set(err, ERR_CORRUPT, 0, "log and store disagree at LSN %" PRIu64, p.lsn);
-    if (r.commit_lsn > end || engine_role(e) == ENGINE_PRIMARY)
+    if (r.commit_lsn > end)
         r.commit_lsn = end;
     if (p.lsn >= r.commit_lsn)
         return 0;

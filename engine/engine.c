@@ -93,6 +93,14 @@ struct sub *sub_list_take(struct sub_list *l)
     return s;
 }
 
+void sub_free(struct sub *s)
+{
+    if (s == NULL)
+        return;
+    txn_free(s->txn);
+    free(s);
+}
+
 _Noreturn static void fatal_returned(void)
 {
     abort(); /* hooks.fatal must not return: going on could acknowledge what is not durable */
@@ -119,6 +127,19 @@ void engine_role_set(struct engine *e, enum engine_role role)
 }
 
 /* ---- threads ---- */
+/* What was accepted is durable here and waits for a secondary: not for ever. */
+static void stop_waiting(struct engine *e, int64_t now)
+{
+    if (e->stop_ns == 0)
+        e->stop_ns = now + STOP_WAIT_NS;
+    if (e->pending.head != NULL || wal_in_flight(engine_log_gen(e)->wal) > 0)
+        return;
+    log_deadline(e, e->stop_ns);
+    if (now >= e->stop_ns)
+        log_refuse(e, &e->waiting, ERR_UNKNOWN_OUTCOME,
+                   "durable here, not confirmed when the server stopped");
+}
+
 static void *log_main(void *arg)
 {
     struct engine *e = arg;
@@ -127,6 +148,8 @@ static void *log_main(void *arg)
     for (;;) {
         while (engine_log_step(e) > 0)
             (void)disk_wait(d, 0);
+        if (atomic_load(&e->stopping))
+            stop_waiting(e, env_mono_ns(e->cfg.env));
         if (atomic_load(&e->stopping) && e->pending.head == NULL && e->waiting.head == NULL &&
             wal_in_flight(engine_log_gen(e)->wal) == 0 && atomic_load(&e->apply_out_bytes) == 0 &&
             !e->promote.on)
@@ -217,8 +240,7 @@ static void answer_rest(struct sub_list *l, const struct err *err)
     while ((s = sub_list_take(l)) != NULL) {
         if (s->done != NULL)
             s->done(s->arg, s->lsn, err);
-        txn_free(s->txn);
-        free(s);
+        sub_free(s);
     }
 }
 
@@ -244,6 +266,8 @@ static void close_queues(struct engine *e)
     }
     if (e->promote.on && e->promote.done != NULL)
         e->promote.done(e->promote.arg, 0, &unknown);
+    answer_rest(&e->held, &unknown);
+    answer_rest(&e->held_ask, &unknown);
     answer_rest(&e->waiting, &unknown);
     answer_rest(&e->pending, &closed);
     for (n = e->event_q != NULL ? queue_take_all(e->event_q) : NULL; n != NULL; n = next) {
@@ -316,6 +340,12 @@ int64_t engine_next_deadline_ns(struct engine *e)
 /* ---- writes and reads ---- */
 int engine_submit(struct engine *e, struct txn *t, engine_done_fn *done, void *arg, struct err *err)
 {
+    return engine_submit_wait(e, t, &(struct engine_wait){0}, done, arg, err);
+}
+
+int engine_submit_wait(struct engine *e, struct txn *t, const struct engine_wait *wait,
+                       engine_done_fn *done, void *arg, struct err *err)
+{
     struct sub *s = NULL;
 
     if (engine_role(e) != ENGINE_PRIMARY) {
@@ -342,6 +372,9 @@ int engine_submit(struct engine *e, struct txn *t, engine_done_fn *done, void *a
         err_set(err, ERR_INVAL, 0, "transaction of %zu bytes is too large", s->len);
         goto fail;
     }
+    s->wait = *wait;
+    if (wait->level != REPL_ASYNC)
+        s->deadline_ns = env_mono_ns(e->cfg.env) + wait->limit_ms * NS_PER_MS;
     s->txn = t;
     s->done = done;
     s->arg = arg;
@@ -481,6 +514,7 @@ void event_post(struct engine *e, struct event *ev)
 void event_free(struct event *ev)
 {
     free(ev->follow);
+    sub_free(ev->sub);
     buf_free(&ev->buf);
     free(ev);
 }
@@ -558,7 +592,7 @@ int engine_follow(struct engine *e, const struct follow_config *cfg, engine_done
     return 0;
 }
 
-int engine_promote(struct engine *e, engine_done_fn *done, void *arg, struct err *err)
+int engine_promote(struct engine *e, bool force, engine_done_fn *done, void *arg, struct err *err)
 {
     struct event *ev;
     enum engine_role role = engine_role(e);
@@ -570,6 +604,7 @@ int engine_promote(struct engine *e, engine_done_fn *done, void *arg, struct err
     if (!epoch_has_key(e))
         return err_set(err, ERR_SEALED, 0, "promotion needs the barrier open");
     ev = event_new(e, EV_PROMOTE, NULL, 0);
+    ev->flag = force;
     ev->done = done;
     ev->arg = arg;
     event_post(e, ev);

@@ -60,6 +60,29 @@ void engine_link_sent(struct engine *e, uint64_t conn,
                       size_t bytes); /* frames given to the kernel: window */
 void engine_link_closed(struct engine *e, uint64_t conn, const char *reason);
 
+/* ---- modes: where a write must be before it counts ---- */
+enum repl_level {
+    REPL_ASYNC, /* durable here */
+    REPL_FLUSH, /* durable on the secondary too: before that it is not committed */
+    REPL_APPLY  /* as flush; and the answer (never the commit) waits until it has applied, too */
+};
+enum repl_on_limit {
+    REPL_STRICT,  /* keep waiting; a request is given up on and answers that its outcome is unknown
+                   */
+    REPL_FALLBACK /* go on as async, and say so, until the secondary has caught up */
+};
+#define REPL_WAIT_MS_DEFAULT 10000u
+#define REPL_WAIT_MS_MAX 3600000u
+#define REPL_NAMES_MAX 16u
+/* A member's mode (k and n are 1, name[0] its id), or the quorum: any k of n named members. */
+struct repl_mode {
+    enum repl_level level;
+    enum repl_on_limit on_limit;
+    uint32_t wait_ms; /* the limit */
+    uint32_t k, n;    /* n is 0: no mode */
+    char name[REPL_NAMES_MAX][64];
+};
+
 /* ---- configuration ---- */
 struct engine_hooks {
     void *arg;
@@ -96,12 +119,21 @@ struct engine_config {
     uint64_t retain_bytes;    /* log kept for secondaries at most; 0: 1 GiB */
     uint64_t queue_bytes;     /* transactions waiting at most; 0: 64 MiB */
     int64_t mark_interval_ms; /* 0: 1000 */
+    /* Primary: the mode that a secondary without one is given once it follows (n is not looked at);
+     * REPL_ASYNC: none. */
+    struct repl_mode default_mode;
+    const char *force_async; /* NULL, or ids with commas: their modes end when this is opened, as by
+                                engine_mode_set with force */
+    /* Writers are slowed while a connected secondary is further behind than this; 0: never. */
+    uint32_t lag_guard_ms;
+    uint64_t lag_guard_bytes;
 };
 
 /**
- * Lock the directory, take the role that the local file and the log give, recover (a primary
- * applies all that is durable; a secondary up to the known commit LSN, the rest of the tail waits
- * for the primary's word). ERR_BUSY: used by another process. ERR_CORRUPT: with file and LSN.
+ * Lock the directory, take the role that the local file and the log give, recover: up to the known
+ * commit LSN; beyond it a primary applies what is durable when every secondary is async, else the
+ * rest of the tail waits for its mode as if just written (engine_unsettled); on a secondary it
+ * waits for the primary's word. ERR_BUSY: used by another process. ERR_CORRUPT: with file and LSN.
  */
 CHECKED int engine_open(const struct engine_config *cfg, struct engine **ep, struct err *err);
 CHECKED int engine_start(struct engine *e, struct err *err); /* threads */
@@ -125,6 +157,26 @@ typedef void engine_done_fn(void *arg, uint64_t lsn, const struct err *err);
  */
 CHECKED int engine_submit(struct engine *e, struct txn *t, engine_done_fn *done, void *arg,
                           struct err *err);
+/* What an answer waits for beyond the modes. */
+struct engine_wait {
+    enum repl_level level; /* REPL_ASYNC: nothing more */
+    /* false: every secondary; at the limit done gets ERR_UNKNOWN_OUTCOME (applied here). true: the
+     * connected secondaries that have a whole copy; at the limit done gets success. */
+    bool best_effort;
+    uint32_t limit_ms;
+};
+CHECKED int engine_submit_wait(struct engine *e, struct txn *t, const struct engine_wait *wait,
+                               engine_done_fn *done, void *arg, struct err *err);
+/** How far an applied LSN has come: on every secondary (REPL_ASYNC when there is none). Any thread.
+ */
+enum repl_level engine_reached(struct engine *e, uint64_t lsn);
+/** "a, b": the secondaries that have not confirmed lsn; empty when there is none. Any thread. */
+void engine_unconfirmed(struct engine *e, uint64_t lsn, char *out, size_t size);
+/** How long a request waits for a commit that a strict mode holds back; 0: no strict mode. */
+uint32_t engine_strict_wait_ms(struct engine *e);
+/** After a start: writes in the log's tail, maybe answered before, still wait for a secondary. A
+ * reader would miss them. */
+bool engine_unsettled(struct engine *e);
 CHECKED int engine_get(struct engine *e, const char *key, struct buf *out,
                        struct err *err); /* ERR_NOTFOUND */
 CHECKED int engine_scan(struct engine *e, const char *prefix, const char *after, size_t limit,
@@ -151,6 +203,8 @@ CHECKED int engine_local_put(struct engine *e, const char *name, const void *dat
  */
 #define ENGINE_KEY_CONFIG "core/replication/config"   /* struct repl_config, encoded */
 #define ENGINE_KEY_MEMBERS "core/replication/member/" /* + member id: struct member, encoded */
+#define ENGINE_KEY_MODES "core/replication/mode/"     /* + member id: struct repl_mode, encoded */
+#define ENGINE_KEY_QUORUM "core/replication/quorum"   /* struct repl_mode, encoded */
 
 struct repl_config {
     bool primary_enabled; /* DR primary */
@@ -170,6 +224,22 @@ CHECKED int repl_config_decode(const uint8_t *data, size_t len, struct repl_conf
                                struct err *err);
 CHECKED int member_encode(const struct member *m, struct buf *out, struct err *err);
 CHECKED int member_decode(const uint8_t *data, size_t len, struct member *m, struct err *err);
+
+CHECKED int repl_mode_encode(const struct repl_mode *m, struct buf *out, struct err *err);
+CHECKED int repl_mode_decode(const uint8_t *data, size_t len, struct repl_mode *m, struct err *err);
+const char *repl_level_name(enum repl_level l);       /* async, flush, apply */
+const char *repl_on_limit_name(enum repl_on_limit l); /* strict, fallback */
+
+/**
+ * Set a member's mode, or the quorum (id NULL; n 0 ends it), by a record in the log. The new mode
+ * counts from that record on; the old one beside it until the record is committed under it. force:
+ * the old one ends at once, durably, before the record is written: writes that waited for the
+ * secondary become committed, and what it promises is not known to it. done runs on the apply
+ * thread when the record is applied. ERR_ROLE: not a primary; ERR_NOTFOUND: no such member;
+ * ERR_INVAL; ERR_BUSY: a change is under way, or the member does not follow now. Any thread.
+ */
+CHECKED int engine_mode_set(struct engine *e, const char *id, const struct repl_mode *m, bool force,
+                            engine_done_fn *done, void *arg, struct err *err);
 
 /** The HMAC key for promotion records, derived by the barrier; given at unseal, wiped at seal
  * (NULL). Any thread. */
@@ -201,9 +271,12 @@ CHECKED int engine_follow(struct engine *e, const struct follow_config *cfg, eng
                           void *arg, struct err *err);
 /**
  * Promote: keep the whole durable tail, log the epoch record, apply all, become primary. done runs
- * on the apply thread. ERR_ROLE: not a secondary, or the copy is not whole. Any thread.
+ * on the apply thread. ERR_ROLE: not a secondary, or the copy is not whole. ERR_DENIED: under a
+ * quorum of k of n too few of the named members were heard, so that acknowledged writes may be on
+ * others alone (force: take that loss). Any thread.
  */
-CHECKED int engine_promote(struct engine *e, engine_done_fn *done, void *arg, struct err *err);
+CHECKED int engine_promote(struct engine *e, bool force, engine_done_fn *done, void *arg,
+                           struct err *err);
 /** The member table changed (revoked, ...): look at all connections again. Any thread. */
 void engine_members_changed(struct engine *e);
 
@@ -221,6 +294,14 @@ struct engine_peer { /* primary: one secondary; secondary: the primary */
     struct engine_lag lag;
     char last_error[160];
     int64_t last_error_ms;
+    bool whole; /* it has all that it says is durable: no copy is under way */
+    uint64_t confirmed_lsn, confirmed_applied_lsn; /* what counts for its mode */
+    enum repl_level level;
+    enum repl_on_limit on_limit;
+    uint32_t wait_ms;
+    bool waiting;     /* its mode holds a commit or an answer back for longer than its limit */
+    bool fallen_back; /* async since it did, until it has caught up */
+    int64_t fallen_back_ms;
 };
 #define ENGINE_PEERS_MAX 16
 struct engine_status {
@@ -235,8 +316,17 @@ struct engine_status {
     uint64_t last_remote_lsn; /* secondary: last LSN heard of as committed at the primary */
     int64_t last_start_ms;
     uint8_t merkle_root[20];
-    uint64_t copy_keys, copy_bytes;  /* progress of a copy */
-    bool disk_reserve;               /* writes are refused */
+    uint64_t copy_keys, copy_bytes; /* progress of a copy */
+    bool disk_reserve;              /* writes are refused */
+    struct repl_mode quorum;        /* n is 0: none */
+    bool quorum_waiting, quorum_fallen_back;
+    bool unsettled;              /* engine_unsettled */
+    uint32_t lag_guard_pause_ms; /* between segments now; 0: writers are not slowed */
+    /* Secondary: every write that the primary acknowledged is here, unless the mode was relaxed by
+     * force there after no_loss_heard_ms; else what was acknowledged after that time may be missing
+     * (0: never heard). */
+    bool no_loss;
+    int64_t no_loss_heard_ms;
     uint64_t segments, transactions; /* since start */
     size_t n_peers;
     struct engine_peer peers[ENGINE_PEERS_MAX];

@@ -41,6 +41,11 @@
 #define LAG_SAMPLES 4096u
 #define COMMITS_KEPT 8192u
 #define MARKS_KEPT 64u
+#define DURABLES_KEPT 8192u
+#define MODES_MAX (ENGINE_PEERS_MAX + 1u)  /* one for each member, and the quorum */
+#define LAG_PAUSE_MAX_NS (250 * NS_PER_MS) /* the lag guard's longest pause between segments */
+#define LAG_SEGMENT_BYTES (64u << 10)      /* of a segment while it pauses */
+#define STOP_WAIT_NS NS_PER_S              /* at a stop, for what waits for a secondary */
 #define WATCHES_MAX 32u
 #define APPLY_BATCH_SEGS 64u
 #define APPLY_BATCH_BYTES (8u << 20)
@@ -97,12 +102,16 @@ struct sub { /* one submitted transaction */
     void *arg;
     uint64_t lsn;
     int64_t mark_ms; /* a mark of ours; 0: a caller's transaction */
+    bool alone;      /* a mode record: a segment of its own, so that a commit can end before it */
+    struct engine_wait wait;
+    int64_t deadline_ns; /* of wait, or, while held, of the strict modes; 0: none */
 };
 struct sub_list {
     struct sub *head, *tail;
 };
 void sub_list_add(struct sub_list *l, struct sub *s);
 struct sub *sub_list_take(struct sub_list *l);
+void sub_free(struct sub *s); /* takes NULL; not answered */
 
 /* ---- lag.c ---- */
 struct lag {
@@ -142,6 +151,9 @@ struct peer { /* one member, seen from the primary */
     size_t shipped_head, shipped_n, shipped_cap;
     size_t window_used; /* bytes of it */
     uint64_t sent_lsn, durable_lsn, applied_lsn;
+    bool whole; /* no copy is under way there */
+    uint64_t confirmed_lsn,
+        confirmed_applied_lsn; /* durable and applied there while it was whole */
     uint64_t commit_sent;
     uint64_t commit_seq; /* next entry of engine.commits that an ack can cover */
     int64_t heartbeat_ms, skew_ms, mark_acked_ms;
@@ -159,6 +171,26 @@ struct commit_time {
 struct mark {
     uint64_t lsn;
     int64_t wall_ms;
+};
+
+/* ---- modes.c ---- */
+struct durable_time {    /* when an LSN became durable here */
+    uint64_t lsn, bytes; /* bytes appended up to then */
+    int64_t mono_ns;
+};
+struct mode_slot {
+    char id[64]; /* empty: the quorum */
+    bool used;
+    struct repl_mode cur, next; /* next: its record is in the log and not applied yet */
+    uint64_t cur_lsn, next_lsn; /* of the records; 0: none */
+    bool queued;                /* a record is on its way into the log */
+    bool forced;                /* cur has ended, and what came before `force` */
+    bool noted;                 /* the local file says so, until a checkpoint holds the row */
+    uint64_t forced_lsn;        /* of the record of force; 0: not in the log yet */
+    struct repl_mode force;
+    bool seen; /* scratch of modes_read */
+    bool waiting, fallen;
+    int64_t fallen_ms;
 };
 
 /* ---- the secondary's side ---- */
@@ -203,6 +235,7 @@ enum event_kind {
     EV_CLOSED,
     EV_FOLLOW,
     EV_PROMOTE,
+    EV_MODE,
     EV_MEMBERS,
     EV_ANSWER,
     EV_PAGE_READ,
@@ -222,6 +255,7 @@ struct event {
     engine_done_fn *done;
     void *arg;
     struct follow_config *follow; /* owned */
+    struct sub *sub;              /* owned: EV_MODE */
     struct buf buf;               /* owned */
     size_t len;
     uint8_t data[];
@@ -234,6 +268,7 @@ void event_free(struct event *ev);
 enum job_kind {
     JOB_APPLY,
     JOB_REFUSE,
+    JOB_RELEASE,
     JOB_CALL,
     JOB_PAGE_READ,
     JOB_COPY_PAGE,
@@ -291,6 +326,14 @@ struct engine {
     _Atomic int64_t deadline_ns;
     _Atomic int64_t mark_applied_ms;
     _Atomic uint64_t copy_keys, copy_bytes;
+    /* Gates of answers, written by the log thread (modes.c); UINT64_MAX: open. */
+    _Atomic uint64_t apply_gate; /* modes: applied where one says apply */
+    _Atomic uint64_t near_gate;  /* durable on the connected secondaries that are whole */
+    _Atomic uint64_t flush_gate, all_applied_gate; /* on every secondary; 0: there is none */
+    _Atomic uint32_t strict_wait_ms;
+    _Atomic bool unsettled;
+    _Atomic int64_t held_ns; /* the earliest deadline of a held answer; INT64_MAX: none */
+    _Atomic bool holding;    /* answers are held. Both written by the apply thread */
 
     pthread_mutex_t local_mu;
     struct local *local;
@@ -310,6 +353,10 @@ struct engine {
 
     pthread_t log_thread, apply_thread, checkpoint_thread;
     bool started, stopped;
+
+    /* apply thread: applied, and the answer waits */
+    struct sub_list held;     /* for the modes alone; in LSN order */
+    struct sub_list held_ask; /* for more than the modes */
 
     /* log thread */
     struct gen *cur;  /* served, promotable (unless bootstrapping) */
@@ -339,6 +386,12 @@ struct engine {
     struct peer peers[ENGINE_PEERS_MAX];
     struct commit_time commits[COMMITS_KEPT];
     uint64_t commit_seq; /* entries ever made */
+    struct mode_slot modes[MODES_MAX];
+    struct durable_time durables[DURABLES_KEPT];
+    uint64_t durable_seq;           /* entries ever made */
+    uint64_t settle_lsn;            /* end of the log when it was opened */
+    int64_t pace_ns, pace_pause_ns; /* lag guard: no segment before, and its pause now */
+    int64_t stop_ns;                /* when it was first seen that we stop */
     struct mark marks[MARKS_KEPT];
     uint64_t mark_seq;
     int64_t mark_ns;
@@ -397,6 +450,24 @@ void log_deadline(struct engine *e, int64_t ns);
 void log_read_rows(struct engine *e);
 void log_publish(struct engine *e); /* the status, as it is now */
 
+/* modes.c */
+void modes_read(struct engine *e);                        /* the rows, as applied */
+void modes_of_seg(struct engine *e, const struct seg *s); /* appended: a mode record? */
+void modes_cut(struct engine *e, uint64_t lsn);           /* the log ends there now */
+void modes_begin(struct engine *e, struct event *ev);     /* EV_MODE */
+CHECKED int modes_forced_load(struct engine *e, struct err *err);
+void modes_force_configured(struct engine *e);
+uint64_t modes_commit_lsn(struct engine *e, uint64_t durable); /* at most durable */
+void modes_note_durable(struct engine *e, uint64_t durable, int64_t now);
+size_t modes_step(struct engine *e, int64_t now);          /* gates, releases, defaults */
+void modes_release_all(struct engine *e, const char *why); /* outcome unknown */
+void modes_status(struct engine *e, struct engine_status *st);
+void modes_status_of(struct engine *e, const struct peer *p, struct engine_peer *out);
+void modes_reset(struct engine *e); /* all end, with the epoch or the role */
+CHECKED int modes_promotion_check(struct engine *e, struct err *err);
+bool lag_guard_waits(struct engine *e, int64_t now);
+void lag_guard_built(struct engine *e, int64_t now);
+
 /* epoch.c */
 void epochs_of_seg(struct engine *e, struct gen *g, const struct seg *s); /* learns what it holds */
 void epochs_prune(struct epochs *ep, uint64_t end_lsn);
@@ -448,7 +519,7 @@ void copy_page(struct engine *e, const struct link_msg *m);
 size_t copy_step(struct engine *e);
 
 /* apply_step.c */
-CHECKED int apply_recover(struct engine *e, struct gen *g, struct err *err);
+CHECKED int apply_recover(struct engine *e, struct gen *g, uint64_t commit_lsn, struct err *err);
 
 /* member.c */
 CHECKED int follow_encode(const struct follow_config *f, struct buf *out, struct err *err);

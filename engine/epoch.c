@@ -182,14 +182,22 @@ static void promote_answer(struct engine *e, uint64_t lsn, const struct err *err
 
 void promote_begin(struct engine *e, struct event *ev)
 {
-    if (e->promote.on || engine_role(e) != ENGINE_SECONDARY || !e->promotable) {
+    struct err err = {0};
+
+    if (e->promote.on || engine_role(e) != ENGINE_SECONDARY || !e->promotable)
+        err_set(&err, ERR_ROLE, 0, "%s",
+                e->promote.on ? "a promotion is under way" : "not a secondary with a whole copy");
+    else if (modes_promotion_check(e, &err) != 0 && ev->flag) {
+        log_warn(e->cfg.log, LOG_REPLICATION, "promotion by force: %s", err.msg);
+        err_clear(&err);
+    }
+    if (err.code != ERR_OK) {
         struct job *j = job_new(e, JOB_CALL);
 
         j->done = ev->done;
         j->arg = ev->arg;
+        j->err = err;
         ev->done = NULL;
-        err_set(&j->err, ERR_ROLE, 0, "%s",
-                e->promote.on ? "a promotion is under way" : "not a secondary with a whole copy");
         job_post(e, j);
         return;
     }
@@ -230,6 +238,7 @@ static size_t promote_write(struct engine *e)
         follow_resume(e);
         return 1;
     }
+    modes_reset(e);
     e->promote.written = true;
     e->promote.lsn = wal_end_lsn(e->cur->wal);
     return 1;
@@ -286,5 +295,6 @@ void engine_fence(struct engine *e, const struct epoch_rec *newer, const char *w
     log_refuse(e, &e->pending, ERR_ROLE, e->reason);
     log_refuse(e, &e->waiting, ERR_UNKNOWN_OUTCOME,
                "this cluster was superseded while the write was under way");
+    modes_release_all(e, "this cluster was superseded while the write was under way");
     peers_clear(e, e->reason);
 }

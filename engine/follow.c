@@ -117,6 +117,8 @@ void follow_begin(struct engine *e, struct event *ev)
     log_refuse(e, &e->pending, ERR_ROLE, "this cluster becomes a secondary");
     log_refuse(e, &e->waiting, ERR_UNKNOWN_OUTCOME,
                "this cluster became a secondary while the write was under way");
+    modes_release_all(e, "this cluster became a secondary while the write was under way");
+    modes_reset(e);
     j = job_new(e, JOB_SAY_WIPE);
     j->gen = e->cur;
     job_post(e, j);

@@ -174,8 +174,10 @@ int log_append(struct engine *e, struct gen *g, struct seg *seg, struct err *err
     e->n_segments++;
     e->n_transactions += seg->count;
     e->dirty = true;
+    modes_of_seg(e, seg);
     if (last == NULL || last->number != seg->epoch) {
         epochs_of_seg(e, g, seg);
+        atomic_store(&e->rows_changed, true); /* modes end with their epoch */
         if (local_save_epochs(e, g, err) != 0)
             engine_fatal(e, err);
     }
@@ -195,6 +197,7 @@ void log_cut(struct engine *e, struct gen *g, uint64_t lsn)
     seg_deque_drop_after(&e->ring, lsn);
     if (wal_cut(g->wal, lsn, &err) != 0)
         engine_fatal(e, &err);
+    modes_cut(e, lsn);
     epochs_prune(&g->epochs, lsn);
     if (local_save_epochs(e, g, &err) != 0)
         engine_fatal(e, &err);
@@ -228,11 +231,13 @@ void log_refuse(struct engine *e, struct sub_list *l, enum err_code code, const 
 /* How many of the pending transactions make the next segment; fills the scratch table. */
 static size_t choose_txns(struct engine *e, struct err *err)
 {
-    size_t n = 0, bytes = 0;
+    size_t n = 0, bytes = 0, target = e->pace_pause_ns > 0 ? LAG_SEGMENT_BYTES : SEG_TARGET_BYTES;
+    bool alone = false;
 
     for (struct sub *s = e->pending.head; s != NULL; s = (struct sub *)s->node.next) {
-        if (n > 0 && bytes + s->len > SEG_TARGET_BYTES)
+        if (n > 0 && (bytes + s->len > target || s->alone || alone))
             break;
+        alone = s->alone;
         if (n == e->txns_cap) {
             size_t cap = e->txns_cap ? 2 * e->txns_cap : 256;
             struct seg_txn *t = realloc(e->txns, cap * sizeof(*t));
@@ -376,7 +381,10 @@ static size_t build_step(struct engine *e, int64_t now)
             take_queue(e);
         if (e->pending.head == NULL)
             break;
+        if (lag_guard_waits(e, now))
+            break;
         build_one(e);
+        lag_guard_built(e, now);
         built++;
     }
     return built;
@@ -385,14 +393,16 @@ static size_t build_step(struct engine *e, int64_t now)
 /* ---- commit and the feed of apply ---- */
 static size_t commit_step(struct engine *e, int64_t now)
 {
-    uint64_t durable = wal_durable_lsn(e->cur->wal);
+    uint64_t lsn = wal_durable_lsn(e->cur->wal);
 
-    /* All members are async: committed is durable here. */
-    if (engine_role(e) != ENGINE_PRIMARY || durable <= e->committed_lsn)
+    if (engine_role(e) != ENGINE_PRIMARY || lsn <= e->committed_lsn)
         return 0;
-    e->committed_lsn = durable;
-    e->commits[e->commit_seq++ % COMMITS_KEPT] =
-        (struct commit_time){.lsn = durable, .mono_ns = now};
+    modes_note_durable(e, lsn, now);
+    lsn = modes_commit_lsn(e, lsn);
+    if (lsn <= e->committed_lsn)
+        return 0;
+    e->committed_lsn = lsn;
+    e->commits[e->commit_seq++ % COMMITS_KEPT] = (struct commit_time){.lsn = lsn, .mono_ns = now};
     for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
         if (e->peers[i].used)
             peers_covered(e, &e->peers[i]);
@@ -513,6 +523,7 @@ void log_read_rows(struct engine *e)
     }
     buf_free(&b);
     peers_check(e);
+    modes_read(e);
     e->dirty = true;
 }
 
@@ -592,6 +603,9 @@ static void on_event(struct engine *e, struct event *ev)
     case EV_PROMOTE:
         promote_begin(e, ev);
         break;
+    case EV_MODE:
+        modes_begin(e, ev);
+        break;
     case EV_MEMBERS:
         log_read_rows(e);
         break;
@@ -662,6 +676,7 @@ static void status_of_peer(struct engine *e, const struct peer *p, struct engine
     memcpy(out->last_error, p->last_error, sizeof(out->last_error));
     out->last_error_ms = p->last_error_ms;
     out->lag = p->figures;
+    modes_status_of(e, p, out);
 }
 
 static void status_of_primary(struct engine *e, struct engine_status *st)
@@ -732,6 +747,7 @@ void log_publish(struct engine *e)
     st->committed_lsn = e->committed_lsn;
     st->last_remote_lsn = e->follow.commit_told;
     st->last_start_ms = e->follow.started_ms;
+    modes_status(e, st);
     st->segments = e->n_segments;
     st->transactions = e->n_transactions;
     if (st->role == ENGINE_PRIMARY) {
@@ -767,6 +783,7 @@ size_t engine_log_step(struct engine *e)
     work += space_step(e, now);
     work += promote_step(e);
     work += build_step(e, now);
+    work += modes_step(e, now);
     work += commit_step(e, now);
     work += feed_step(e);
     work += peers_ship(e);

@@ -89,6 +89,38 @@ int member_decode(const uint8_t *data, size_t len, struct member *mb, struct err
     return row_end(&m, more, "member", err);
 }
 
+int repl_mode_encode(const struct repl_mode *md, struct buf *out, struct err *err)
+{
+    mp_put_array(out, 6);
+    mp_put_uint(out, ROW_VERSION);
+    mp_put_uint(out, md->level);
+    mp_put_uint(out, md->on_limit);
+    mp_put_uint(out, md->wait_ms);
+    mp_put_uint(out, md->k);
+    mp_put_array(out, md->n);
+    for (uint32_t i = 0; i < md->n; i++)
+        put_text(out, md->name[i]);
+    return buf_check(out, err);
+}
+
+int repl_mode_decode(const uint8_t *data, size_t len, struct repl_mode *md, struct err *err)
+{
+    size_t more;
+    struct mp m = row_begin(data, len, 6, &more);
+
+    memset(md, 0, sizeof(*md));
+    md->level = (enum repl_level)mp_uint(&m, REPL_APPLY);
+    md->on_limit = (enum repl_on_limit)mp_uint(&m, REPL_FALLBACK);
+    md->wait_ms = (uint32_t)mp_uint(&m, REPL_WAIT_MS_MAX);
+    md->k = (uint32_t)mp_uint(&m, REPL_NAMES_MAX);
+    md->n = (uint32_t)mp_array(&m, REPL_NAMES_MAX);
+    for (uint32_t i = 0; !m.bad && i < md->n; i++)
+        mp_text(&m, md->name[i], sizeof(md->name[i]));
+    if (md->n > 0 && (md->k == 0 || md->k > md->n))
+        m.bad = true;
+    return row_end(&m, more, "mode", err);
+}
+
 int follow_encode(const struct follow_config *f, struct buf *out, struct err *err)
 {
     mp_put_array(out, 6);

@@ -15,10 +15,11 @@
  * lost, and that is an error, never a fresh start.
  *
  * Recovery: the store holds the fold up to its applied LSN (with its running hash, which must be
- * that of the log). On a secondary, segments up to the known commit LSN are applied on top, and the
- * rest of the tail waits for the primary's word. On a primary, whose members are all asynchronous,
- * what is durable is committed: all is applied before the first read, which thus sees every write
- * that was ever answered. So applied <= min(committed, durable here) holds from the start.
+ * that of the log). Segments up to the known commit LSN are applied on top. On a secondary the
+ * rest of the tail waits for the primary's word. On a primary it waits for its modes as if just
+ * written: what they do not hold back is applied before the first read, and while something of it
+ * waits the engine is unsettled, since writes that were answered may be in it. So applied <=
+ * min(committed, durable here) holds from the start.
  */
 #include "engine_private.h"
 
@@ -256,15 +257,55 @@ static int open_generations(struct engine *e, struct err *err)
     return 0;
 }
 
+static int tail_modes(void *arg, struct seg *s, struct err *err)
+{
+    (void)err;
+    modes_of_seg(arg, s);
+    return 0;
+}
+
+/* Up to the known commit LSN; then the modes, as the store and the tail have them, say how much of
+ * the tail is committed. */
+static int recover(struct engine *e, struct err *err)
+{
+    struct wal *w = e->cur->wal;
+    struct store_point p;
+
+    if (apply_recover(e, e->cur, wal_known_commit_lsn(w), err) != 0 ||
+        modes_forced_load(e, err) != 0)
+        return -1;
+    e->store = e->cur->store;
+    store_applied(e->store, &p);
+    e->committed_lsn = p.lsn;
+    log_read_rows(e);
+    if (p.lsn < wal_durable_lsn(w) && wal_each(w, p.lsn + 1, tail_modes, e, err) != 0)
+        return -1;
+    modes_force_configured(e);
+    if (engine_role(e) != ENGINE_PRIMARY)
+        return 0;
+    e->settle_lsn = wal_durable_lsn(w);
+    modes_note_durable(e, e->settle_lsn, env_mono_ns(e->cfg.env));
+    if (apply_recover(e, e->cur, modes_commit_lsn(e, e->settle_lsn), err) != 0)
+        return -1;
+    store_applied(e->store, &p);
+    if (p.lsn < e->settle_lsn) {
+        atomic_store(&e->unsettled, true);
+        log_warn(e->cfg.log, LOG_REPLICATION,
+                 "LSN %" PRIu64 " to %" PRIu64
+                 " of the log wait for a secondary: nothing is served until it confirms them",
+                 p.lsn + 1, e->settle_lsn);
+    }
+    return 0;
+}
+
 static int open_parts(struct engine *e, struct err *err)
 {
     struct store_point p;
 
     if (e->cfg.disk->ops->mkdir(e->cfg.disk, e->path, err) != 0 || lock_directory(e, err) != 0 ||
         local_open(e->cfg.disk, e->path, &e->local, err) != 0 || open_generations(e, err) != 0 ||
-        take_role(e, err) != 0 || apply_recover(e, e->cur, err) != 0)
+        take_role(e, err) != 0 || recover(e, err) != 0)
         return -1;
-    e->store = e->cur->store;
     store_applied(e->store, &p);
     atomic_store(&e->applied_lsn, p.lsn);
     atomic_store(&e->checkpoint_lsn, store_checkpoint_lsn(e->store));
@@ -300,6 +341,8 @@ static void defaults(struct engine_config *c)
         c->queue_bytes = 64u << 20;
     if (c->mark_interval_ms == 0)
         c->mark_interval_ms = 1000;
+    if (c->default_mode.wait_ms == 0)
+        c->default_mode.wait_ms = REPL_WAIT_MS_DEFAULT;
 }
 
 int engine_open(const struct engine_config *cfg, struct engine **ep, struct err *err)
@@ -313,6 +356,9 @@ int engine_open(const struct engine_config *cfg, struct engine **ep, struct err 
     defaults(&e->cfg);
     e->lock_fd = -1;
     atomic_store(&e->deadline_ns, INT64_MAX);
+    atomic_store(&e->held_ns, INT64_MAX);
+    atomic_store(&e->apply_gate, UINT64_MAX);
+    atomic_store(&e->near_gate, UINT64_MAX);
     atomic_store(&e->checkpoint_ns, env_mono_ns(cfg->env));
     waker_init(&e->apply_waker);
     waker_init(&e->checkpoint_waker);

@@ -372,6 +372,13 @@ static void peer_start(struct engine *e, struct conn *c, struct peer *p, const s
     p->shipped_head = p->shipped_n = 0;
     p->window_used = 0;
     p->sent_lsn = p->durable_lsn = w->from_lsn - 1;
+    p->whole = false; /* until it says that it has applied something */
+    if (w->decision == LINK_COPY)
+        p->confirmed_lsn = p->confirmed_applied_lsn = 0;
+    else if (p->confirmed_lsn > p->durable_lsn)
+        p->confirmed_lsn = p->durable_lsn;
+    if (p->confirmed_applied_lsn > p->confirmed_lsn)
+        p->confirmed_applied_lsn = p->confirmed_lsn;
     p->applied_lsn = h->applied_lsn < p->durable_lsn ? h->applied_lsn : p->durable_lsn;
     p->commit_sent = w->commit_lsn;
     p->commit_seq = e->commit_seq; /* lag counts what is committed from here on */
@@ -533,6 +540,13 @@ static void on_ack(struct engine *e, struct conn *c, const struct link_msg *m)
     }
     p->durable_lsn = m->ack.durable_lsn;
     p->applied_lsn = m->ack.applied_lsn;
+    /* While a copy is under way nothing is applied, and what is durable there is of no use yet: a
+     * promotion would take the state before. */
+    p->whole = p->applied_lsn > 0;
+    if (p->whole) {
+        p->confirmed_lsn = p->durable_lsn;
+        p->confirmed_applied_lsn = p->applied_lsn;
+    }
     p->heartbeat_ms = env_wall_ms(e->cfg.env);
     while (p->shipped_n > 0 && p->shipped[p->shipped_head].last_lsn <= p->durable_lsn) {
         p->window_used -= p->shipped[p->shipped_head].bytes;

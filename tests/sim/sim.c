@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct scenario *const tables[] = {scenarios_basic, scenarios_many};
+static const struct scenario *const tables[] = {scenarios_basic, scenarios_many, scenarios_modes};
 
 static int run(const struct scenario *s, uint64_t seed, bool canary, bool verbose)
 {

@@ -93,6 +93,7 @@ struct world {
     uint64_t retain_bytes; /* of nodes opened from here on */
     void (*tune)(struct world *w, int i, struct engine_config *cfg); /* so is what this changes */
     size_t value_min;
+    struct engine_wait wait; /* of writes from here on */
     uint64_t steps, events;
 };
 
@@ -149,6 +150,7 @@ struct scenario {
 };
 extern const struct scenario scenarios_basic[]; /* sim_scenarios.c */
 extern const struct scenario scenarios_many[];  /* sim_many.c */
+extern const struct scenario scenarios_modes[]; /* sim_modes.c */
 void pair(struct world *w); /* node 1 follows node 0, which holds a hundred writes */
 
 #endif

@@ -132,9 +132,8 @@ void node_open(struct world *w, int i)
         sim_fail(w, "node %d does not open: %s", i, err.msg);
     engine_status(n->e, &st);
     /* What was acknowledged before the crash is there before the first step after it. */
-    if (st.role == ENGINE_PRIMARY && i == w->primary) {
+    if (st.role == ENGINE_PRIMARY && i == w->primary && !st.unsettled)
         check_acked(w, i);
-    }
     check_prefix(w, i);
 }
 
@@ -369,7 +368,7 @@ void write_one(struct world *w)
     sim_check(w, t != NULL, "out of memory");
     if ((op->deletes ? txn_delete(t, key, &err) : txn_put(t, key, value, len, &err)) != 0)
         sim_fail(w, "cannot build a transaction: %s", err.msg);
-    if (engine_submit(n->e, t, on_answer, op, &err) != 0) {
+    if (engine_submit_wait(n->e, t, &w->wait, on_answer, op, &err) != 0) {
         w->n_refused++;
         op->w = NULL;
     }
@@ -640,7 +639,7 @@ void promote_keeping(struct world *w, int i, uint64_t had)
     struct held h;
 
     engine_status(w->n[i].e, &st);
-    if (engine_promote(w->n[i].e, on_once, &o, &err) != 0)
+    if (engine_promote(w->n[i].e, false, on_once, &o, &err) != 0)
         sim_fail(w, "promote: %s", err.msg);
     while (!o.done)
         sim_check(w, world_step(w), "the promotion is not answered");

@@ -554,17 +554,17 @@ Test(engine, a_promoted_secondary_serves_and_stays_primary_after_a_restart)
 
     node_open(p);
     node_open(s);
-    cr_assert_eq(engine_promote(s->e, on_done, &w, &err), -1);
+    cr_assert_eq(engine_promote(s->e, false, on_done, &w, &err), -1);
     cr_assert_eq(err.code, ERR_ROLE);
     enable(p, s);
     UNTIL(s, st, st.role == ENGINE_SECONDARY && strcmp(st.state, "stream-wals") == 0);
     puts_text(p, "a", "1");
     same_state(p, s);
     node_close(p);
-    cr_assert_eq(engine_promote(s->e, on_done, &w, &err), -1);
+    cr_assert_eq(engine_promote(s->e, false, on_done, &w, &err), -1);
     cr_assert_eq(err.code, ERR_SEALED);
     engine_epoch_key(s->e, key);
-    cr_assert_eq(engine_promote(s->e, on_done, &w, &err), 0);
+    cr_assert_eq(engine_promote(s->e, false, on_done, &w, &err), 0);
     wait_for(&w, 1);
     cr_assert_eq(w.err.code, ERR_OK, "%s", w.err.msg);
     puts_text(s, "b", "2");
@@ -617,7 +617,7 @@ Test(engine, a_crash_right_after_the_epoch_record_leaves_a_primary)
     UNTIL(s, st, st.role == ENGINE_SECONDARY && strcmp(st.state, "stream-wals") == 0);
     node_close(p);
     engine_epoch_key(s->e, key);
-    cr_assert_eq(engine_promote(s->e, on_done, &w, &err), 0);
+    cr_assert_eq(engine_promote(s->e, false, on_done, &w, &err), 0);
     wait_for(&w, 1);
     cr_assert_eq(w.err.code, ERR_OK, "%s", w.err.msg);
     node_close(s);
@@ -675,7 +675,7 @@ Test(engine, a_primary_that_lost_history_is_refused_and_the_secondary_can_be_pro
     expect(s, "a", "new");
     node_close(p);
     engine_epoch_key(s->e, key);
-    cr_assert_eq(engine_promote(s->e, on_done, &w, &err), 0);
+    cr_assert_eq(engine_promote(s->e, false, on_done, &w, &err), 0);
     wait_for(&w, 1);
     cr_assert_eq(w.err.code, ERR_OK, "%s", w.err.msg);
     expect(s, "b", "only here later");

@@ -57,9 +57,9 @@ void engine_link_answer(struct engine *e, uint64_t conn, const void *body, size_
         buf_add(&seen.answer, body, len);
     snprintf(seen.reason, sizeof(seen.reason), "%s", reason != NULL ? reason : "");
 }
-int engine_promote(struct engine *e, engine_done_fn *done, void *arg, struct err *err)
+int engine_promote(struct engine *e, bool force, engine_done_fn *done, void *arg, struct err *err)
 {
-    (void)e;
+    (void)e, (void)force;
     if (seen.promote_fails)
         return err_set(err, ERR_ROLE, 0, "no");
     seen.promoted++;

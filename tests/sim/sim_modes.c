@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * sim_modes.c - scenarios of the modes: what is acknowledged is where the mode says. Numbers are
+ * those of the design's list of sequences that break a replicated log.
+ */
+#include "sim.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct told {
+    bool done;
+    struct err err;
+};
+static void on_told(void *arg, uint64_t lsn, const struct err *err)
+{
+    struct told *t = arg;
+
+    (void)lsn;
+    t->done = true;
+    if (err != NULL)
+        t->err = *err;
+}
+
+static struct engine_status *status_of(struct world *w, int i)
+{
+    static struct engine_status st;
+
+    engine_status(w->n[i].e, &st);
+    return &st;
+}
+
+static struct repl_mode mode(enum repl_level level, enum repl_on_limit on_limit, uint32_t wait_ms)
+{
+    return (struct repl_mode){.level = level,
+                              .on_limit = on_limit,
+                              .wait_ms = wait_ms,
+                              .k = 1,
+                              .n = 1,
+                              .name = {"member-1"}};
+}
+
+static void ask_mode(struct world *w, const struct repl_mode *m, bool force, struct told *t)
+{
+    struct err err = {0};
+
+    if (engine_mode_set(w->n[0].e, "member-1", m, force, on_told, t, &err) != 0)
+        sim_fail(w, "mode: %s", err.msg);
+}
+
+static bool whole(struct world *w)
+{
+    const struct engine_status *st = status_of(w, 0);
+
+    return st->n_peers == 1 && st->peers[0].whole && st->peers[0].connected;
+}
+
+static void set_mode(struct world *w, enum repl_level level, enum repl_on_limit on_limit,
+                     uint32_t wait_ms)
+{
+    struct repl_mode m = mode(level, on_limit, wait_ms);
+    struct told t = {0};
+
+    sim_check(w, world_until(w, whole, 60 * SEC), "the secondary does not follow");
+    ask_mode(w, &m, false, &t);
+    for (int64_t end = w->now_ns + 30 * SEC; !t.done && w->now_ns < end;)
+        world_step(w);
+    sim_check(w, t.done && t.err.code == ERR_OK, "mode: %s", t.done ? t.err.msg : "no answer");
+}
+
+static void pair_in(struct world *w, enum repl_level level, enum repl_on_limit on_limit,
+                    uint32_t wait_ms)
+{
+    write_many(w, 50);
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes are not answered");
+    enable(w, 0, 1);
+    sim_check(w, world_until(w, secondary_streams, 60 * SEC), "the first copy does not end");
+    set_mode(w, level, on_limit, wait_ms);
+}
+
+static const struct op *last_op(const struct world *w)
+{
+    return &w->ops[w->n_ops - 1];
+}
+
+static void none_lost(struct world *w, uint32_t from)
+{
+    for (uint32_t i = from; i < w->n_ops; i++)
+        sim_check(w, !(w->ops[i].acked && w->ops[i].lost),
+                  "write %u (LSN %llu) was acknowledged and is lost", i,
+                  (unsigned long long)w->ops[i].lsn);
+}
+
+/* 1: apply adds a wait for the answer, never for the commit: no deadlock, and what is answered is
+ * applied there. */
+static void apply_mode(struct world *w)
+{
+    pair_in(w, REPL_APPLY, REPL_STRICT, 5000);
+    for (int i = 0; i < 60; i++) {
+        write_one(w);
+        sim_check(w, world_until(w, writes_settled, 10 * SEC), "apply does not answer: deadlock");
+        sim_check(w, status_of(w, 1)->applied_lsn >= last_op(w)->lsn,
+                  "answered before it was applied there");
+    }
+    write_many(w, 200);
+    check_equal(w);
+}
+
+/* What is acknowledged under flush is in the promoted secondary, whenever the primary dies. */
+static void flush_promote(struct world *w)
+{
+    uint32_t from;
+
+    pair_in(w, REPL_FLUSH, REPL_STRICT, 5000);
+    from = w->n_ops;
+    w->delay_ns = (int64_t)sim_rand(w, 30) * MS + 1000;
+    write_many(w, 20);
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes are not answered");
+    for (int i = 0; i < 5; i++) {
+        write_many(w, 40);
+        if (sim_rand(w, 2) == 0)
+            net_cut(w);
+        world_run(w, (int64_t)sim_rand(w, 60) * MS);
+    }
+    for (unsigned k = (unsigned)sim_rand(w, 400); k > 0; k--)
+        world_step(w);
+    node_crash(w, 0);
+    if (sim_rand(w, 2) == 0) { /* both sites lose power, one comes back */
+        node_crash(w, 1);
+        node_open(w, 1);
+    }
+    sim_check(w, status_of(w, 1)->no_loss, "a strict mode was read, and no promise is made");
+    promote(w, 1);
+    none_lost(w, from);
+    sim_check(w, w->n_acked >= 70, "nothing was acknowledged");
+}
+
+static bool op_applied(struct world *w)
+{
+    return last_op(w)->acked;
+}
+
+static bool settled(struct world *w)
+{
+    return !engine_unsettled(w->n[0].e);
+}
+
+/* 6: a primary that restarts does not apply, nor serve, what its secondary never confirmed. */
+static void unconfirmed_tail(struct world *w)
+{
+    struct engine_status *st;
+    uint64_t before;
+
+    pair_in(w, REPL_FLUSH, REPL_STRICT, 1000);
+    write_many(w, 30);
+    check_equal(w);
+    before = status_of(w, 0)->committed_lsn;
+    w->partitioned = true;
+    write_many(w, 20);
+    world_run(w, (int64_t)(sim_rand(w, 3000) + 200) * MS);
+    st = status_of(w, 0);
+    sim_check(w, st->durable_lsn >= before + 20 && st->committed_lsn <= before + 1,
+              "committed %llu of %llu durable without the secondary",
+              (unsigned long long)st->committed_lsn, (unsigned long long)st->durable_lsn);
+    sim_check(w, !op_applied(w), "acknowledged without the secondary");
+    for (int i = 0; i < 3; i++) {
+        node_crash(w, 0);
+        node_open(w, 0);
+        st = status_of(w, 0);
+        sim_check(w, st->applied_lsn <= st->committed_lsn && st->applied_lsn <= before + 1,
+                  "recovery applied LSN %llu, which nobody confirmed",
+                  (unsigned long long)st->applied_lsn);
+        sim_check(w, st->unsettled, "serves with a tail that may hold answered writes");
+        world_run(w, (int64_t)sim_rand(w, 2000) * MS);
+        sim_check(w, engine_unsettled(w->n[0].e), "settled without the secondary");
+    }
+    if (sim_rand(w, 2) == 0) { /* the site is lost */
+        node_crash(w, 0);
+        promote(w, 1);
+        none_lost(w, 0);
+        return;
+    }
+    w->partitioned = false;
+    sim_check(w, world_until(w, settled, 60 * SEC), "the tail is not committed after it was heard");
+    sim_check(w, status_of(w, 0)->applied_lsn >= before, "applied went back");
+    write_many(w, 20);
+    check_equal(w);
+}
+
+static bool waiting(struct world *w)
+{
+    return status_of(w, 0)->peers[0].waiting;
+}
+
+/* 18: a dead strict secondary holds writes, and not its own cure; a crash does not bring the lock
+ * back; and once it has read of it the secondary promises nothing. */
+static void strict_cure(struct world *w)
+{
+    struct repl_mode async = mode(REPL_ASYNC, REPL_STRICT, 1000);
+    struct told plain = {0}, forced = {0};
+    unsigned steps;
+
+    pair_in(w, REPL_FLUSH, REPL_STRICT, 1000);
+    sim_check(w, status_of(w, 1)->no_loss, "a strict mode was read, and no promise is made");
+    node_crash(w, 1);
+    write_many(w, 20);
+    sim_check(w, world_until(w, waiting, 30 * SEC), "the wait is not shown");
+    sim_check(w, !last_op(w)->acked, "acknowledged without the secondary");
+    ask_mode(w, &async, false, &plain);
+    world_run(w, 20 * SEC);
+    sim_check(w, !plain.done, "relaxed without the secondary's word");
+    ask_mode(w, &async, true, &forced);
+    steps = (unsigned)sim_rand(w, 30);
+    for (unsigned i = 0; i < steps; i++)
+        world_step(w);
+    if (sim_rand(w, 2) == 0) {
+        bool was = forced.done;
+
+        node_crash(w, 0);
+        node_open(w, 0);
+        forced = (struct told){.done = status_of(w, 0)->peers[0].level == REPL_ASYNC};
+        sim_check(w, forced.done || !was, "forced, answered, and forgotten in a crash");
+        if (!forced.done)
+            ask_mode(w, &async, true, &forced);
+    }
+    for (int64_t end = w->now_ns + 10 * SEC; !forced.done && w->now_ns < end;)
+        world_step(w);
+    sim_check(w, forced.done && forced.err.code == ERR_OK, "force does not help: %s",
+              forced.err.msg);
+    write_many(w, 20);
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes still wait");
+    node_crash(w, 0);
+    node_open(w, 0);
+    write_many(w, 20);
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "a crash brings the lock back");
+    check_acked(w, 0);
+    node_open(w, 1);
+    check_equal(w);
+    sim_check(w, !status_of(w, 1)->no_loss, "it promises what was relaxed");
+}
+
+static bool fallen(struct world *w)
+{
+    return status_of(w, 0)->peers[0].fallen_back;
+}
+static bool caught_up(struct world *w)
+{
+    return whole(w) && !fallen(w);
+}
+
+/* fallback: writes go on without the secondary, which says so, and wait again when it is back. */
+static void mode_fallback(struct world *w)
+{
+    int64_t begin;
+    uint32_t from;
+
+    pair_in(w, REPL_FLUSH, REPL_FALLBACK, 500);
+    sim_check(w, !status_of(w, 1)->no_loss, "a mode that may fall back promises nothing");
+    write_many(w, 30);
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes are not answered");
+    node_crash(w, 1);
+    begin = w->now_ns;
+    write_one(w);
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "fallback keeps waiting");
+    sim_check(w, w->now_ns - begin >= 500 * MS && w->now_ns - begin < 2 * SEC,
+              "fell back after %lld ms", (long long)((w->now_ns - begin) / MS));
+    sim_check(w, fallen(w), "it does not say that it fell back");
+    write_many(w, 30);
+    node_open(w, 1);
+    sim_check(w, world_until(w, caught_up, 60 * SEC), "it stays fallen back");
+    from = w->n_ops;
+    write_many(w, 30);
+    world_run(w, (int64_t)sim_rand(w, 100) * MS);
+    node_crash(w, 0);
+    promote(w, 1);
+    none_lost(w, from);
+}
+
+/* 23: what takes away is answered when the connected secondary has it, in any mode; without one at
+ * once, with one that says nothing after the limit. */
+static void takes_away(struct world *w)
+{
+    int64_t begin;
+
+    write_many(w, 50);
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes are not answered");
+    enable(w, 0, 1);
+    sim_check(w, world_until(w, whole, 60 * SEC), "the secondary does not follow");
+    w->wait = (struct engine_wait){.level = REPL_FLUSH, .best_effort = true, .limit_ms = 2000};
+    w->delay_ns = 20 * MS;
+    for (int i = 0; i < 10; i++) {
+        write_one(w);
+        sim_check(w, world_until(w, writes_settled, 10 * SEC), "not answered");
+        sim_check(w, status_of(w, 1)->durable_lsn >= last_op(w)->lsn,
+                  "answered before the secondary had it");
+    }
+    w->partitioned = true;
+    begin = w->now_ns;
+    write_one(w);
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "not answered without the secondary");
+    sim_check(w, last_op(w)->acked && w->now_ns - begin >= 2 * SEC && w->now_ns - begin < 3 * SEC,
+              "answered after %lld ms", (long long)((w->now_ns - begin) / MS));
+    w->partitioned = false;
+    node_stop(w, 1);
+    world_run(w, 15 * SEC); /* it went without a word: silence is noticed */
+    begin = w->now_ns;
+    write_one(w);
+    sim_check(w, world_until(w, writes_settled, 10 * SEC) && w->now_ns - begin < 500 * MS,
+              "waits for a secondary that is away");
+    node_open(w, 1);
+    sim_check(w, world_until(w, whole, 60 * SEC), "the secondary does not follow");
+    uint32_t from = w->n_ops;
+
+    for (int i = 0; i < 10; i++)
+        write_one(w);
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "not answered");
+    node_crash(w, 0);
+    promote(w, 1);
+    none_lost(w, from);
+}
+
+const struct scenario scenarios_modes[] = {
+    {"apply_mode", apply_mode, "apply holds the answer, not the commit", 0},
+    {"flush_promote", flush_promote, "a promotion under flush loses nothing acknowledged", 0},
+    {"unconfirmed_tail", unconfirmed_tail, "a restart does not apply what nobody confirmed", 0},
+    {"strict_cure", strict_cure, "a dead strict secondary does not lock out its own cure", 0},
+    {"mode_fallback", mode_fallback, "fallback goes on, says so, and ends", 0},
+    {"takes_away", takes_away, "what takes away waits for the secondary's flush in any mode", 0},
+    {NULL, NULL, NULL, 0},
+};
