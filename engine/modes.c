@@ -142,16 +142,36 @@ static uint64_t mode_gate(struct engine *e, const struct repl_mode *m, uint64_t 
     return reach[m->k - 1] > since - 1 ? reach[m->k - 1] : since - 1;
 }
 
+static bool cur_counts(const struct engine *e, const struct mode_slot *s)
+{
+    return s->cur_lsn != 0 && !s->forced && (s->next_lsn == 0 || e->committed_lsn < s->next_lsn);
+}
+
+static bool next_counts(const struct mode_slot *s)
+{
+    return s->next_lsn != 0 && (!s->forced || s->next_lsn == s->forced_lsn);
+}
+
 /* cur counts until next is committed, next from its record on. */
 static uint64_t slot_gate(struct engine *e, const struct mode_slot *s, bool applied)
 {
     uint64_t a = UINT64_MAX, b = UINT64_MAX;
 
-    if (s->cur_lsn != 0 && !s->forced && (s->next_lsn == 0 || e->committed_lsn < s->next_lsn))
+    if (cur_counts(e, s))
         a = mode_gate(e, &s->cur, s->cur_lsn, applied);
-    if (s->next_lsn != 0 && (!s->forced || s->next_lsn == s->forced_lsn))
+    if (next_counts(s))
         b = mode_gate(e, &s->next, s->next_lsn, applied);
     return a < b ? a : b;
+}
+
+/* What is shown: the one that asks for more of those that count; NULL: none does. */
+static const struct repl_mode *shown(const struct engine *e, const struct mode_slot *s)
+{
+    bool cur = cur_counts(e, s), next = next_counts(s);
+
+    if (cur && next)
+        return s->cur.level > s->next.level ? &s->cur : &s->next;
+    return cur ? &s->cur : next ? &s->next : NULL;
 }
 
 static const struct repl_mode *newest(const struct mode_slot *s)
@@ -868,15 +888,16 @@ int modes_promotion_check(struct engine *e, struct err *err)
 void modes_status_of(struct engine *e, const struct peer *p, struct engine_peer *out)
 {
     const struct mode_slot *s = slot_find(e, p->member.id);
+    const struct repl_mode *m;
 
     out->whole = p->whole;
     out->confirmed_lsn = p->confirmed_lsn;
     out->confirmed_applied_lsn = p->confirmed_applied_lsn;
-    if (s == NULL || (s->forced && s->forced_lsn == 0))
+    if (s == NULL || (m = shown(e, s)) == NULL)
         return;
-    out->level = newest(s)->level;
-    out->on_limit = newest(s)->on_limit;
-    out->wait_ms = newest(s)->wait_ms;
+    out->level = m->level;
+    out->on_limit = m->on_limit;
+    out->wait_ms = m->wait_ms;
     out->waiting = s->waiting;
     out->fallen_back = s->fallen;
     out->fallen_back_ms = s->fallen_ms;
@@ -901,8 +922,8 @@ void modes_status(struct engine *e, struct engine_status *st)
     const char *me = e->follow.cfg.member_id;
     const struct mode_slot *q = slot_find(e, "");
 
-    if (q != NULL && !(q->forced && q->forced_lsn == 0)) {
-        st->quorum = *newest(q);
+    if (q != NULL && shown(e, q) != NULL) {
+        st->quorum = *shown(e, q);
         st->quorum_waiting = q->waiting;
         st->quorum_fallen_back = q->fallen;
     }
