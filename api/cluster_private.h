@@ -91,6 +91,14 @@ void replication_status_handle(struct request *rq, struct response *rs);
 CHECKED int primary_settle(struct core *c, const char *primary_cluster_addr /* or NULL */,
                            struct err *err);
 
+/* ---- replication_modes.c ---- */
+void replication_mode_handle(struct request *rq, struct response *rs); /* primary/mode, quorum */
+/** The member's mode ends at once (nothing when it has none). Coroutine; holds no REPL_LATCH. */
+CHECKED int replication_mode_force(struct core *c, const char *id, struct err *err);
+/** What status shows of a secondary's mode, added to o. */
+void replication_mode_json(json_t *o, const struct engine_peer *p);
+json_t *replication_quorum_json(const struct engine_status *st); /* null: none */
+
 /* ---- dr_token.c ---- */
 CHECKED int dr_token_delete(struct core *c, const char *token, struct err *err);
 CHECKED int dr_token_clear(struct core *c, struct err *err);

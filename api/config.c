@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "buf.h"
+#include "engine.h"
 #include "handler.h"
 
 #define CONFIG_FILE_MAX_BYTES (4u << 20)
@@ -47,6 +48,7 @@ void config_init(struct config *c)
 {
     memset(c, 0, sizeof(*c));
     c->log_level = LOG_LEVEL_INFO;
+    c->best_effort_wait_ms = 2000;
 }
 
 static void listener_free(struct config_listener *l)
@@ -68,6 +70,9 @@ void config_free(struct config *c)
     free(c->cluster_name);
     free(c->pid_file);
     free(c->log_file);
+    free(c->default_mode);
+    free(c->default_on_limit);
+    free(c->force_async);
     memset(c, 0, sizeof(*c));
 }
 
@@ -118,7 +123,8 @@ static int set_bool(struct reader *r, const struct hcl_item *it, bool *p)
                 v->kind == HCL_STRING ? " " : "", v->kind == HCL_STRING ? v->text : "");
 }
 
-static int set_seconds(struct reader *r, const struct hcl_item *it, int64_t *p)
+static int set_duration(struct reader *r, const struct hcl_item *it,
+                        int (*parse)(const char *, int64_t *, struct err *), int64_t *p)
 {
     const struct hcl_value *v = it->value;
     struct err why = {0};
@@ -127,7 +133,7 @@ static int set_seconds(struct reader *r, const struct hcl_item *it, int64_t *p)
         return fail(r, it->line, it->key,
                     "must be a duration, such as \"768h\" or a number of seconds, not %s",
                     kind_name(v->kind));
-    if (parse_seconds(v->text, p, &why) != 0)
+    if (parse(v->text, p, &why) != 0)
         return fail(r, it->line, it->key, "%s: write \"768h\", \"30m\" or a number of seconds",
                     why.msg);
     if (*p < 0)
@@ -218,7 +224,9 @@ static int set_value(struct reader *r, const struct hcl_item *it, enum config_ty
     case CONFIG_BOOL:
         return set_bool(r, it, field);
     case CONFIG_SECONDS:
-        return set_seconds(r, it, field);
+        return set_duration(r, it, parse_seconds, field);
+    case CONFIG_MILLIS:
+        return set_duration(r, it, parse_millis, field);
     case CONFIG_BYTES:
         return set_bytes(r, it, field);
     case CONFIG_COUNT:
@@ -407,6 +415,34 @@ static int check_storage_once(struct reader *r, const struct hcl_value *root,
     return 0;
 }
 
+static int check_word(struct reader *r, int line, const char *key, const char *word, const char *a,
+                      const char *b, const char *c)
+{
+    if (word == NULL || strcmp(word, a) == 0 || strcmp(word, b) == 0 || strcmp(word, c) == 0)
+        return 0;
+    return fail(r, line, key, "unknown \"%s\": write %s%s%s or %s", word, a, c != b ? ", " : "",
+                c != b ? b : "", c);
+}
+
+static int read_replication(struct reader *r, const struct hcl_item *it)
+{
+    const struct hcl_value *o = it->value;
+
+    if (o->kind != HCL_OBJECT || it->n_labels != 0)
+        return fail(r, it->line, it->key, "write replication { default_mode = \"flush\" }");
+    for (const struct hcl_item *in = o->items; in != NULL; in = in->next)
+        if (check_once(r, o, in) != 0 ||
+            read_key(r, in, config_replication_keys, config_replication_known, r->c) != 0)
+            return -1;
+    if (r->c->default_wait_ms > REPL_WAIT_MS_MAX || r->c->lag_guard_ms > REPL_WAIT_MS_MAX ||
+        r->c->best_effort_wait_ms > REPL_WAIT_MS_MAX)
+        return fail(r, it->line, it->key, "a wait or a lag of more than an hour");
+    if (check_word(r, it->line, "default_mode", r->c->default_mode, "async", "flush", "apply") != 0)
+        return -1;
+    return check_word(r, it->line, "default_on_limit", r->c->default_on_limit, "strict", "fallback",
+                      "fallback");
+}
+
 static int read_top(struct reader *r, const struct hcl_value *root, const struct hcl_item *it)
 {
     if (strcmp(it->key, "storage") == 0 || strcmp(it->key, "backend") == 0)
@@ -417,6 +453,8 @@ static int read_top(struct reader *r, const struct hcl_value *root, const struct
         return -1;
     if (strcmp(it->key, "seal") == 0)
         return read_seal(r, it);
+    if (strcmp(it->key, "replication") == 0)
+        return read_replication(r, it);
     return read_key(r, it, config_top_keys, config_top_known, r->c);
 }
 

@@ -31,6 +31,13 @@ struct config {
         retain_bytes;  /* storage "wiredtiger" cache_size, disk_reserve, ...; 0: the engine's
                           defaults */
     unsigned reactors; /* 0: one a core, at most 4 */
+    /* replication { ... }: what a new secondary's mode is, and what protects the other site */
+    char *default_mode, *default_on_limit; /* NULL: async, strict */
+    int64_t default_wait_ms;               /* 0: the engine's default */
+    int64_t best_effort_wait_ms;           /* best_effort_wal_wait_duration; 2 s unless set */
+    char *force_async;                     /* ids with commas, or NULL */
+    int64_t lag_guard_ms;                  /* 0: off */
+    uint64_t lag_guard_bytes;              /* 0: off */
 };
 /** Empty, with the defaults that are not zero; before config_parse. config_load does it itself. */
 void config_init(struct config *c);

@@ -49,6 +49,17 @@ const struct config_key config_storage_keys[] = {
     {0},
 };
 
+const struct config_key config_replication_keys[] = {
+    {"default_mode", CONFIG_TEXT, offsetof(struct config, default_mode)},
+    {"default_wait_limit", CONFIG_MILLIS, offsetof(struct config, default_wait_ms)},
+    {"default_on_limit", CONFIG_TEXT, offsetof(struct config, default_on_limit)},
+    {"best_effort_wal_wait_duration", CONFIG_MILLIS, offsetof(struct config, best_effort_wait_ms)},
+    {"force_async", CONFIG_TEXT, offsetof(struct config, force_async)},
+    {"lag_guard", CONFIG_MILLIS, offsetof(struct config, lag_guard_ms)},
+    {"lag_guard_bytes", CONFIG_BYTES, offsetof(struct config, lag_guard_bytes)},
+    {0},
+};
+
 #define REMOVE "remove the key"
 const struct config_known config_top_known[] = {
     {"log_format", "standard",
@@ -95,9 +106,6 @@ const struct config_known config_top_known[] = {
     {"plugin_file_permissions", NULL, "plugins are not supported: " REMOVE},
     {"plugin", NULL, "plugins are not supported: remove the block"},
     {"telemetry", NULL, "not supported yet: remove the block"},
-    {"replication", NULL,
-     "there is nothing to set: the log, not a buffer, holds what a secondary lacks: remove the "
-     "block"},
     {"ha_storage", NULL, "not supported: a second copy is kept by replication: remove the block"},
     {"ha_backend", NULL, "not supported: a second copy is kept by replication: remove the block"},
     {"service_registration", NULL, "not supported yet: remove the block"},
@@ -213,5 +221,15 @@ const struct config_known config_other_storage[] = {
     {"manta", NULL, "is not supported; " WRITE},
     {"oci", NULL, "is not supported; " WRITE},
     {"swift", NULL, "is not supported; " WRITE},
+    {0},
+};
+
+#define NO_BUFFER "there is no buffer: the log holds what a secondary lacks: " REMOVE
+const struct config_known config_replication_known[] = {
+    {"logshipper_buffer_length", NULL, NO_BUFFER},
+    {"logshipper_buffer_size", NULL, NO_BUFFER},
+    {"resolver_discover_servers", "true", "not supported: " REMOVE},
+    {"allow_forwarding_via_header", "false", "requests are not forwarded: " REMOVE},
+    {"allow_forwarding_via_token", NULL, "requests are not forwarded: " REMOVE},
     {0},
 };

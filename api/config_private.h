@@ -15,6 +15,7 @@ enum config_type {
     CONFIG_TEXT,
     CONFIG_BOOL,
     CONFIG_SECONDS,
+    CONFIG_MILLIS,
     CONFIG_BYTES,
     CONFIG_COUNT,
     CONFIG_LEVEL
@@ -34,8 +35,8 @@ struct config_known {
 
 /* All tables end in a NULL name. */
 extern const struct config_key config_top_keys[], config_listener_keys[],
-    config_listener_telemetry_keys[], config_storage_keys[];
+    config_listener_telemetry_keys[], config_storage_keys[], config_replication_keys[];
 extern const struct config_known config_top_known[], config_listener_known[],
-    config_storage_known[], config_other_storage[];
+    config_storage_known[], config_replication_known[], config_other_storage[];
 
 #endif

@@ -11,6 +11,33 @@
 struct latches *latches_new(struct env *env); /* NULL: out of memory */
 void latches_free(struct latches *l);         /* takes NULL; nobody holds or waits */
 
+/* What the calling coroutine holds becomes the caller's, for longer than the coroutine lives; its
+ * own releases do nothing then. false: out of memory, nothing was moved. */
+struct latch_kept {
+    struct latch_ref *refs;
+    size_t n;
+};
+CHECKED bool latches_keep(struct core *c, struct latch_kept *kept);
+void latches_drop(struct core *c, struct latch_kept *kept); /* any thread */
+
+/* ---- storage.c ---- */
+/* What the writes of one request wait for; the router's, found by co_local. Work in the background
+ * has none, and waits without limit. */
+struct ack {
+    bool asked;            /* X-Lockstep-Ack was sent: the answer says what was reached */
+    enum repl_level level; /* ask for at least this, */
+    uint32_t limit_ms;     /* within this; 0: the mode's limit */
+    uint64_t lsn;          /* of the last write; 0: none yet */
+    bool late;             /* a latch was not had in time: nothing may be written */
+};
+/* A change that the engine was given, and its waiter. */
+struct commit;
+struct commit *commit_new(struct core *c); /* NULL: out of memory */
+engine_done_fn commit_done;                /* with the commit as arg */
+/** Wait until it is applied; after limit_ms (0: none) ERR_UNKNOWN_OUTCOME. Takes w in every case;
+ * started is false when the engine did not take the change (err is filled). */
+CHECKED int commit_wait(struct commit *w, bool started, uint32_t limit_ms, struct err *err);
+
 /* ---- seal.c ---- */
 #define SEAL_LATCH "core/seal"   /* init, unseal, seal and a new seal exclude each other */
 #define REKEY_LATCH "core/rekey" /* of struct rekey; taken before SEAL_LATCH */

@@ -233,7 +233,8 @@ static int parse_part(const char **pp, const char *whole, long double *sump, str
     return 0;
 }
 
-static int parse_go_duration(const char *s, int64_t *outp, struct err *err)
+/* In units of 1/per_s second, rounded down. */
+static int parse_go_duration(const char *s, int64_t per_s, int64_t *outp, struct err *err)
 {
     const char *p = s;
     long double sum = 0;
@@ -254,7 +255,7 @@ static int parse_go_duration(const char *s, int64_t *outp, struct err *err)
         return bad_duration(s, err);
     /* A billionth is added because 0.1 and the like are not exact; durations below a second count
      * as 0. */
-    *outp = (int64_t)floorl(sum + 1e-9L);
+    *outp = (int64_t)floorl(sum * (long double)per_s + 1e-9L);
     if (negative)
         *outp = -*outp;
     return 0;
@@ -285,7 +286,22 @@ int parse_seconds(const char *s, int64_t *outp, struct err *err)
             return 0;
         }
     }
-    return parse_go_duration(s, outp, err);
+    return parse_go_duration(s, 1, outp, err);
+}
+
+int parse_millis(const char *s, int64_t *outp, struct err *err)
+{
+    int64_t v;
+
+    *outp = 0;
+    if (*s == '\0')
+        return 0;
+    if (parse_int(s, &v) != 0)
+        return parse_go_duration(s, 1000, outp, err);
+    if (v > SECONDS_MAX / 1000 || v < -SECONDS_MAX / 1000)
+        return bad_duration(s, err);
+    *outp = v * 1000;
+    return 0;
 }
 
 int field_seconds(struct request *rq, struct response *rs, const char *name, int64_t dflt,

@@ -124,6 +124,7 @@ bool field_given(struct request *rq, const char *name); /* present and not null 
 CHECKED int parse_bool(const char *s, bool *outp);
 CHECKED int parse_seconds(const char *s, int64_t *outp,
                           struct err *err); /* err->msg: Go's text: time: invalid duration "abc" */
+CHECKED int parse_millis(const char *s, int64_t *outp, struct err *err); /* a number is seconds */
 
 /* ---- storage: sealed JSON under a full path, through the barrier. Coroutine. ---- */
 /** *outp: new reference. ERR_NOTFOUND, ERR_SEALED, ERR_CORRUPT. */
@@ -142,7 +143,13 @@ CHECKED int batch_put_clear(struct batch *b, const char *path, const void *data,
                             struct err *err); /* not sealed */
 CHECKED int batch_delete(struct batch *b, const char *path, struct err *err);
 size_t batch_count(const struct batch *b);
-/** Commit and wait until applied. Takes b in every case. */
+/** What b takes away (a token, a use, a wrapped answer) must not come back when the other site
+ * takes over: in every mode its commit waits for the connected secondaries' flush, for
+ * best_effort_wal_wait_duration at most. */
+void batch_takes_away(struct batch *b);
+/** Commit and wait until applied. Takes b in every case. ERR_UNKNOWN_OUTCOME: a secondary has not
+ * confirmed it in time; it may still be applied, and until that is known nobody else gets the
+ * latches that the caller holds. */
 CHECKED int batch_commit(struct batch *b, struct err *err);
 /** A mount's view: the storage prefix "logical/<uuid>/" (or auth/...), ends in '/'. */
 const char *mount_prefix(const struct mount *m);

@@ -31,6 +31,7 @@ struct latches {
 struct latch_words {
     XXH128_hash_t key;
     struct co *co;
+    bool gone; /* not in a bucket: it was not had in time, or somebody keeps it */
 };
 _Static_assert(sizeof(struct latch_words) <= sizeof(((struct latch_ref *)0)->internal),
                "latch_ref is too small");
@@ -69,6 +70,58 @@ void latches_free(struct latches *l)
     free(l);
 }
 
+static void set_gone(struct latch_ref *ref)
+{
+    struct latch_words w = words_of(ref);
+
+    w.gone = true;
+    memcpy(ref->internal, &w, sizeof(w));
+}
+
+static struct latch_ref **find(struct bucket *b, const struct latch_ref *ref)
+{
+    struct latch_ref **at = &b->first;
+
+    while (*at != ref)
+        at = &(*at)->next; /* it is in there: acquire put it, and only its owner takes it out */
+    return at;
+}
+
+/* The latch's holder may be a write that a strict mode holds back. Its key's next writer does not
+ * wait for longer than it would for its own commit; it goes on without the latch and cannot commit.
+ * Latches of the core exclude more than writes: they are waited for. */
+static void wait_for_turn(struct core *c, const char *key, struct bucket *b, struct latch_ref *ref)
+{
+    struct ack *ack = co_local();
+    uint32_t limit_ms = ack != NULL ? engine_strict_wait_ms(c->engine) : 0;
+    struct latch_words w = words_of(ref);
+    bool first = true;
+
+    if (limit_ms == 0 || strncmp(key, "core/", 5) == 0 || strncmp(key, "local/", 6) == 0) {
+        co_wait();
+        return;
+    }
+    if (co_wait_for(limit_ms * 1000000LL))
+        return;
+    pthread_mutex_lock(&b->mutex);
+    for (struct latch_ref *r = b->first; r != ref; r = r->next) {
+        struct latch_words other = words_of(r);
+
+        first = first && !XXH128_isEqual(other.key, w.key);
+    }
+    if (!first) {
+        struct latch_ref **at = find(b, ref);
+
+        *at = ref->next;
+        set_gone(ref);
+    }
+    pthread_mutex_unlock(&b->mutex);
+    if (first)
+        co_wait(); /* its turn came just now: the wake is on its way */
+    else
+        ack->late = true;
+}
+
 void latch_acquire(struct core *c, const char *key, struct latch_ref *ref)
 {
     struct latch_words w = {.key = XXH3_128bits_withSeed(key, strlen(key), c->latches->seed),
@@ -87,7 +140,7 @@ void latch_acquire(struct core *c, const char *key, struct latch_ref *ref)
     *at = ref;
     pthread_mutex_unlock(&b->mutex);
     if (held)
-        co_wait();
+        wait_for_turn(c, key, b, ref);
 }
 
 void latch_release(struct core *c, struct latch_ref *ref)
@@ -97,9 +150,10 @@ void latch_release(struct core *c, struct latch_ref *ref)
     struct latch_ref **at, *next;
     struct co *wake = NULL;
 
+    if (w.gone)
+        return;
     pthread_mutex_lock(&b->mutex);
-    for (at = &b->first; *at != ref; at = &(*at)->next)
-        ; /* it is in there: acquire put it, and only this takes it out */
+    at = find(b, ref);
     *at = ref->next;
     for (next = b->first; next != NULL && wake == NULL; next = next->next) {
         struct latch_words other = words_of(next);
@@ -109,4 +163,60 @@ void latch_release(struct core *c, struct latch_ref *ref)
     pthread_mutex_unlock(&b->mutex);
     if (wake != NULL)
         co_wake(wake);
+}
+
+/* ---- latches that outlive their coroutine ---- */
+
+/* The refs of the running coroutine, which waits for none: it holds them. Only it adds and removes
+ * them, so the count stays right between the passes. */
+static size_t each_held(struct core *c, struct latch_kept *kept)
+{
+    struct co *me = co_current();
+    size_t n = 0;
+
+    for (size_t i = 0; i < LATCH_BUCKETS; i++) {
+        struct bucket *b = &c->latches->buckets[i];
+
+        pthread_mutex_lock(&b->mutex);
+        for (struct latch_ref **at = &b->first; *at != NULL; at = &(*at)->next) {
+            struct latch_ref *ref = *at;
+
+            if (words_of(ref).co != me)
+                continue;
+            if (kept != NULL) {
+                kept->refs[n] = *ref;
+                set_gone(ref);
+                *at = &kept->refs[n];
+            }
+            n++;
+        }
+        pthread_mutex_unlock(&b->mutex);
+    }
+    return n;
+}
+
+bool latches_keep(struct core *c, struct latch_kept *kept)
+{
+    *kept = (struct latch_kept){.n = each_held(c, NULL)};
+    if (kept->n == 0)
+        return true;
+    kept->refs = calloc(kept->n, sizeof(*kept->refs));
+    if (kept->refs == NULL)
+        return false;
+    (void)each_held(c, kept);
+    for (size_t i = 0; i < kept->n; i++) {
+        struct latch_words w = words_of(&kept->refs[i]);
+
+        w.co = NULL; /* its coroutine may end, and its place be another's */
+        memcpy(kept->refs[i].internal, &w, sizeof(w));
+    }
+    return true;
+}
+
+void latches_drop(struct core *c, struct latch_kept *kept)
+{
+    for (size_t i = 0; i < kept->n; i++)
+        latch_release(c, &kept->refs[i]);
+    free(kept->refs);
+    *kept = (struct latch_kept){0};
 }

@@ -357,6 +357,7 @@ static int revoke_do(struct core *c, const char *id, bool *foundp, struct err *e
     struct member m;
     struct batch *b = batch_new(c);
     struct err why = {0};
+    char key[128];
     int rc = 0;
 
     *foundp = false;
@@ -365,7 +366,10 @@ static int revoke_do(struct core *c, const char *id, bool *foundp, struct err *e
     if (member_get(c, id, &m, &why) == 0) {
         *foundp = !m.primary;
         m.revoked = true;
+        snprintf(key, sizeof(key), ENGINE_KEY_MODES "%.63s", id);
         rc = m.primary ? 0 : member_put(b, &m, err);
+        if (rc == 0 && !m.primary)
+            rc = batch_delete(b, key, err);
     } else if (why.code != ERR_NOTFOUND) {
         rc = err_set(err, why.code, 0, "%s", why.msg);
     }
@@ -390,10 +394,16 @@ static void revoke_secondary(struct request *rq, struct response *rs)
     struct latch_ref latch;
     struct err err = {0};
     const char *id;
-    bool found;
+    bool found, force;
 
-    if (field_id(rq, rs, &id) != 0)
+    if (field_id(rq, rs, &id) != 0 || field_bool(rq, rs, "force", false, &force) != 0)
         return;
+    /* Its own strict mode would hold back the record that cuts it. Not under the latch, which such
+     * a record may hold. */
+    if (force && replication_mode_force(c, id, &err) != 0) {
+        reply_err(rs, &err);
+        return;
+    }
     latch_acquire(c, REPL_LATCH, &latch);
     if (check_enabled(rq, rs, &conf)) {
         if (revoke_do(c, id, &found, &err) != 0) {
@@ -418,6 +428,9 @@ static int drop_member(void *arg, const struct member *m, struct err *err)
     struct drop *d = arg;
     char key[128];
 
+    snprintf(key, sizeof(key), ENGINE_KEY_MODES "%.63s", m->id);
+    if (batch_delete(d->batch, key, err) != 0)
+        return -1;
     snprintf(key, sizeof(key), ENGINE_KEY_MEMBERS "%.63s", m->id);
     return batch_delete(d->batch, key, err);
 }
@@ -433,6 +446,7 @@ static int disable_do(struct core *c, struct err *err)
         return err_set(err, ERR_NOMEM, 0, "disable");
     uuid_new(c, conf.cluster_id);
     if (repl_config_put(d.batch, &conf, err) != 0 || members_each(c, drop_member, &d, err) != 0 ||
+        batch_delete(d.batch, ENGINE_KEY_QUORUM, err) != 0 ||
         activations_delete_all(c, d.batch, err) != 0 ||
         batch_delete(d.batch, REPL_CA_PATH, err) != 0) {
         batch_free(d.batch);
@@ -769,6 +783,11 @@ void replication_handle(struct request *rq, struct response *rs)
     if (strcmp(rest, "status") == 0 || strcmp(rest, "dr/status") == 0 ||
         strcmp(rest, "performance/status") == 0) {
         replication_status_handle(rq, rs);
+        return;
+    }
+    if (strcmp(rest, "dr/primary/mode") == 0 || strcmp(rest, "dr/primary/quorum") == 0) {
+        if (may_run(rq, rs, ON_ANY))
+            replication_mode_handle(rq, rs);
         return;
     }
     while (i < n && strcmp(verbs[i].path, rest) != 0)

@@ -77,6 +77,7 @@ static json_t *peer_json(struct request *rq, const struct engine_peer *p, bool o
         set(o, "durable_lsn", json_integer((json_int_t)p->durable_lsn));
         set(o, "applied_lsn", json_integer((json_int_t)p->applied_lsn));
         set_lag(o, &p->lag);
+        replication_mode_json(o, p);
     }
     if (p->last_error[0] != '\0') {
         set(o, "last_error", json_string(p->last_error));
@@ -164,6 +165,9 @@ static json_t *primary_json(struct request *rq, const struct engine_status *st)
             worst = st->peers[i].lag;
     }
     set(o, "secondaries", list);
+    set(o, "quorum", replication_quorum_json(st));
+    set(o, "unsettled", json_boolean(st->unsettled));
+    set(o, "lag_guard_pause_ms", json_integer(st->lag_guard_pause_ms));
     set_lag(o, &worst);
     return o;
 }
@@ -192,6 +196,9 @@ static json_t *secondary_json(struct request *rq, struct engine_status *st)
     set(o, "secondary_id", json_string(st->secondary_id));
     set(o, "last_remote_wal", json_integer((json_int_t)st->last_remote_lsn));
     set_time(rq, o, "last_start", st->last_start_ms);
+    set(o, "no_loss", json_boolean(st->no_loss));
+    set_time(rq, o, st->no_loss ? "no_loss_unless_forced_after" : "loss_unknown_since",
+             st->no_loss_heard_ms);
     for (size_t i = 0; i < st->n_peers; i++) {
         struct err err = {0};
         if (st->peers[i].api_addr[0] == '\0' &&

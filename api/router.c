@@ -26,6 +26,7 @@ struct exchange {
     struct request rq;
     struct response rs;
     int role; /* read once: the gate and what runs behind it must not see two */
+    struct ack ack;
     bool head;
 };
 
@@ -338,6 +339,44 @@ static int read_wrap(struct exchange *x)
     return 0;
 }
 
+/* What the answer is to wait for, and to tell. */
+static int read_ack(struct exchange *x)
+{
+    const char *word = http_header(x->http, "X-Lockstep-Ack"),
+               *limit = http_header(x->http, "X-Lockstep-Ack-Limit");
+    int64_t ms = 0;
+    struct err err = {0};
+
+    if (word == NULL)
+        return 0;
+    x->ack.asked = true;
+    if (strcmp(word, "local") != 0 &&
+        (repl_level_parse(word, &x->ack.level) != 0 || x->ack.level == REPL_ASYNC)) {
+        reply_error(&x->rs, 400, "X-Lockstep-Ack must be local, flush or apply");
+        return -1;
+    }
+    if (limit != NULL &&
+        (parse_millis(limit, &ms, &err) != 0 || ms <= 0 || ms > REPL_WAIT_MS_MAX)) {
+        reply_error(&x->rs, 400, "error parsing X-Lockstep-Ack-Limit header: %s",
+                    err.msg[0] != '\0' ? err.msg : "from 1ms to 1h");
+        return -1;
+    }
+    x->ack.limit_ms = (uint32_t)ms;
+    return 0;
+}
+
+static void tell_ack(struct exchange *x)
+{
+    enum repl_level reached;
+
+    if (!x->ack.asked || x->ack.lsn == 0)
+        return;
+    reached = engine_reached(x->core->engine, x->ack.lsn);
+    buf_printf(&x->out->headers, "X-Lockstep-Ack: %s\r\nX-Lockstep-LSN: %llu\r\n",
+               reached == REPL_ASYNC ? "local" : repl_level_name(reached),
+               (unsigned long long)x->ack.lsn);
+}
+
 static const char *find_token(const struct http_request *http)
 {
     const char *token = http_header(http, "X-Vault-Token"), *bearer;
@@ -355,8 +394,20 @@ static int check_role(struct exchange *x, bool raw_sealed)
     int role = x->role;
     struct engine_status *st;
 
-    if (role == ENGINE_PRIMARY || raw_sealed)
+    if (raw_sealed)
         return 0;
+    if (role == ENGINE_PRIMARY) {
+        char names[160];
+
+        /* Writes that were answered may be missing yet. What cures that goes on. */
+        if (!engine_unsettled(x->core->engine) || starts(x->rq.full_path, "sys/replication/"))
+            return 0;
+        engine_unconfirmed(x->core->engine, 0, names, sizeof(names));
+        reply_error(&x->rs, 503,
+                    "unsettled: the end of the log waits for %s to confirm it since the restart",
+                    names[0] != '\0' ? names : "a secondary");
+        return -1;
+    }
     if (role == ENGINE_FENCED) {
         if (starts(x->rq.full_path, "sys/replication/"))
             return 0;
@@ -521,7 +572,7 @@ static void run(struct exchange *x)
         raw->handle(rq, &x->rs);
         return;
     }
-    if (read_wrap(x) != 0)
+    if (read_wrap(x) != 0 || read_ack(x) != 0)
         return;
     if (rq->op == OP_LIST && rq->full_path[len - 1] != '/')
         rq->full_path = arena_printf(rq->arena, "%s/", rq->full_path);
@@ -546,7 +597,10 @@ void router_handle(void *arg, struct http_request *http, struct http_response *o
                             "Strict-Transport-Security: max-age=31536000; includeSubDomains\r\n");
     under_way.start_ms = x.rq.now_ms;
     inflight_begin(x.core, &under_way);
+    co_local_set(&x.ack);
     run(&x);
+    co_local_set(NULL);
+    tell_ack(&x);
     inflight_end(x.core, &under_way);
     envelope_write(&x.rq, &x.rs, out);
     if (x.head)

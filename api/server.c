@@ -137,7 +137,19 @@ static int open_engine(struct server *s, struct err *err)
                                .cache_bytes = cfg->cache_bytes,
                                .wal_file_bytes = cfg->wal_file_bytes,
                                .reserve_bytes = cfg->reserve_bytes,
-                               .retain_bytes = cfg->retain_bytes};
+                               .retain_bytes = cfg->retain_bytes,
+                               .default_mode = {.wait_ms = (uint32_t)cfg->default_wait_ms},
+                               .force_async = cfg->force_async,
+                               .lag_guard_ms = (uint32_t)cfg->lag_guard_ms,
+                               .lag_guard_bytes = cfg->lag_guard_bytes};
+
+    if (cfg->default_mode != NULL &&
+        repl_level_parse(cfg->default_mode, &ec.default_mode.level) != 0)
+        return err_set(err, ERR_INVAL, 0, "default_mode: unknown mode %s", cfg->default_mode);
+    if (cfg->default_on_limit != NULL &&
+        repl_on_limit_parse(cfg->default_on_limit, &ec.default_mode.on_limit) != 0)
+        return err_set(err, ERR_INVAL, 0, "default_on_limit: unknown word %s",
+                       cfg->default_on_limit);
 
     core_hooks(s->core, &ec.hooks);
     ec.link = cluster_link_ops(s->core, &ec.net);

@@ -4,22 +4,38 @@
  *
  * Everything but batch_put_clear is ciphertext bound to its path before it leaves here.
  * batch_commit returns when the transaction is applied, so the next read sees it.
+ *
+ * A strict mode may hold a commit back for long. Then the waiter gives up, the request answers that
+ * its outcome is unknown, and the commit stays behind with the latches that the request held: the
+ * next writer of a key must not decide on what it reads before this one is applied or refused.
  */
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core.h"
+#include "core_private.h"
 #include "handler.h"
 
 struct batch {
     struct core *core;
     struct txn *txn;
+    bool takes_away;
 };
 
-/* The waiter of one commit. Lives on the coroutine's stack until done has woken it. */
+enum commit_state {
+    COMMIT_WAITS,
+    COMMIT_KEEPS, /* the waiter is giving up */
+    COMMIT_LEFT,  /* it has: who finds this frees the commit */
+    COMMIT_DONE
+};
 struct commit {
+    struct core *core;
     struct co *co;
+    _Atomic int state; /* enum commit_state */
+    uint64_t lsn;
     struct err err;
+    struct latch_kept kept;
 };
 
 int storage_get_bytes(struct core *c, const char *path, struct buf *out, struct err *err)
@@ -146,35 +162,134 @@ size_t batch_count(const struct batch *b)
     return txn_count(b->txn);
 }
 
-/* Apply thread. After the wake the waiter may be gone. */
-static void committed(void *arg, uint64_t lsn, const struct err *err)
+void batch_takes_away(struct batch *b)
+{
+    b->takes_away = true;
+}
+
+/* ---- commit ---- */
+
+struct commit *commit_new(struct core *c)
+{
+    struct commit *w = calloc(1, sizeof(*w));
+
+    if (w == NULL)
+        return NULL;
+    w->core = c;
+    w->co = co_current();
+    return w;
+}
+
+/* Apply thread. After the wake the waiter and the commit may be gone. */
+void commit_done(void *arg, uint64_t lsn, const struct err *err)
 {
     struct commit *w = arg;
+    struct co *co = w->co;
+    int was;
 
-    (void)lsn;
+    w->lsn = lsn;
     if (err != NULL)
         w->err = *err;
-    co_wake(w->co);
+    was = atomic_exchange(&w->state, COMMIT_DONE);
+    if (was == COMMIT_WAITS) {
+        co_wake(co);
+    } else if (was == COMMIT_LEFT) {
+        latches_drop(w->core, &w->kept);
+        free(w);
+    }
+}
+
+/* True: the commit is somebody else's now. False: it is done, or there was no memory to leave it.
+ */
+static bool give_up(struct commit *w, struct err *err)
+{
+    int was = COMMIT_WAITS;
+    char names[160];
+
+    if (!atomic_compare_exchange_strong(&w->state, &was, COMMIT_KEEPS)) {
+        co_wait(); /* done just now: its wake is on its way */
+        return false;
+    }
+    if (!latches_keep(w->core, &w->kept)) {
+        was = COMMIT_KEEPS;
+        if (atomic_compare_exchange_strong(&w->state, &was, COMMIT_WAITS))
+            co_wait();
+        return false;
+    }
+    engine_unconfirmed(w->core->engine, 0, names, sizeof(names));
+    err_set(err, ERR_UNKNOWN_OUTCOME, 0, "durable here, not confirmed by %s",
+            names[0] != '\0' ? names : "a secondary");
+    was = COMMIT_KEEPS;
+    if (!atomic_compare_exchange_strong(&w->state, &was, COMMIT_LEFT)) {
+        latches_drop(w->core, &w->kept); /* done meanwhile; it has been said otherwise */
+        free(w);
+    }
+    return true;
+}
+
+int commit_wait(struct commit *w, bool started, uint32_t limit_ms, struct err *err)
+{
+    struct ack *ack = co_local();
+    int rc = 0;
+
+    if (!started) {
+        free(w);
+        return -1;
+    }
+    if (limit_ms == 0)
+        co_wait();
+    else if (!co_wait_for(limit_ms * 1000000LL) && give_up(w, err))
+        return -1;
+    assert(atomic_load(&w->state) == COMMIT_DONE);
+    if (ack != NULL && w->lsn > ack->lsn)
+        ack->lsn = w->lsn;
+    if (w->err.code != ERR_OK) {
+        if (err != NULL)
+            *err = w->err;
+        rc = -1;
+    }
+    free(w);
+    return rc;
+}
+
+/* How long this coroutine waits for a commit that a mode holds back; 0: as long as it takes. */
+static uint32_t hold_limit(struct core *c, const struct ack *ack)
+{
+    uint32_t ms = ack != NULL ? engine_strict_wait_ms(c->engine) : 0;
+
+    return ms > 0 && ack->limit_ms > 0 ? ack->limit_ms : ms;
 }
 
 int batch_commit(struct batch *b, struct err *err)
 {
-    struct commit w = {.co = co_current()};
-    struct txn *t = b->txn;
+    struct ack *ack = co_local();
     struct core *c = b->core;
+    struct engine_wait wait = {0};
+    struct txn *t = b->txn;
+    struct commit *w;
 
-    b->txn = NULL;
-    free(b);
     if (txn_count(t) == 0) {
-        txn_free(t);
+        batch_free(b);
         return 0;
     }
-    if (engine_submit(c->engine, t, committed, &w, err) != 0)
-        return -1;
-    co_wait();
-    if (w.err.code == ERR_OK)
-        return 0;
-    if (err != NULL)
-        *err = w.err;
-    return -1;
+    if (b->takes_away && c->config->best_effort_wait_ms > 0)
+        wait = (struct engine_wait){.level = REPL_FLUSH,
+                                    .best_effort = true,
+                                    .limit_ms = (uint32_t)c->config->best_effort_wait_ms};
+    if (ack != NULL && ack->level != REPL_ASYNC)
+        wait = (struct engine_wait){.level = ack->level,
+                                    .limit_ms =
+                                        ack->limit_ms > 0 ? ack->limit_ms : REPL_WAIT_MS_DEFAULT};
+    w = ack != NULL && ack->late ? NULL : commit_new(c);
+    if (w == NULL) {
+        batch_free(b);
+        return ack != NULL && ack->late
+                   ? err_set(err, ERR_TIMEOUT, 0,
+                             "not written: an earlier write of the same key is not confirmed yet")
+                   : err_set(err, ERR_NOMEM, 0, "commit");
+    }
+    b->txn = NULL;
+    batch_free(b);
+    return commit_wait(w, engine_submit_wait(c->engine, t, &wait, commit_done, w, err) == 0,
+                       hold_limit(c, ack), err);
 }

@@ -333,6 +333,7 @@ int token_use(struct request *rq, struct token *t, bool *lastp, struct err *err)
     }
     if (token_put(b, now, err) != 0)
         goto out;
+    batch_takes_away(b);
     rc = batch_commit(b, err);
     b = NULL;
     if (rc == 0) {

@@ -295,6 +295,7 @@ int token_revoke(struct core *c, const char *hmac, struct err *err)
 
     if (b == NULL)
         return err_set(err, ERR_NOMEM, 0, "revoke");
+    batch_takes_away(b);
     token_latch(c, hmac, &latch);
     rc = add_kill(c, b, hmac, NULL, &more, err);
     if (rc == 0 && batch_count(b) > 0)
@@ -402,6 +403,7 @@ int token_revoke_orphan(struct core *c, const char *hmac, struct err *err)
     }
     if (token_delete_rows(c, b, hmac, row, err) != 0)
         goto out;
+    batch_takes_away(b);
     rc = batch_commit(b, err);
     b = NULL;
 out:

@@ -430,6 +430,7 @@ static void unwrap(struct request *rq, struct response *rs)
     /* What cannot be read back stays; what could be is answered only once it is gone. */
     if (restore(rq, rs, &k, &err) != 0 || add_removal(rq, b, &k, &err) != 0)
         goto fail;
+    batch_takes_away(b);
     rc = batch_commit(b, &err);
     b = NULL;
     if (rc != 0)
@@ -469,6 +470,7 @@ static void rewrap(struct request *rq, struct response *rs)
     }
     if (add_removal(rq, b, &k, &err) != 0 || add_wrapping(rq, b, &w, &wi, &err) != 0)
         goto fail;
+    batch_takes_away(b);
     rc = batch_commit(b, &err);
     b = NULL;
     if (rc != 0)

@@ -170,7 +170,8 @@ CHECKED int engine_submit_wait(struct engine *e, struct txn *t, const struct eng
 /** How far an applied LSN has come: on every secondary (REPL_ASYNC when there is none). Any thread.
  */
 enum repl_level engine_reached(struct engine *e, uint64_t lsn);
-/** "a, b": the secondaries that have not confirmed lsn; empty when there is none. Any thread. */
+/** "a, b": the secondaries that have not confirmed lsn, or, for 0, that a mode waits for now; empty
+ * when there is none. Any thread. */
 void engine_unconfirmed(struct engine *e, uint64_t lsn, char *out, size_t size);
 /** How long a request waits for a commit that a strict mode holds back; 0: no strict mode. */
 uint32_t engine_strict_wait_ms(struct engine *e);
@@ -229,6 +230,9 @@ CHECKED int repl_mode_encode(const struct repl_mode *m, struct buf *out, struct 
 CHECKED int repl_mode_decode(const uint8_t *data, size_t len, struct repl_mode *m, struct err *err);
 const char *repl_level_name(enum repl_level l);       /* async, flush, apply */
 const char *repl_on_limit_name(enum repl_on_limit l); /* strict, fallback */
+/** 0, or -1 for another word. */
+CHECKED int repl_level_parse(const char *word, enum repl_level *lp);
+CHECKED int repl_on_limit_parse(const char *word, enum repl_on_limit *lp);
 
 /**
  * Set a member's mode, or the quorum (id NULL; n 0 ends it), by a record in the log. The new mode

@@ -89,6 +89,41 @@ int member_decode(const uint8_t *data, size_t len, struct member *mb, struct err
     return row_end(&m, more, "member", err);
 }
 
+static const char *const levels[] = {"async", "flush", "apply"};
+static const char *const on_limits[] = {"strict", "fallback"};
+
+const char *repl_level_name(enum repl_level l)
+{
+    return levels[l];
+}
+
+const char *repl_on_limit_name(enum repl_on_limit l)
+{
+    return on_limits[l];
+}
+
+int repl_level_parse(const char *word, enum repl_level *lp)
+{
+    for (unsigned i = 0; i <= REPL_APPLY; i++) {
+        if (strcmp(levels[i], word) != 0)
+            continue;
+        *lp = (enum repl_level)i;
+        return 0;
+    }
+    return -1;
+}
+
+int repl_on_limit_parse(const char *word, enum repl_on_limit *lp)
+{
+    for (unsigned i = 0; i <= REPL_FALLBACK; i++) {
+        if (strcmp(on_limits[i], word) != 0)
+            continue;
+        *lp = (enum repl_on_limit)i;
+        return 0;
+    }
+    return -1;
+}
+
 int repl_mode_encode(const struct repl_mode *md, struct buf *out, struct err *err)
 {
     mp_put_array(out, 6);

@@ -26,18 +26,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MODE_SEGMENT_BYTES_MAX 8192u /* a mode record with all names, and its header, is smaller   \
-                                      */
-
-const char *repl_level_name(enum repl_level l)
-{
-    return l == REPL_APPLY ? "apply" : l == REPL_FLUSH ? "flush" : "async";
-}
-
-const char *repl_on_limit_name(enum repl_on_limit l)
-{
-    return l == REPL_FALLBACK ? "fallback" : "strict";
-}
+#define MODE_SEGMENT_BYTES_MAX                                                                     \
+    8192u /* a mode record with all names, and its header, is smaller                              \
+           */
 
 static const char *slot_name(const struct mode_slot *s)
 {
@@ -944,6 +935,17 @@ enum repl_level engine_reached(struct engine *e, uint64_t lsn)
     return atomic_load(&e->flush_gate) >= lsn ? REPL_FLUSH : REPL_ASYNC;
 }
 
+static bool lacks(const struct engine_status *st, const struct engine_peer *p, uint64_t lsn)
+{
+    bool asked = p->level != REPL_ASYNC;
+
+    if (lsn != 0)
+        return p->confirmed_lsn < lsn || (p->level == REPL_APPLY && p->confirmed_applied_lsn < lsn);
+    for (uint32_t i = 0; demands(&st->quorum) && i < st->quorum.n; i++)
+        asked = asked || strcmp(st->quorum.name[i], p->id) == 0;
+    return asked && p->confirmed_lsn < st->durable_lsn;
+}
+
 void engine_unconfirmed(struct engine *e, uint64_t lsn, char *out, size_t size)
 {
     const struct engine_status *st = &e->status;
@@ -954,8 +956,7 @@ void engine_unconfirmed(struct engine *e, uint64_t lsn, char *out, size_t size)
     for (size_t i = 0; st->role == ENGINE_PRIMARY && i < st->n_peers; i++) {
         const struct engine_peer *p = &st->peers[i];
 
-        if (at < size &&
-            (p->confirmed_lsn < lsn || (p->level == REPL_APPLY && p->confirmed_applied_lsn < lsn)))
+        if (at < size && lacks(st, p, lsn))
             at += (size_t)snprintf(out + at, size - at, "%s%s", at > 0 ? ", " : "", p->id);
     }
     pthread_mutex_unlock(&e->status_mu);

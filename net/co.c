@@ -54,6 +54,7 @@ struct co {
     struct reactor_task wake_task;
     struct reactor_timer timer;
     bool waiting, woken, timed_out, done;
+    void *local;
 #ifdef CO_ASAN
     void *fake_stack;
 #endif
@@ -96,6 +97,21 @@ struct co *co_current(void)
     struct reactor *r = reactor_current();
 
     return r == NULL ? NULL : reactor_co_pool(r)->running;
+}
+
+void co_local_set(void *p)
+{
+    struct co *c = co_current();
+
+    if (c != NULL)
+        c->local = p;
+}
+
+void *co_local(void)
+{
+    struct co *c = co_current();
+
+    return c != NULL ? c->local : NULL;
 }
 
 static void to_coroutine(struct co_pool *p, struct co *c)
@@ -231,6 +247,7 @@ int co_spawn(struct reactor *r, void (*fn)(void *arg), void *arg, struct err *er
     c->fn = fn;
     c->arg = arg;
     c->waiting = c->woken = c->timed_out = c->done = false;
+    c->local = NULL;
     co_context(c);
 #ifdef CO_TSAN
     c->fiber = __tsan_create_fiber(0);

@@ -50,6 +50,10 @@ struct co;
  * started by a coroutine, as soon as that one waits or ends. Reactor thread. */
 CHECKED int co_spawn(struct reactor *r, void (*fn)(void *arg), void *arg, struct err *err);
 struct co *co_current(void); /* NULL outside */
+/** One pointer of the running coroutine, for what every call below would else have to carry; NULL
+ * at its start, and outside of one. */
+void co_local_set(void *p);
+void *co_local(void);
 /** Give up the reactor until co_wake. A wake that came first makes it return at once. */
 void co_wait(void);
 /** As co_wait, but false when timeout_ns passed first. */

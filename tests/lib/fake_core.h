@@ -52,8 +52,9 @@ static struct fake {
     } spawned[64];
     size_t n_spawned;
     struct reactor_task *task;
-    int waits_left; /* co_wait_for calls until stopping is set; guards against a loop that never
-                       ends */
+    unsigned waited; /* commits that asked for the secondaries' flush */
+    int waits_left;  /* co_wait_for calls until stopping is set; guards against a loop that never
+                        ends */
 } fake;
 static int64_t fake_ahead_ms; /* how far requests' clock is ahead */
 
@@ -150,9 +151,11 @@ static void fake_put(const char *key, const void *value, size_t len)
         memcpy(fake.rows[i].value, value, len);
     fake.n++;
 }
-int engine_submit(struct engine *e, struct txn *t, engine_done_fn *done, void *arg, struct err *err)
+int engine_submit_wait(struct engine *e, struct txn *t, const struct engine_wait *wait,
+                       engine_done_fn *done, void *arg, struct err *err)
 {
     (void)e;
+    fake.waited += wait->best_effort;
     if (fake.refuse_after > 0 && --fake.refuse_after == 0) {
         fake.refuse_after = 1;
         txn_free(t);
@@ -173,6 +176,10 @@ int engine_submit(struct engine *e, struct txn *t, engine_done_fn *done, void *a
     txn_free(t);
     done(arg, fake.lsn, NULL);
     return 0;
+}
+int engine_submit(struct engine *e, struct txn *t, engine_done_fn *done, void *arg, struct err *err)
+{
+    return engine_submit_wait(e, t, &(struct engine_wait){0}, done, arg, err);
 }
 int engine_get(struct engine *e, const char *key, struct buf *out, struct err *err)
 {

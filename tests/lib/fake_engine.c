@@ -144,8 +144,22 @@ static void apply(struct engine *e, struct change *c)
     e->n++;
 }
 
-int engine_submit(struct engine *e, struct txn *t, engine_done_fn *done, void *arg, struct err *err)
+bool engine_unsettled(struct engine *e)
 {
+    (void)e;
+    return false;
+}
+
+uint32_t engine_strict_wait_ms(struct engine *e)
+{
+    (void)e;
+    return 0;
+}
+
+int engine_submit_wait(struct engine *e, struct txn *t, const struct engine_wait *wait,
+                       engine_done_fn *done, void *arg, struct err *err)
+{
+    (void)wait;
     if (e->left == 0) {
         txn_free(t);
         return err_set(err, ERR_CLOSED, 0, "the engine is gone");
@@ -164,6 +178,11 @@ int engine_submit(struct engine *e, struct txn *t, engine_done_fn *done, void *a
     txn_free(t);
     done(arg, e->lsn, NULL);
     return 0;
+}
+
+int engine_submit(struct engine *e, struct txn *t, engine_done_fn *done, void *arg, struct err *err)
+{
+    return engine_submit_wait(e, t, &(struct engine_wait){0}, done, arg, err);
 }
 
 int engine_get(struct engine *e, const char *key, struct buf *out, struct err *err)
