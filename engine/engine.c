@@ -127,19 +127,6 @@ void engine_role_set(struct engine *e, enum engine_role role)
 }
 
 /* ---- threads ---- */
-/* What was accepted is durable here and waits for a secondary: not for ever. */
-static void stop_waiting(struct engine *e, int64_t now)
-{
-    if (e->stop_ns == 0)
-        e->stop_ns = now + STOP_WAIT_NS;
-    if (e->pending.head != NULL || wal_in_flight(engine_log_gen(e)->wal) > 0)
-        return;
-    log_deadline(e, e->stop_ns);
-    if (now >= e->stop_ns)
-        log_refuse(e, &e->waiting, ERR_UNKNOWN_OUTCOME,
-                   "durable here, not confirmed when the server stopped");
-}
-
 static void *log_main(void *arg)
 {
     struct engine *e = arg;
@@ -148,8 +135,6 @@ static void *log_main(void *arg)
     for (;;) {
         while (engine_log_step(e) > 0)
             (void)disk_wait(d, 0);
-        if (atomic_load(&e->stopping))
-            stop_waiting(e, env_mono_ns(e->cfg.env));
         if (atomic_load(&e->stopping) && e->pending.head == NULL && e->waiting.head == NULL &&
             wal_in_flight(engine_log_gen(e)->wal) == 0 && atomic_load(&e->apply_out_bytes) == 0 &&
             !e->promote.on)

@@ -768,6 +768,21 @@ void log_deadline(struct engine *e, int64_t ns)
         e->due_ns = ns;
 }
 
+/* What was accepted is durable here and waits for a secondary, or waits to be written: not for
+ * ever. */
+static void stop_step(struct engine *e, int64_t now)
+{
+    if (e->stop_ns == 0)
+        e->stop_ns = now + STOP_WAIT_NS;
+    log_deadline(e, e->stop_ns);
+    if (now < e->stop_ns)
+        return;
+    log_refuse(e, &e->pending, ERR_CLOSED, "not written: the server is stopping");
+    if (wal_in_flight(e->cur->wal) == 0)
+        log_refuse(e, &e->waiting, ERR_UNKNOWN_OUTCOME,
+                   "durable here, not confirmed when the server stopped");
+}
+
 size_t engine_log_step(struct engine *e)
 {
     int64_t now = env_mono_ns(e->cfg.env);
@@ -790,6 +805,8 @@ size_t engine_log_step(struct engine *e)
     work += follow_step(e, now);
     work += conns_tick(e, now);
     conns_sweep(e);
+    if (atomic_load(&e->stopping))
+        stop_step(e, now);
     if (e->dirty)
         log_publish(e);
     atomic_store(&e->deadline_ns, e->due_ns);

@@ -137,6 +137,8 @@ int cmd_policy(int argc, char **argv);
 int cmd_token(int argc, char **argv);
 int cmd_operator(int argc, char **argv);
 int cmd_replication(int argc, char **argv);
+int replication_mode(int argc, char **argv); /* cmd_modes.c */
+int replication_quorum(int argc, char **argv);
 int cmd_wal(int argc, char **argv);
 int cmd_cert(int argc, char **argv);
 int cmd_version(int argc, char **argv);

@@ -40,7 +40,9 @@ int cmd_replication(int argc, char **argv)
 {
     static const struct verb verbs[] = {
         {"status", status, "Show mode, state, LSNs, lag and the other side"},
+        {"mode", replication_mode, "Show or set where a write must be before it counts"},
+        {"quorum", replication_quorum, "The same for any k of n secondaries"},
     };
 
-    return verb_run("replication", verbs, 1, argc, argv);
+    return verb_run("replication", verbs, sizeof(verbs) / sizeof(verbs[0]), argc, argv);
 }

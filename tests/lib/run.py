@@ -189,6 +189,11 @@ def _(name):
     script_ring(name, ['tests/clients/bad_input.py'])
 
 
+@ring('modes')
+def _(name):
+    script_ring(name, ['tests/clients/modes.py'])
+
+
 @ring('replication')
 def _(name):
     script_ring(name, ['tests/clients/replication.py'])

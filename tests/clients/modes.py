@@ -1,0 +1,299 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Modes of secondaries over the API: flush, apply, fallback, quorum, force, what an answer reached, what takes away."""
+import os
+import subprocess
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from cluster import Failed, World, await_true, run_tests  # noqa: E402
+
+MODE = 'sys/replication/dr/primary/mode'
+QUORUM = 'sys/replication/dr/primary/quorum'
+
+
+def want(reply, status, text=''):
+    if reply.status != status or text not in reply.text:
+        raise Failed(f'wanted {status} with {text!r}, got {reply.status} {reply.text[:300]}')
+
+
+def promote(b, keys, **kw):
+    return b.call('PUT', 'sys/replication/dr/secondary/promote', {'dr_operation_token': b.dr_token(keys), **kw}, token='')
+
+
+def peer(a, ident='secondary'):
+    return next(p for p in a.dr_status()['secondaries'] if p['node_id'] == ident)
+
+
+def kv(w, a):
+    a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+    await_true('the secondary to be whole', lambda: peer(a)['whole'])
+
+
+def flush_and_apply():
+    """an answer under flush or apply is on the secondary; what is not understood is refused; both sides say which mode counts"""
+    with World() as w:
+        a, b = w.pair()
+        kv(w, a)
+        for body, text in (({}, 'mode must be'), ({'mode': 'flush'}, 'secondary ID'), ({'mode': 'sync', 'id': 'secondary'}, 'mode must be'),
+                           ({'mode': 'flush', 'id': 'nobody'}, 'no secondary with ID'),
+                           ({'mode': 'flush', 'id': 'secondary', 'wait_limit': '0s'}, 'wait_limit'),
+                           ({'mode': 'flush', 'id': 'secondary', 'on_limit': 'give up'}, 'on_limit')):
+            want(a.call('PUT', MODE, body), 400, text)
+        want(a.call('PUT', MODE, {'mode': 'flush', 'id': 'secondary'}, token=''), 403)
+        assert not b.dr_status()['no_loss']
+        want(a.call('PUT', MODE, {'mode': 'flush', 'id': 'secondary', 'wait_limit': '1500ms'}), 204)
+        assert a.ok('GET', MODE).data['secondaries']['secondary'] == {
+            'mode': 'flush', 'mode_on_limit': 'strict', 'mode_wait_limit_ms': 1500, 'mode_state': 'met', 'whole': True}
+        await_true('the promise', lambda: b.dr_status()['no_loss'])
+        for i in range(30):
+            r = a.ok('PUT', f'kv/f{i}', {'v': i}, headers={'X-Lockstep-Ack': 'local'})
+            assert r.headers['X-Lockstep-Ack'] in ('flush', 'apply'), dict(r.headers)
+            assert b.dr_status()['durable_lsn'] >= int(r.headers['X-Lockstep-LSN'])
+        want(a.call('PUT', MODE, {'mode': 'apply', 'id': 'secondary'}), 204)
+        for i in range(30):
+            r = a.ok('PUT', f'kv/a{i}', {'v': i}, headers={'X-Lockstep-Ack': 'local'})
+            assert r.headers['X-Lockstep-Ack'] == 'apply', dict(r.headers)
+            assert b.dr_status()['applied_lsn'] >= int(r.headers['X-Lockstep-LSN'])
+        out = subprocess.run([w.program, 'replication', 'mode', f'-address={a.addr}', f'-ca-cert={w.ca}', '-on-limit=fallback',
+                              'secondary', 'flush'], env={**os.environ, 'VAULT_TOKEN': a.root}, capture_output=True, text=True)
+        assert out.returncode == 0 and peer(a)['mode'] == 'flush' and peer(a)['mode_on_limit'] == 'fallback', out
+        await_true('the promise to end', lambda: not b.dr_status()['no_loss'])
+
+
+def raised_answers():
+    """a request may ask for more than the mode: it is told what was reached, or that the outcome is unknown at its limit"""
+    with World() as w:
+        a, b = w.pair()
+        kv(w, a)
+        r = a.ok('PUT', 'kv/x', {'v': 1}, headers={'X-Lockstep-Ack': 'apply'})
+        assert r.headers['X-Lockstep-Ack'] == 'apply' and b.dr_status()['applied_lsn'] >= int(r.headers['X-Lockstep-LSN'])
+        assert 'X-Lockstep-Ack' not in a.ok('PUT', 'kv/x', {'v': 2}).headers
+        assert 'X-Lockstep-Ack' not in a.ok('GET', 'kv/x', headers={'X-Lockstep-Ack': 'flush'}).headers
+        want(a.call('PUT', 'kv/x', {'v': 3}, headers={'X-Lockstep-Ack': 'twice'}), 400, 'X-Lockstep-Ack must be')
+        want(a.call('PUT', 'kv/x', {'v': 3}, headers={'X-Lockstep-Ack': 'flush', 'X-Lockstep-Ack-Limit': 'soon'}), 400, 'Ack-Limit')
+        b.kill()
+        begin = time.monotonic()
+        r = a.call('PUT', 'kv/x', {'v': 4}, headers={'X-Lockstep-Ack': 'flush', 'X-Lockstep-Ack-Limit': '400ms'})
+        want(r, 503, 'outcome unknown: durable here, not confirmed by secondary')
+        assert 0.35 < time.monotonic() - begin < 5 and r.headers['X-Lockstep-Ack'] == 'local', dict(r.headers)
+        assert a.ok('GET', 'kv/x').data == {'v': 4}
+        a.ok('PUT', 'kv/x', {'v': 5})
+
+
+def strict():
+    """a dead strict secondary: 503 after the limit, also behind a held key; nothing is served after a restart; force cures it"""
+    with World() as w:
+        a, b = w.pair()
+        kv(w, a)
+        a.ok('POST', 'sys/mounts/two', {'type': 'kv', 'options': {'version': '2'}})
+        a.ok('PUT', 'two/data/x', {'data': {'v': 0}})
+        a.ok('PUT', MODE, {'mode': 'flush', 'id': 'secondary', 'wait_limit': '500ms'})
+        w.await_caught_up(a, b)
+        b.kill()
+        await_true('the end of the connection', lambda: peer(a)['connection_status'] == 'disconnected')
+        want(a.call('PUT', MODE, {'mode': 'apply', 'id': 'secondary'}), 400, 'does not follow now')
+        for path, body in (('kv/x', {'v': 1}), ('two/data/x', {'data': {'v': 1}, 'options': {'cas': 1}})):
+            begin = time.monotonic()
+            want(a.call('PUT', path, body), 503, 'outcome unknown: durable here, not confirmed by secondary')
+            assert 0.45 < time.monotonic() - begin < 5
+        # The outcome of the first is open: the next one on the key must not decide on what it reads.
+        want(a.call('PUT', 'two/data/x', {'data': {'v': 2}, 'options': {'cas': 1}}), 503, 'not written')
+        assert peer(a)['mode_state'] == 'waiting'
+        want(a.call('PUT', MODE, {'mode': 'async', 'id': 'secondary', 'wait_limit': '500ms'}), 503, 'force=true')
+        want(a.call('PUT', MODE, {'mode': 'async', 'id': 'secondary', 'wait_limit': '500ms'}), 400, 'force')
+        a.kill()
+        a.start()
+        a.unseal()
+        want(a.call('GET', 'two/data/x'), 503, 'unsettled')
+        assert a.dr_status()['unsettled']
+        r = a.ok('PUT', MODE, {'mode': 'async', 'id': 'secondary', 'force': True})
+        assert 'may still promise' in r.json['warnings'][0]
+        await_true('reads', lambda: a.call('GET', 'two/data/x').status == 200)
+        assert a.ok('GET', 'two/data/x').data['data'] == {'v': 1}
+        assert a.ok('GET', 'kv/x').data == {'v': 1}
+        want(a.call('PUT', 'two/data/x', {'data': {'v': 9}, 'options': {'cas': 1}}), 400, 'check-and-set')
+        a.kill()
+        a.start()
+        a.unseal()
+        a.ok('PUT', 'two/data/x', {'data': {'v': 3}, 'options': {'cas': 2}})
+        b.start()
+        b.unseal(a.keys[:2])
+        w.await_caught_up(a, b)
+        assert not b.dr_status().get('no_loss')
+
+
+def held_key_settles():
+    """a write that was given up on is there when its secondary comes back, and its key goes on from it"""
+    with World() as w:
+        a, b = w.pair()
+        a.ok('POST', 'sys/mounts/two', {'type': 'kv', 'options': {'version': '2'}})
+        a.ok('PUT', 'two/data/x', {'data': {'v': 0}})
+        await_true('the secondary to be whole', lambda: peer(a)['whole'])
+        a.ok('PUT', MODE, {'mode': 'flush', 'id': 'secondary', 'wait_limit': '300ms'})
+        b.kill()
+        want(a.call('PUT', 'two/data/x', {'data': {'v': 1}, 'options': {'cas': 1}}), 503, 'outcome unknown')
+        b.start()
+        await_true('it to be written', lambda: a.ok('GET', 'two/data/x').data['data'] == {'v': 1})
+        want(a.call('PUT', 'two/data/x', {'data': {'v': 9}, 'options': {'cas': 1}}), 400, 'check-and-set')
+        a.ok('PUT', 'two/data/x', {'data': {'v': 2}, 'options': {'cas': 2}})
+
+
+def revoke_the_dead():
+    """a dead strict secondary is revoked with force; a configured id is async when the server starts"""
+    with World() as w:
+        a, b = w.pair()
+        kv(w, a)
+        a.ok('PUT', MODE, {'mode': 'flush', 'id': 'secondary', 'wait_limit': '300ms'})
+        w.await_caught_up(a, b)
+        b.kill()
+        revoke = 'sys/replication/dr/primary/revoke-secondary'
+        want(a.call('PUT', revoke, {'id': 'secondary'}), 503, 'not confirmed by secondary')
+        a.kill()
+        with open(a.config) as f:
+            text = f.read()
+        with open(a.config, 'a') as f:
+            f.write('replication {\n  force_async = "secondary"\n}\n')
+        a.start()
+        a.unseal()
+        a.ok('PUT', 'kv/x', {'v': 1})
+        with open(a.config, 'w') as f:
+            f.write(text)
+        c = w.server('third')
+        c.start()
+        c.init()
+        w.enable(a, c, 'third')
+        await_true('the third to be whole', lambda: peer(a, 'third')['whole'])
+        a.ok('PUT', MODE, {'mode': 'flush', 'id': 'third', 'wait_limit': '300ms'})
+        c.kill()
+        want(a.call('PUT', 'kv/x', {'v': 2}), 503, 'not confirmed by third')
+        a.ok('PUT', revoke, {'id': 'third', 'force': True})
+        a.ok('PUT', 'kv/x', {'v': 3})
+
+
+def fallback():
+    """with fallback writes go on after the limit, status and log say so, and the mode counts again when it has caught up"""
+    with World() as w:
+        a, b = w.pair()
+        kv(w, a)
+        a.ok('PUT', MODE, {'mode': 'flush', 'id': 'secondary', 'wait_limit': '300ms', 'on_limit': 'fallback'})
+        b.kill()
+        a.ok('PUT', 'kv/x', {'v': 1})
+        assert peer(a)['mode_state'] == 'fallback' and 'mode_fallback: secondary' in open(a.log).read()
+        begin = time.monotonic()
+        a.ok('PUT', 'kv/x', {'v': 2})
+        assert time.monotonic() - begin < 0.3
+        b.start()
+        await_true('it to count again', lambda: peer(a)['mode_state'] == 'met')
+        r = a.ok('PUT', 'kv/x', {'v': 3}, headers={'X-Lockstep-Ack': 'local'})
+        assert r.headers['X-Lockstep-Ack'] in ('flush', 'apply'), dict(r.headers)
+
+
+def quorum():
+    """any one of two: writes go on with one of them dead; a promotion that did not hear both is refused, and forced"""
+    with World() as w:
+        a, b = w.pair()
+        kv(w, a)
+        c = w.server('third')
+        c.start()
+        c.init()
+        w.enable(a, c, 'third')
+        await_true('the third to be whole', lambda: peer(a, 'third')['whole'])
+        for body, text in (({'mode': 'flush', 'quorum': 3, 'members': ['secondary', 'third']}, 'quorum be a number'),
+                           ({'mode': 'flush', 'quorum': 1, 'members': []}, 'members must name'),
+                           ({'mode': 'flush', 'quorum': 1, 'members': ['third', 'third']}, 'named twice'),
+                           ({'mode': 'flush', 'quorum': 1, 'members': ['third', 'nobody']}, 'no secondary')):
+            want(a.call('PUT', QUORUM, body), 400, text)
+        want(a.call('PUT', QUORUM, {'mode': 'flush', 'quorum': 1, 'members': ['secondary', 'third'], 'wait_limit': '500ms'}), 204)
+        assert a.ok('GET', QUORUM).data['quorum']['members'] == ['secondary', 'third']
+        assert not b.dr_status()['no_loss']
+        b.kill()
+        for i in range(10):
+            a.ok('PUT', f'kv/x{i}', {'v': i})
+        c.kill()
+        want(a.call('PUT', 'kv/y', {'v': 1}), 503, 'not confirmed by secondary, third')
+        c.start()
+        c.unseal(a.keys[:2])
+        await_true('the held write', lambda: a.call('GET', 'kv/y').status == 200)
+        w.await_caught_up(a, c)
+        a.kill()
+        want(promote(c, a.keys[:2]), 403)
+        assert 'quorum_not_heard' in open(c.log).read()
+        want(promote(c, a.keys[:2], force=True), 200)
+        assert c.ok('GET', 'kv/y', token=a.root).data == {'v': 1}
+        # The modes ended with the epoch: nobody follows yet, and writes go on.
+        c.ok('PUT', 'kv/z', {'v': 1}, token=a.root)
+
+
+def defaults():
+    """a new secondary gets the configured mode once it follows; the lag guard and a wrong configuration are told"""
+    with World() as w:
+        a = w.server('primary')
+        with open(a.config, 'a') as f:
+            f.write('replication {\n  default_mode = "flush"\n  default_wait_limit = "700ms"\n  default_on_limit = "fallback"\n}\n')
+        b = w.server('secondary')
+        for s in (a, b):
+            s.start()
+            s.init()
+        w.enable(a, b)
+        await_true('the default', lambda: peer(a)['mode'] == 'flush')
+        p = peer(a)
+        assert (p['mode_wait_limit_ms'], p['mode_on_limit']) == (700, 'fallback'), p
+        a.ok('PUT', MODE, {'mode': 'async', 'id': 'secondary'})
+        a.stop()
+        a.start()
+        a.unseal()
+        w.await_following(b)
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        w.await_caught_up(a, b)
+        assert peer(a)['mode'] == 'async'
+        for line, text in (('default_mode = "sync"', 'write async, flush or apply'), ('wait = "1s"', 'unknown key'),
+                           ('logshipper_buffer_size = "1GB"', 'there is no buffer')):
+            s = w.server('bad' + str(abs(hash(line))))
+            with open(s.config, 'a') as f:
+                f.write('replication {\n  ' + line + '\n}\n')
+            r = subprocess.run([w.program, 'server', f'-config={s.config}'], capture_output=True, text=True, timeout=20)
+            assert r.returncode != 0 and text in r.stdout + r.stderr, (line, r.stdout + r.stderr)
+
+
+def taken_away():
+    """a revocation, a use and an unwrap in any mode are on the connected secondary when they are answered"""
+    with World() as w:
+        a, b = w.pair()
+        kv(w, a)
+        for i in range(5):
+            t = a.ok('PUT', 'auth/token/create', {'num_uses': 5}).json['auth']['client_token']
+            wrapped = a.ok('GET', 'sys/mounts', headers={'X-Vault-Wrap-TTL': '60'}).json['wrap_info']['token']
+            for call in (lambda: a.ok('GET', 'auth/token/lookup-self', token=t, headers={'X-Lockstep-Ack': 'local'}),
+                         lambda: a.ok('PUT', 'sys/wrapping/unwrap', {'token': wrapped}, headers={'X-Lockstep-Ack': 'local'}),
+                         lambda: a.ok('PUT', 'auth/token/revoke', {'token': t}, headers={'X-Lockstep-Ack': 'local'})):
+                r = call()
+                assert r.headers['X-Lockstep-Ack'] in ('flush', 'apply'), dict(r.headers)
+        t = a.ok('PUT', 'auth/token/create', {}).json['auth']['client_token']
+        b.kill()
+        begin = time.monotonic()
+        a.ok('PUT', 'auth/token/revoke', {'token': t})
+        assert time.monotonic() - begin < 1.5, 'waits for a secondary that is away'
+
+
+def stop_while_held():
+    """a server stops in time while a strict mode holds a write, and its request is told that the outcome is unknown"""
+    with World() as w:
+        a, b = w.pair()
+        kv(w, a)
+        a.ok('PUT', MODE, {'mode': 'flush', 'id': 'secondary', 'wait_limit': '30s'})
+        b.kill()
+        got = []
+        t = threading.Thread(target=lambda: got.append(a.call('PUT', 'kv/x', {'v': 1})))
+        t.start()
+        await_true('the write to be held', lambda: a.dr_status()['durable_lsn'] > a.dr_status()['committed_lsn'])
+        assert a.stop() == 0
+        t.join()
+        want(got[0], 503, 'outcome unknown')
+
+
+if __name__ == '__main__':
+    sys.exit(run_tests([flush_and_apply, raised_answers, strict, held_key_settles, revoke_the_dead, fallback, quorum, defaults,
+                        taken_away, stop_while_held], 'modes'))
