@@ -205,6 +205,8 @@ def _(name):
         return count(name, 0, 1)
     script_ring(name, ['tests/crash/crash.py', '--rounds', '1000' if mode == 'long' else '50'], timeout=7200)
     script_ring('crash while enabling', ['tests/crash/enable.py', '--rounds', '200' if mode == 'long' else '8'], timeout=7200)
+    script_ring('crash of both, promotion', ['tests/crash/promote.py', '--rounds', '200' if mode == 'long' else '10'], timeout=7200)
+    script_ring('crash of both, canary', ['tests/crash/promote.py', '--canary'])
     script_ring('crash canary', ['tests/crash/crash.py', '--canary', '--rounds', '10'])
 
 
