@@ -33,12 +33,39 @@ static json_t *fraction(double ms)
     return json_real(isfinite(ms) ? round(ms * 1000) / 1000 : 0);
 }
 
+/* The short form: how long writes of the last hour were on one side only. */
 static void set_lag(json_t *o, const struct engine_lag *lag)
 {
     set(o, "lag_ms_p50", fraction(lag->p50));
     set(o, "lag_ms_p99", fraction(lag->p99));
     set(o, "lag_ms_max", fraction(lag->max));
     set(o, "lag_samples", json_integer((json_int_t)lag->count));
+}
+
+static json_t *stages_json(const struct engine_lag_stage stage[LAG_STAGES])
+{
+    json_t *all = json_object();
+
+    for (enum lag_stage s = 0; s < LAG_STAGES; s++) {
+        json_t *o = json_object();
+
+        set(o, "lsn", json_integer((json_int_t)stage[s].lsn));
+        set(o, "lsns", json_integer((json_int_t)stage[s].behind_lsns));
+        set(o, "bytes", json_integer((json_int_t)stage[s].behind_bytes));
+        set(o, "ms", fraction(stage[s].behind_ms));
+        for (enum lag_window w = 0; w < LAG_WINDOWS; w++) {
+            const struct engine_lag *l = &stage[s].window[w];
+            json_t *win = json_object();
+
+            set(win, "p50_ms", fraction(l->p50));
+            set(win, "p99_ms", fraction(l->p99));
+            set(win, "max_ms", fraction(l->max));
+            set(win, "samples", json_integer((json_int_t)l->count));
+            set(o, lag_window_name(w), win);
+        }
+        set(all, lag_stage_name(s), o);
+    }
+    return all;
 }
 
 static void set_time(struct request *rq, json_t *o, const char *name, int64_t ms)
@@ -71,12 +98,13 @@ static json_t *peer_json(struct request *rq, const struct engine_peer *p, bool o
         milliseconds(p->last_heartbeat_ms > 0 ? rq->now_ms - p->last_heartbeat_ms : 0));
     set(o, "clock_skew_ms", milliseconds(p->clock_skew_ms));
     set(o, "replication_primary_canary_age_ms", milliseconds(p->canary_age_ms));
+    set(o, "lag", stages_json(p->stage));
     if (of_primary) {
         set(o, "node_id", json_string(p->id));
         set(o, "sent_lsn", json_integer((json_int_t)p->sent_lsn));
         set(o, "durable_lsn", json_integer((json_int_t)p->durable_lsn));
         set(o, "applied_lsn", json_integer((json_int_t)p->applied_lsn));
-        set_lag(o, &p->lag);
+        set_lag(o, &p->stage[LAG_FLUSHED].window[LAG_60M]);
         replication_mode_json(o, p);
     }
     if (p->last_error[0] != '\0') {
@@ -161,8 +189,10 @@ static json_t *primary_json(struct request *rq, const struct engine_status *st)
     set(o, "known_secondaries", known_secondaries(rq->core));
     for (size_t i = 0; i < st->n_peers; i++) {
         json_array_append_new(list, peer_json(rq, &st->peers[i], true));
-        if (st->peers[i].lag.count > 0 && st->peers[i].lag.p99 >= worst.p99)
-            worst = st->peers[i].lag;
+        const struct engine_lag *lag = &st->peers[i].stage[LAG_FLUSHED].window[LAG_60M];
+
+        if (lag->count > 0 && lag->p99 >= worst.p99)
+            worst = *lag;
     }
     set(o, "secondaries", list);
     set(o, "quorum", replication_quorum_json(st));

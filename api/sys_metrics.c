@@ -53,8 +53,10 @@ static void collect(struct core *c, struct metrics *m, struct engine_status *st)
     add(m, "lockstep.checkpoint_lsn", (double)st->checkpoint_lsn, false);
     add(m, "lockstep.disk_reserve", st->disk_reserve, false);
     if (st->n_peers > 0) {
-        add(m, "lockstep.lag.p50_ms", st->peers[0].lag.p50, false);
-        add(m, "lockstep.lag.p99_ms", st->peers[0].lag.p99, false);
+        const struct engine_lag *lag = &st->peers[0].stage[LAG_FLUSHED].window[LAG_1M];
+
+        add(m, "lockstep.lag.p50_ms", lag->p50, false);
+        add(m, "lockstep.lag.p99_ms", lag->p99, false);
     }
 }
 

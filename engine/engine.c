@@ -273,10 +273,7 @@ static void free_connections(struct engine *e)
         e->conns = c->next;
         free(c);
     }
-    for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
-        cursor_set(&e->peers[i].cur, 0);
-        free(e->peers[i].shipped);
-    }
+    peers_free(e);
 }
 
 void engine_close(struct engine *e)
@@ -599,32 +596,4 @@ int engine_promote(struct engine *e, bool force, engine_done_fn *done, void *arg
 void engine_members_changed(struct engine *e)
 {
     event_post(e, event_new(e, EV_MEMBERS, NULL, 0));
-}
-
-/* ---- status ---- */
-void engine_status(struct engine *e, struct engine_status *st)
-{
-    struct err err;
-    uint64_t lsn;
-
-    pthread_mutex_lock(&e->status_mu);
-    *st = e->status;
-    pthread_mutex_unlock(&e->status_mu);
-    st->applied_lsn = atomic_load(&e->applied_lsn);
-    /* The picture is that of the last step; apply may have moved on since, within what it was
-     * given. */
-    if (st->committed_lsn < st->applied_lsn)
-        st->committed_lsn = st->applied_lsn;
-    if (st->durable_lsn < st->applied_lsn && strcmp(st->state, "merkle-sync") != 0)
-        st->durable_lsn = st->applied_lsn;
-    if (st->appended_lsn < st->durable_lsn)
-        st->appended_lsn = st->durable_lsn;
-    st->checkpoint_lsn = atomic_load(&e->checkpoint_lsn);
-    st->disk_reserve = atomic_load(&e->reserve);
-    st->copy_keys = atomic_load(&e->copy_keys);
-    st->copy_bytes = atomic_load(&e->copy_bytes);
-    pthread_rwlock_rdlock(&e->store_lock);
-    if (store_merkle_root(e->store, st->merkle_root, &lsn, &err) != 0)
-        memset(st->merkle_root, 0, sizeof(st->merkle_root));
-    pthread_rwlock_unlock(&e->store_lock);
 }

@@ -35,6 +35,7 @@ enum engine_role {
 };
 
 /* ---- the link as the engine needs it; net/link.h gives it, a simulation too ---- */
+#define LINK_FRAME_HEAD_BYTES 4u /* its length, before each frame: engine_link_sent counts it */
 /* One frame; shared by reference count. head is the message, seg (may be NULL) follows it raw. */
 struct link_frame {
     _Atomic int refs;
@@ -284,9 +285,28 @@ CHECKED int engine_promote(struct engine *e, bool force, engine_done_fn *done, v
 /** The member table changed (revoked, ...): look at all connections again. Any thread. */
 void engine_members_changed(struct engine *e);
 
-struct engine_lag { /* milliseconds on the primary's clock, from commit to the ack that covers it */
+/* How far a secondary is, in the order in which a write gets there. */
+enum lag_stage {
+    LAG_SENT,     /* given to the kernel of the primary */
+    LAG_RECEIVED, /* checked by the secondary */
+    LAG_FLUSHED,  /* durable there, in a whole copy */
+    LAG_APPLIED,
+    LAG_STAGES
+};
+enum lag_window { LAG_1M, LAG_5M, LAG_60M, LAG_WINDOWS };
+const char *lag_stage_name(enum lag_stage s);   /* sent, received, flushed, applied */
+const char *lag_window_name(enum lag_window w); /* 1m, 5m, 60m */
+/* Milliseconds on the primary's monotonic clock, from commit there to the ack that covers it; while
+ * nothing comes, what waits counts once a second at its age. Within 4 %, max exactly. */
+struct engine_lag {
     double p50, p99, max;
     uint64_t count;
+};
+struct engine_lag_stage {
+    uint64_t lsn;                       /* reached */
+    uint64_t behind_lsns, behind_bytes; /* of the log, as it lies on disk */
+    double behind_ms; /* age of the oldest commit that has not got there; 0: none */
+    struct engine_lag window[LAG_WINDOWS];
 };
 struct engine_peer { /* primary: one secondary; secondary: the primary */
     char id[64], cluster_addr[256], api_addr[256];
@@ -294,8 +314,10 @@ struct engine_peer { /* primary: one secondary; secondary: the primary */
     uint64_t sent_lsn, durable_lsn, applied_lsn;
     int64_t last_heartbeat_ms; /* wall; 0: never */
     int64_t clock_skew_ms;
-    int64_t canary_age_ms;
-    struct engine_lag lag;
+    int64_t canary_age_ms; /* since the newest mark that is durable (secondary: applied) there was
+                              written, on the primary's clock; 0: none yet */
+    /* Secondary: measured by the primary, heard with its last ping; the LSNs are its own. */
+    struct engine_lag_stage stage[LAG_STAGES];
     char last_error[160];
     int64_t last_error_ms;
     bool whole; /* it has all that it says is durable: no copy is under way */

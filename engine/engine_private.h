@@ -36,12 +36,15 @@
 #define SPACE_CHECK_NS (100 * NS_PER_MS)
 #define SPACE_CHECK_BYTES (16u << 20)
 #define CONNS_MAX 64u
+#define ACK_RECEIVED_NS                                                                            \
+    (50 * NS_PER_MS) /* a segment that is not durable so long after the last                       \
+                          ack is acknowledged as received */
 #define COPY_CHECKPOINT_BYTES ((uint64_t)64 << 20)
 #define COPY_PAGE_BYTES (1u << 20)
-#define LAG_SAMPLES 4096u
 #define COMMITS_KEPT 8192u
 #define MARKS_KEPT 64u
 #define DURABLES_KEPT 8192u
+#define FIGURES_NS (250 * NS_PER_MS)       /* percentiles in status are at most so old */
 #define MODES_MAX (ENGINE_PEERS_MAX + 1u)  /* one for each member, and the quorum */
 #define LAG_PAUSE_MAX_NS (250 * NS_PER_MS) /* the lag guard's longest pause between segments */
 #define LAG_SEGMENT_BYTES (64u << 10)      /* of a segment while it pauses */
@@ -114,13 +117,19 @@ struct sub *sub_list_take(struct sub_list *l);
 void sub_free(struct sub *s); /* takes NULL; not answered */
 
 /* ---- lag.c ---- */
-struct lag {
-    float ms[LAG_SAMPLES]; /* a ring */
-    uint64_t count;
-    double max;
+/* Microseconds in buckets of a sixteenth of a power of two; a slot for each part of a window. */
+#define LAG_BUCKETS 544u
+#define LAG_SLOTS (7u + 6u + 13u)
+struct lag_slot {
+    int64_t part; /* which part of time it holds, from 1; 0: empty */
+    int64_t max_us;
+    uint32_t n[LAG_BUCKETS];
 };
-void lag_add(struct lag *l, double ms);
-void lag_figures(const struct lag *l, struct engine_lag *out);
+struct lag {
+    struct lag_slot slots[LAG_SLOTS];
+};
+void lag_add(struct lag *l, int64_t now_ns, int64_t us);
+void lag_figures(const struct lag *l, int64_t now_ns, struct engine_lag out[LAG_WINDOWS]);
 
 /* ---- connections and peers ---- */
 struct peer;
@@ -135,12 +144,14 @@ struct conn {
     char addr[256];
     int64_t opened_ns, heard_ns, pinged_ns;
     struct peer *peer;
-    bool page_wanted; /* a page is being read for it */
+    bool page_wanted;                  /* a page is being read for it */
+    uint64_t queued_bytes, sent_bytes; /* given to the link; by it to the kernel */
 };
 
 struct shipped {
     uint64_t last_lsn;
     size_t bytes;
+    uint64_t end_bytes; /* queued_bytes of the connection behind it */
 };
 struct peer { /* one member, seen from the primary */
     bool used;
@@ -149,16 +160,20 @@ struct peer { /* one member, seen from the primary */
     struct cursor cur;
     struct shipped *shipped; /* FIFO of what was sent and is not yet acknowledged as durable */
     size_t shipped_head, shipped_n, shipped_cap;
+    size_t shipped_out; /* so many of the FIFO's first are with the kernel */
     size_t window_used; /* bytes of it */
-    uint64_t sent_lsn, durable_lsn, applied_lsn;
+    uint64_t sent_lsn;  /* given to the link */
+    uint64_t out_lsn;   /* given to the kernel */
+    uint64_t received_lsn, durable_lsn, applied_lsn;
     bool whole; /* no copy is under way there */
     uint64_t confirmed_lsn,
         confirmed_applied_lsn; /* durable and applied there while it was whole */
     uint64_t commit_sent;
-    uint64_t commit_seq; /* next entry of engine.commits that an ack can cover */
-    int64_t heartbeat_ms, skew_ms, mark_acked_ms;
-    struct lag lag;
-    struct engine_lag figures; /* of lag, at most 200 ms old */
+    int64_t heartbeat_ms, skew_ms;
+    int64_t mark_acked_ns;            /* when the newest acknowledged mark was written */
+    struct lag *lag;                  /* LAG_STAGES of them; owned */
+    uint64_t covered_seq[LAG_STAGES]; /* next entry of engine.commits to be covered */
+    struct engine_lag figures[LAG_STAGES][LAG_WINDOWS]; /* of lag */
     int64_t figures_ns;
     char last_error[160];
     int64_t last_error_ms;
@@ -170,7 +185,7 @@ struct commit_time {
 };
 struct mark {
     uint64_t lsn;
-    int64_t wall_ms;
+    int64_t mono_ns;
 };
 
 /* ---- modes.c ---- */
@@ -214,7 +229,10 @@ struct follow {
     uint8_t rx_hash[WAL_HASH_BYTES];
     uint64_t commit_told; /* by the primary, for the log that is streamed */
     int64_t echo_ms, heartbeat_ms, skew_ms, started_ms;
-    uint64_t acked_durable, acked_applied;
+    uint64_t acked_durable, acked_applied, acked_received;
+    int64_t rx_ns, acked_ns;                   /* when rx_lsn came; when the last ack went */
+    struct engine_lag_stage stage[LAG_STAGES]; /* as the primary measured it, */
+    int64_t stage_ns;                          /* heard then; 0: never */
     char last_error[160];
     int64_t last_error_ms;
     enum copy_phase phase;
@@ -347,6 +365,10 @@ struct engine {
 
     pthread_mutex_t status_mu;
     struct engine_status status; /* as of the last step */
+    struct status_ages { /* of its peers: monotonic times, from which ages are told; 0: none */
+        int64_t behind_ns[LAG_STAGES];
+        int64_t canary_ns;
+    } ages[ENGINE_PEERS_MAX];
 
     struct watch watches[WATCHES_MAX]; /* fixed before start */
     size_t n_watches;
@@ -395,6 +417,7 @@ struct engine {
     struct mark marks[MARKS_KEPT];
     uint64_t mark_seq;
     int64_t mark_ns;
+    int64_t waiting_ns; /* when lags of what waits were last counted */
     struct follow follow;
     char reason[64];
     int64_t space_ns;
@@ -448,7 +471,16 @@ void log_cut(struct engine *e, struct gen *g,
 void log_refuse(struct engine *e, struct sub_list *l, enum err_code code, const char *why);
 void log_deadline(struct engine *e, int64_t ns);
 void log_read_rows(struct engine *e);
+
+/* status.c */
 void log_publish(struct engine *e); /* the status, as it is now */
+
+/* lag.c */
+uint64_t peer_stage_lsn(const struct peer *p, enum lag_stage s);
+int64_t peer_behind_ns(struct engine *e, const struct peer *p, enum lag_stage s);
+void peer_stages(struct engine *e, const struct peer *p, struct engine_lag_stage out[LAG_STAGES]);
+void peers_covered(struct engine *e, struct peer *p, int64_t held_us);
+void lag_count_waiting(struct engine *e, int64_t now);
 
 /* modes.c */
 void modes_read(struct engine *e);                        /* the rows, as applied */
@@ -495,9 +527,11 @@ void peer_hello(struct engine *e, struct conn *c, const struct link_hello *h);
 void peer_frame(struct engine *e, struct conn *c, const struct link_msg *m);
 size_t peers_ship(struct engine *e);
 size_t conns_tick(struct engine *e, int64_t now);
-void peers_covered(struct engine *e, struct peer *p);
+void peer_sent(struct engine *e, struct event *ev);
+bool peers_known(const struct engine *e);
 void peers_check(struct engine *e);
 void peers_clear(struct engine *e, const char *reason);
+void peers_free(struct engine *e);
 uint64_t peers_retain_lsn(struct engine *e);
 void peer_page_read(struct engine *e, struct event *ev);
 

@@ -251,8 +251,9 @@ static void stream_begin(struct engine *e, const struct link_welcome *w)
     f->commit_told = w->commit_lsn;
     f->echo_ms = w->wall_ms;
     f->heartbeat_ms = f->started_ms = env_wall_ms(e->cfg.env);
-    f->acked_durable = f->rx_lsn;
+    f->acked_durable = f->acked_received = f->rx_lsn;
     f->acked_applied = 0;
+    f->rx_ns = f->acked_ns = env_mono_ns(e->cfg.env);
     f->last_error[0] = '\0';
     f->last_error_ms = 0;
     e->reason[0] = '\0';
@@ -338,6 +339,7 @@ static void on_segment(struct engine *e, struct conn *c, const struct link_msg *
         return;
     }
     f->rx_lsn = seg_last_lsn(s);
+    f->rx_ns = env_mono_ns(e->cfg.env);
     f->rx_epoch = s->epoch;
     memcpy(f->rx_hash, s->hash, sizeof(f->rx_hash));
     if (s->commit_lsn > f->commit_told)
@@ -354,6 +356,10 @@ static void on_heartbeat(struct engine *e, struct conn *c, const struct link_msg
     f->heartbeat_ms = now;
     if (m->type == MSG_PING) {
         f->echo_ms = m->ping.wall_ms;
+        if (m->ping.has_stages) {
+            memcpy(f->stage, m->ping.stage, sizeof(f->stage));
+            f->stage_ns = env_mono_ns(e->cfg.env);
+        }
         pong.ping.stamp = m->ping.stamp;
         pong.ping.wall_ms = now;
         conn_send(e, c, &pong, NULL);
@@ -433,7 +439,7 @@ static size_t follow_commit(struct engine *e)
     return 1;
 }
 
-static size_t send_ack(struct engine *e)
+static size_t send_ack(struct engine *e, int64_t now)
 {
     struct follow *f = &e->follow;
     struct conn *c = conn_find(e, f->conn_id);
@@ -441,14 +447,28 @@ static size_t send_ack(struct engine *e)
     uint64_t durable = wal_durable_lsn(engine_log_gen(e)->wal);
     uint64_t applied = e->copy == NULL && f->phase == COPY_NONE ? atomic_load(&e->applied_lsn) : 0;
 
-    if (c == NULL || (durable <= f->acked_durable && applied <= f->acked_applied))
+    if (c == NULL)
         return 0;
+    if (durable <= f->acked_durable && applied <= f->acked_applied) {
+        /* What is only received waits for the flush, which tells it as well; but not for a slow
+         * one. */
+        if (f->rx_lsn <= f->acked_received)
+            return 0;
+        if (now < f->acked_ns + ACK_RECEIVED_NS) {
+            log_deadline(e, f->acked_ns + ACK_RECEIVED_NS);
+            return 0;
+        }
+    }
     m.ack.durable_lsn = durable > f->acked_durable ? durable : f->acked_durable;
     m.ack.applied_lsn = applied;
     m.ack.echo_ms = f->echo_ms;
+    m.ack.received_lsn = f->rx_lsn;
+    m.ack.held_us = (env_mono_ns(e->cfg.env) - f->rx_ns) / 1000;
     conn_send(e, c, &m, NULL);
     f->acked_durable = m.ack.durable_lsn;
     f->acked_applied = applied;
+    f->acked_received = f->rx_lsn;
+    f->acked_ns = now;
     return 1;
 }
 
@@ -500,7 +520,7 @@ size_t follow_step(struct engine *e, int64_t now)
         break;
     case FOLLOW_STREAM:
         n += copy_step(e);
-        n += send_ack(e);
+        n += send_ack(e, now);
         break;
     default:
         break;

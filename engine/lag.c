@@ -1,40 +1,230 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * lag.c - the lag of one secondary over its newest samples, in milliseconds of the primary's
- * monotonic clock.
+ * lag.c - how far behind each secondary is, now and over the last 1, 5 and 60 minutes.
+ *
+ * All times are the primary's monotonic clock: a commit is noted when it happens, and a stage's lag
+ * is the time until the ack that covers it. The secondary tells how long it had held what it
+ * received, so that received is told from flushed without a second clock. A canary in the log once
+ * a second makes this true of an idle system; and since a secondary that says nothing gives no
+ * samples, the oldest commit that waits is counted once a second at its age.
+ *
+ * A histogram has sixteen buckets for each power of two of microseconds. A window is a ring of
+ * slots: the one that fills and the full ones behind it, so 1m is the last 60 to 70 seconds.
  */
 #include "engine_private.h"
 
-#include <stdlib.h>
 #include <string.h>
 
-void lag_add(struct lag *l, double ms)
+static const struct {
+    const char *name;
+    int64_t part_ns;
+    size_t first, n; /* slots */
+} windows[LAG_WINDOWS] = {
+    {"1m", 10 * NS_PER_S, 0, 7}, {"5m", 60 * NS_PER_S, 7, 6}, {"60m", 300 * NS_PER_S, 13, 13}};
+_Static_assert(LAG_SLOTS == 13 + 13, "the windows fill the slots");
+
+const char *lag_window_name(enum lag_window w)
 {
-    l->ms[l->count++ % LAG_SAMPLES] = (float)ms;
-    if (ms > l->max)
-        l->max = ms;
+    return windows[w].name;
 }
 
-static int by_value(const void *a, const void *b)
+const char *lag_stage_name(enum lag_stage s)
 {
-    float x = *(const float *)a, y = *(const float *)b;
+    static const char *const names[LAG_STAGES] = {"sent", "received", "flushed", "applied"};
 
-    return (x > y) - (x < y);
+    return names[s];
 }
 
-void lag_figures(const struct lag *l, struct engine_lag *out)
+/* ---- the histogram ---- */
+static size_t bucket_of(int64_t us)
 {
-    float sorted[LAG_SAMPLES];
-    size_t n = l->count < LAG_SAMPLES ? (size_t)l->count : LAG_SAMPLES;
+    uint64_t v = us < 0 ? 0 : (uint64_t)us;
+    unsigned exp;
 
-    memset(out, 0, sizeof(*out));
-    out->count = l->count;
-    out->max = l->max;
-    if (n == 0)
+    if (v < 16)
+        return (size_t)v;
+    exp = 63u - (unsigned)__builtin_clzll(v);
+    if (exp > 36)
+        return LAG_BUCKETS - 1;
+    return ((size_t)(exp - 3) << 4) + (size_t)((v >> (exp - 4)) & 15);
+}
+
+/* The middle of a bucket. */
+static double value_of(size_t bucket)
+{
+    unsigned exp;
+
+    if (bucket < 16)
+        return (double)bucket;
+    exp = (unsigned)(bucket >> 4) + 3;
+    return ((double)(16 + (bucket & 15)) + (exp > 4 ? 0.5 : 0)) * (double)(1ull << (exp - 4));
+}
+
+void lag_add(struct lag *l, int64_t now_ns, int64_t us)
+{
+    size_t bucket = bucket_of(us);
+
+    for (size_t w = 0; w < LAG_WINDOWS; w++) {
+        int64_t part = now_ns / windows[w].part_ns + 1;
+        struct lag_slot *s = &l->slots[windows[w].first + (size_t)part % windows[w].n];
+
+        if (s->part != part) {
+            memset(s, 0, sizeof(*s));
+            s->part = part;
+        }
+        if (s->n[bucket] < UINT32_MAX)
+            s->n[bucket]++;
+        if (us > s->max_us)
+            s->max_us = us;
+    }
+}
+
+/* Nearest rank: the smallest value that at least percent of all do not exceed. */
+static double rank(const uint64_t n[LAG_BUCKETS], uint64_t total, unsigned percent, int64_t max_us)
+{
+    uint64_t want = (total * percent + 99) / 100, seen = 0;
+    size_t i = 0;
+
+    while (i < LAG_BUCKETS && (seen += n[i]) < want)
+        i++;
+    return (value_of(i) < (double)max_us ? value_of(i) : (double)max_us) / 1000;
+}
+
+void lag_figures(const struct lag *l, int64_t now_ns, struct engine_lag out[LAG_WINDOWS])
+{
+    for (size_t w = 0; w < LAG_WINDOWS; w++) {
+        int64_t part = now_ns / windows[w].part_ns + 1, max_us = 0;
+        uint64_t n[LAG_BUCKETS] = {0}, total = 0;
+
+        for (size_t i = 0; i < windows[w].n; i++) {
+            const struct lag_slot *s = &l->slots[windows[w].first + i];
+
+            if (s->part == 0 || s->part <= part - (int64_t)windows[w].n)
+                continue;
+            for (size_t b = 0; b < LAG_BUCKETS; b++) {
+                n[b] += s->n[b];
+                total += s->n[b];
+            }
+            if (s->max_us > max_us)
+                max_us = s->max_us;
+        }
+        out[w] = (struct engine_lag){.count = total};
+        if (total == 0)
+            continue;
+        out[w].p50 = rank(n, total, 50, max_us);
+        out[w].p99 = rank(n, total, 99, max_us);
+        out[w].max = (double)max_us / 1000;
+    }
+}
+
+/* ---- a secondary's stages ---- */
+uint64_t peer_stage_lsn(const struct peer *p, enum lag_stage s)
+{
+    switch (s) {
+    case LAG_SENT:
+        return p->out_lsn;
+    case LAG_RECEIVED:
+        return p->received_lsn;
+    case LAG_FLUSHED:
+        return p->confirmed_lsn;
+    default:
+        return p->confirmed_applied_lsn;
+    }
+}
+
+/* When the oldest commit that the stage has not reached was made; 0: it has all. What was committed
+ * before this process kept book is told from the log's own times. */
+int64_t peer_behind_ns(struct engine *e, const struct peer *p, enum lag_stage s)
+{
+    uint64_t lsn = peer_stage_lsn(p, s), hi = e->commit_seq;
+    uint64_t first = hi > COMMITS_KEPT ? hi - COMMITS_KEPT : 0, lo = first;
+    int64_t now, wall, made;
+
+    if (lsn >= e->committed_lsn)
+        return 0;
+    while (lo < hi) {
+        uint64_t mid = lo + (hi - lo) / 2;
+
+        if (e->commits[mid % COMMITS_KEPT].lsn > lsn)
+            hi = mid;
+        else
+            lo = mid + 1;
+    }
+    if (lo > first && lo < e->commit_seq) /* the commit before it is kept, too: it is the oldest */
+        return e->commits[lo % COMMITS_KEPT].mono_ns;
+    now = env_mono_ns(e->cfg.env);
+    made = wal_commit_ms_after(e->cur->wal, lsn);
+    wall = env_wall_ms(e->cfg.env);
+    if (made != 0 && made < wall)
+        now -= (wall - made) * NS_PER_MS;
+    return now != 0 ? now : -1;
+}
+
+void peer_stages(struct engine *e, const struct peer *p, struct engine_lag_stage out[LAG_STAGES])
+{
+    for (enum lag_stage s = 0; s < LAG_STAGES; s++) {
+        struct engine_lag_stage *o = &out[s];
+
+        o->lsn = peer_stage_lsn(p, s);
+        o->behind_lsns = o->lsn < e->committed_lsn ? e->committed_lsn - o->lsn : 0;
+        o->behind_bytes = o->behind_lsns > 0 ? wal_bytes_after(e->cur->wal, o->lsn) : 0;
+        memcpy(o->window, p->figures[s], sizeof(o->window));
+    }
+}
+
+/* Samples for each commit that a stage covers, once both are known. */
+void peers_covered(struct engine *e, struct peer *p, int64_t held_us)
+{
+    int64_t now = env_mono_ns(e->cfg.env);
+
+    if (p->conn == NULL || p->lag == NULL)
         return;
-    memcpy(sorted, l->ms, n * sizeof(sorted[0]));
-    qsort(sorted, n, sizeof(sorted[0]), by_value);
-    /* Nearest rank: the smallest sample that at least p of all do not exceed. */
-    out->p50 = sorted[(n * 50 + 99) / 100 - 1];
-    out->p99 = sorted[(n * 99 + 99) / 100 - 1];
+    for (enum lag_stage s = 0; s < LAG_STAGES; s++) {
+        uint64_t lsn = peer_stage_lsn(p, s), *seq = &p->covered_seq[s];
+        int64_t at = s == LAG_RECEIVED ? now - held_us * 1000 : now;
+
+        if (e->commit_seq - *seq > COMMITS_KEPT)
+            *seq = e->commit_seq - COMMITS_KEPT;
+        for (; *seq < e->commit_seq; ++*seq) {
+            const struct commit_time *t = &e->commits[*seq % COMMITS_KEPT];
+
+            if (t->lsn > lsn)
+                break;
+            lag_add(&p->lag[s], now, at > t->mono_ns ? (at - t->mono_ns) / 1000 : 0);
+        }
+    }
+    for (uint64_t i = e->mark_seq; i > 0 && i + MARKS_KEPT > e->mark_seq; i--) {
+        const struct mark *mk = &e->marks[(i - 1) % MARKS_KEPT];
+
+        if (mk->lsn <= p->confirmed_lsn) {
+            p->mark_acked_ns = mk->mono_ns;
+            break;
+        }
+    }
+}
+
+/* Once a second: what waits counts at its age. */
+void lag_count_waiting(struct engine *e, int64_t now)
+{
+    if (engine_role(e) != ENGINE_PRIMARY || !peers_known(e))
+        return;
+    if (now - e->waiting_ns < NS_PER_S) {
+        log_deadline(e, e->waiting_ns + NS_PER_S);
+        return;
+    }
+    e->waiting_ns = now;
+    e->dirty = true;
+    log_deadline(e, now + NS_PER_S);
+    for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
+        struct peer *p = &e->peers[i];
+
+        if (!p->used || p->lag == NULL || p->confirmed_lsn == 0)
+            continue;
+        for (enum lag_stage s = 0; s < LAG_STAGES; s++) {
+            int64_t since = peer_behind_ns(e, p, s);
+
+            if (since != 0 && now - since >= NS_PER_S)
+                lag_add(&p->lag[s], now, (now - since) / 1000);
+        }
+    }
 }

@@ -13,6 +13,7 @@
 
 #define MP_DEPTH_MAX 8u
 #define MSG_FIELDS_MAX 64u
+#define HELD_US_MAX ((int64_t)3600 * 1000000)
 
 /* ---- reader ---- */
 static uint8_t take(struct mp *m)
@@ -328,21 +329,77 @@ int epochs_decode(const uint8_t *data, size_t len, struct epochs *ep, struct err
 /* ---- messages ---- */
 static const struct {
     const char *name;
-    size_t fields; /* with the type; what a newer program puts behind them is passed over */
+    size_t fields; /* with the type: every program sends at least these */
+    size_t all;    /* that this one sends; what a newer one puts behind them is passed over */
 } shapes[] = {
-    [MSG_HELLO] = {"hello", 13},
-    [MSG_WELCOME] = {"welcome", 11},
-    [MSG_SEGMENT] = {"segment", 1},
-    [MSG_COMMIT] = {"commit", 3},
-    [MSG_ACK] = {"ack", 4},
-    [MSG_PING] = {"ping", 3},
-    [MSG_PONG] = {"pong", 3},
-    [MSG_PAGE_REQUEST] = {"page request", 3},
-    [MSG_PAGE] = {"page", 2},
-    [MSG_ENROL] = {"enrol", 2},
-    [MSG_ENROL_ANSWER] = {"enrol answer", 4},
-    [MSG_GOODBYE] = {"goodbye", 2},
+    [MSG_HELLO] = {"hello", 13, 13},
+    [MSG_WELCOME] = {"welcome", 11, 11},
+    [MSG_SEGMENT] = {"segment", 1, 1},
+    [MSG_COMMIT] = {"commit", 3, 3},
+    [MSG_ACK] = {"ack", 4, 6},
+    [MSG_PING] = {"ping", 3, 5},
+    [MSG_PONG] = {"pong", 3, 3},
+    [MSG_PAGE_REQUEST] = {"page request", 3, 3},
+    [MSG_PAGE] = {"page", 2, 2},
+    [MSG_ENROL] = {"enrol", 2, 2},
+    [MSG_ENROL_ANSWER] = {"enrol answer", 4, 4},
+    [MSG_GOODBYE] = {"goodbye", 2, 2},
 };
+
+/* Per stage: LSNs, bytes and microseconds behind, then count, p50, p99 and max of each window. */
+#define STAGE_FIELDS (3u + 4u * LAG_WINDOWS)
+
+static double get_ms(struct mp *m)
+{
+    return (double)mp_uint(m, INT64_MAX) / 1000;
+}
+
+static void put_ms(struct buf *b, double ms)
+{
+    mp_put_uint(b, ms > 0 ? (uint64_t)(ms * 1000 + 0.5) : 0);
+}
+
+static bool get_stages(struct mp *m, struct engine_lag_stage stage[LAG_STAGES])
+{
+    size_t n = mp_array(m, LAG_STAGES * STAGE_FIELDS);
+
+    if (n != LAG_STAGES * STAGE_FIELDS) { /* empty: not measured */
+        m->bad |= n != 0;
+        return false;
+    }
+    for (size_t s = 0; s < LAG_STAGES; s++) {
+        stage[s].behind_lsns = mp_uint(m, UINT64_MAX);
+        stage[s].behind_bytes = mp_uint(m, UINT64_MAX);
+        stage[s].behind_ms = get_ms(m);
+        for (size_t w = 0; w < LAG_WINDOWS; w++) {
+            struct engine_lag *l = &stage[s].window[w];
+
+            l->count = mp_uint(m, UINT64_MAX);
+            l->p50 = get_ms(m);
+            l->p99 = get_ms(m);
+            l->max = get_ms(m);
+        }
+    }
+    return true;
+}
+
+static void put_stages(struct buf *b, bool has, const struct engine_lag_stage stage[LAG_STAGES])
+{
+    mp_put_array(b, has ? LAG_STAGES * STAGE_FIELDS : 0);
+    for (size_t s = 0; has && s < LAG_STAGES; s++) {
+        mp_put_uint(b, stage[s].behind_lsns);
+        mp_put_uint(b, stage[s].behind_bytes);
+        put_ms(b, stage[s].behind_ms);
+        for (size_t w = 0; w < LAG_WINDOWS; w++) {
+            const struct engine_lag *l = &stage[s].window[w];
+
+            mp_put_uint(b, l->count);
+            put_ms(b, l->p50);
+            put_ms(b, l->p99);
+            put_ms(b, l->max);
+        }
+    }
+}
 
 static void get_hello(struct mp *m, struct link_hello *h)
 {
@@ -408,8 +465,12 @@ static void put_welcome(struct buf *b, const struct link_welcome *w)
     put_epochs(b, &w->epochs);
 }
 
-static void get_fields(struct mp *in, struct link_msg *m)
+/* n: the fields that are there. What an older program does not send stays zero. Returns how many
+ * were read. */
+static size_t get_fields(struct mp *in, struct link_msg *m, size_t n)
 {
+    size_t all = shapes[m->type].all, read = n < all ? n : all;
+
     switch (m->type) {
     case MSG_HELLO:
         get_hello(in, &m->hello);
@@ -430,11 +491,19 @@ static void get_fields(struct mp *in, struct link_msg *m)
         m->ack.durable_lsn = mp_uint(in, UINT64_MAX - 1);
         m->ack.applied_lsn = mp_uint(in, UINT64_MAX - 1);
         m->ack.echo_ms = mp_int(in);
+        if (read > 4)
+            m->ack.received_lsn = mp_uint(in, UINT64_MAX - 1);
+        if (read > 5)
+            m->ack.held_us = (int64_t)mp_uint(in, HELD_US_MAX);
         break;
     case MSG_PING:
     case MSG_PONG:
         m->ping.stamp = mp_uint(in, UINT64_MAX);
         m->ping.wall_ms = mp_int(in);
+        if (read > 3)
+            m->ping.retain_lsn = mp_uint(in, UINT64_MAX);
+        if (read > 4)
+            m->ping.has_stages = get_stages(in, m->ping.stage);
         break;
     case MSG_PAGE_REQUEST:
         m->page_request.after =
@@ -456,6 +525,7 @@ static void get_fields(struct mp *in, struct link_msg *m)
         mp_text(in, m->reason, sizeof(m->reason));
         break;
     }
+    return read;
 }
 
 int link_msg_decode(const void *frame, size_t len, struct link_msg *m, struct err *err)
@@ -471,8 +541,7 @@ int link_msg_decode(const void *frame, size_t len, struct link_msg *m, struct er
     if (fields < shapes[type].fields)
         return err_set(err, ERR_PROTO, 0, "%s message has %zu fields, expected %zu",
                        shapes[type].name, fields, shapes[type].fields);
-    get_fields(&in, m);
-    mp_skip(&in, fields - shapes[type].fields);
+    mp_skip(&in, fields - get_fields(&in, m, fields));
     if (in.bad)
         return err_set(err, ERR_PROTO, 0, "%s message has a bad field", shapes[type].name);
     if (in.p != in.end)
@@ -483,7 +552,7 @@ int link_msg_decode(const void *frame, size_t len, struct link_msg *m, struct er
 
 int link_msg_encode(const struct link_msg *m, struct buf *out, struct err *err)
 {
-    mp_put_array(out, shapes[m->type].fields);
+    mp_put_array(out, shapes[m->type].all);
     mp_put_uint(out, m->type);
     switch (m->type) {
     case MSG_HELLO:
@@ -502,11 +571,17 @@ int link_msg_encode(const struct link_msg *m, struct buf *out, struct err *err)
         mp_put_uint(out, m->ack.durable_lsn);
         mp_put_uint(out, m->ack.applied_lsn);
         mp_put_int(out, m->ack.echo_ms);
+        mp_put_uint(out, m->ack.received_lsn);
+        mp_put_uint(out, m->ack.held_us < HELD_US_MAX ? (uint64_t)m->ack.held_us : HELD_US_MAX);
         break;
     case MSG_PING:
     case MSG_PONG:
         mp_put_uint(out, m->ping.stamp);
         mp_put_int(out, m->ping.wall_ms);
+        if (m->type == MSG_PONG)
+            break;
+        mp_put_uint(out, m->ping.retain_lsn);
+        put_stages(out, m->ping.has_stages, m->ping.stage);
         break;
     case MSG_PAGE_REQUEST:
         mp_put_str(out, m->page_request.after, m->page_request.after_len);

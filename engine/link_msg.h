@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include "buf.h"
+#include "engine.h"
 #include "errors.h"
 #include "txn.h"
 #include "wal.h"
@@ -87,11 +88,16 @@ struct link_msg {
         } commit;
         struct {
             uint64_t durable_lsn, applied_lsn;
-            int64_t echo_ms; /* newest wall clock of the primary that was seen */
+            int64_t echo_ms;       /* newest wall clock of the primary that was seen */
+            uint64_t received_lsn; /* 0: from an older program */
+            int64_t held_us;       /* since it was received, when this was sent */
         } ack;
         struct {
             uint64_t stamp; /* comes back unchanged */
             int64_t wall_ms;
+            uint64_t retain_lsn; /* members may need what follows it; 0: not said */
+            bool has_stages;     /* how far this secondary is, as the primary measures it */
+            struct engine_lag_stage stage[LAG_STAGES];
         } ping; /* and pong */
         struct {
             const char *after; /* not NUL-terminated; empty: from the start */

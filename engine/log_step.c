@@ -281,7 +281,7 @@ static void number_txns(struct engine *e, uint64_t lsn, size_t n)
         s->lsn = lsn + i;
         if (s->mark_ms != 0)
             e->marks[e->mark_seq++ % MARKS_KEPT] =
-                (struct mark){.lsn = s->lsn, .wall_ms = s->mark_ms};
+                (struct mark){.lsn = s->lsn, .mono_ns = env_mono_ns(e->cfg.env)};
         txn_free(s->txn); /* its bytes are in the segment now */
         s->txn = NULL;
         sub_list_add(&e->waiting, s);
@@ -337,7 +337,8 @@ fail: /* out of memory: the next mark is a second away */
 
 static void mark_if_due(struct engine *e, int64_t now)
 {
-    if (!e->repl.primary_enabled || atomic_load(&e->stopping) || atomic_load(&e->reserve))
+    if (!e->repl.primary_enabled || !peers_known(e) || atomic_load(&e->stopping) ||
+        atomic_load(&e->reserve))
         return;
     if (now >= e->mark_ns) {
         add_mark(e);
@@ -405,7 +406,7 @@ static size_t commit_step(struct engine *e, int64_t now)
     e->commits[e->commit_seq++ % COMMITS_KEPT] = (struct commit_time){.lsn = lsn, .mono_ns = now};
     for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
         if (e->peers[i].used)
-            peers_covered(e, &e->peers[i]);
+            peers_covered(e, &e->peers[i], 0);
     }
     e->dirty = true;
     return 1;
@@ -592,7 +593,8 @@ static void on_event(struct engine *e, struct event *ev)
     case EV_FRAME:
         on_frame(e, ev);
         break;
-    case EV_SENT: /* the window counts what is not acknowledged, which includes what is not sent */
+    case EV_SENT:
+        peer_sent(e, ev);
         break;
     case EV_CLOSED:
         on_closed(e, ev);
@@ -642,125 +644,6 @@ static size_t events_step(struct engine *e)
     return taken;
 }
 
-/* ---- status ---- */
-/* Percentiles cost a sort, so they are worked out at most every 200 ms, and outside the lock. */
-static void refresh_figures(struct engine *e)
-{
-    int64_t mono = env_mono_ns(e->cfg.env);
-
-    for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
-        struct peer *p = &e->peers[i];
-
-        if (p->used && (p->figures_ns == 0 || mono - p->figures_ns >= 200 * NS_PER_MS)) {
-            lag_figures(&p->lag, &p->figures);
-            p->figures_ns = mono;
-        }
-    }
-}
-
-static void status_of_peer(struct engine *e, const struct peer *p, struct engine_peer *out)
-{
-    int64_t now = env_wall_ms(e->cfg.env);
-
-    memset(out, 0, sizeof(*out));
-    memcpy(out->id, p->member.id, sizeof(out->id));
-    memcpy(out->cluster_addr, p->member.cluster_addr, sizeof(out->cluster_addr));
-    memcpy(out->api_addr, p->member.api_addr, sizeof(out->api_addr));
-    out->connected = p->conn != NULL;
-    out->sent_lsn = p->sent_lsn;
-    out->durable_lsn = p->durable_lsn;
-    out->applied_lsn = p->applied_lsn;
-    out->last_heartbeat_ms = p->heartbeat_ms;
-    out->clock_skew_ms = p->skew_ms;
-    out->canary_age_ms = p->mark_acked_ms != 0 ? now - p->mark_acked_ms : 0;
-    memcpy(out->last_error, p->last_error, sizeof(out->last_error));
-    out->last_error_ms = p->last_error_ms;
-    out->lag = p->figures;
-    modes_status_of(e, p, out);
-}
-
-static void status_of_primary(struct engine *e, struct engine_status *st)
-{
-    const struct follow *f = &e->follow;
-    struct engine_peer *out = &st->peers[0];
-    int64_t mark = atomic_load(&e->mark_applied_ms);
-
-    st->n_peers = 1;
-    memset(out, 0, sizeof(*out));
-    snprintf(out->id, sizeof(out->id), "%s", "primary");
-    memcpy(out->cluster_addr, f->cfg.primary_addr, sizeof(out->cluster_addr));
-    out->connected = f->state == FOLLOW_STREAM;
-    out->durable_lsn = f->commit_told;
-    out->last_heartbeat_ms = f->heartbeat_ms;
-    out->clock_skew_ms = f->skew_ms;
-    out->canary_age_ms = mark != 0 ? env_wall_ms(e->cfg.env) - mark : 0;
-    memcpy(out->last_error, f->last_error, sizeof(out->last_error));
-    out->last_error_ms = f->last_error_ms;
-}
-
-static void status_words(struct engine *e, struct engine_status *st)
-{
-    const struct follow *f = &e->follow;
-
-    if (st->role == ENGINE_PRIMARY) {
-        snprintf(st->state, sizeof(st->state), "%s", "running");
-        snprintf(st->connection_state, sizeof(st->connection_state), "%s", "ready");
-        return;
-    }
-    snprintf(st->state, sizeof(st->state), "%s",
-             f->state != FOLLOW_STREAM ? "idle"
-             : f->phase != COPY_NONE   ? "merkle-sync"
-                                       : "stream-wals");
-    snprintf(st->connection_state, sizeof(st->connection_state), "%s",
-             f->state == FOLLOW_STREAM                          ? "ready"
-             : f->state == FOLLOW_OFF                           ? "shutdown"
-             : f->state == FOLLOW_WAIT && f->last_error_ms != 0 ? "transient_failure"
-                                                                : "connecting");
-}
-
-void log_publish(struct engine *e)
-{
-    struct engine_status *st = &e->status;
-    struct gen *g = engine_log_gen(e);
-    const struct epoch_rec *last = epochs_last(&e->cur->epochs);
-
-    refresh_figures(e);
-    pthread_mutex_lock(&e->status_mu);
-    memset(st, 0,
-           offsetof(struct engine_status, peers)); /* the peers are 20 KiB: only those in use */
-    st->role = engine_role(e);
-    st->replicating =
-        st->role == ENGINE_PRIMARY ? e->repl.primary_enabled : st->role != ENGINE_FENCED;
-    status_words(e, st);
-    memcpy(st->reason, e->reason, sizeof(st->reason));
-    memcpy(st->cluster_id,
-           st->role == ENGINE_PRIMARY ? e->repl.cluster_id : e->follow.cfg.cluster_id,
-           sizeof(st->cluster_id));
-    memcpy(st->secondary_id, e->follow.cfg.member_id, sizeof(st->secondary_id));
-    memcpy(st->primary_cluster_addr,
-           st->role == ENGINE_PRIMARY ? e->repl.primary_cluster_addr : e->follow.cfg.primary_addr,
-           sizeof(st->primary_cluster_addr));
-    st->epoch = last != NULL ? last->number : 0;
-    st->minor = e->minor;
-    st->appended_lsn = wal_end_lsn(g->wal);
-    st->durable_lsn = wal_durable_lsn(g->wal);
-    st->committed_lsn = e->committed_lsn;
-    st->last_remote_lsn = e->follow.commit_told;
-    st->last_start_ms = e->follow.started_ms;
-    modes_status(e, st);
-    st->segments = e->n_segments;
-    st->transactions = e->n_transactions;
-    if (st->role == ENGINE_PRIMARY) {
-        for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
-            if (e->peers[i].used)
-                status_of_peer(e, &e->peers[i], &st->peers[st->n_peers++]);
-        }
-    } else
-        status_of_primary(e, st);
-    pthread_mutex_unlock(&e->status_mu);
-    e->dirty = false;
-}
-
 /* ---- the step ---- */
 void log_deadline(struct engine *e, int64_t ns)
 {
@@ -804,6 +687,7 @@ size_t engine_log_step(struct engine *e)
     work += peers_ship(e);
     work += follow_step(e, now);
     work += conns_tick(e, now);
+    lag_count_waiting(e, now);
     conns_sweep(e);
     if (atomic_load(&e->stopping))
         stop_step(e, now);

@@ -71,6 +71,7 @@ void conn_send(struct engine *e, struct conn *c, const struct link_msg *m, struc
         conn_drop(e, c, err.msg);
         return;
     }
+    c->queued_bytes += LINK_FRAME_HEAD_BYTES + e->out.len + (seg != NULL ? seg->len : 0);
     e->cfg.link->send(e->cfg.net, c->id, e->out.data, e->out.len, seg);
     if (e->out.cap > 2 * LINK_PAGE_BYTES_MAX) /* a page with one huge value */
         buf_free(&e->out);
@@ -84,8 +85,31 @@ static void peer_lost(struct engine *e, struct peer *p, const char *reason)
     p->last_error_ms = env_wall_ms(e->cfg.env);
     p->conn = NULL;
     cursor_set(&p->cur, 0);
-    p->shipped_n = 0;
+    p->shipped_n = p->shipped_out = 0;
     p->window_used = 0;
+}
+
+static void peer_free(struct peer *p)
+{
+    free(p->shipped);
+    free(p->lag);
+    cursor_set(&p->cur, 0);
+    memset(p, 0, sizeof(*p));
+}
+
+void peers_free(struct engine *e)
+{
+    for (size_t i = 0; i < ENGINE_PEERS_MAX; i++)
+        peer_free(&e->peers[i]);
+}
+
+bool peers_known(const struct engine *e)
+{
+    for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
+        if (e->peers[i].used)
+            return true;
+    }
+    return false;
 }
 
 void conn_drop(struct engine *e, struct conn *c, const char *reason)
@@ -177,6 +201,8 @@ static struct peer *peer_slot(struct engine *e, const char *id)
     if (spare != NULL) {
         memset(spare, 0, sizeof(*spare));
         spare->used = true;
+        spare->lag =
+            calloc(LAG_STAGES, sizeof(*spare->lag)); /* without memory it is not measured */
         snprintf(spare->member.id, sizeof(spare->member.id), "%s", id);
     }
     return spare;
@@ -220,11 +246,8 @@ void peers_check(struct engine *e)
     for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
         struct peer *p = &e->peers[i];
 
-        if (p->used && (read_member(e, p->member.id, &m, &err) != 0 || m.revoked)) {
-            free(p->shipped);
-            cursor_set(&p->cur, 0);
-            memset(p, 0, sizeof(*p)); /* the log is no longer kept for it */
-        }
+        if (p->used && (read_member(e, p->member.id, &m, &err) != 0 || m.revoked))
+            peer_free(p); /* the log is no longer kept for it */
     }
     if (engine_role(e) == ENGINE_PRIMARY && e->repl.primary_enabled &&
         engine_scan(e, ENGINE_KEY_MEMBERS, NULL, 0, false, list_member, e, &err) != 0)
@@ -238,11 +261,7 @@ void peers_clear(struct engine *e, const char *reason)
             conn_goodbye(e, c, reason);
         conn_drop(e, c, reason);
     }
-    for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
-        free(e->peers[i].shipped);
-        cursor_set(&e->peers[i].cur, 0);
-        memset(&e->peers[i], 0, sizeof(e->peers[i]));
-    }
+    peers_free(e);
 }
 
 /* The log is kept after this LSN for members: one never heard of since the start may need all of
@@ -369,10 +388,12 @@ static void peer_start(struct engine *e, struct conn *c, struct peer *p, const s
     c->peer = p;
     p->conn = c;
     cursor_set(&p->cur, w->from_lsn);
-    p->shipped_head = p->shipped_n = 0;
+    p->shipped_head = p->shipped_n = p->shipped_out = 0;
     p->window_used = 0;
-    p->sent_lsn = p->durable_lsn = w->from_lsn - 1;
+    p->sent_lsn = p->out_lsn = p->received_lsn = p->durable_lsn = w->from_lsn - 1;
     p->whole = false; /* until it says that it has applied something */
+    for (size_t i = 0; i < LAG_STAGES && p->confirmed_lsn == 0; i++)
+        p->covered_seq[i] = e->commit_seq; /* lag counts what is committed from here on */
     if (w->decision == LINK_COPY)
         p->confirmed_lsn = p->confirmed_applied_lsn = 0;
     else if (p->confirmed_lsn > p->durable_lsn)
@@ -381,7 +402,6 @@ static void peer_start(struct engine *e, struct conn *c, struct peer *p, const s
         p->confirmed_applied_lsn = p->confirmed_lsn;
     p->applied_lsn = h->applied_lsn < p->durable_lsn ? h->applied_lsn : p->durable_lsn;
     p->commit_sent = w->commit_lsn;
-    p->commit_seq = e->commit_seq; /* lag counts what is committed from here on */
     p->heartbeat_ms = now;
     p->skew_ms = h->wall_ms - now;
     p->last_error[0] = '\0';
@@ -473,6 +493,8 @@ static size_t ship_one(struct engine *e, struct peer *p)
             return sent;
         }
         conn_send(e, p->conn, &m, s);
+        p->shipped[(p->shipped_head + p->shipped_n - 1) % p->shipped_cap].end_bytes =
+            p->conn->queued_bytes;
         p->sent_lsn = seg_last_lsn(s);
         cursor_pop(&p->cur);
         sent++;
@@ -502,31 +524,29 @@ size_t peers_ship(struct engine *e)
     return sent;
 }
 
-/* Lag samples: for each commit that the peer's durable LSN covers, once both are known. */
-void peers_covered(struct engine *e, struct peer *p)
+/* The link gave bytes to the kernel: which segments are out? */
+void peer_sent(struct engine *e, struct event *ev)
 {
-    int64_t now = env_mono_ns(e->cfg.env);
+    struct conn *c = conn_find(e, ev->conn);
+    struct peer *p = c != NULL ? c->peer : NULL;
+    uint64_t before;
 
-    if (p->conn == NULL)
+    if (c == NULL)
         return;
-    if (e->commit_seq - p->commit_seq > COMMITS_KEPT)
-        p->commit_seq = e->commit_seq - COMMITS_KEPT;
-    while (p->commit_seq < e->commit_seq) {
-        const struct commit_time *t = &e->commits[p->commit_seq % COMMITS_KEPT];
+    c->sent_bytes += ev->number;
+    if (p == NULL)
+        return;
+    before = p->out_lsn;
+    while (p->shipped_out < p->shipped_n) {
+        const struct shipped *s = &p->shipped[(p->shipped_head + p->shipped_out) % p->shipped_cap];
 
-        if (t->lsn > p->durable_lsn)
+        if (s->end_bytes > c->sent_bytes)
             break;
-        lag_add(&p->lag, (double)(now - t->mono_ns) / (double)NS_PER_MS);
-        p->commit_seq++;
+        p->out_lsn = s->last_lsn;
+        p->shipped_out++;
     }
-    for (uint64_t i = e->mark_seq; i > 0 && i + MARKS_KEPT > e->mark_seq; i--) {
-        const struct mark *mk = &e->marks[(i - 1) % MARKS_KEPT];
-
-        if (mk->lsn <= p->durable_lsn) {
-            p->mark_acked_ms = mk->wall_ms;
-            break;
-        }
-    }
+    if (p->out_lsn > before)
+        peers_covered(e, p, 0);
 }
 
 static void on_ack(struct engine *e, struct conn *c, const struct link_msg *m)
@@ -540,9 +560,18 @@ static void on_ack(struct engine *e, struct conn *c, const struct link_msg *m)
     }
     p->durable_lsn = m->ack.durable_lsn;
     p->applied_lsn = m->ack.applied_lsn;
+    /* An older secondary does not say what it received. */
+    if (m->ack.received_lsn > p->received_lsn && m->ack.received_lsn <= p->sent_lsn)
+        p->received_lsn = m->ack.received_lsn;
+    if (p->durable_lsn > p->received_lsn)
+        p->received_lsn = p->durable_lsn;
+    if (p->received_lsn > p->out_lsn)
+        p->out_lsn = p->received_lsn;
     /* While a copy is under way nothing is applied, and what is durable there is of no use yet: a
      * promotion would take the state before. */
     p->whole = p->applied_lsn > 0;
+    if (p->whole && p->confirmed_lsn == 0) /* what a copy brought was never behind */
+        p->covered_seq[LAG_FLUSHED] = p->covered_seq[LAG_APPLIED] = e->commit_seq;
     if (p->whole) {
         p->confirmed_lsn = p->durable_lsn;
         p->confirmed_applied_lsn = p->applied_lsn;
@@ -552,8 +581,10 @@ static void on_ack(struct engine *e, struct conn *c, const struct link_msg *m)
         p->window_used -= p->shipped[p->shipped_head].bytes;
         p->shipped_head = (p->shipped_head + 1) % p->shipped_cap;
         p->shipped_n--;
+        if (p->shipped_out > 0)
+            p->shipped_out--;
     }
-    peers_covered(e, p);
+    peers_covered(e, p, m->ack.held_us);
 }
 
 /* ---- pages of a copy ---- */
@@ -683,6 +714,16 @@ static size_t tick_one(struct engine *e, struct conn *c, int64_t now)
     if (now - c->pinged_ns >= PING_NS) {
         m.ping.stamp = (uint64_t)now;
         m.ping.wall_ms = env_wall_ms(e->cfg.env);
+        if (c->peer != NULL) {
+            peer_stages(e, c->peer, m.ping.stage);
+            for (enum lag_stage s = 0; s < LAG_STAGES; s++) {
+                int64_t since = peer_behind_ns(e, c->peer, s);
+
+                m.ping.stage[s].behind_ms =
+                    since != 0 ? (double)(now - since) / (double)NS_PER_MS : 0;
+            }
+            m.ping.has_stages = true;
+        }
         conn_send(e, c, &m, NULL);
         c->pinged_ns = now;
     }

@@ -109,7 +109,8 @@ static const char **sorted_keys(const json_t *obj, size_t *np)
     return keys;
 }
 
-/* The fewest digits that read back as the same number. */
+/* The fewest digits that read back as the same number. jansson writes 17: 4.713 would read
+ * 4.7130000000000001. */
 static void shortest(struct buf *out, double v)
 {
     char text[40];
@@ -246,22 +247,74 @@ void output_warnings(const json_t *answer)
     }
 }
 
+static void json_scalar(struct buf *out, const json_t *v)
+{
+    size_t before = out->len;
+    char *text;
+
+    if (json_is_real(v)) {
+        shortest(out, json_real_value(v));
+        if (memchr(out->data + before, '.', out->len - before) == NULL &&
+            memchr(out->data + before, 'e', out->len - before) == NULL)
+            buf_adds(out, ".0"); /* it stays a real for who reads it */
+        return;
+    }
+    text = must(json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT));
+    buf_adds(out, text);
+    free(text);
+}
+
+/* Sorted keys; depth -1: on one line. */
+static void json_value(struct buf *out, const json_t *v, int depth)
+{
+    bool object = json_is_object(v);
+    size_t n = object ? json_object_size(v) : json_array_size(v), keys_n;
+    int inner = depth < 0 ? -1 : depth + 1;
+    const char **keys;
+
+    if (!object && !json_is_array(v)) {
+        json_scalar(out, v);
+        return;
+    }
+    keys = object ? sorted_keys(v, &keys_n) : NULL;
+    buf_addc(out, object ? '{' : '[');
+    for (size_t i = 0; i < n; i++) {
+        if (i > 0)
+            buf_addc(out, ',');
+        if (depth >= 0)
+            buf_printf(out, "\n%*s", 2 * inner, "");
+        if (object) {
+            json_t *name = must(json_string(keys[i]));
+
+            json_scalar(out, name);
+            json_decref(name);
+            buf_adds(out, depth < 0 ? ":" : ": ");
+        }
+        json_value(out, object ? json_object_get(v, keys[i]) : json_array_get(v, i), inner);
+    }
+    if (n > 0 && depth >= 0)
+        buf_printf(out, "\n%*s", 2 * depth, "");
+    buf_addc(out, object ? '}' : ']');
+    free(keys);
+}
+
 int output_json(const json_t *v)
 {
-    char *text = must(json_dumps(v, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_ENCODE_ANY));
+    struct buf text = {.secret = true};
 
-    printf("%s\n", text);
-    free(text);
+    json_value(&text, v, 0);
+    printf("%s\n", buf_str(&text));
+    buf_free(&text);
     return 0;
 }
 
 static void yaml_scalar(const json_t *v)
 {
-    char *text =
-        must(json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT)); /* a JSON scalar is a YAML scalar */
+    struct buf text = {.secret = true};
 
-    fputs(text, stdout);
-    free(text);
+    json_value(&text, v, -1); /* a JSON scalar is a YAML scalar */
+    fputs(buf_str(&text), stdout);
+    buf_free(&text);
 }
 
 static void yaml_value(const json_t *v, int depth, bool in_list)
@@ -312,9 +365,7 @@ int output_field(const json_t *v, const char *field)
         return EXIT_LOCAL;
     }
     if (json_is_object(v) || json_is_array(v)) {
-        char *s = must(json_dumps(v, JSON_COMPACT | JSON_SORT_KEYS));
-        buf_adds(&text, s);
-        free(s);
+        json_value(&text, v, -1);
     } else {
         go_value(&text, v);
     }

@@ -96,8 +96,8 @@ int wal_file_index(struct wal_file *f, const struct seg *s, uint64_t off, struct
         f->segs = segs;
         f->cap = cap;
     }
-    f->segs[f->n++] =
-        (struct seg_pos){s->first_lsn, (uint32_t)(off / DISK_BLOCK_BYTES), (uint32_t)s->len};
+    f->segs[f->n++] = (struct seg_pos){s->first_lsn, (uint32_t)(off / DISK_BLOCK_BYTES),
+                                       (uint32_t)s->len, s->commit_ms};
     f->end_off = off + s->padded_len;
     return 0;
 }
@@ -635,6 +635,47 @@ uint64_t wal_bytes(const struct wal *w)
     for (size_t i = 0; i < w->n_files; i++)
         bytes += w->files[i]->bytes;
     return bytes;
+}
+
+/* Index of the file in which the first segment after lsn lies, and its index there (n: it begins
+ * the next file, or there is none). */
+static size_t place_after(const struct wal *w, uint64_t lsn, size_t *ip)
+{
+    struct wal_file *f;
+    size_t file = 0;
+
+    (void)wal_find(w, lsn + 1, &f, ip);
+    while (w->files[file] != f)
+        file++;
+    return file;
+}
+
+uint64_t wal_bytes_after(const struct wal *w, uint64_t lsn)
+{
+    size_t i, file = place_after(w, lsn, &i);
+    const struct wal_file *f = w->files[file];
+    uint64_t bytes = i < f->n ? f->end_off - (uint64_t)f->segs[i].block * DISK_BLOCK_BYTES : 0;
+
+    while (++file < w->n_files)
+        bytes += w->files[file]->end_off - WAL_FILE_HEAD_BYTES;
+    for (i = 0; i < w->n_slots; i++) { /* not in a file's index yet */
+        const struct slot *s = wal_slot((struct wal *)w, i);
+
+        if (!s->started && s->seg->first_lsn > lsn)
+            bytes += s->seg->padded_len;
+    }
+    return bytes;
+}
+
+int64_t wal_commit_ms_after(const struct wal *w, uint64_t lsn)
+{
+    size_t i, file = place_after(w, lsn, &i);
+
+    for (; file < w->n_files; file++, i = 0) {
+        if (i < w->files[file]->n)
+            return w->files[file]->segs[i].commit_ms;
+    }
+    return lsn < w->end.lsn ? w->end.commit_ms : 0; /* in flight */
 }
 
 /* The segment that begins at lsn, from memory or disk. */

@@ -159,6 +159,10 @@ CHECKED int wal_cut(struct wal *w, uint64_t lsn, struct err *err);
 /** Files that hold only LSNs <= lsn may be recycled. Never recycles the file of the end. */
 CHECKED int wal_retain_after(struct wal *w, uint64_t lsn, struct err *err);
 uint64_t wal_bytes(const struct wal *w); /* of all files, as allocated */
+/** Bytes of the kept segments after the boundary lsn, as they lie on disk. */
+uint64_t wal_bytes_after(const struct wal *w, uint64_t lsn);
+/** Commit time of the first kept segment after lsn; 0: there is none. */
+int64_t wal_commit_ms_after(const struct wal *w, uint64_t lsn);
 
 /* Reading while writing goes on; of the log thread. */
 struct wal_reader;

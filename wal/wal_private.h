@@ -90,6 +90,7 @@ struct seg_pos {
     uint64_t first_lsn;
     uint32_t block; /* offset / DISK_BLOCK_BYTES */
     uint32_t len;   /* without padding */
+    int64_t commit_ms;
 };
 struct wal_file {
     unsigned refs; /* the log's and its readers' */

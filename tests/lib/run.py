@@ -199,6 +199,11 @@ def _(name):
     script_ring(name, ['tests/clients/replication.py'])
 
 
+@ring('know')
+def _(name):
+    script_ring(name, ['tests/clients/know.py'])
+
+
 @ring('crash')
 def _(name):
     if not build('build-volatile', '-Dvolatile_disk=true'):

@@ -13,7 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct scenario *const tables[] = {scenarios_basic, scenarios_many, scenarios_modes};
+static const struct scenario *const tables[] = {scenarios_basic, scenarios_many, scenarios_modes,
+                                                scenarios_know};
 
 static int run(const struct scenario *s, uint64_t seed, bool canary, bool verbose)
 {

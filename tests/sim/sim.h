@@ -151,6 +151,7 @@ struct scenario {
 extern const struct scenario scenarios_basic[]; /* sim_scenarios.c */
 extern const struct scenario scenarios_many[];  /* sim_many.c */
 extern const struct scenario scenarios_modes[]; /* sim_modes.c */
+extern const struct scenario scenarios_know[];  /* sim_know.c */
 void pair(struct world *w); /* node 1 follows node 0, which holds a hundred writes */
 
 #endif

@@ -118,7 +118,7 @@ static void net_send(void *arg, uint64_t conn, const void *msg, size_t len, stru
         c->lost[dir] = true; /* and with it all that follows on this connection */
         return;
     }
-    engine_link_sent(n->e, conn, len + tail);
+    engine_link_sent(n->e, conn, LINK_FRAME_HEAD_BYTES + len + tail);
     post(w, NET_FRAME, to, conn ^ 1, arrival(w, c, dir, len + tail), false, NULL, msg, len,
          seg != NULL ? seg->bytes : NULL, tail);
 }

@@ -534,7 +534,9 @@ Test(engine, a_secondary_copies_follows_and_equals_the_primary)
     expect(s, "old", NULL);
     cr_assert_eq(engine_submit(s->e, put_txn("x", "1", 1), NULL, NULL, &err), -1);
     cr_assert_eq(err.code, ERR_ROLE);
-    UNTIL(p, st, st.n_peers == 1 && st.peers[0].connected && st.peers[0].lag.count > 0);
+    UNTIL(p, st,
+          st.n_peers == 1 && st.peers[0].connected &&
+              st.peers[0].stage[LAG_FLUSHED].window[LAG_1M].count > 0);
     node_close(s);
     puts_text(p, "while away", "1");
     node_open(s);

@@ -63,11 +63,21 @@ static void fill(enum link_msg_type type)
         sent.ack.durable_lsn = 300;
         sent.ack.applied_lsn = 200;
         sent.ack.echo_ms = 7;
+        sent.ack.received_lsn = 400;
+        sent.ack.held_us = 1234;
         break;
     case MSG_PING:
     case MSG_PONG:
         sent.ping.stamp = UINT64_MAX;
         sent.ping.wall_ms = -1;
+        sent.ping.retain_lsn = 90;
+        sent.ping.has_stages = type == MSG_PING;
+        for (size_t s = 0; s < LAG_STAGES; s++) {
+            sent.ping.stage[s] = (struct engine_lag_stage){
+                .behind_lsns = s, .behind_bytes = 4096 * s, .behind_ms = (double)s + 0.125};
+            sent.ping.stage[s].window[LAG_5M] =
+                (struct engine_lag){.p50 = 0.75, .p99 = (double)s, .max = 70, .count = 1000};
+        }
         break;
     case MSG_PAGE_REQUEST:
         sent.page_request.after = "core/a";
@@ -160,6 +170,34 @@ Test(link_msg, cut_or_lengthened_frames_are_refused)
         cr_assert_eq(link_msg_decode(b.data, b.len, &got, &err), -1, "type %d", type);
         buf_free(&b);
     }
+}
+
+/* An older program says less: what it does not know of is zero. */
+Test(link_msg, acks_and_pings_of_an_older_program_are_taken)
+{
+    static const uint8_t ack[] = {0x94, MSG_ACK, 9, 8, 7}, ping[] = {0x93, MSG_PING, 5, 6};
+    struct err err = {0};
+
+    cr_assert_eq(link_msg_decode(ack, sizeof(ack), &got, &err), 0, "%s", err.msg);
+    cr_assert(got.ack.durable_lsn == 9 && got.ack.applied_lsn == 8 && got.ack.echo_ms == 7);
+    cr_assert(got.ack.received_lsn == 0 && got.ack.held_us == 0);
+    cr_assert_eq(link_msg_decode(ping, sizeof(ping), &got, &err), 0, "%s", err.msg);
+    cr_assert(got.ping.stamp == 5 && got.ping.wall_ms == 6 && !got.ping.has_stages);
+}
+
+Test(link_msg, a_ping_carries_the_lag)
+{
+    struct buf b;
+    struct err err;
+
+    fill(MSG_PING);
+    b = encode();
+    cr_assert_eq(link_msg_decode(b.data, b.len, &got, &err), 0);
+    cr_assert(got.ping.has_stages && got.ping.retain_lsn == 90);
+    cr_assert_eq(got.ping.stage[LAG_APPLIED].behind_bytes, 12288);
+    cr_assert_eq(got.ping.stage[LAG_FLUSHED].behind_ms, 2.125);
+    cr_assert_eq(got.ping.stage[LAG_RECEIVED].window[LAG_5M].p50, 0.75);
+    buf_free(&b);
 }
 
 /* A newer program may say more; what is known keeps its place. */

@@ -11,6 +11,8 @@
 #include "fake_core.h"
 #include "tls.h"
 
+#define TEXT_MAX 16384
+
 /* ---- what this test sees of the engine, the link and wrapping ---- */
 
 static struct {
@@ -89,7 +91,10 @@ void engine_status(struct engine *e, struct engine_status *st)
     strcpy(st->peers[0].cluster_addr, "https://b:8201");
     st->peers[0].connected = true;
     st->peers[0].last_heartbeat_ms = 1700000000000;
-    st->peers[0].lag = (struct engine_lag){.p50 = 0.5, .p99 = 2, .max = 3, .count = 10};
+    st->peers[0].stage[LAG_FLUSHED].window[LAG_60M] =
+        (struct engine_lag){.p50 = 0.5, .p99 = 2, .max = 3, .count = 10};
+    st->peers[0].stage[LAG_APPLIED] = (struct engine_lag_stage){
+        .lsn = 18, .behind_lsns = 2, .behind_bytes = 8192, .behind_ms = 4.7130000000000001};
 }
 void engine_epoch_key(struct engine *e, const uint8_t key[32])
 {
@@ -215,7 +220,8 @@ static void teardown(void)
 TestSuite(replication, .init = setup, .fini = teardown, .timeout = 60);
 
 /* Status; *textp: the first error or warning, or the data as JSON. */
-static int call_as(const struct token *token, const char *path, const char *body, char text[1024])
+static int call_as(const struct token *token, const char *path, const char *body,
+                   char text[TEXT_MAX])
 {
     struct request rq = {
         .core = &fake.core, .op = body != NULL ? OP_WRITE : OP_READ, .path = path, .token = token};
@@ -235,7 +241,7 @@ static int call_as(const struct token *token, const char *path, const char *body
     if (word == NULL && rs.data != NULL)
         word = dump = json_dumps(rs.data, JSON_COMPACT | JSON_SORT_KEYS);
     if (text != NULL)
-        snprintf(text, 1024, "%s", word != NULL ? word : "");
+        snprintf(text, TEXT_MAX, "%s", word != NULL ? word : "");
     status = rs.status != 0 ? rs.status : rs.data != NULL || rs.warnings != NULL ? 200 : 204;
     free(dump);
     json_decref(rs.data);
@@ -248,14 +254,14 @@ static int call_as(const struct token *token, const char *path, const char *body
     return status;
 }
 
-static int call(const char *path, const char *body, char text[1024])
+static int call(const char *path, const char *body, char text[TEXT_MAX])
 {
     return call_as(&root_token, path, body, text);
 }
 
 static void enable(void)
 {
-    char text[1024];
+    char text[TEXT_MAX];
 
     cr_assert_eq(call("replication/dr/primary/enable", "{}", text), 200, "%s", text);
     cr_assert_not_null(strstr(text, "This cluster is being enabled as a primary for replication."));
@@ -307,7 +313,7 @@ Test(replication, a_primary_is_enabled_with_a_ca_a_key_and_its_own_row)
     struct member m;
     struct err err = {0};
     struct stat st;
-    char text[1024], path[128];
+    char text[TEXT_MAX], path[128];
 
     enable();
     cr_assert_eq(repl_config_get(&fake.core, &conf, &err), 0);
@@ -331,7 +337,7 @@ Test(replication, a_primary_is_enabled_with_a_ca_a_key_and_its_own_row)
 
 Test(replication, a_secondary_token_needs_a_good_and_unused_id)
 {
-    char text[1024];
+    char text[TEXT_MAX];
 
     cr_assert_eq(call("replication/dr/primary/secondary-token", "{\"id\":\"east\"}", text), 400);
     cr_assert_not_null(strstr(text, "Not a DR primary"));
@@ -365,7 +371,7 @@ Test(replication, an_enrolled_secondary_gets_a_certificate_and_the_root_key_seal
     struct member m;
     uint8_t hash[32], cert_hash[32];
     struct err err = {0};
-    char text[1024];
+    char text[TEXT_MAX];
     json_t *v;
     size_t n, bad;
     const char *b64;
@@ -405,7 +411,7 @@ Test(replication, a_lost_answer_is_asked_again_with_the_same_key_only)
     struct member m;
     uint8_t hash[32];
     struct err err = {0};
-    char text[1024];
+    char text[TEXT_MAX];
 
     enable();
     cr_assert_eq(call("replication/dr/primary/secondary-token", "{\"id\":\"east\"}", text), 200);
@@ -432,7 +438,7 @@ Test(replication, expired_foreign_and_revoked_tokens_do_not_enrol)
     struct batch *b;
     struct buf old = {0};
     struct err err = {0};
-    char text[1024];
+    char text[TEXT_MAX];
 
     enable();
     send_enrol("east", buf_str(&k.public), buf_str(&k.public));
@@ -462,7 +468,7 @@ Test(replication, expired_foreign_and_revoked_tokens_do_not_enrol)
 Test(replication, a_sealed_or_disabled_cluster_takes_nobody_in)
 {
     struct keys k = keys_make();
-    char text[1024];
+    char text[TEXT_MAX];
 
     enable();
     cr_assert_eq(call("replication/dr/primary/secondary-token", "{\"id\":\"east\"}", text), 200);
@@ -499,7 +505,7 @@ Test(replication, garbage_on_the_link_is_refused_with_a_reason)
 Test(replication, dr_operation_tokens_are_hashed_counted_and_deleted)
 {
     struct err err = {0};
-    char name[32], text[1024];
+    char name[32], text[TEXT_MAX];
 
     cr_assert_not(dr_token_valid(&fake.core, ""));
     cr_assert_eq(dr_token_store(&fake.core, "s.first", &err), 0);
@@ -525,7 +531,7 @@ Test(replication, only_a_whole_secondary_with_a_dr_token_is_promoted)
     struct repl_config conf;
     struct member m;
     struct err err = {0};
-    char text[1024];
+    char text[TEXT_MAX];
 
     cr_assert_eq(call("replication/dr/secondary/promote", "{\"dr_operation_token\":\"s.x\"}", text),
                  400);
@@ -573,7 +579,7 @@ Test(replication, only_a_whole_secondary_with_a_dr_token_is_promoted)
 
 Test(replication, status_has_vaults_fields_and_types)
 {
-    char text[1024];
+    char text[TEXT_MAX];
 
     cr_assert_eq(call_as(NULL, "replication/status", NULL, text), 200);
     cr_assert_str_eq(text,
@@ -586,6 +592,8 @@ Test(replication, status_has_vaults_fields_and_types)
         strstr(text, "\"merkle_root\":\"00000000000000000000000000000000000000ab\""));
     cr_assert_not_null(strstr(text, "\"mode\":\"primary\""));
     cr_assert_not_null(strstr(text, "\"lag_ms_p50\":0.5"));
+    cr_assert_not_null(strstr(text, "\"lag\":{\"applied\":{"));
+    cr_assert_not_null(strstr(text, "\"bytes\":8192,\"lsn\":18,\"lsns\":2,\"ms\":4.713"));
     fake.core.role = ENGINE_SECONDARY;
     cr_assert_eq(call_as(NULL, "replication/dr/status", NULL, text), 200);
     cr_assert_not_null(strstr(text, "\"last_remote_wal\":40"));
@@ -595,7 +603,7 @@ Test(replication, status_has_vaults_fields_and_types)
 
 Test(replication, without_a_token_nothing_is_enabled)
 {
-    char text[1024];
+    char text[TEXT_MAX];
 
     cr_assert_eq(call_as(NULL, "replication/dr/primary/enable", "{}", text), 403);
     fake.core.role = ENGINE_FENCED;

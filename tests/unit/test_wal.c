@@ -195,6 +195,33 @@ Test(wal, a_cut_drops_what_follows_for_good)
 }
 
 /* The disk does not grow with the log; old bytes in recycled files do not come back. */
+/* Over several files, and for each boundary. */
+Test(wal, what_lies_after_an_lsn_is_known_in_bytes)
+{
+    uint64_t ends[12], bytes[12], left = 0;
+
+    fixture_create(&f, NULL);
+    for (size_t i = 0; i < 12; i++) {
+        struct seg *s = fixture_seg(&f, 1 + i % 3, 60000, NO_DURABLE_CLAIM);
+
+        cr_assert_eq(wal_append(f.wal, s, &f.err), 0, "%s", f.err.msg);
+        if (i % 2 == 1) /* asked while two are in flight, too */
+            fixture_flush(&f);
+        ends[i] = seg_last_lsn(s);
+        bytes[i] = s->padded_len;
+        seg_unref(s);
+    }
+    cr_assert_geq(count_files(), 3);
+    for (size_t i = 12; i-- > 0;) {
+        cr_assert_eq(wal_bytes_after(f.wal, ends[i]), left, "after LSN %lu",
+                     (unsigned long)ends[i]);
+        cr_assert_eq(wal_commit_ms_after(f.wal, ends[i]), i == 11 ? 0 : 1000);
+        left += bytes[i];
+    }
+    cr_assert_eq(wal_bytes_after(f.wal, 0), left);
+    cr_assert_eq(wal_bytes_after(f.wal, ends[11] + 5), 0);
+}
+
 Test(wal, files_are_recycled)
 {
     fixture_create(&f, NULL);
