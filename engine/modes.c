@@ -18,29 +18,24 @@
  * Two functions look forward: what is promised here when this is a secondary (modes_status), and
  * what a promotion under a quorum may lose (modes_promotion_check).
  */
-#include "engine_private.h"
+#include "modes_private.h"
 
-#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define MODE_SEGMENT_BYTES_MAX                                                                     \
-    8192u /* a mode record with all names, and its header, is smaller                              \
-           */
-
-static const char *slot_name(const struct mode_slot *s)
+const char *mode_slot_name(const struct mode_slot *s)
 {
     return s->id[0] != '\0' ? s->id : "quorum";
 }
 
-static bool demands(const struct repl_mode *m)
+bool mode_demands(const struct repl_mode *m)
 {
     return m->n > 0 && m->level != REPL_ASYNC;
 }
 
-static struct mode_slot *slot_find(struct engine *e, const char *id)
+struct mode_slot *mode_slot_find(struct engine *e, const char *id)
 {
     for (size_t i = 0; i < MODES_MAX; i++) {
         if (e->modes[i].used && strcmp(e->modes[i].id, id) == 0)
@@ -49,9 +44,9 @@ static struct mode_slot *slot_find(struct engine *e, const char *id)
     return NULL;
 }
 
-static struct mode_slot *slot_make(struct engine *e, const char *id)
+struct mode_slot *mode_slot_make(struct engine *e, const char *id)
 {
-    struct mode_slot *s = slot_find(e, id);
+    struct mode_slot *s = mode_slot_find(e, id);
 
     for (size_t i = 0; s == NULL && i < MODES_MAX; i++) {
         if (e->modes[i].used)
@@ -64,7 +59,7 @@ static struct mode_slot *slot_make(struct engine *e, const char *id)
     return s;
 }
 
-static struct peer *peer_of(struct engine *e, const char *id)
+struct peer *peer_named(struct engine *e, const char *id)
 {
     for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
         if (e->peers[i].used && strcmp(e->peers[i].member.id, id) == 0)
@@ -85,7 +80,7 @@ void modes_note_durable(struct engine *e, uint64_t durable, int64_t now)
 }
 
 /* The first entry beyond lsn, or NULL. Older than all that are kept counts as the oldest. */
-static const struct durable_time *durable_after(const struct engine *e, uint64_t lsn)
+const struct durable_time *durable_after(const struct engine *e, uint64_t lsn)
 {
     uint64_t hi = e->durable_seq, lo = hi > DURABLES_KEPT ? hi - DURABLES_KEPT : 0, end = hi;
 
@@ -108,7 +103,7 @@ static uint64_t member_reach(struct engine *e, const char *id, bool applied)
 
     if (e->member_id[0] != '\0' && strcmp(id, e->member_id) == 0)
         return UINT64_MAX; /* this node: what is durable here */
-    p = peer_of(e, id);
+    p = peer_named(e, id);
     return p == NULL ? 0 : applied ? p->confirmed_applied_lsn : p->confirmed_lsn;
 }
 
@@ -125,7 +120,7 @@ static uint64_t mode_gate(struct engine *e, const struct repl_mode *m, uint64_t 
 {
     uint64_t reach[REPL_NAMES_MAX];
 
-    if (!demands(m) || (applied && m->level != REPL_APPLY))
+    if (!mode_demands(m) || (applied && m->level != REPL_APPLY))
         return UINT64_MAX;
     for (uint32_t i = 0; i < m->n; i++)
         reach[i] = member_reach(e, m->name[i], applied);
@@ -165,7 +160,7 @@ static const struct repl_mode *shown(const struct engine *e, const struct mode_s
     return cur ? &s->cur : next ? &s->next : NULL;
 }
 
-static const struct repl_mode *newest(const struct mode_slot *s)
+const struct repl_mode *mode_newest(const struct mode_slot *s)
 {
     return s->next_lsn != 0 ? &s->next : &s->cur;
 }
@@ -202,10 +197,10 @@ static void slot_fall(struct engine *e, struct mode_slot *s, bool fallen)
         log_error(e->cfg.log, LOG_REPLICATION,
                   "mode_fallback: %s: nothing confirmed within %" PRIu32
                   " ms: going on as async; what is written from now on can be lost with this site",
-                  slot_name(s), newest(s)->wait_ms);
+                  mode_slot_name(s), mode_newest(s)->wait_ms);
     } else
         log_warn(e->cfg.log, LOG_REPLICATION, "mode_fallback: %s has caught up: %s again",
-                 slot_name(s), repl_level_name(newest(s)->level));
+                 mode_slot_name(s), repl_level_name(mode_newest(s)->level));
 }
 
 static void slot_wait(struct engine *e, struct mode_slot *s, bool waiting)
@@ -218,15 +213,15 @@ static void slot_wait(struct engine *e, struct mode_slot *s, bool waiting)
         log_error(e->cfg.log, LOG_REPLICATION,
                   "strict_wait: %s: nothing confirmed within %" PRIu32
                   " ms: writes wait, and their requests answer that the outcome is unknown",
-                  slot_name(s), newest(s)->wait_ms);
+                  mode_slot_name(s), mode_newest(s)->wait_ms);
     else
-        log_warn(e->cfg.log, LOG_REPLICATION, "strict_wait: %s confirms again", slot_name(s));
+        log_warn(e->cfg.log, LOG_REPLICATION, "strict_wait: %s confirms again", mode_slot_name(s));
 }
 
 static void slot_watch(struct engine *e, struct mode_slot *s, int64_t now)
 {
-    int64_t limit = newest(s)->wait_ms * NS_PER_MS, since = slot_waits_since(e, s);
-    bool strict = newest(s)->on_limit == REPL_STRICT;
+    int64_t limit = mode_newest(s)->wait_ms * NS_PER_MS, since = slot_waits_since(e, s);
+    bool strict = mode_newest(s)->on_limit == REPL_STRICT;
 
     if (strict && s->fallen)
         slot_fall(e, s, false);
@@ -307,444 +302,7 @@ void modes_release_all(struct engine *e, const char *why)
     job_post(e, j);
 }
 
-/* ---- the local note of what was forced ---- */
-static void forced_save(struct engine *e)
-{
-    struct buf b = {0}, row = {0};
-    struct err err;
-    size_t n = 0;
-    int rc = 0;
-
-    for (size_t i = 0; i < MODES_MAX; i++)
-        n += e->modes[i].used && e->modes[i].noted;
-    mp_put_array(&b, 2 * n);
-    for (size_t i = 0; rc == 0 && i < MODES_MAX; i++) {
-        const struct mode_slot *s = &e->modes[i];
-
-        if (!s->used || !s->noted)
-            continue;
-        buf_clear(&row);
-        rc = repl_mode_encode(&s->force, &row, &err);
-        mp_put_str(&b, s->id, strlen(s->id));
-        mp_put_bin(&b, row.data, row.len);
-    }
-    if (rc != 0 || buf_check(&b, &err) != 0)
-        engine_fatal(e, &err);
-    pthread_mutex_lock(&e->local_mu);
-    if (local_set(e->local, "forced-modes", n > 0 ? b.data : NULL, n > 0 ? b.len : 0, &err) != 0 ||
-        local_commit(e->local, &err) != 0) {
-        pthread_mutex_unlock(&e->local_mu);
-        engine_fatal(e, &err);
-    }
-    pthread_mutex_unlock(&e->local_mu);
-    buf_free(&row);
-    buf_free(&b);
-}
-
-int modes_forced_load(struct engine *e, struct err *err)
-{
-    struct buf b = {0};
-    struct err missing;
-    struct mp m;
-    size_t n;
-    int rc = 0;
-
-    if (local_get_locked(e, "forced-modes", &b, &missing) != 0) {
-        if (missing.code == ERR_NOTFOUND)
-            return 0;
-        *err = missing;
-        return -1;
-    }
-    m = (struct mp){.p = b.data, .end = b.data + b.len};
-    n = mp_array(&m, 2 * MODES_MAX) / 2;
-    for (size_t i = 0; rc == 0 && i < n; i++) {
-        struct repl_mode mode;
-        struct mode_slot *s;
-        const uint8_t *row;
-        char id[64];
-        size_t len;
-
-        mp_text(&m, id, sizeof(id));
-        row = mp_bytes(&m, MODE_SEGMENT_BYTES_MAX, &len);
-        s = m.bad ? NULL : slot_make(e, id);
-        if (s == NULL)
-            break;
-        rc = repl_mode_decode(row, len, &mode, err);
-        s->forced = s->noted = true;
-        s->force = mode;
-    }
-    if (rc == 0 && (m.bad || m.p != m.end))
-        rc = err_set(err, ERR_CORRUPT, 0, "%s/local: the modes that were forced", e->path);
-    buf_free(&b);
-    return rc;
-}
-
-/* ---- rows and records ---- */
-static void take_row(struct engine *e, const char *id, const struct repl_mode *m, uint64_t lsn)
-{
-    struct mode_slot *s = slot_make(e, id);
-
-    if (s == NULL) {
-        log_error(e->cfg.log, LOG_REPLICATION, "mode of %s: more than %u modes", id, MODES_MAX);
-        return;
-    }
-    s->seen = true;
-    if (lsn <= s->cur_lsn)
-        return; /* known, or older than a forced one that the store does not have yet */
-    s->cur = *m;
-    s->cur_lsn = lsn;
-    if (lsn >= s->next_lsn)
-        s->next_lsn = 0;
-    if (s->forced && (s->forced_lsn != 0 ? lsn >= s->forced_lsn
-                                         : memcmp(m, &s->force, sizeof(*m)) == 0 && !s->queued)) {
-        s->forced = false;
-        s->forced_lsn = lsn;
-    }
-    e->mark_ns = 0; /* its header says at once that this is committed: a restart need not ask */
-}
-
-static uint64_t epoch_end(struct engine *e)
-{
-    const struct epoch_rec *last = epochs_last(&e->cur->epochs);
-
-    return last != NULL ? last->end_lsn : 0;
-}
-
-static int each_row(void *arg, const char *key, const uint8_t *value, size_t len, uint64_t lsn,
-                    struct err *err)
-{
-    struct engine *e = arg;
-    struct repl_mode m;
-    struct err bad;
-
-    (void)err;
-    if (lsn <= epoch_end(e))
-        return 0; /* of an epoch that has ended */
-    if (repl_mode_decode(value, len, &m, &bad) != 0)
-        log_error(e->cfg.log, LOG_REPLICATION, "%s: %s", key, bad.msg);
-    else if (strcmp(key, ENGINE_KEY_QUORUM) == 0)
-        take_row(e, "", &m, lsn);
-    else
-        take_row(e, key + strlen(ENGINE_KEY_MODES), &m, lsn);
-    return 0;
-}
-
-void modes_read(struct engine *e)
-{
-    bool primary = engine_role(e) == ENGINE_PRIMARY, dropped = false;
-    struct err err;
-
-    for (size_t i = 0; i < MODES_MAX; i++) {
-        e->modes[i].seen = false;
-        if (!primary)
-            e->modes[i].cur_lsn = 0; /* a copy may have brought another history */
-    }
-    if (engine_scan(e, ENGINE_KEY_MODES, NULL, 0, false, each_row, e, &err) != 0 ||
-        engine_scan(e, ENGINE_KEY_QUORUM, NULL, 1, false, each_row, e, &err) != 0) {
-        /* Going on without the modes could acknowledge what they forbid. */
-        err_wrap(&err, "read the modes");
-        engine_fatal(e, &err);
-    }
-    for (size_t i = 0; i < MODES_MAX; i++) {
-        struct mode_slot *s = &e->modes[i];
-        bool revoked = primary && s->id[0] != '\0' && peer_of(e, s->id) == NULL;
-
-        if (!s->used)
-            continue;
-        if (!s->seen)
-            s->cur_lsn = 0;
-        if (s->next_lsn <= epoch_end(e))
-            s->next_lsn = 0;
-        if (revoked || (!s->seen && s->next_lsn == 0 && !s->forced && !s->queued)) {
-            dropped = dropped || s->noted;
-            s->used = false;
-        }
-    }
-    if (dropped)
-        forced_save(e);
-    e->dirty = true;
-}
-
-struct seg_modes {
-    struct engine *e;
-    uint64_t lsn;
-};
-static int each_rec(void *arg, const struct rec *r, struct err *err)
-{
-    struct seg_modes *sm = arg;
-    struct engine *e = sm->e;
-    size_t n = strlen(ENGINE_KEY_MODES);
-    struct mode_slot *s;
-    struct repl_mode m;
-    char id[64] = "";
-
-    if (r->kind != REC_PUT || sm->lsn <= epoch_end(e))
-        return 0;
-    if (r->key_len > n && r->key_len - n < sizeof(id) && memcmp(r->key, ENGINE_KEY_MODES, n) == 0)
-        memcpy(id, r->key + n, r->key_len - n);
-    else if (r->key_len != strlen(ENGINE_KEY_QUORUM) ||
-             memcmp(r->key, ENGINE_KEY_QUORUM, r->key_len) != 0)
-        return 0;
-    if (repl_mode_decode(r->value, r->value_len, &m, err) != 0)
-        return -1;
-    s = slot_make(e, id);
-    if (s == NULL)
-        return err_set(err, ERR_AGAIN, 0, "more than %u modes", MODES_MAX);
-    s->queued = false;
-    if (s->forced && s->forced_lsn != 0) { /* the forced one is the mode before this */
-        s->forced = false;
-        s->cur = s->force;
-        s->cur_lsn = s->forced_lsn;
-    }
-    s->next = m;
-    s->next_lsn = sm->lsn;
-    if (s->forced && s->forced_lsn == 0 && memcmp(&m, &s->force, sizeof(m)) == 0)
-        s->forced_lsn = sm->lsn;
-    e->dirty = true;
-    return 0;
-}
-
-static int each_txn(void *arg, uint64_t lsn, const uint8_t *data, size_t len, struct err *err)
-{
-    ((struct seg_modes *)arg)->lsn = lsn;
-    return txn_each(data, len, each_rec, arg, err);
-}
-
-void modes_of_seg(struct engine *e, const struct seg *s)
-{
-    struct seg_modes sm = {.e = e};
-    struct err err;
-
-    if (s->count != 1 || s->len > MODE_SEGMENT_BYTES_MAX)
-        return; /* a mode record is alone and small */
-    if (seg_each_txn(s, each_txn, &sm, &err) != 0)
-        log_error(e->cfg.log, LOG_REPLICATION, "mode at LSN %" PRIu64 ": %s", s->first_lsn,
-                  err.msg);
-}
-
-void modes_cut(struct engine *e, uint64_t lsn)
-{
-    for (size_t i = 0; i < MODES_MAX; i++) {
-        struct mode_slot *s = &e->modes[i];
-
-        if (s->used && s->next_lsn > lsn)
-            s->next_lsn = 0;
-    }
-}
-
-void modes_reset(struct engine *e)
-{
-    bool noted = false;
-
-    for (size_t i = 0; i < MODES_MAX; i++) {
-        struct mode_slot *s = &e->modes[i];
-
-        if (s->used && demands(newest(s)))
-            log_warn(e->cfg.log, LOG_REPLICATION,
-                     "mode %s of %s ends with the epoch: set it again when it follows",
-                     repl_level_name(newest(s)->level), slot_name(s));
-        noted = noted || (s->used && s->noted);
-        s->used = false;
-    }
-    if (noted)
-        forced_save(e);
-}
-
-/* ---- setting one ---- */
-static struct sub *mode_sub(const char *id, const struct repl_mode *m, struct err *err)
-{
-    struct sub *s = calloc(1, sizeof(*s));
-    struct buf row = {0};
-    char key[128];
-    int rc = -1;
-
-    if (s == NULL || (s->txn = txn_new()) == NULL) {
-        err_set(err, ERR_NOMEM, 0, "mode");
-        goto out;
-    }
-    s->alone = true;
-    snprintf(key, sizeof(key), "%s%.63s", id[0] != '\0' ? ENGINE_KEY_MODES : ENGINE_KEY_QUORUM, id);
-    if (repl_mode_encode(m, &row, err) == 0 && txn_put(s->txn, key, row.data, row.len, err) == 0 &&
-        txn_bytes(s->txn, &s->data, &s->len, err) == 0)
-        rc = 0;
-out:
-    buf_free(&row);
-    if (rc != 0)
-        sub_free(s);
-    return rc == 0 ? s : NULL;
-}
-
-static int check_mode(const char *id, const struct repl_mode *m, struct err *err)
-{
-    if (m->level > REPL_APPLY || m->on_limit > REPL_FALLBACK)
-        return err_set(err, ERR_INVAL, 0,
-                       "mode is async, flush or apply; at the limit strict or "
-                       "fallback");
-    if (m->wait_ms == 0 || m->wait_ms > REPL_WAIT_MS_MAX)
-        return err_set(err, ERR_INVAL, 0, "the wait limit is from 1 ms to %u ms", REPL_WAIT_MS_MAX);
-    if (m->n > REPL_NAMES_MAX || (m->n > 0 && (m->k == 0 || m->k > m->n)))
-        return err_set(err, ERR_INVAL, 0, "a quorum is 1 to n of at most %u members",
-                       REPL_NAMES_MAX);
-    for (uint32_t i = 0; i < m->n; i++) {
-        for (uint32_t k = 0; k < i; k++) {
-            if (strcmp(m->name[i], m->name[k]) == 0)
-                return err_set(err, ERR_INVAL, 0, "%s is named twice", m->name[i]);
-        }
-    }
-    if (id[0] != '\0' && (m->n != 1 || m->k != 1 || strcmp(m->name[0], id) != 0))
-        return err_set(err, ERR_INVAL, 0, "a member's mode names that member");
-    return 0;
-}
-
-int engine_mode_set(struct engine *e, const char *id, const struct repl_mode *m, bool force,
-                    engine_done_fn *done, void *arg, struct err *err)
-{
-    struct event *ev;
-    struct sub *s;
-
-    id = id != NULL ? id : "";
-    if (engine_role(e) != ENGINE_PRIMARY)
-        return err_set(err, ERR_ROLE, 0, "this cluster is not a primary");
-    if (strlen(id) >= sizeof(e->modes[0].id) || check_mode(id, m, err) != 0)
-        return err->code != ERR_OK ? -1 : err_set(err, ERR_INVAL, 0, "the id is too long");
-    s = mode_sub(id, m, err);
-    if (s == NULL)
-        return -1;
-    ev = event_new(e, EV_MODE, m, sizeof(*m));
-    snprintf(ev->text, sizeof(ev->text), "%s", id);
-    ev->flag = force;
-    ev->sub = s;
-    ev->done = done;
-    ev->arg = arg;
-    event_post(e, ev);
-    return 0;
-}
-
-/* A name that can confirm: it follows now, with a whole copy. */
-static int check_names(struct engine *e, const struct repl_mode *m, struct err *err)
-{
-    for (uint32_t i = 0; i < m->n; i++) {
-        const struct peer *p = peer_of(e, m->name[i]);
-
-        if (p == NULL)
-            return err_set(err, ERR_NOTFOUND, 0, "no secondary with ID \"%s\"", m->name[i]);
-        if (m->level != REPL_ASYNC && (p->conn == NULL || !p->whole))
-            return err_set(err, ERR_BUSY, 0,
-                           "secondary \"%s\" does not follow now: every write would wait for it",
-                           m->name[i]);
-    }
-    return 0;
-}
-
-/* The old mode ends now; the record that says so is on its way. */
-static void force_slot(struct engine *e, struct mode_slot *s, const struct repl_mode *m)
-{
-    s->forced = s->noted = true;
-    s->forced_lsn = 0;
-    s->force = *m;
-    forced_save(e);
-    log_warn(
-        e->cfg.log, LOG_REPLICATION,
-        "mode of %s set to %s by force at LSN %" PRIu64
-        ": writes that waited are committed; what it promises may not hold until it reads this",
-        slot_name(s), repl_level_name(m->level), e->committed_lsn);
-}
-
-void modes_begin(struct engine *e, struct event *ev)
-{
-    struct repl_mode m;
-    struct mode_slot *s = NULL;
-    struct err err = {0};
-    struct job *j;
-
-    memcpy(&m, ev->data, sizeof(m));
-    if (engine_role(e) != ENGINE_PRIMARY)
-        err_set(&err, ERR_ROLE, 0, "this cluster is not a primary");
-    else if (check_names(e, &m, &err) == 0) {
-        s = slot_make(e, ev->text);
-        if (s == NULL)
-            err_set(&err, ERR_AGAIN, 0, "more than %u modes", MODES_MAX);
-        else if (!ev->flag && (s->queued || s->next_lsn != 0 || s->forced))
-            err_set(&err, ERR_BUSY, 0,
-                    "a change of this mode waits for the old one to be met: force ends that");
-    }
-    if (err.code != ERR_OK) {
-        j = job_new(e, JOB_CALL);
-        j->done = ev->done;
-        j->arg = ev->arg;
-        j->err = err;
-        ev->done = NULL;
-        job_post(e, j);
-        return;
-    }
-    if (ev->flag)
-        force_slot(e, s, &m);
-    s->queued = true;
-    ev->sub->done = ev->done;
-    ev->sub->arg = ev->arg;
-    ev->done = NULL;
-    sub_list_add(&e->pending, ev->sub);
-    ev->sub = NULL;
-    e->dirty = true;
-}
-
-/* A record of our own: the default of a new secondary, or what was forced before a crash. */
-static void append_mode(struct engine *e, struct mode_slot *s, const struct repl_mode *m)
-{
-    struct err err;
-    struct sub *sub = mode_sub(s->id, m, &err);
-
-    if (sub == NULL) { /* out of memory: the next step tries again */
-        log_error(e->cfg.log, LOG_REPLICATION, "mode of %s: %s", slot_name(s), err.msg);
-        return;
-    }
-    s->queued = true;
-    sub_list_add(&e->pending, sub);
-}
-
-void modes_force_configured(struct engine *e)
-{
-    const char *at = e->cfg.force_async;
-
-    while (at != NULL && *at != '\0') {
-        size_t n = strcspn(at, ", ");
-        char id[64] = "";
-        struct mode_slot *s;
-
-        if (n > 0 && n < sizeof(id)) {
-            memcpy(id, at, n);
-            s = slot_find(e, strcmp(id, "quorum") == 0 ? "" : id);
-            if (s != NULL && demands(newest(s))) {
-                struct repl_mode m = *newest(s);
-
-                m.level = REPL_ASYNC;
-                force_slot(e, s, &m);
-            }
-        }
-        at += n + strspn(at + n, ", ");
-    }
-}
-
 /* ---- the step ---- */
-static void give_default(struct engine *e, const struct peer *p, int64_t now)
-{
-    struct repl_mode m = e->cfg.default_mode;
-    const struct durable_time *behind = durable_after(e, p->confirmed_lsn);
-    struct mode_slot *s;
-
-    if (p->conn == NULL || !p->whole || slot_find(e, p->member.id) != NULL ||
-        (behind != NULL && now - behind->mono_ns > m.wait_ms * NS_PER_MS / 2))
-        return; /* not before it has caught up: writes would wait for that */
-    s = slot_make(e, p->member.id);
-    if (s == NULL)
-        return;
-    m.k = m.n = 1;
-    memcpy(m.name[0], p->member.id, sizeof(m.name[0]));
-    log_info(e->cfg.log, LOG_REPLICATION, "secondary %s: mode %s, as configured", p->member.id,
-             repl_level_name(m.level));
-    append_mode(e, s, &m);
-}
-
 size_t modes_step(struct engine *e, int64_t now)
 {
     uint32_t strict = 0;
@@ -753,18 +311,18 @@ size_t modes_step(struct engine *e, int64_t now)
         return 0;
     for (size_t i = 0; i < MODES_MAX; i++) {
         struct mode_slot *s = &e->modes[i];
-        const struct repl_mode *m = newest(s);
+        const struct repl_mode *m = mode_newest(s);
 
         if (!s->used)
             continue;
         if (s->forced && s->forced_lsn == 0 && !s->queued)
-            append_mode(e, s, &s->force);
+            mode_append(e, s, &s->force);
         if (s->noted && !s->forced && atomic_load(&e->checkpoint_lsn) >= s->forced_lsn) {
             s->noted = false; /* the store has it: no restart can forget it */
-            forced_save(e);
+            mode_forced_save(e);
         }
         slot_watch(e, s, now);
-        if (demands(m) && m->on_limit == REPL_STRICT && (strict == 0 || m->wait_ms < strict))
+        if (mode_demands(m) && m->on_limit == REPL_STRICT && (strict == 0 || m->wait_ms < strict))
             strict = m->wait_ms;
     }
     if (atomic_exchange(&e->strict_wait_ms, strict) != strict)
@@ -772,7 +330,7 @@ size_t modes_step(struct engine *e, int64_t now)
     if (e->cfg.default_mode.level != REPL_ASYNC && !atomic_load(&e->stopping)) {
         for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
             if (e->peers[i].used)
-                give_default(e, &e->peers[i], now);
+                mode_give_default(e, &e->peers[i], now);
         }
     }
     if (atomic_load(&e->unsettled) && e->committed_lsn >= e->settle_lsn) {
@@ -843,7 +401,7 @@ static int quorum_check(struct engine *e, const struct repl_mode *m, struct err 
     uint32_t heard = 0, need = m->n - m->k + 1;
     char names[120] = "";
 
-    if (!demands(m))
+    if (!mode_demands(m))
         return 0;
     for (uint32_t i = 0; i < m->n; i++) {
         size_t at = strlen(names);
@@ -866,7 +424,7 @@ static int quorum_check(struct engine *e, const struct repl_mode *m, struct err 
 
 int modes_promotion_check(struct engine *e, struct err *err)
 {
-    const struct mode_slot *s = slot_find(e, "");
+    const struct mode_slot *s = mode_slot_find(e, "");
 
     if (s == NULL)
         return 0;
@@ -878,7 +436,7 @@ int modes_promotion_check(struct engine *e, struct err *err)
 /* ---- status ---- */
 void modes_status_of(struct engine *e, const struct peer *p, struct engine_peer *out)
 {
-    const struct mode_slot *s = slot_find(e, p->member.id);
+    const struct mode_slot *s = mode_slot_find(e, p->member.id);
     const struct repl_mode *m;
 
     out->whole = p->whole;
@@ -897,9 +455,9 @@ void modes_status_of(struct engine *e, const struct peer *p, struct engine_peer 
 /* Every acknowledged write since this mode's record is here, and the log up to it is. */
 static bool keeps_all(const struct mode_slot *s, const char *me)
 {
-    const struct repl_mode *m = s != NULL ? newest(s) : NULL;
+    const struct repl_mode *m = s != NULL ? mode_newest(s) : NULL;
 
-    if (m == NULL || !demands(m) || m->on_limit != REPL_STRICT || m->k < m->n)
+    if (m == NULL || !mode_demands(m) || m->on_limit != REPL_STRICT || m->k < m->n)
         return false;
     for (uint32_t i = 0; i < m->n; i++) {
         if (strcmp(m->name[i], me) == 0)
@@ -911,7 +469,7 @@ static bool keeps_all(const struct mode_slot *s, const char *me)
 void modes_status(struct engine *e, struct engine_status *st)
 {
     const char *me = e->follow.cfg.member_id;
-    const struct mode_slot *q = slot_find(e, "");
+    const struct mode_slot *q = mode_slot_find(e, "");
 
     if (q != NULL && shown(e, q) != NULL) {
         st->quorum = *shown(e, q);
@@ -922,8 +480,8 @@ void modes_status(struct engine *e, struct engine_status *st)
     st->lag_guard_pause_ms = (uint32_t)(e->pace_pause_ns / NS_PER_MS);
     if (st->role != ENGINE_SECONDARY)
         return;
-    st->no_loss =
-        e->copy == NULL && e->promotable && (keeps_all(slot_find(e, me), me) || keeps_all(q, me));
+    st->no_loss = e->copy == NULL && e->promotable &&
+                  (keeps_all(mode_slot_find(e, me), me) || keeps_all(q, me));
     st->no_loss_heard_ms = e->follow.heartbeat_ms;
 }
 
@@ -941,7 +499,7 @@ static bool lacks(const struct engine_status *st, const struct engine_peer *p, u
 
     if (lsn != 0)
         return p->confirmed_lsn < lsn || (p->level == REPL_APPLY && p->confirmed_applied_lsn < lsn);
-    for (uint32_t i = 0; demands(&st->quorum) && i < st->quorum.n; i++)
+    for (uint32_t i = 0; mode_demands(&st->quorum) && i < st->quorum.n; i++)
         asked = asked || strcmp(st->quorum.name[i], p->id) == 0;
     return asked && p->confirmed_lsn < st->durable_lsn;
 }
