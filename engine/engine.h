@@ -342,9 +342,10 @@ struct engine_status {
     uint64_t last_remote_lsn; /* secondary: last LSN heard of as committed at the primary */
     int64_t last_start_ms;
     uint8_t merkle_root[20];
-    uint64_t copy_keys, copy_bytes; /* progress of a copy */
-    bool disk_reserve;              /* writes are refused */
-    struct repl_mode quorum;        /* n is 0: none */
+    uint64_t copy_keys, copy_bytes;     /* progress of a copy */
+    bool disk_reserve;                  /* writes are refused */
+    uint64_t free_bytes, reserve_bytes; /* of the disk, as last looked; the reserve */
+    struct repl_mode quorum;            /* n is 0: none */
     bool quorum_waiting, quorum_fallen_back;
     bool unsettled;              /* engine_unsettled */
     uint32_t lag_guard_pause_ms; /* between segments now; 0: writers are not slowed */

@@ -421,7 +421,7 @@ struct engine {
     struct follow follow;
     char reason[64];
     int64_t space_ns;
-    uint64_t space_bytes;
+    uint64_t space_bytes, free_bytes;
     uint64_t n_segments, n_transactions;
     struct seg_txn *txns; /* scratch of the segment builder */
     size_t txns_cap;

@@ -254,8 +254,6 @@ static void stream_begin(struct engine *e, const struct link_welcome *w)
     f->acked_durable = f->acked_received = f->rx_lsn;
     f->acked_applied = 0;
     f->rx_ns = f->acked_ns = env_mono_ns(e->cfg.env);
-    f->last_error[0] = '\0';
-    f->last_error_ms = 0;
     e->reason[0] = '\0';
     log_info(e->cfg.log, LOG_REPLICATION, "stream started: remote_index=%" PRIu64, w->commit_lsn);
 }

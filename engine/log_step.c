@@ -472,6 +472,7 @@ static size_t space_step(struct engine *e, int64_t now)
         log_warn(e->cfg.log, "storage", "free space of %s: %s", e->path, err.msg);
         return 0;
     }
+    e->free_bytes = free_bytes;
     low = free_bytes < e->cfg.reserve_bytes;
     if (low)
         log_deadline(e, now + SPACE_CHECK_NS);

@@ -147,6 +147,8 @@ void log_publish(struct engine *e)
     st->last_remote_lsn = e->follow.commit_told;
     st->last_start_ms = e->follow.started_ms;
     modes_status(e, st);
+    st->free_bytes = e->free_bytes;
+    st->reserve_bytes = e->cfg.reserve_bytes;
     st->segments = e->n_segments;
     st->transactions = e->n_transactions;
     if (st->role == ENGINE_PRIMARY) {
