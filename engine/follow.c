@@ -413,7 +413,10 @@ static size_t append_received(struct engine *e)
     struct err err;
     size_t n = 0;
 
-    while (e->follow.rx.n > 0 && wal_in_flight(g->wal) < WAL_IN_FLIGHT_MAX) {
+    /* Below the reserve nothing is taken: without acks the primary's window closes, and space_step
+     * looks again. What is durable is still applied and can be promoted. */
+    while (!atomic_load(&e->reserve) && e->follow.rx.n > 0 &&
+           wal_in_flight(g->wal) < WAL_IN_FLIGHT_MAX) {
         struct seg *s = seg_deque_pop(&e->follow.rx);
 
         if (log_append(e, g, s, &err) != 0)

@@ -483,7 +483,7 @@ static size_t space_step(struct engine *e, int64_t now)
     if (low)
         log_error(e->cfg.log, "storage",
                   "disk_reserve: %" PRIu64 " MiB free for %s, below the reserve of %" PRIu64
-                  " MiB: writes are refused",
+                  " MiB: nothing is written until there is room",
                   free_bytes >> 20, e->path, e->cfg.reserve_bytes >> 20);
     else
         log_info(e->cfg.log, "storage", "disk_reserve: %" PRIu64 " MiB free again: writes go on",
