@@ -294,6 +294,7 @@ void engine_close(struct engine *e)
     buf_free(&e->follow.last_key);
     buf_free(&e->out);
     free(e->txns);
+    free(e->flush_lag);
     gen_free(e->copy);
     gen_free(e->cur);
     if (e->local != NULL)

@@ -354,7 +354,14 @@ struct engine_status {
      * (0: never heard). */
     bool no_loss;
     int64_t no_loss_heard_ms;
-    uint64_t segments, transactions; /* since start */
+    uint64_t segments, transactions;                    /* since start */
+    uint64_t log_bytes, log_first_lsn;                  /* on disk, as allocated; the oldest kept */
+    uint64_t ring_segments, ring_bytes, ring_bytes_max; /* of the log, kept in memory too */
+    uint64_t streams_resumed,
+        copies_begun;        /* primary: how secondaries were welcomed, since start */
+    struct engine_lag flush; /* from append to durable here, over a minute */
+    uint64_t flushes;        /* since start, and the sum of their times */
+    double flushes_ms;
     size_t n_peers;
     struct engine_peer peers[ENGINE_PEERS_MAX];
 };

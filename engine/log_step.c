@@ -164,6 +164,7 @@ int log_append(struct engine *e, struct gen *g, struct seg *seg, struct err *err
 
     if (wal_append(g->wal, seg, err) != 0)
         return -1;
+    flush_begun(e, seg);
     if (seg_deque_push(&e->ring, seg, err) != 0) {
         seg_deque_clear(&e->ring); /* it must have no gap; readers take over */
         err_clear(err);

@@ -196,5 +196,78 @@ def watch():
         assert b'Lag ' in shown and b'mode' in shown
 
 
+def parse_metrics(text):
+    """Prometheus' text form, read strictly: {name: {labels: value}}, {name: type}."""
+    values, types, closed, current = {}, {}, set(), None
+    for line in text.splitlines():
+        m = re.fullmatch(r'# (HELP|TYPE) ([a-zA-Z_:][a-zA-Z0-9_:]*) (.+)', line)
+        if m:
+            if m[2] != current:
+                assert m[2] not in closed, f'{m[2]} stands in two places'
+                closed.add(current)
+                current = m[2]
+            if m[1] == 'TYPE':
+                assert m[2] not in types and m[3] in ('gauge', 'counter', 'summary'), line
+                types[m[2]] = m[3]
+            continue
+        m = re.fullmatch(r'([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{((?:[a-zA-Z_]\w*="(?:[^"\\\n]|\\["\\n])*",?)*)\})? (\S+)', line)
+        assert m, f'no line of the format: {line!r}'
+        base = m[1] if m[1] in types else re.sub('_(sum|count)$', '', m[1])
+        assert base == current, f'{line!r} under {current}'
+        labels = tuple(sorted(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', m[2] or '')))
+        assert labels not in values.setdefault(m[1], {}), f'twice: {line!r}'
+        values[m[1]][labels] = float(m[3])
+    return values, types
+
+
+def metrics():
+    """Vault's and our metrics in Prometheus' form, on a primary and, where the listener frees them, on a secondary"""
+    with World() as w:
+        a, b = w.server('primary'), w.server('secondary')
+        for s in (a, b):
+            with open(s.config) as f:
+                text = f.read()
+            with open(s.config, 'w') as f:
+                f.write(text.replace('tls_disable ', 'telemetry {\n    unauthenticated_metrics_access = true\n  }\n  tls_disable '))
+            s.start()
+            s.init()
+        w.enable(a, b, 'site"b"')
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        for i in range(20):
+            a.ok('PUT', f'kv/k{i}', {'v': 'x' * 500})
+        w.await_caught_up(a, b)
+        name = 'site\\"b\\"'
+
+        def read(s, **kw):
+            r = s.ok('GET', 'sys/metrics?format=prometheus', token='', **kw)
+            assert r.headers['Content-Type'].startswith('text/plain'), r.headers
+            return parse_metrics(r.text)
+        await_true('a measured lag', lambda: read(a)[0]['lockstep_lag_samples'][(('peer', name), ('stage', 'applied'), ('window', '1m'))])
+        values, types = read(a)
+        for k in ('vault_replication_wal_last_wal', 'vault_replication_wal_last_dr_wal', 'vault_replication_merkle_commit_index',
+                  'replication_merkle_commit_index', 'vault_logshipper_streamWALs_missing_guard', 'logshipper_streamWALs_missing_guard',
+                  'vault_logshipper_buffer_size', 'vault_wal_gc_total', 'vault_core_unsealed', 'vault_core_active',
+                  'vault_core_replication_dr_primary', 'lockstep_healthy', 'lockstep_log_bytes', 'lockstep_disk_free_bytes'):
+            assert k in values, k
+        assert types['vault_wal_persistWALs'] == 'summary' and values['vault_wal_persistWALs_count'][()] > 20
+        assert values['vault_wal_persistWALs_sum'][()] > 0 and values['vault_wal_persistWALs'][(('quantile', '0.99'),)] > 0
+        assert values['vault_replication_wal_last_dr_wal'][()] >= 20 and values['vault_core_active'][()] == 1
+        assert len(values['lockstep_lag_p99_seconds']) == 12 and len(values['lockstep_lag_bytes']) == 4
+        assert values['lockstep_peer_connected'] == {(('peer', name),): 1}, values['lockstep_peer_connected']
+        values, _ = read(b)
+        assert values['vault_replication_fsm_last_remote_wal'][()] >= 20 and values['vault_core_active'][()] == 0
+        assert values['vault_core_replication_dr_secondary'][()] == 1
+        await_true('the secondary to know its lag',
+                   lambda: read(b)[0]['lockstep_lag_samples'][(('peer', 'primary'), ('stage', 'flushed'), ('window', '60m'))])
+        j = a.ok('GET', 'sys/metrics').json
+        assert {g['Name'] for g in j['Gauges']} >= {'vault.replication.wal.last_wal', 'lockstep.lag.bytes'}, j
+        assert [s for s in j['Samples'] if s['Name'] == 'vault.wal.persistWALs'][0]['Count'] > 20
+        r = a.ok('GET', 'sys/metrics', headers={'Accept': 'application/openmetrics-text'})
+        parse_metrics(r.text)
+        b.kill()
+        await_true('the reason', lambda: read(a)[0]['lockstep_healthy'][()] == 0)
+        assert read(a)[0]['lockstep_reason'][(('code', 'secondary_disconnected'), ('peer', name))] == 1
+
+
 if __name__ == '__main__':
-    sys.exit(run_tests([lag, health, certificate, check, watch], 'know'))
+    sys.exit(run_tests([lag, health, certificate, check, watch, metrics], 'know'))
