@@ -195,6 +195,11 @@ def _(name):
     script_ring(name, ['tests/clients/faults.py'])
 
 
+@ring('versions')
+def _(name):
+    script_ring(name, ['tests/clients/versions.py'])
+
+
 @ring('modes')
 def _(name):
     script_ring(name, ['tests/clients/modes.py'])
