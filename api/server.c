@@ -316,7 +316,6 @@ static void reload(struct server *s)
     }
     config_free(&fresh);
     reload_tls(s);
-    core_look(s->core);
 }
 
 /* ---- down ---- */

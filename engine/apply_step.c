@@ -40,6 +40,7 @@ void job_free(struct job *j)
 {
     seg_unref(j->seg);
     buf_free(&j->buf);
+    diff_range_free(j->range);
     if (j->kind == JOB_SWITCH || j->kind == JOB_DROP)
         gen_free(j->gen);
     free(j);
@@ -204,85 +205,7 @@ static size_t do_apply(struct engine *e, struct job **jobs)
     return n;
 }
 
-/* ---- copies ---- */
-static void do_page_read(struct engine *e, struct job *j)
-{
-    struct event *ev = event_new(e, EV_PAGE_READ, NULL, 0);
-    struct err err;
-
-    ev->conn = j->conn;
-    if (store_page_read(e->store, j->buf.len > 0 ? buf_str(&j->buf) : NULL, j->bytes_max, NULL,
-                        &ev->buf, &err) != 0) {
-        ev->flag = true; /* failed */
-        snprintf(ev->text, sizeof(ev->text), "%s", err.msg);
-    }
-    event_post(e, ev);
-}
-
-static void count_page(struct engine *e, const struct buf *page)
-{
-    struct mp m = {.p = page->data, .end = page->data + page->len};
-    size_t len;
-
-    if (mp_array(&m, 4) != 4)
-        return;
-    (void)mp_uint(&m, UINT64_MAX);
-    (void)mp_bool(&m);
-    (void)mp_bytes(&m, TXN_KEY_MAX_BYTES, &len);
-    atomic_fetch_add(&e->copy_keys, mp_array(&m, UINT32_MAX));
-    atomic_fetch_add(&e->copy_bytes, page->len);
-}
-
-static void do_copy_page(struct engine *e, struct job *j)
-{
-    struct event *ev = event_new(e, EV_COPY_PAGE, NULL, 0);
-    uint64_t before = atomic_load(&e->copy_bytes), ckpt;
-    struct err err;
-    bool done;
-
-    ev->serial = j->gen->serial;
-    if (store_copy_page(j->gen->store, j->buf.data, j->buf.len, &done, &err) != 0) {
-        if (err.code != ERR_PROTO && err.code != ERR_INVAL && err.code != ERR_CORRUPT)
-            engine_fatal(e, &err);
-        snprintf(ev->text, sizeof(ev->text), "%s", err.msg);
-        event_post(e, ev);
-        return;
-    }
-    count_page(e, &j->buf);
-    if (store_copy_position(j->gen->store, &ev->buf, &ev->number, &ev->flag, &err) != 0)
-        engine_fatal(e, &err);
-    if ((before + j->buf.len) / COPY_CHECKPOINT_BYTES != before / COPY_CHECKPOINT_BYTES &&
-        store_checkpoint(j->gen->store, &ckpt, &err) != 0)
-        engine_fatal(e, &err);
-    event_post(e, ev);
-}
-
-static void do_copy_fold(struct engine *e, struct job *j)
-{
-    struct event *ev = event_new(e, EV_COPY_FOLD, NULL, 0);
-    struct err err;
-
-    ev->serial = j->gen->serial;
-    if (store_copy_fold(j->gen->store, &j->seg, 1, &ev->flag, &err) != 0) {
-        err_wrap(&err, "fold LSN %" PRIu64 " over the copy", j->seg->first_lsn);
-        engine_fatal(e, &err);
-    }
-    ev->number = seg_last_lsn(j->seg);
-    ev->conn = j->seg->len;
-    event_post(e, ev);
-}
-
-static void do_copy_finish(struct engine *e, struct job *j)
-{
-    struct event *ev = event_new(e, EV_COPY_FINISHED, NULL, 0);
-    struct err err;
-
-    ev->serial = j->gen->serial;
-    if (store_copy_finish(j->gen->store, &err) != 0)
-        engine_fatal(e, &err);
-    event_post(e, ev);
-}
-
+/* ---- generations ---- */
 struct tally {
     uint64_t keys, bytes;
 };
@@ -359,17 +282,14 @@ static void do_job(struct engine *e, struct job *j)
         if (j->done != NULL)
             j->done(j->arg, j->lsn, j->err.code != ERR_OK ? &j->err : NULL);
         break;
-    case JOB_PAGE_READ:
-        do_page_read(e, j);
-        break;
+    case JOB_COPY_CLONE:
+    case JOB_COPY_LEAVES:
     case JOB_COPY_PAGE:
-        do_copy_page(e, j);
-        break;
+    case JOB_COPY_COMPARE:
+    case JOB_COPY_PUT:
     case JOB_COPY_FOLD:
-        do_copy_fold(e, j);
-        break;
     case JOB_COPY_FINISH:
-        do_copy_finish(e, j);
+        copy_do(e, j);
         break;
     case JOB_SWITCH:
         do_switch(e, j);

@@ -1,17 +1,22 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * copy.c - the secondary's side of a full copy: a new generation is filled beside the old one.
+ * copy.c - a new generation of the data, filled beside the old one: how a secondary catches up when
+ * the log cannot bring it there. What it takes from the old one and asks of the primary is in
+ * diff.c.
  *
  * Phases, and what a crash leaves in each:
- *     PAGES   pages of the primary's store in key order, while the log streams into the new
- *             generation from its base. Resumed behind the last page that a checkpoint holds.
- *     LOG     the new log is folded over the pages from the oldest page's LSN on. Folded on.
+ *     CLONE, TREE, RANGES   see diff.c; meanwhile the log streams into the new generation from its
+ *             base. Resumed behind the last range that a checkpoint holds.
+ *     LOG     the new log is folded over the ranges from the oldest answer's LSN on. Folded on.
  *     FINISH  the copy is whole at an LSN and made durable by a checkpoint. Folded on, or seen to
  *             be finished.
  *     SWITCH  one write of the local file names the new generation and the role secondary; then
  *             the old one is removed. Before that write the old generation counts, after it the
  *             new one; the other is removed at the next start.
  * Until the switch the old generation is untouched, so a secondary that had one can be promoted.
+ *
+ * It ends whatever is written at the primary: the ranges are a finite walk through the keys, and
+ * the log is folded up to the newest answer, not to its end.
  */
 #include "engine_private.h"
 
@@ -23,11 +28,31 @@
 static void reset(struct follow *f)
 {
     f->phase = COPY_NONE;
-    f->page_asked = f->consistent = false;
-    buf_free(&f->last_key);
+    f->consistent = false;
+    diff_forget(f);
+    memset(&f->at, 0, sizeof(f->at));
     cursor_set(&f->fold, 0);
     f->fold_bytes_out = 0;
-    f->folded_lsn = f->low_lsn = 0;
+    f->folded_lsn = 0;
+}
+
+/* From what the store says of itself. */
+void copy_phase_of(struct engine *e)
+{
+    static const enum copy_phase phases[] = {
+        [STORE_CLONE] = COPY_CLONE, [STORE_TREE] = COPY_TREE, [STORE_RANGES] = COPY_RANGES};
+    struct follow *f = &e->follow;
+
+    if (f->at.phase != STORE_FOLD) {
+        f->phase = phases[f->at.phase];
+        return;
+    }
+    if (f->phase == COPY_LOG)
+        return;
+    f->phase = COPY_LOG;
+    cursor_set(&f->fold, f->at.folded_lsn + 1);
+    log_info(e->cfg.log, LOG_REPLICATION,
+             "all that differs is here: folding the log from LSN %" PRIu64, f->at.folded_lsn + 1);
 }
 
 void copy_abandon(struct engine *e)
@@ -54,8 +79,18 @@ void copy_abandon(struct engine *e)
     job_post(e, j);
 }
 
-static int make_generation(struct engine *e, const struct link_welcome *w, struct gen **gp,
-                           struct err *err)
+/* A store of another history has nothing in common. */
+static bool shares_history(const struct epochs *a, const struct epochs *b)
+{
+    for (size_t i = 0; i < a->n; i++) {
+        if (epochs_find(b, a->e[i].id, NULL) != NULL)
+            return true;
+    }
+    return false;
+}
+
+static int make_generation(struct engine *e, const struct link_welcome *w, bool clone,
+                           struct gen **gp, struct err *err)
 {
     struct wal_config wc;
     struct gen *g = NULL;
@@ -67,7 +102,8 @@ static int make_generation(struct engine *e, const struct link_welcome *w, struc
     g->epochs = w->epochs;
     epochs_prune(&g->epochs, w->base.lsn);
     if (gen_wal_config(g, &wc, err) != 0 || wal_create(&wc, &w->base, &g->wal, err) != 0 ||
-        gen_open_store(g, err) != 0 || e->cfg.disk->ops->sync_dir(e->cfg.disk, g->dir, err) != 0 ||
+        gen_open_store(g, err) != 0 || store_copy_begin(g->store, clone, err) != 0 ||
+        e->cfg.disk->ops->sync_dir(e->cfg.disk, g->dir, err) != 0 ||
         e->cfg.disk->ops->sync_dir(e->cfg.disk, e->path, err) != 0) {
         gen_free(g);
         return -1;
@@ -78,6 +114,8 @@ static int make_generation(struct engine *e, const struct link_welcome *w, struc
 
 void copy_start(struct engine *e, const struct link_welcome *w)
 {
+    struct store_point old;
+    bool clone;
     struct gen *g;
     struct err err;
 
@@ -97,25 +135,61 @@ void copy_start(struct engine *e, const struct link_welcome *w)
     }
     seg_deque_clear(&e->ring);
     cursor_set(&e->feed, e->feed.next_lsn);
-    if (make_generation(e, w, &g, &err) != 0 || local_set_number(e, "copy", g->number, &err) != 0 ||
-        local_save_epochs(e, g, &err) != 0)
+    store_applied(e->cur->store, &old);
+    clone = conn_find(e, e->follow.conn_id)->version >= LINK_VERSION_DIFF && old.lsn > 0 &&
+            shares_history(&e->cur->epochs, &w->epochs);
+    if (make_generation(e, w, clone, &g, &err) != 0 ||
+        local_set_number(e, "copy", g->number, &err) != 0 || local_save_epochs(e, g, &err) != 0)
         engine_fatal(e, &err);
     e->copy = g;
-    e->follow.phase = COPY_PAGES;
-    e->follow.low_lsn = 0;
+    e->follow.want_copy = false;
+    e->follow.at.phase = clone ? STORE_CLONE : STORE_RANGES;
+    memset(e->follow.at.leaves, 0xff, sizeof(e->follow.at.leaves));
+    copy_phase_of(e);
     atomic_store(&e->copy_keys, 0);
     atomic_store(&e->copy_bytes, 0);
-    log_info(e->cfg.log, LOG_REPLICATION, "copying the primary's data at LSN %" PRIu64 " into %s%s",
-             w->base.lsn, g->dir,
+    atomic_store(&e->copy_deleted, 0);
+    atomic_store(&e->copy_looked, 0);
+    log_info(e->cfg.log, LOG_REPLICATION,
+             "catching up with the primary's data at LSN %" PRIu64 " in %s, %s%s", w->base.lsn,
+             g->dir, clone ? "by its difference to the data at hand" : "all of it",
              engine_role(e) == ENGINE_SECONDARY ? "; the data at hand stays promotable until then"
                                                 : "");
+}
+
+/* Answers that the copy holds may come from a history that a promotion cut off below them. */
+bool copy_outlived(const struct engine *e, const struct link_welcome *w)
+{
+    if (e->copy == NULL || e->follow.at.high_lsn == 0)
+        return false;
+    for (size_t i = 0; i < w->epochs.n; i++) {
+        const struct epoch_rec *r = &w->epochs.e[i];
+
+        if (epochs_find(&e->copy->epochs, r->id, NULL) == NULL &&
+            r->end_lsn < e->follow.at.high_lsn)
+            return true;
+    }
+    return false;
+}
+
+/* Begun by an older program, in another form. */
+static int forget_unknown(struct engine *e, struct err *err)
+{
+    uint32_t number = e->copy->number;
+
+    log_warn(e->cfg.log, LOG_REPLICATION,
+             "the copy begun in %s cannot be continued: starting again", e->copy->dir);
+    gen_free(e->copy);
+    e->copy = NULL;
+    if (local_set_text(e, "copy", NULL, err) != 0 || local_save(e, err) != 0)
+        return -1;
+    return gen_remove(e, number, err);
 }
 
 int copy_resume(struct engine *e, struct err *err)
 {
     struct follow *f = &e->follow;
     struct store_point p;
-    bool done;
 
     store_applied(e->copy->store, &p);
     if (p.lsn > 0) { /* finished, but the local file does not say so yet */
@@ -128,76 +202,15 @@ int copy_resume(struct engine *e, struct err *err)
         event_post(e, ev);
         return 0;
     }
-
-    if (store_copy_position(e->copy->store, &f->last_key, &f->low_lsn, &done, err) != 0)
+    if (store_copy_position(e->copy->store, &f->at, err) != 0)
         return err_wrap(err, "copy in %s", e->copy->dir);
-    f->phase = done ? COPY_LOG : COPY_PAGES;
-    if (done)
-        cursor_set(&f->fold, f->low_lsn + 1);
+    if (f->at.phase == STORE_NO_COPY)
+        return forget_unknown(e, err);
+    copy_phase_of(e);
     return 0;
 }
 
-/* ---- pages ---- */
-static size_t ask_page(struct engine *e)
-{
-    struct follow *f = &e->follow;
-    struct conn *c = conn_find(e, f->conn_id);
-    struct link_msg m = {.type = MSG_PAGE_REQUEST};
-
-    if (f->page_asked || f->job_out || c == NULL)
-        return 0;
-    m.page_request.after = buf_str(&f->last_key);
-    m.page_request.after_len = f->last_key.len;
-    m.page_request.bytes_max = COPY_PAGE_BYTES;
-    conn_send(e, c, &m, NULL);
-    f->page_asked = true;
-    return 1;
-}
-
-void copy_page(struct engine *e, const struct link_msg *m)
-{
-    struct follow *f = &e->follow;
-    struct job *j;
-
-    if (f->phase != COPY_PAGES || !f->page_asked) {
-        conn_close(e, conn_find(e, f->conn_id), "a page that was not asked for");
-        return;
-    }
-    j = job_new(e, JOB_COPY_PAGE);
-    j->gen = e->copy;
-    buf_add(&j->buf, m->body.data, m->body.len);
-    if (j->buf.failed) {
-        job_free(j);
-        conn_close(e, conn_find(e, f->conn_id), "out of memory");
-        return;
-    }
-    f->page_asked = false;
-    f->job_out = true;
-    job_post(e, j);
-}
-
-static void on_page_done(struct engine *e, struct event *ev)
-{
-    struct follow *f = &e->follow;
-    struct conn *c = conn_find(e, f->conn_id);
-
-    f->job_out = false;
-    if (ev->text[0] != '\0') {
-        if (c != NULL)
-            conn_close(e, c, ev->text);
-        return;
-    }
-    buf_free(&f->last_key);
-    f->last_key = ev->buf;
-    ev->buf = (struct buf){0};
-    f->low_lsn = ev->number;
-    if (ev->flag) {
-        f->phase = COPY_LOG;
-        cursor_set(&f->fold, f->low_lsn + 1);
-    }
-}
-
-/* ---- the log over the pages ---- */
+/* ---- the log over the ranges ---- */
 static size_t fold(struct engine *e)
 {
     struct follow *f = &e->follow;
@@ -218,11 +231,9 @@ static size_t fold(struct engine *e)
         }
         if (rc == 0 || seg_last_lsn(s) > commit)
             break;
-        j = job_new(e, JOB_COPY_FOLD);
-        j->gen = e->copy;
+        j = copy_job(e, JOB_COPY_FOLD);
         j->seg = seg_ref(s);
         f->fold_bytes_out += s->len;
-        f->job_out = true;
         job_post(e, j);
         cursor_pop(&f->fold);
         n++;
@@ -233,7 +244,6 @@ static size_t fold(struct engine *e)
 static void on_fold_done(struct engine *e, struct event *ev)
 {
     struct follow *f = &e->follow;
-    struct job *j;
 
     f->fold_bytes_out -= ev->conn;
     f->folded_lsn = ev->number;
@@ -244,10 +254,7 @@ static void on_fold_done(struct engine *e, struct event *ev)
     if (!f->consistent)
         return;
     f->phase = COPY_FINISH;
-    f->job_out = true;
-    j = job_new(e, JOB_COPY_FINISH);
-    j->gen = e->copy;
-    job_post(e, j);
+    job_post(e, copy_job(e, JOB_COPY_FINISH));
 }
 
 /* ---- the switch ---- */
@@ -298,8 +305,8 @@ void copy_event(struct engine *e, struct event *ev)
     if (stale)
         return;
     switch (ev->kind) {
-    case EV_COPY_PAGE:
-        on_page_done(e, ev);
+    case EV_COPY_STEP:
+        diff_done(e, ev);
         break;
     case EV_COPY_FOLD:
         on_fold_done(e, ev);
@@ -320,8 +327,10 @@ size_t copy_step(struct engine *e)
     if (e->copy == NULL)
         return 0;
     switch (e->follow.phase) {
-    case COPY_PAGES:
-        return ask_page(e);
+    case COPY_CLONE:
+    case COPY_TREE:
+    case COPY_RANGES:
+        return diff_step(e);
     case COPY_LOG:
         return fold(e);
     default:

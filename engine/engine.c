@@ -175,29 +175,56 @@ static void *checkpoint_main(void *arg)
     return NULL;
 }
 
-int engine_start(struct engine *e, struct err *err)
+static void *scan_main(void *arg)
 {
-    int sys;
+    struct engine *e = arg;
 
-    assert(!e->started);
-    sys = pthread_create(&e->log_thread, NULL, log_main, e);
-    if (sys != 0)
-        return err_set(err, ERR_NOMEM, sys, "log thread");
-    sys = pthread_create(&e->apply_thread, NULL, apply_main, e);
-    if (sys == 0) {
-        sys = pthread_create(&e->checkpoint_thread, NULL, checkpoint_main, e);
-        if (sys == 0) {
-            e->started = true;
-            return 0;
-        }
-        atomic_store(&e->apply_stop, true);
-        waker_wake(&e->apply_waker);
-        pthread_join(e->apply_thread, NULL);
+    while (!atomic_load(&e->scan_stop)) {
+        if (engine_scan_step(e) == 0)
+            waker_wait(&e->scan_waker, -1);
     }
+    return NULL;
+}
+
+/* The first n of log, scan, apply and checkpoint, in this order. */
+static void stop_threads(struct engine *e, unsigned n)
+{
+    queue_close(e->submit_q);
     atomic_store(&e->stopping, true);
     disk_wake(e->cfg.disk);
-    pthread_join(e->log_thread, NULL);
-    return err_set(err, ERR_NOMEM, sys, "engine threads");
+    if (n > 0)
+        pthread_join(e->log_thread, NULL);
+    atomic_store(&e->scan_stop, true);
+    waker_wake(&e->scan_waker);
+    if (n > 1)
+        pthread_join(e->scan_thread, NULL);
+    atomic_store(&e->apply_stop, true);
+    waker_wake(&e->apply_waker);
+    if (n > 2)
+        pthread_join(e->apply_thread, NULL);
+    atomic_store(&e->checkpoint_stop, true);
+    waker_wake(&e->checkpoint_waker);
+    if (n > 3)
+        pthread_join(e->checkpoint_thread, NULL);
+}
+
+int engine_start(struct engine *e, struct err *err)
+{
+    pthread_t *const threads[] = {&e->log_thread, &e->scan_thread, &e->apply_thread,
+                                  &e->checkpoint_thread};
+    static void *(*const mains[])(void *) = {log_main, scan_main, apply_main, checkpoint_main};
+
+    assert(!e->started);
+    for (unsigned i = 0; i < 4; i++) {
+        int sys = pthread_create(threads[i], NULL, mains[i], e);
+
+        if (sys != 0) {
+            stop_threads(e, i);
+            return err_set(err, ERR_NOMEM, sys, "engine threads");
+        }
+    }
+    e->started = true;
+    return 0;
 }
 
 void engine_stop(struct engine *e)
@@ -205,16 +232,7 @@ void engine_stop(struct engine *e)
     if (!e->started || e->stopped)
         return;
     e->stopped = true;
-    queue_close(e->submit_q);
-    atomic_store(&e->stopping, true);
-    disk_wake(e->cfg.disk);
-    pthread_join(e->log_thread, NULL);
-    atomic_store(&e->apply_stop, true);
-    waker_wake(&e->apply_waker);
-    pthread_join(e->apply_thread, NULL);
-    atomic_store(&e->checkpoint_stop, true);
-    waker_wake(&e->checkpoint_waker);
-    pthread_join(e->checkpoint_thread, NULL);
+    stop_threads(e, 4);
 }
 
 /* What was accepted and never became an applied transaction is answered, not dropped. */
@@ -249,6 +267,10 @@ static void close_queues(struct engine *e)
             j->done(j->arg, j->lsn, &unknown);
         job_free(j);
     }
+    for (n = e->scan_q != NULL ? queue_take_all(e->scan_q) : NULL; n != NULL; n = next) {
+        next = n->next;
+        scan_job_free((struct scan_job *)n);
+    }
     if (e->promote.on && e->promote.done != NULL)
         e->promote.done(e->promote.arg, 0, &unknown);
     answer_rest(&e->held, &unknown);
@@ -271,6 +293,7 @@ static void free_connections(struct engine *e)
         struct conn *c = e->conns;
 
         e->conns = c->next;
+        diff_conn_free(c);
         free(c);
     }
     peers_free(e);
@@ -291,10 +314,9 @@ void engine_close(struct engine *e)
     cursor_set(&e->follow.fold, 0);
     seg_deque_free(&e->ring);
     seg_deque_free(&e->follow.rx);
-    buf_free(&e->follow.last_key);
+    diff_forget(&e->follow);
     buf_free(&e->out);
     free(e->txns);
-    free(e->flush_lag);
     gen_free(e->copy);
     gen_free(e->cur);
     if (e->local != NULL)
@@ -302,12 +324,14 @@ void engine_close(struct engine *e)
     queue_free(e->submit_q);
     queue_free(e->event_q);
     queue_free(e->job_q);
+    queue_free(e->scan_q);
     pthread_rwlock_destroy(&e->store_lock);
     pthread_mutex_destroy(&e->status_mu);
     pthread_mutex_destroy(&e->key_mu);
     pthread_mutex_destroy(&e->local_mu);
     waker_fini(&e->apply_waker);
     waker_fini(&e->checkpoint_waker);
+    waker_fini(&e->scan_waker);
     if (e->lock_fd >= 0)
         close(e->lock_fd);
     OPENSSL_cleanse(e->epoch_key, sizeof(e->epoch_key));
@@ -498,6 +522,8 @@ void event_free(struct event *ev)
 {
     free(ev->follow);
     sub_free(ev->sub);
+    diff_range_free(ev->range);
+    free(ev->copy);
     buf_free(&ev->buf);
     free(ev);
 }

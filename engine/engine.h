@@ -120,6 +120,8 @@ struct engine_config {
     uint64_t retain_bytes;    /* log kept for secondaries at most; 0: 1 GiB */
     uint64_t queue_bytes;     /* transactions waiting at most; 0: 64 MiB */
     int64_t mark_interval_ms; /* 0: 1000 */
+    uint32_t copy_page_bytes; /* read and sent in one piece while catching up; 0: 1 MiB */
+    uint32_t link_version;    /* the newest protocol to speak; 0: the newest known */
     /* Primary: the mode that a secondary without one is given once it follows (n is not looked at);
      * REPL_ASYNC: none. */
     struct repl_mode default_mode;
@@ -145,6 +147,7 @@ void engine_close(struct engine *e); /* takes NULL */
  * of the caller. */
 size_t engine_log_step(struct engine *e);
 size_t engine_apply_step(struct engine *e);
+size_t engine_scan_step(struct engine *e);
 size_t engine_checkpoint_step(struct engine *e, bool force);
 int64_t engine_next_deadline_ns(struct engine *e); /* of env_mono_ns; INT64_MAX: none */
 
@@ -342,10 +345,9 @@ struct engine_status {
     uint64_t last_remote_lsn; /* secondary: last LSN heard of as committed at the primary */
     int64_t last_start_ms;
     uint8_t merkle_root[20];
-    uint64_t copy_keys, copy_bytes;     /* progress of a copy */
-    bool disk_reserve;                  /* writes are refused */
-    uint64_t free_bytes, reserve_bytes; /* of the disk, as last looked; the reserve */
-    struct repl_mode quorum;            /* n is 0: none */
+    uint64_t copy_keys, copy_bytes; /* progress of a copy */
+    bool disk_reserve;              /* writes are refused */
+    struct repl_mode quorum;        /* n is 0: none */
     bool quorum_waiting, quorum_fallen_back;
     bool unsettled;              /* engine_unsettled */
     uint32_t lag_guard_pause_ms; /* between segments now; 0: writers are not slowed */
@@ -354,14 +356,7 @@ struct engine_status {
      * (0: never heard). */
     bool no_loss;
     int64_t no_loss_heard_ms;
-    uint64_t segments, transactions;                    /* since start */
-    uint64_t log_bytes, log_first_lsn;                  /* on disk, as allocated; the oldest kept */
-    uint64_t ring_segments, ring_bytes, ring_bytes_max; /* of the log, kept in memory too */
-    uint64_t streams_resumed,
-        copies_begun;        /* primary: how secondaries were welcomed, since start */
-    struct engine_lag flush; /* from append to durable here, over a minute */
-    uint64_t flushes;        /* since start, and the sum of their times */
-    double flushes_ms;
+    uint64_t segments, transactions; /* since start */
     size_t n_peers;
     struct engine_peer peers[ENGINE_PEERS_MAX];
 };

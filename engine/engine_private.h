@@ -37,10 +37,9 @@
 #define SPACE_CHECK_BYTES (16u << 20)
 #define CONNS_MAX 64u
 #define ACK_RECEIVED_NS                                                                            \
-    (50 * NS_PER_MS) /* a segment that is not durable so long after the last                       \
-                          ack is acknowledged as received */
-#define COPY_CHECKPOINT_BYTES ((uint64_t)64 << 20)
-#define COPY_PAGE_BYTES (1u << 20)
+    (50 * NS_PER_MS)              /* a segment that is not durable so long after the last          \
+                                       ack is acknowledged as received */
+#define COPY_CHECKPOINT_PAGES 64u /* a copy is made durable after so many pages */
 #define COMMITS_KEPT 8192u
 #define MARKS_KEPT 64u
 #define DURABLES_KEPT 8192u
@@ -144,7 +143,9 @@ struct conn {
     char addr[256];
     int64_t opened_ns, heard_ns, pinged_ns;
     struct peer *peer;
-    bool page_wanted;                  /* a page is being read for it */
+    uint32_t version;                  /* of the protocol; set by hello and welcome */
+    bool scan_wanted;                  /* something is being read for it */
+    struct asked *asked;               /* diff_serve.c */
     uint64_t queued_bytes, sent_bytes; /* given to the link; by it to the kernel */
 };
 
@@ -217,7 +218,27 @@ enum follow_state {
     FOLLOW_HELLO,
     FOLLOW_STREAM
 };
-enum copy_phase { COPY_NONE, COPY_PAGES, COPY_LOG, COPY_FINISH, COPY_SWITCH };
+enum copy_phase {
+    COPY_NONE,
+    COPY_CLONE,
+    COPY_TREE,
+    COPY_RANGES,
+    COPY_LOG,
+    COPY_FINISH,
+    COPY_SWITCH
+};
+/* A range of keys that is compared, or waits for entries. */
+struct diff_range {
+    char after[TXN_KEY_MAX_BYTES + 1], last[TXN_KEY_MAX_BYTES + 1]; /* (after, last] */
+    char next[TXN_KEY_MAX_BYTES + 1]; /* entries up to here are taken */
+    bool done;                        /* nothing lies behind last */
+    bool told;                        /* the primary knows what is missing */
+    uint64_t low_lsn, high_lsn;       /* of the answers */
+    uint64_t looked, deleted;
+    struct buf hashes, missing;
+    uint8_t leaves[STORE_LEAVES_BYTES];
+};
+void diff_range_free(struct diff_range *r); /* takes NULL */
 struct follow {
     enum follow_state state;
     struct follow_config cfg;
@@ -236,9 +257,14 @@ struct follow {
     char last_error[160];
     int64_t last_error_ms;
     enum copy_phase phase;
-    bool page_asked, job_out;
-    struct buf last_key;
-    uint64_t low_lsn;
+    bool want_copy;           /* the next hello asks for a copy */
+    bool asked, job_out;      /* one question and one job at a time (folding: one kind of job) */
+    struct store_copy at;     /* as of the last job */
+    bool leaves_told;         /* on this connection */
+    uint32_t level;           /* of the tree that is compared */
+    struct buf nodes;         /* of that level, that differ; numbers of 2 bytes, big endian */
+    struct diff_range *range; /* waits for entries; NULL: the next is asked for */
+    uint64_t keys_there;      /* at the primary, as it counted last; 0: not known */
     struct cursor fold;
     size_t fold_bytes_out;
     uint64_t folded_lsn;
@@ -256,8 +282,8 @@ enum event_kind {
     EV_MODE,
     EV_MEMBERS,
     EV_ANSWER,
-    EV_PAGE_READ,
-    EV_COPY_PAGE,
+    EV_FOUND,
+    EV_COPY_STEP,
     EV_COPY_FOLD,
     EV_COPY_FINISHED,
     EV_SWITCHED
@@ -275,6 +301,8 @@ struct event {
     struct follow_config *follow; /* owned */
     struct sub *sub;              /* owned: EV_MODE */
     struct buf buf;               /* owned */
+    struct diff_range *range;     /* owned */
+    struct store_copy *copy;      /* owned */
     size_t len;
     uint8_t data[];
 };
@@ -288,8 +316,11 @@ enum job_kind {
     JOB_REFUSE,
     JOB_RELEASE,
     JOB_CALL,
-    JOB_PAGE_READ,
+    JOB_COPY_CLONE,
+    JOB_COPY_LEAVES,
     JOB_COPY_PAGE,
+    JOB_COPY_COMPARE,
+    JOB_COPY_PUT,
     JOB_COPY_FOLD,
     JOB_COPY_FINISH,
     JOB_SWITCH,
@@ -304,7 +335,7 @@ struct job {
     struct sub_list subs;
     uint64_t conn;
     struct buf buf;
-    uint32_t bytes_max;
+    struct diff_range *range; /* owned */
     engine_done_fn *done;
     void *arg;
     uint64_t lsn;
@@ -313,6 +344,19 @@ struct job {
 struct job *job_new(struct engine *e, enum job_kind kind);
 void job_post(struct engine *e, struct job *j);
 void job_free(struct job *j);
+
+/* ---- questions for the scan thread ---- */
+struct scan_job {
+    struct queue_node node;
+    enum link_msg_type type; /* of the question */
+    uint64_t conn;
+    struct buf after, last; /* keys, as text */
+    bool to_end;
+    uint32_t bytes_max, level;
+    struct buf nodes, hashes;
+    uint8_t *leaves; /* owned; bitmap */
+};
+void scan_job_free(struct scan_job *j);
 
 struct watch {
     char prefix[128];
@@ -329,10 +373,11 @@ struct engine {
     struct queue *submit_q;
     struct queue *event_q;
     struct queue *job_q;
-    struct waker apply_waker, checkpoint_waker;
+    struct queue *scan_q;
+    struct waker apply_waker, checkpoint_waker, scan_waker;
     _Atomic int role; /* enum engine_role; written by the log thread */
     _Atomic bool reserve;
-    _Atomic bool stopping, apply_stop, checkpoint_stop;
+    _Atomic bool stopping, apply_stop, checkpoint_stop, scan_stop;
     _Atomic bool rows_changed;    /* a replication row was applied */
     _Atomic bool retain_due;      /* a checkpoint was taken */
     _Atomic uint64_t applied_lsn; /* written by the apply thread (and at open) */
@@ -343,7 +388,8 @@ struct engine {
     _Atomic int64_t checkpoint_ns;
     _Atomic int64_t deadline_ns;
     _Atomic int64_t mark_applied_ms;
-    _Atomic uint64_t copy_keys, copy_bytes;
+    _Atomic uint64_t copy_keys, copy_bytes;     /* entries taken from the primary */
+    _Atomic uint64_t copy_deleted, copy_looked; /* own entries deleted; keys of ranges compared */
     /* Gates of answers, written by the log thread (modes.c); UINT64_MAX: open. */
     _Atomic uint64_t apply_gate; /* modes: applied where one says apply */
     _Atomic uint64_t near_gate;  /* durable on the connected secondaries that are whole */
@@ -373,12 +419,13 @@ struct engine {
     struct watch watches[WATCHES_MAX]; /* fixed before start */
     size_t n_watches;
 
-    pthread_t log_thread, apply_thread, checkpoint_thread;
+    pthread_t log_thread, apply_thread, checkpoint_thread, scan_thread;
     bool started, stopped;
 
     /* apply thread: applied, and the answer waits */
     struct sub_list held;     /* for the modes alone; in LSN order */
     struct sub_list held_ask; /* for more than the modes */
+    uint64_t copy_unsaved;    /* bytes of a copy since its last checkpoint */
 
     /* log thread */
     struct gen *cur;  /* served, promotable (unless bootstrapping) */
@@ -421,18 +468,8 @@ struct engine {
     struct follow follow;
     char reason[64];
     int64_t space_ns;
-    uint64_t space_bytes, free_bytes;
+    uint64_t space_bytes;
     uint64_t n_segments, n_transactions;
-    uint64_t n_streams, n_copies; /* welcomes */
-    struct appended {             /* what is being flushed */
-        uint64_t last_lsn;
-        int64_t ns;
-    } appended[2 * WAL_IN_FLIGHT_MAX];
-    uint64_t append_seq, n_flushes;
-    int64_t flushes_us;
-    struct lag *flush_lag; /* owned */
-    struct engine_lag flush_figures[LAG_WINDOWS];
-    int64_t flush_figures_ns;
     struct seg_txn *txns; /* scratch of the segment builder */
     size_t txns_cap;
     bool dirty;     /* the status is to be published */
@@ -491,8 +528,6 @@ int64_t peer_behind_ns(struct engine *e, const struct peer *p, enum lag_stage s)
 void peer_stages(struct engine *e, const struct peer *p, struct engine_lag_stage out[LAG_STAGES]);
 void peers_covered(struct engine *e, struct peer *p, int64_t held_us);
 void lag_count_waiting(struct engine *e, int64_t now);
-void flush_begun(struct engine *e, const struct seg *s);
-void flush_done(struct engine *e, const struct seg *s);
 
 /* modes.c */
 void modes_read(struct engine *e);                        /* the rows, as applied */
@@ -534,6 +569,7 @@ void conn_close(struct engine *e, struct conn *c, const char *reason); /* with a
 void conn_drop(struct engine *e, struct conn *c, const char *reason);  /* the link closed it */
 void conns_sweep(struct engine *e);
 void conn_send(struct engine *e, struct conn *c, const struct link_msg *m, struct seg *seg);
+void conn_send_bytes(struct engine *e, struct conn *c, const void *msg, size_t len);
 void conn_goodbye(struct engine *e, struct conn *c, const char *reason);
 void peer_hello(struct engine *e, struct conn *c, const struct link_hello *h);
 void peer_frame(struct engine *e, struct conn *c, const struct link_msg *m);
@@ -545,7 +581,11 @@ void peers_check(struct engine *e);
 void peers_clear(struct engine *e, const char *reason);
 void peers_free(struct engine *e);
 uint64_t peers_retain_lsn(struct engine *e);
-void peer_page_read(struct engine *e, struct event *ev);
+
+/* diff_serve.c */
+void diff_question(struct engine *e, struct conn *c, const struct link_msg *m);
+void diff_found(struct engine *e, struct event *ev);
+void diff_conn_free(struct conn *c);
 
 /* follow.c */
 void follow_begin(struct engine *e, struct event *ev);
@@ -561,8 +601,19 @@ CHECKED int copy_resume(struct engine *e, struct err *err); /* at open: a copy t
 void copy_start(struct engine *e, const struct link_welcome *w);
 void copy_abandon(struct engine *e);
 void copy_event(struct engine *e, struct event *ev);
-void copy_page(struct engine *e, const struct link_msg *m);
+void copy_phase_of(struct engine *e);
+bool copy_outlived(const struct engine *e, const struct link_welcome *w);
 size_t copy_step(struct engine *e);
+
+/* copy_jobs.c */
+void copy_do(struct engine *e, struct job *j);
+
+/* diff.c */
+struct job *copy_job(struct engine *e, enum job_kind kind);
+void diff_answer(struct engine *e, const struct link_msg *m);
+void diff_done(struct engine *e, struct event *ev);
+void diff_forget(struct follow *f); /* what belongs to a connection */
+size_t diff_step(struct engine *e);
 
 /* apply_step.c */
 CHECKED int apply_recover(struct engine *e, struct gen *g, uint64_t commit_lsn, struct err *err);

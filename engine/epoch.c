@@ -29,7 +29,8 @@ const struct epoch_rec *epochs_find(const struct epochs *ep, const uint8_t id[16
 {
     for (size_t i = 0; i < ep->n; i++) {
         if (memcmp(ep->e[i].id, id, 16) == 0) {
-            *ip = i;
+            if (ip != NULL)
+                *ip = i;
             return &ep->e[i];
         }
     }

@@ -41,7 +41,7 @@ void follow_closed(struct engine *e, const char *reason)
     struct follow *f = &e->follow;
 
     seg_deque_clear(&f->rx);
-    f->page_asked = false;
+    diff_forget(f);
     f->conn_id = 0;
     e->dirty = true;
     if (f->state == FOLLOW_OFF)
@@ -67,7 +67,7 @@ void follow_off(struct engine *e, const char *reason)
     } else if (dialling)
         e->cfg.link->close(e->cfg.net, id, reason);
     seg_deque_clear(&f->rx);
-    f->page_asked = false;
+    diff_forget(f);
     f->conn_id = 0;
 }
 
@@ -176,7 +176,7 @@ static int fill_hello(struct engine *e, struct link_hello *h, struct err *err)
     struct gen *g = engine_log_gen(e);
     struct follow *f = &e->follow;
 
-    h->version = LINK_PROTOCOL_VERSION;
+    h->version = e->cfg.link_version;
     memcpy(h->member_id, f->cfg.member_id, sizeof(h->member_id));
     memcpy(h->cluster_id, f->cfg.cluster_id, sizeof(h->cluster_id));
     memcpy(h->cluster_addr, f->cfg.cluster_addr, sizeof(h->cluster_addr));
@@ -185,6 +185,7 @@ static int fill_hello(struct engine *e, struct link_hello *h, struct err *err)
         h->want_copy = true; /* what is here belongs to another history: say nothing of it */
         return 0;
     }
+    h->want_copy = f->want_copy;
     h->end_lsn = wal_end_lsn(g->wal);
     wal_end_hash(g->wal, h->end_hash);
     h->commit_lsn = commit_known(e);
@@ -254,6 +255,8 @@ static void stream_begin(struct engine *e, const struct link_welcome *w)
     f->acked_durable = f->acked_received = f->rx_lsn;
     f->acked_applied = 0;
     f->rx_ns = f->acked_ns = env_mono_ns(e->cfg.env);
+    f->last_error[0] = '\0';
+    f->last_error_ms = 0;
     e->reason[0] = '\0';
     log_info(e->cfg.log, LOG_REPLICATION, "stream started: remote_index=%" PRIu64, w->commit_lsn);
 }
@@ -265,7 +268,7 @@ static void on_welcome(struct engine *e, struct conn *c, const struct link_welco
     bool bootstrapping = engine_role(e) == ENGINE_BOOTSTRAPPING;
     struct err err;
 
-    if (w->version < LINK_PROTOCOL_OLDEST || w->version > LINK_PROTOCOL_VERSION) {
+    if (w->version < LINK_PROTOCOL_OLDEST || w->version > e->cfg.link_version) {
         conn_close(e, c, "the primary speaks a version of the protocol that is unknown here");
         return;
     }
@@ -279,6 +282,12 @@ static void on_welcome(struct engine *e, struct conn *c, const struct link_welco
     }
     if (!bootstrapping && ours != NULL && (theirs == NULL || theirs->number < ours->number)) {
         conn_close(e, c, "the primary is of an older epoch than this secondary");
+        return;
+    }
+    c->version = w->version;
+    if (w->decision != LINK_COPY && copy_outlived(e, w)) {
+        e->follow.want_copy = true;
+        conn_close(e, c, "the copy holds what a promotion has cut off: beginning again");
         return;
     }
     if (w->decision == LINK_COPY)
@@ -397,7 +406,12 @@ void follow_frame(struct engine *e, struct conn *c, const struct link_msg *m)
             on_heartbeat(e, c, m);
             return;
         case MSG_PAGE:
-            copy_page(e, m);
+        case MSG_TREE:
+        case MSG_LIST:
+        case MSG_ENTRIES:
+            diff_answer(e, m);
+            return;
+        case MSG_ROOT: /* of a newer program: nothing to compare it with here */
             return;
         default:
             break;
@@ -413,10 +427,7 @@ static size_t append_received(struct engine *e)
     struct err err;
     size_t n = 0;
 
-    /* Below the reserve nothing is taken: without acks the primary's window closes, and space_step
-     * looks again. What is durable is still applied and can be promoted. */
-    while (!atomic_load(&e->reserve) && e->follow.rx.n > 0 &&
-           wal_in_flight(g->wal) < WAL_IN_FLIGHT_MAX) {
+    while (e->follow.rx.n > 0 && wal_in_flight(g->wal) < WAL_IN_FLIGHT_MAX) {
         struct seg *s = seg_deque_pop(&e->follow.rx);
 
         if (log_append(e, g, s, &err) != 0)
@@ -511,9 +522,11 @@ size_t follow_step(struct engine *e, int64_t now)
 
     switch (e->follow.state) {
     case FOLLOW_WAIT:
+        n += copy_step(e);
         n += dial(e, now);
         break;
     case FOLLOW_DIAL:
+        n += copy_step(e);
         n += dial_limit(e, now);
         break;
     case FOLLOW_READY:

@@ -344,6 +344,13 @@ static const struct {
     [MSG_ENROL] = {"enrol", 2, 2},
     [MSG_ENROL_ANSWER] = {"enrol answer", 4, 4},
     [MSG_GOODBYE] = {"goodbye", 2, 2},
+    [MSG_TREE_REQUEST] = {"tree request", 3, 3},
+    [MSG_TREE] = {"tree", 5, 5},
+    [MSG_LIST_REQUEST] = {"list request", 3, 3},
+    [MSG_LIST] = {"list", 6, 6},
+    [MSG_FETCH] = {"fetch", 5, 5},
+    [MSG_ENTRIES] = {"entries", 2, 2},
+    [MSG_ROOT] = {"root", 4, 4},
 };
 
 /* Per stage: LSNs, bytes and microseconds behind, then count, p50, p99 and max of each window. */
@@ -524,6 +531,9 @@ static size_t get_fields(struct mp *in, struct link_msg *m, size_t n)
     case MSG_GOODBYE:
         mp_text(in, m->reason, sizeof(m->reason));
         break;
+    default:
+        link_diff_get(in, m);
+        break;
     }
     return read;
 }
@@ -532,10 +542,10 @@ int link_msg_decode(const void *frame, size_t len, struct link_msg *m, struct er
 {
     struct mp in = {.p = frame, .end = (const uint8_t *)frame + len};
     size_t fields = mp_array(&in, MSG_FIELDS_MAX);
-    uint64_t type = mp_uint(&in, MSG_GOODBYE);
+    uint64_t type = mp_uint(&in, MSG_TYPE_END - 1);
 
     memset(m, 0, sizeof(*m));
-    if (in.bad || type == 0)
+    if (in.bad || shapes[type].name == NULL)
         return err_set(err, ERR_PROTO, 0, "frame of %zu bytes is no message", len);
     m->type = (enum link_msg_type)type;
     if (fields < shapes[type].fields)
@@ -598,6 +608,9 @@ int link_msg_encode(const struct link_msg *m, struct buf *out, struct err *err)
         break;
     case MSG_GOODBYE:
         put_text(out, m->reason);
+        break;
+    default:
+        link_diff_put(out, m);
         break;
     }
     return buf_check(out, err);

@@ -23,11 +23,18 @@
 #include "txn.h"
 #include "wal.h"
 
-#define LINK_PROTOCOL_VERSION 1u /* the newest that this program speaks */
+#define LINK_PROTOCOL_VERSION 2u /* the newest that this program speaks */
 #define LINK_PROTOCOL_OLDEST 1u  /* the oldest */
+#define LINK_VERSION_DIFF 2u     /* from here on: messages 13 to 19 */
 #define EPOCHS_MAX 64u           /* history kept: the newest promotions */
 #define LINK_PAGE_BYTES_MAX (4u << 20)
 #define LINK_BODY_MAX (1u << 20) /* enrol bodies */
+#define LINK_HASH_BYTES 16u      /* of an entry */
+#define LINK_HASHES_MAX 16384u   /* in one message */
+#define LINK_SUM_BYTES 8u        /* of a part of the Merkle tree */
+#define LINK_TREE_LEVELS 4u
+#define LINK_TREE_NODES_MAX 4096u /* of one level */
+#define LINK_LEAVES_BYTES 8192u   /* bitmap */
 
 enum link_msg_type {
     MSG_HELLO = 1,
@@ -41,7 +48,15 @@ enum link_msg_type {
     MSG_PAGE,
     MSG_ENROL,
     MSG_ENROL_ANSWER,
-    MSG_GOODBYE
+    MSG_GOODBYE,
+    MSG_TREE_REQUEST,
+    MSG_TREE,
+    MSG_LIST_REQUEST,
+    MSG_LIST,
+    MSG_FETCH,
+    MSG_ENTRIES,
+    MSG_ROOT,
+    MSG_TYPE_END /* one beyond the last */
 };
 
 /* The history of epochs, oldest first: an epoch with its number, id, and where the one before it
@@ -107,7 +122,7 @@ struct link_msg {
         struct {
             const uint8_t *data;
             size_t len;
-        } body; /* page, enrol */
+        } body; /* page, enrol, entries (a page of them) */
         struct {
             bool ok;
             const uint8_t *data;
@@ -115,6 +130,48 @@ struct link_msg {
             char reason[128];
         } enrol_answer;
         char reason[128]; /* goodbye */
+        struct {
+            uint32_t level;       /* store.h: store_tree_read */
+            const uint8_t *nodes; /* numbers of 2 bytes, big endian */
+            size_t n;
+        } tree_request;
+        struct {
+            uint32_t level;
+            uint64_t lsn;        /* what it was read at */
+            uint64_t keys;       /* at the source, as last counted; 0: not known */
+            const uint8_t *sums; /* LINK_SUM_BYTES for each of the 16 children of the n nodes */
+            size_t n;
+        } tree;
+        struct {
+            const char *after; /* empty: from the start */
+            size_t after_len;
+            /* Bitmap, or numbers of 2 bytes, big endian; empty: those of the request before. */
+            const uint8_t *leaves;
+            size_t leaves_len;
+        } list_request;
+        struct {
+            uint64_t lsn;
+            bool done;        /* nothing lies behind last */
+            const char *last; /* last key looked at */
+            size_t last_len;
+            const uint8_t *hashes; /* of the entries of these leaves, in key order */
+            size_t n;
+            uint64_t looked; /* keys */
+        } list;
+        struct {
+            const char *after; /* the range (after, last]; to_end: from after on */
+            size_t after_len;
+            const char *last;
+            size_t last_len;
+            bool to_end;
+            const uint8_t *hashes; /* wanted; none: those of the request before */
+            size_t n;
+        } fetch;
+        struct {
+            uint64_t lsn; /* of a mark */
+            uint8_t root[20];
+            bool damaged; /* the sender's rows are not what its tree says */
+        } root;
     };
     const uint8_t *tail; /* segment: its raw bytes */
     size_t tail_len;
@@ -148,5 +205,9 @@ void mp_put_bool(struct buf *b, bool v);
 void mp_put_bin(struct buf *b, const void *data, size_t len);
 void mp_put_str(struct buf *b, const char *s, size_t len);
 void mp_put_array(struct buf *b, size_t n);
+
+/* Messages 13 to 19: their fields (link_diff.c). */
+void link_diff_get(struct mp *in, struct link_msg *m);
+void link_diff_put(struct buf *out, const struct link_msg *m);
 
 #endif

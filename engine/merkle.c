@@ -164,6 +164,14 @@ const uint8_t *merkle_leaf(const struct merkle *m, uint32_t leaf)
     return m->leaf[leaf];
 }
 
+void merkle_sum_leaves(const struct merkle *m, uint32_t first, uint32_t n,
+                       uint8_t sum[MERKLE_HASH_BYTES])
+{
+    memset(sum, 0, MERKLE_HASH_BYTES);
+    for (uint32_t i = first; i < first + n; i++)
+        merkle_sum_add(sum, m->leaf[i]);
+}
+
 static uint8_t *touch(struct merkle *m, uint32_t leaf)
 {
     if (!m->is_touched[leaf]) {
@@ -174,24 +182,27 @@ static uint8_t *touch(struct merkle *m, uint32_t leaf)
     return m->work[leaf];
 }
 
-int merkle_put(struct merkle *m, const struct store_page_entry *e, struct err *err)
+int merkle_put(struct merkle *m, const struct store_page_entry *e, uint8_t term[MERKLE_HASH_BYTES],
+               struct err *err)
 {
-    uint8_t term[MERKLE_HASH_BYTES];
-
     if (merkle_hash_entry(&m->writer, e, term, err) != 0)
         return -1;
     merkle_sum_add(touch(m, merkle_leaf_of(e->key, e->key_len)), term);
     return 0;
 }
 
-int merkle_remove(struct merkle *m, const struct store_page_entry *e, struct err *err)
+int merkle_remove(struct merkle *m, const struct store_page_entry *e,
+                  uint8_t term[MERKLE_HASH_BYTES], struct err *err)
 {
-    uint8_t term[MERKLE_HASH_BYTES];
-
     if (merkle_hash_entry(&m->writer, e, term, err) != 0)
         return -1;
     merkle_sum_subtract(touch(m, merkle_leaf_of(e->key, e->key_len)), term);
     return 0;
+}
+
+void merkle_adjust(struct merkle *m, uint32_t leaf, const uint8_t delta[MERKLE_HASH_BYTES])
+{
+    merkle_sum_add(touch(m, leaf), delta);
 }
 
 size_t merkle_pending(const struct merkle *m, const uint32_t **leavesp)

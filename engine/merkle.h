@@ -45,10 +45,16 @@ void merkle_free(struct merkle *m); /* takes NULL */
 /* Loading: sets a leaf of the tree itself. */
 void merkle_load(struct merkle *m, uint32_t leaf, const uint8_t sum[MERKLE_HASH_BYTES]);
 const uint8_t *merkle_leaf(const struct merkle *m, uint32_t leaf);
+/* Sum of the leaves from first on, n of them. */
+void merkle_sum_leaves(const struct merkle *m, uint32_t first, uint32_t n,
+                       uint8_t sum[MERKLE_HASH_BYTES]);
 
-/* The writer. */
-CHECKED int merkle_put(struct merkle *m, const struct store_page_entry *e, struct err *err);
-CHECKED int merkle_remove(struct merkle *m, const struct store_page_entry *e, struct err *err);
+/* The writer. The term of the entry goes to term as well. */
+CHECKED int merkle_put(struct merkle *m, const struct store_page_entry *e,
+                       uint8_t term[MERKLE_HASH_BYTES], struct err *err);
+CHECKED int merkle_remove(struct merkle *m, const struct store_page_entry *e,
+                          uint8_t term[MERKLE_HASH_BYTES], struct err *err);
+void merkle_adjust(struct merkle *m, uint32_t leaf, const uint8_t delta[MERKLE_HASH_BYTES]);
 size_t merkle_pending(const struct merkle *m, const uint32_t **leavesp); /* numbers, any order */
 const uint8_t *merkle_pending_leaf(const struct merkle *m, uint32_t leaf);
 void merkle_drop(struct merkle *m);

@@ -339,6 +339,10 @@ static void defaults(struct engine_config *c)
         c->retain_bytes = (uint64_t)1 << 30;
     if (c->queue_bytes == 0)
         c->queue_bytes = 64u << 20;
+    if (c->copy_page_bytes == 0)
+        c->copy_page_bytes = 1u << 20;
+    if (c->link_version == 0 || c->link_version > LINK_PROTOCOL_VERSION)
+        c->link_version = LINK_PROTOCOL_VERSION;
     if (c->mark_interval_ms == 0)
         c->mark_interval_ms = 1000;
     if (c->default_mode.wait_ms == 0)
@@ -360,9 +364,9 @@ int engine_open(const struct engine_config *cfg, struct engine **ep, struct err 
     atomic_store(&e->apply_gate, UINT64_MAX);
     atomic_store(&e->near_gate, UINT64_MAX);
     atomic_store(&e->checkpoint_ns, env_mono_ns(cfg->env));
-    e->flush_lag = calloc(1, sizeof(*e->flush_lag)); /* without memory it is not measured */
     waker_init(&e->apply_waker);
     waker_init(&e->checkpoint_waker);
+    waker_init(&e->scan_waker);
     pthread_mutex_init(&e->local_mu, NULL);
     pthread_mutex_init(&e->key_mu, NULL);
     pthread_mutex_init(&e->status_mu, NULL);
@@ -371,7 +375,9 @@ int engine_open(const struct engine_config *cfg, struct engine **ep, struct err 
     e->submit_q = queue_new(e->cfg.queue_bytes, wake_log, e);
     e->event_q = queue_new(SIZE_MAX, wake_log, e);
     e->job_q = queue_new(SIZE_MAX, waker_wake, &e->apply_waker);
-    if (e->path == NULL || e->submit_q == NULL || e->event_q == NULL || e->job_q == NULL)
+    e->scan_q = queue_new(SIZE_MAX, waker_wake, &e->scan_waker);
+    if (e->path == NULL || e->submit_q == NULL || e->event_q == NULL || e->job_q == NULL ||
+        e->scan_q == NULL)
         err_set(err, ERR_NOMEM, 0, "engine");
     else if (open_parts(e, err) == 0) {
         *ep = e;

@@ -15,6 +15,7 @@
  *     only copy.
  *   - our promotion has forked off below that: copy. Its history was given up by an operator.
  *   - what it needs is no longer kept: copy.
+ *   - it asks for a copy: copy.
  *   - its end is in our log: stream from there.
  *   - else it cuts what it was never told is committed: stream from there.
  */
@@ -75,6 +76,14 @@ void conn_send(struct engine *e, struct conn *c, const struct link_msg *m, struc
     e->cfg.link->send(e->cfg.net, c->id, e->out.data, e->out.len, seg);
     if (e->out.cap > 2 * LINK_PAGE_BYTES_MAX) /* a page with one huge value */
         buf_free(&e->out);
+}
+
+void conn_send_bytes(struct engine *e, struct conn *c, const void *msg, size_t len)
+{
+    if (c->dead)
+        return;
+    c->queued_bytes += LINK_FRAME_HEAD_BYTES + len;
+    e->cfg.link->send(e->cfg.net, c->id, msg, len, NULL);
 }
 
 static void peer_lost(struct engine *e, struct peer *p, const char *reason)
@@ -156,6 +165,7 @@ void conns_sweep(struct engine *e)
         }
         *at = c->next;
         e->n_conns--;
+        diff_conn_free(c);
         free(c);
     }
 }
@@ -314,8 +324,8 @@ static void decide(struct engine *e, const struct link_hello *h, struct link_wel
     struct wal *log = e->cur->wal;
     size_t i = 0;
 
-    if (h->want_copy) {
-        welcome_copy(e, w);
+    if (h->want_copy && theirs == NULL) {
+        welcome_copy(e, w); /* nothing here that could be lost */
         return;
     }
     if (theirs != NULL && epochs_find(ours, theirs->id, &i) == NULL) {
@@ -336,6 +346,10 @@ static void decide(struct engine *e, const struct link_hello *h, struct link_wel
     }
     if (!same_at(e, h->commit_lsn, h->commit_hash)) {
         welcome_refuse(w, "primary_lost_history");
+        return;
+    }
+    if (h->want_copy) {
+        welcome_copy(e, w);
         return;
     }
     w->decision = LINK_STREAM;
@@ -402,12 +416,9 @@ static void peer_start(struct engine *e, struct conn *c, struct peer *p, const s
         p->confirmed_applied_lsn = p->confirmed_lsn;
     p->applied_lsn = h->applied_lsn < p->durable_lsn ? h->applied_lsn : p->durable_lsn;
     p->commit_sent = w->commit_lsn;
-    if (w->decision == LINK_COPY)
-        e->n_copies++;
-    else
-        e->n_streams++;
     p->heartbeat_ms = now;
     p->skew_ms = h->wall_ms - now;
+    p->last_error[0] = '\0';
     log_info(e->cfg.log, LOG_REPLICATION, "secondary %s: %s from LSN %" PRIu64, p->member.id,
              w->decision == LINK_COPY ? "copy, and stream" : "stream", w->from_lsn);
 }
@@ -435,7 +446,8 @@ void peer_hello(struct engine *e, struct conn *c, const struct link_hello *h)
         conn_close(e, p->conn, "the secondary connected again");
     p->member = member;
     decide(e, h, w);
-    w->version = h->version < LINK_PROTOCOL_VERSION ? h->version : LINK_PROTOCOL_VERSION;
+    w->version = h->version < e->cfg.link_version ? h->version : e->cfg.link_version;
+    c->version = w->version;
     w->commit_lsn = e->committed_lsn;
     w->wall_ms = env_wall_ms(e->cfg.env);
     w->epochs = e->cur->epochs;
@@ -590,53 +602,6 @@ static void on_ack(struct engine *e, struct conn *c, const struct link_msg *m)
     peers_covered(e, p, m->ack.held_us);
 }
 
-/* ---- pages of a copy ---- */
-static void on_page_request(struct engine *e, struct conn *c, const struct link_msg *m)
-{
-    struct job *j;
-
-    if (c->page_wanted) {
-        conn_close(e, c, "a second page request before the answer");
-        return;
-    }
-    j = job_new(e, JOB_PAGE_READ);
-    j->conn = c->id;
-    j->bytes_max = m->page_request.bytes_max > 0 ? m->page_request.bytes_max : 1;
-    buf_add(&j->buf, m->page_request.after, m->page_request.after_len);
-    if (j->buf.failed) {
-        job_free(j);
-        conn_close(e, c, "out of memory");
-        return;
-    }
-    c->page_wanted = true;
-    job_post(e, j);
-}
-
-void peer_page_read(struct engine *e, struct event *ev)
-{
-    struct conn *c = conn_find(e, ev->conn);
-    struct link_msg m = {.type = MSG_PAGE};
-    struct mp page = {.p = ev->buf.data, .end = ev->buf.data + ev->buf.len};
-
-    if (c == NULL)
-        return;
-    c->page_wanted = false;
-    if (ev->flag) {
-        conn_close(e, c, ev->text);
-        return;
-    }
-    m.body.data = ev->buf.data;
-    m.body.len = ev->buf.len;
-    conn_send(e, c, &m, NULL);
-    /* The copy is whole once a segment beyond the last page is folded: do not let it wait for a
-     * write. */
-    if (mp_array(&page, 4) == 4) {
-        (void)mp_uint(&page, UINT64_MAX);
-        if (mp_bool(&page) && !page.bad)
-            e->mark_ns = 0;
-    }
-}
-
 /* ---- frames ---- */
 static void on_ping(struct engine *e, struct conn *c, const struct link_msg *m)
 {
@@ -690,7 +655,12 @@ void peer_frame(struct engine *e, struct conn *c, const struct link_msg *m)
             on_pong(e, c, m);
             return;
         case MSG_PAGE_REQUEST:
-            on_page_request(e, c, m);
+        case MSG_TREE_REQUEST:
+        case MSG_LIST_REQUEST:
+        case MSG_FETCH:
+            diff_question(e, c, m);
+            return;
+        case MSG_ROOT: /* of a newer program: nothing to compare it with here */
             return;
         default:
             break;

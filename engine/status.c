@@ -18,10 +18,6 @@ static void refresh_figures(struct engine *e, int64_t mono)
 {
     struct peer *oldest = NULL;
 
-    if (e->flush_lag != NULL && mono - e->flush_figures_ns >= FIGURES_NS) {
-        e->flush_figures_ns = mono;
-        lag_figures(e->flush_lag, mono, e->flush_figures);
-    }
     for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
         struct peer *p = &e->peers[i];
 
@@ -111,9 +107,10 @@ static void status_words(struct engine *e, struct engine_status *st)
         return;
     }
     snprintf(st->state, sizeof(st->state), "%s",
-             f->state != FOLLOW_STREAM ? "idle"
-             : f->phase != COPY_NONE   ? "merkle-sync"
-                                       : "stream-wals");
+             f->state != FOLLOW_STREAM                         ? "idle"
+             : f->phase == COPY_CLONE || f->phase == COPY_TREE ? "merkle-diff"
+             : f->phase != COPY_NONE                           ? "merkle-sync"
+                                                               : "stream-wals");
     snprintf(st->connection_state, sizeof(st->connection_state), "%s",
              f->state == FOLLOW_STREAM                          ? "ready"
              : f->state == FOLLOW_OFF                           ? "shutdown"
@@ -151,18 +148,6 @@ void log_publish(struct engine *e)
     st->last_remote_lsn = e->follow.commit_told;
     st->last_start_ms = e->follow.started_ms;
     modes_status(e, st);
-    st->log_bytes = wal_bytes(g->wal);
-    st->log_first_lsn = wal_first_lsn(g->wal);
-    st->ring_segments = e->ring.n;
-    st->ring_bytes = e->ring.bytes;
-    st->ring_bytes_max = RING_BYTES_MAX;
-    st->streams_resumed = e->n_streams;
-    st->copies_begun = e->n_copies;
-    st->flush = e->flush_figures[LAG_1M];
-    st->flushes = e->n_flushes;
-    st->flushes_ms = (double)e->flushes_us / 1000;
-    st->free_bytes = e->free_bytes;
-    st->reserve_bytes = e->cfg.reserve_bytes;
     st->segments = e->n_segments;
     st->transactions = e->n_transactions;
     if (st->role == ENGINE_PRIMARY) {
@@ -208,7 +193,7 @@ void engine_status(struct engine *e, struct engine_status *st)
      * given. */
     if (st->committed_lsn < st->applied_lsn)
         st->committed_lsn = st->applied_lsn;
-    if (st->durable_lsn < st->applied_lsn && strcmp(st->state, "merkle-sync") != 0)
+    if (st->durable_lsn < st->applied_lsn && strncmp(st->state, "merkle-", 7) != 0)
         st->durable_lsn = st->applied_lsn;
     if (st->appended_lsn < st->durable_lsn)
         st->appended_lsn = st->durable_lsn;

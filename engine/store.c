@@ -206,6 +206,16 @@ int store_meta_set(struct store *s, struct store_session *ss, const char *key, c
     return store_wt(s, ss, ss->meta->insert(ss->meta), "write meta", err);
 }
 
+int store_meta_remove(struct store *s, const char *key, struct err *err)
+{
+    struct store_session *ss = s->writer;
+    int ret;
+
+    ss->meta->set_key(ss->meta, key);
+    ret = ss->meta->remove(ss->meta);
+    return ret == WT_NOTFOUND ? 0 : store_wt(s, ss, ret, "write meta", err);
+}
+
 struct point_row {
     uint64_t lsn;
     uint32_t epoch;
@@ -242,29 +252,48 @@ static int write_point(struct store *s, const struct store_point *next, struct e
     return store_meta_set(s, s->writer, "point", &row, sizeof(row), err);
 }
 
+static void write_begins(struct store *s)
+{
+    pthread_mutex_lock(&s->state_lock);
+    s->writing = true;
+    s->collecting = s->scrub.on;
+    pthread_mutex_unlock(&s->state_lock);
+}
+
+/* Nothing of it counts. */
+static int write_failed(struct store *s)
+{
+    merkle_drop(s->tree);
+    buf_clear(&s->noted);
+    pthread_mutex_lock(&s->state_lock);
+    s->writing = false;
+    pthread_mutex_unlock(&s->state_lock);
+    return -1;
+}
+
 static int write_once(struct store *s, store_work work, void *arg, struct err *err)
 {
     struct store_session *ss = s->writer;
     struct store_point next = s->point; /* only the writing thread changes it */
 
+    write_begins(s);
     if (store_begin_snapshot(s, ss, err) != 0)
-        return -1;
+        return write_failed(s);
     if (work(s, arg, &next, err) != 0 || write_point(s, &next, err) != 0) {
         ss->in_txn = false;
         (void)ss->wt->rollback_transaction(ss->wt, NULL);
         session_rest(ss);
-        merkle_drop(s->tree);
-        return -1;
+        return write_failed(s);
     }
     ss->in_txn = false; /* also when it fails */
-    if (store_wt(s, ss, ss->wt->commit_transaction(ss->wt, NULL), "commit", err) != 0) {
-        merkle_drop(s->tree);
-        return -1;
-    }
+    if (store_wt(s, ss, ss->wt->commit_transaction(ss->wt, NULL), "commit", err) != 0)
+        return write_failed(s);
     session_rest(ss);
     s->stamp++;
     pthread_mutex_lock(&s->state_lock);
     merkle_publish(s->tree);
+    scrub_commit(s, next.lsn);
+    s->writing = false;
     s->point = next;
     pthread_mutex_unlock(&s->state_lock);
     return 0;
@@ -332,6 +361,7 @@ int store_put(struct store *s, const struct store_page_entry *e, struct err *err
 {
     struct store_session *ss = s->writer;
     char key[TXN_KEY_MAX_BYTES + 1];
+    uint8_t minus[MERKLE_HASH_BYTES] = {0}, plus[MERKLE_HASH_BYTES];
     struct store_page_entry old;
     WT_ITEM v;
     int ret;
@@ -341,7 +371,7 @@ int store_put(struct store *s, const struct store_page_entry *e, struct err *err
     ss->kv->set_key(ss->kv, key);
     ret = ss->kv->search(ss->kv);
     if (ret == 0 &&
-        (store_entry_here(s, ss, &old, err) != 0 || merkle_remove(s->tree, &old, err) != 0))
+        (store_entry_here(s, ss, &old, err) != 0 || merkle_remove(s->tree, &old, minus, err) != 0))
         return -1;
     if (ret != 0 && ret != WT_NOTFOUND)
         return store_wt(s, ss, ret, "look up", err);
@@ -352,16 +382,21 @@ int store_put(struct store *s, const struct store_page_entry *e, struct err *err
         return -1;
     if (s->row.cap > ROW_KEEP_BYTES)
         buf_free(&s->row);
-    return merkle_put(s->tree, e, err);
+    if (merkle_put(s->tree, e, plus, err) != 0)
+        return -1;
+    scrub_note(s, e->key, e->key_len, minus, plus);
+    return 0;
 }
 
 int store_delete_here(struct store *s, struct err *err)
 {
     struct store_session *ss = s->writer;
+    uint8_t minus[MERKLE_HASH_BYTES];
     struct store_page_entry old;
 
-    if (store_entry_here(s, ss, &old, err) != 0 || merkle_remove(s->tree, &old, err) != 0)
+    if (store_entry_here(s, ss, &old, err) != 0 || merkle_remove(s->tree, &old, minus, err) != 0)
         return -1;
+    scrub_note(s, old.key, old.key_len, minus, NULL);
     return store_wt(s, ss, ss->kv->remove(ss->kv), "delete", err);
 }
 
@@ -539,7 +574,7 @@ static int load(struct store *s, struct err *err)
         return -1;
     if (leaf_stamp != s->stamp)
         return store_corrupt(s, err, "the Merkle leaves are of another moment than the state");
-    ss->meta->set_key(ss->meta, "copy");
+    ss->meta->set_key(ss->meta, COPY_ROW);
     ret = ss->meta->search(ss->meta);
     if (ret != WT_NOTFOUND && store_wt(s, ss, ret, "read meta", err) != 0)
         return -1;
@@ -604,8 +639,10 @@ void store_close(struct store *s)
     }
     if (s->conn != NULL)
         (void)s->conn->close(s->conn, NULL);
+    store_scrub_stop(s);
     merkle_free(s->tree);
     buf_free(&s->row);
+    buf_free(&s->noted);
     pthread_mutex_destroy(&s->pool_lock);
     pthread_mutex_destroy(&s->state_lock);
     free(s->dir);

@@ -25,6 +25,10 @@
 
 #define MERKLE_LEAVES 65536u
 #define MERKLE_HASH_BYTES 20
+#define STORE_HASH_BYTES 16 /* of an entry: the first bytes of its term of the leaf */
+#define STORE_SUM_BYTES 8   /* of a sum, for comparing */
+#define STORE_TREE_LEVELS 4 /* of 16 children each above the leaves */
+#define STORE_LEAVES_BYTES (MERKLE_LEAVES / 8) /* bitmap */
 
 struct store;
 struct rec; /* txn.h */
@@ -95,45 +99,107 @@ CHECKED int store_merkle_root(struct store *s, uint8_t root[MERKLE_HASH_BYTES], 
 CHECKED int store_merkle_check(struct store *s, struct err *err);
 uint32_t merkle_leaf_of(const char *key, size_t len);
 
-/* ---- copying (catch-up) ---- */
+/* ---- reading for a copy elsewhere: the source's side, any thread ---- */
 struct store_page_entry {
     const char *key;
     const uint8_t *value;
     size_t key_len, len;
     uint64_t lsn;
 };
+struct store_page { /* decoded; pointers into the bytes */
+    uint64_t lsn;
+    bool done;
+    const char *last; /* not terminated */
+    size_t last_len;
+    uint64_t count;
+    const uint8_t *entries, *end; /* checked */
+};
+/** ERR_PROTO: the bytes are no page. All of it is checked. */
+CHECKED int store_page_parse(const uint8_t *data, size_t len, struct store_page *p,
+                             struct err *err);
 /**
- * One page of an ordered scan, in one short transaction: keys after `after` (NULL: from the start)
- * until bytes_max are collected (at least one entry). leaves (may be NULL: all) is a bitmap of
- * MERKLE_LEAVES bits (leaf n is bit n % 8 of byte n / 8) that filters; so that the transaction
- * stays short, a filtered page ends after 16 times bytes_max were looked at, perhaps with no entry.
- * last_key is the last key looked at: continue after it. Encodes msgpack [page_lsn, done(bool),
- * last_key(str), [[key, lsn, value], ...]] to out.
+ * One page of an ordered scan, in one short transaction: keys after `after` (empty: from the start)
+ * until bytes_max are collected (at least one entry). Encodes msgpack [page_lsn, done(bool),
+ * last_key(str), [[key, lsn, value], ...]] to out; continue after last_key.
  */
-CHECKED int store_page_read(struct store *s, const char *after, size_t bytes_max,
-                            const uint8_t *leaves, struct buf *out, struct err *err);
-/**
- * Fill a fresh store (a copy being built) with one page. Pages come in key order; one that was
- * taken before is skipped. What is written is not an applied state until store_copy_finish
- * (ERR_ROLE for store_apply until then). ERR_PROTO: the bytes are no page, and nothing was changed;
- * ERR_ROLE: the store is neither fresh nor a copy. One thread at a time, the one that would apply,
- * like all that follow.
- */
-CHECKED int store_copy_page(struct store *s, const uint8_t *page, size_t len, bool *donep,
+CHECKED int store_page_read(struct store *s, const char *after, size_t bytes_max, struct buf *out,
                             struct err *err);
 /**
- * Where to resume after a restart: last key taken (empty: none), the smallest page LSN so far (or
- * the LSN up to which the log was folded already: the next segment to fold begins after it), and
- * whether all pages are here. A restart loses what came after the last checkpoint, so checkpoint a
- * long copy now and then.
+ * Part of the Merkle tree as sums: of the n nodes of a level (level 0 is one node, level l has 16^l
+ * of them), STORE_SUM_BYTES for each of the 16 children, low bytes first. The children of level 3
+ * are the leaves. *lsnp: what they were read at (0 for a copy).
  */
-CHECKED int store_copy_position(struct store *s, struct buf *last_key, uint64_t *low_lsnp,
-                                bool *donep, struct err *err);
+CHECKED int store_tree_read(struct store *s, unsigned level, const uint16_t *nodes, size_t n,
+                            struct buf *out, uint64_t *lsnp, struct err *err);
+struct store_digest {  /* of the range of keys (after, last] */
+    uint64_t lsn;      /* what it was read at */
+    bool done;         /* nothing lies behind last */
+    uint64_t looked;   /* keys in the range */
+    struct buf last;   /* key; as `after` when there is none */
+    struct buf hashes; /* STORE_HASH_BYTES for each key of the leaves, in key order */
+};
 /**
- * Fold log segments over the pages: a record counts only when its LSN is above the LSN of the page
- * that its key fell into. Call with the segments from low LSN + 1 on, in order. After the call that
- * reaches high LSN (largest page LSN) or beyond, the store is the state at the last segment's LSN;
- * it may be finished. ERR_ROLE before the last page; ERR_INVAL on a gap.
+ * Hashes of the entries whose leaf is in the bitmap, from after (empty: the start) on, in one short
+ * transaction that reads about bytes_max at most (at least one key). Free *d with
+ * store_digest_free.
+ */
+CHECKED int store_digest_read(struct store *s, const char *after, const uint8_t *leaves,
+                              size_t bytes_max, struct store_digest *d, struct err *err);
+void store_digest_free(struct store_digest *d);
+/**
+ * A page (see above) of those entries in (after, last] (to_end: from after on) whose hash is among
+ * n; an entry that changed since is not. done in it: the range was looked at to its end.
+ */
+CHECKED int store_fetch_read(struct store *s, const char *after, const char *last, bool to_end,
+                             const uint8_t *leaves, const uint8_t *hashes, size_t n,
+                             size_t bytes_max, struct buf *out, struct err *err);
+
+/* ---- a copy being built (catching up); one thread at a time, the one that would apply ---- */
+enum store_copy_phase { STORE_NO_COPY, STORE_CLONE, STORE_TREE, STORE_RANGES, STORE_FOLD };
+struct store_copy {
+    enum store_copy_phase phase;
+    uint64_t keys;                      /* of the clone, so far */
+    uint64_t low_lsn, high_lsn;         /* of the answers so far; 0: none */
+    uint64_t folded_lsn;                /* FOLD: the next segment to fold begins after it */
+    char last[4096 + 1];                /* CLONE, RANGES: done up to this key */
+    uint8_t leaves[STORE_LEAVES_BYTES]; /* RANGES: bitmap of those that differ */
+};
+/**
+ * Make a fresh store a copy, durably: it is not an applied state until store_copy_finish (ERR_ROLE
+ * for store_apply until then). clone: entries of an older store come first. ERR_ROLE: not fresh.
+ */
+CHECKED int store_copy_begin(struct store *s, bool clone, struct err *err);
+/** How far it is. A restart loses what came after the last checkpoint, so take one now and then. */
+CHECKED int store_copy_position(struct store *s, struct store_copy *c, struct err *err);
+/** Entries of the older store, in key order. The page that is done makes it a whole clone. */
+CHECKED int store_clone_page(struct store *s, const uint8_t *page, size_t len, struct err *err);
+/** The tree was compared by answers from c's low to its high LSN; c->leaves differ. c->phase is
+ * STORE_FOLD when none does, else STORE_RANGES. */
+CHECKED int store_diff_leaves(struct store *s, const struct store_copy *c, struct err *err);
+/**
+ * Compare the range (after, last] (done: from after on) with the source's hashes: own entries of
+ * the leaves that are not among them are deleted, hashes without an own entry are added to missing
+ * in their order. In several short transactions.
+ */
+CHECKED int store_diff_compare(struct store *s, const char *after, const char *last, bool done,
+                               const uint8_t *leaves, const uint8_t *hashes, size_t n,
+                               struct buf *missing, uint64_t *deletedp, struct err *err);
+/** Put the entries of a page. ERR_PROTO: one of them is not in the range; nothing is put. */
+CHECKED int store_diff_put(struct store *s, const struct store_page *p, const char *after,
+                           const char *last, bool done, struct err *err);
+/** The range that ends at last is whole, by answers from low to high LSN. done: with it the table
+ * is. */
+CHECKED int store_diff_range(struct store *s, const char *last, bool done, uint64_t low_lsn,
+                             uint64_t high_lsn, struct err *err);
+/**
+ * The next range as a page: what it does not hold there is deleted. One that was taken before is
+ * skipped. ERR_PROTO: the bytes are no page, and nothing was changed.
+ */
+CHECKED int store_copy_page(struct store *s, const uint8_t *page, size_t len, struct err *err);
+/**
+ * Fold log segments over the ranges. Call with the segments from folded LSN + 1 on, in order. After
+ * the call that reaches high LSN or beyond, the store is the state at the last segment's LSN; it
+ * may be finished. ERR_ROLE before the last range; ERR_INVAL on a gap.
  */
 CHECKED int store_copy_fold(struct store *s, struct seg *const *segs, size_t n, bool *consistentp,
                             struct err *err);
@@ -143,6 +209,27 @@ CHECKED int store_copy_fold(struct store *s, struct seg *const *segs, size_t n, 
  * running hash).
  */
 CHECKED int store_copy_finish(struct store *s, struct err *err);
+
+/* ---- scrub ---- */
+struct store_scrub_result {
+    uint64_t lsn; /* rows and leaves were compared at this LSN */
+    uint64_t keys, bytes;
+    uint32_t bad;     /* leaves that the rows do not give */
+    struct buf wrong; /* for store_scrub_fix and store_scrub_names; free it */
+};
+/**
+ * One chunk of the scrub under way, or of a new one: recompute the leaves from the rows beside
+ * writes. Returns 2 when it ended (*r is filled), 1 to go on, 0: not now, come again; -1: it is
+ * given up and the next call begins a new one. One thread at a time.
+ */
+int store_scrub_step(struct store *s, size_t bytes_max, size_t keys_max, size_t *bytesp,
+                     struct store_scrub_result *r, struct err *err);
+void store_scrub_stop(struct store *s); /* forget the one under way; the thread of the step */
+/** The i-th wrong leaf; false: there are fewer. */
+bool store_scrub_names(const struct buf *wrong, size_t i, uint32_t *leafp);
+/** Make the leaves what the rows gave (reindex). The writing thread. */
+CHECKED int store_scrub_fix(struct store *s, const struct buf *wrong, struct err *err);
+
 /** An empty store begins at point (after store_open of a fresh directory), durably. */
 CHECKED int store_begin(struct store *s, const struct store_point *p, struct err *err);
 

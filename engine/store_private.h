@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * store_private.h - what store.c and store_copy.c share: sessions, transactions, rows.
+ * store_private.h - what the files of the store share: sessions, transactions, rows, pages, scrub.
  *
  * Rows of "meta" (key -> bytes, integers little endian):
  *     "point"      applied LSN 8, epoch 4, running hash 32, stamp 8
- *     "copy"       only while a copy is built, store_copy.c
- *     "r" + key    only while a copy is built: page LSN 8 of the page whose last key this is
- *     "s"          the same of the last page, which has no end
+ *     "catch-up"   only while a copy is built: struct copy_row
+ *     "leaves"     only while a copy is built: bitmap of the leaves that differ
  * The stamp counts write transactions. The row MERKLE_LEAVES of "leaf" holds it too: leaves and
  * state that come from different transactions are found at open.
  */
@@ -18,6 +17,7 @@
 #include <wiredtiger.h>
 
 #include "merkle.h"
+#include "mp_read.h"
 #include "store.h"
 #include "txn.h"
 #include "wtfs.h"
@@ -31,6 +31,17 @@ struct store_session {
     struct store_session *next; /* in the pool */
     bool rollback;              /* WiredTiger asked for the transaction to be run again */
     bool in_txn;                /* a transaction is open */
+};
+
+/* store_scrub.c; under state_lock. */
+struct store_scrub {
+    bool on;
+    bool open;   /* a chunk is being read: changes beyond pos are kept until it is closed */
+    bool broken; /* a change was lost for want of memory: it begins again */
+    uint8_t (*sums)[MERKLE_HASH_BYTES];
+    char pos[TXN_KEY_MAX_BYTES + 1]; /* last key of the last closed chunk */
+    struct buf kept;
+    uint64_t keys, bytes;
 };
 
 struct store {
@@ -48,13 +59,17 @@ struct store {
     struct merkle *tree;
     struct store_point point;
     uint64_t checkpoint_lsn;
+    bool writing; /* a write transaction is under way */
+    struct store_scrub scrub;
 
     /* of the writing thread */
+    bool collecting; /* its changes are noted for the scrub; written under state_lock */
+    struct buf noted;
     struct store_session *writer;
     struct buf row; /* LSN and value, put together */
     uint64_t stamp;
 
-    _Atomic bool copying; /* there is a "copy" row; set by the writing thread */
+    _Atomic bool copying; /* there is a COPY_ROW; set by the writing thread */
 };
 
 /**
@@ -90,6 +105,8 @@ CHECKED int store_meta_get(struct store *s, struct store_session *ss, const char
                            size_t len, struct err *err);
 CHECKED int store_meta_set(struct store *s, struct store_session *ss, const char *key,
                            const void *data, size_t len, struct err *err);
+/* Inside store_write; missing is fine. */
+CHECKED int store_meta_remove(struct store *s, const char *key, struct err *err);
 
 /* The entry that the kv cursor stands on; pointers live until it moves. */
 CHECKED int store_entry_here(struct store *s, struct store_session *ss, struct store_page_entry *e,
@@ -112,5 +129,40 @@ CHECKED int store_load_point(struct store *s, struct store_session *ss, struct s
 /* The key of a record as text; out has TXN_KEY_MAX_BYTES + 1 bytes. */
 CHECKED int store_key_text(const char *key, size_t len, char *out, struct err *err);
 CHECKED int store_is_empty(struct store *s, bool *emptyp, struct err *err);
+
+/* ---- store_page.c ---- */
+int store_key_compare(const char *a, size_t a_len, const char *b, size_t b_len);
+bool store_leaf_wanted(const uint8_t *leaves, const struct store_page_entry *e);
+CHECKED int store_hash16(struct merkle_hasher *h, const struct store_page_entry *e,
+                         uint8_t out[STORE_HASH_BYTES], struct err *err);
+bool store_page_next(struct mp_cursor *c, struct store_page_entry *e);
+
+/* ---- store_copy.c ---- */
+#define COPY_ROW "catch-up"
+struct copy_row {
+    uint8_t phase;              /* enum store_copy_phase */
+    uint64_t keys;              /* of the clone */
+    uint64_t low_lsn, high_lsn; /* of the answers */
+    uint64_t folded_lsn; /* the log counts as folded up to here; low_lsn before the first fold */
+    uint32_t folded_epoch;
+    uint8_t folded_hash[WAL_HASH_BYTES];
+    uint8_t folded_any;
+    uint16_t last_len;
+    char last[TXN_KEY_MAX_BYTES + 1]; /* padded with zeros */
+} __attribute__((packed));
+CHECKED int store_copy_load(struct store *s, struct store_session *ss, struct copy_row *r,
+                            struct err *err);
+/* Inside store_write. */
+CHECKED int store_copy_save(struct store *s, const struct copy_row *r, struct err *err);
+void copy_row_last(struct copy_row *r, const char *last, size_t len);
+void copy_row_answer(struct copy_row *r, uint64_t low_lsn, uint64_t high_lsn);
+/* Inside store_write: the entries behind after. */
+CHECKED int store_page_put(struct store *s, const struct store_page *p, const char *after,
+                           struct err *err);
+
+/* ---- store_scrub.c: the writer's side ---- */
+void scrub_note(struct store *s, const char *key, size_t key_len, const uint8_t *minus,
+                const uint8_t *plus);
+void scrub_commit(struct store *s, uint64_t lsn); /* under state_lock */
 
 #endif

@@ -85,6 +85,7 @@ struct world {
     uint64_t n_conns;
     int64_t delay_ns, byte_ns_x1000;                    /* of every line */
     struct sim_line line[SIM_NODES_MAX][SIM_NODES_MAX]; /* [from][to] */
+    uint64_t diff_bytes;                                /* of messages that compare and copy */
     bool partitioned, refused;                          /* everyone from everyone */
     /* workload */
     struct op ops[SIM_OPS_MAX];
@@ -149,6 +150,7 @@ struct scenario {
     unsigned nodes; /* 0: two */
 };
 extern const struct scenario scenarios_basic[]; /* sim_scenarios.c */
+extern const struct scenario scenarios_diff[];  /* sim_diff.c */
 extern const struct scenario scenarios_many[];  /* sim_many.c */
 extern const struct scenario scenarios_modes[]; /* sim_modes.c */
 extern const struct scenario scenarios_know[];  /* sim_know.c */

@@ -104,6 +104,12 @@ static uint64_t net_dial(void *arg, const char *addr)
     return 2 * k;
 }
 
+/* Pages, trees, lists, entries: an array of less than 16, then the type. */
+static bool type_compares(const uint8_t *msg, size_t len)
+{
+    return len > 1 && (msg[1] == 8 || msg[1] == 9 || (msg[1] >= 13 && msg[1] <= 18));
+}
+
 static void net_send(void *arg, uint64_t conn, const void *msg, size_t len, struct seg *seg)
 {
     struct node *n = arg;
@@ -118,6 +124,8 @@ static void net_send(void *arg, uint64_t conn, const void *msg, size_t len, stru
         c->lost[dir] = true; /* and with it all that follows on this connection */
         return;
     }
+    if (type_compares(msg, len))
+        w->diff_bytes += LINK_FRAME_HEAD_BYTES + len;
     engine_link_sent(n->e, conn, LINK_FRAME_HEAD_BYTES + len + tail);
     post(w, NET_FRAME, to, conn ^ 1, arrival(w, c, dir, len + tail), false, NULL, msg, len,
          seg != NULL ? seg->bytes : NULL, tail);

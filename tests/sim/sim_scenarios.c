@@ -393,7 +393,7 @@ static bool copying(struct world *w)
     struct engine_status st;
 
     engine_status(w->n[1].e, &st);
-    return strcmp(st.state, "merkle-sync") == 0;
+    return strncmp(st.state, "merkle-", 7) == 0;
 }
 
 /* 10: while a second copy is under way, the data at hand is whole and can be promoted. */

@@ -100,6 +100,7 @@ int node_try_open(struct world *w, int i, struct err *err)
                                 .reserve_bytes = 1u << 20,
                                 .window_bytes = 256u << 10,
                                 .retain_bytes = w->retain_bytes,
+                                .copy_page_bytes = 2048,
                                 .hooks = {.arg = n, .fatal = on_fatal, .role = on_role}};
     struct engine_status st;
 
@@ -231,7 +232,7 @@ static void check_bounds(struct world *w, int i)
     struct engine_status st;
 
     engine_status(w->n[i].e, &st);
-    if (st.state[0] == '\0' || strcmp(st.state, "merkle-sync") == 0)
+    if (st.state[0] == '\0' || strncmp(st.state, "merkle-", 7) == 0)
         return; /* no step yet, or the LSNs are those of a log that is being copied */
     if (st.role == ENGINE_PRIMARY || st.role == ENGINE_SECONDARY) {
         sim_check(w, st.applied_lsn <= st.durable_lsn, "node %d: applied %llu > durable %llu", i,
@@ -254,6 +255,10 @@ static bool step_node(struct world *w, int i)
         did += engine_apply_step(n->e);
     else
         did += 1; /* the apply thread is slow this time */
+    if (sim_rand(w, 4) != 0)
+        did += engine_scan_step(n->e);
+    else
+        did += 1;
     if (disk_wait(n->disk, 0) > 0)
         did++;
     if (sim_rand(w, 2000) == 0)

@@ -1,0 +1,388 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * diff.c - the secondary's side of catching up by difference, until all ranges are here (copy.c has
+ * the rest). One question is out at a time, and one job of the apply thread; each is asked again on
+ * the next connection.
+ *
+ *     CLONE   the old store is read page by page into the new one
+ *     TREE    level by level, the nodes whose sums differ from the clone's: 4 questions
+ *     RANGES  a list of hashes of the entries in leaves that differ, range by range; the apply
+ *             thread compares; what is missing is fetched. With nothing in common, or from a
+ *             primary of an older program: pages of all entries.
+ *
+ * Bytes: 16 a key in differing leaves for the list, 16 for each that is wanted, the entries
+ * themselves, 128 for each node of the tree that differs.
+ */
+#include "engine_private.h"
+
+#include <endian.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- small parts ---- */
+static struct conn *primary_conn(struct engine *e)
+{
+    return conn_find(e, e->follow.conn_id);
+}
+
+static void ask(struct engine *e, const struct link_msg *m)
+{
+    conn_send(e, primary_conn(e), m, NULL);
+    e->follow.asked = true;
+}
+
+static void refuse(struct engine *e, const char *why)
+{
+    conn_close(e, primary_conn(e), why);
+}
+
+/* An answer of a state that our log does not reach back to is of no use: of a primary that has not
+ * applied yet what the one before it had. */
+static bool too_old(struct engine *e, uint64_t lsn)
+{
+    if (lsn >= wal_base(e->copy->wal)->lsn)
+        return false;
+    refuse(e, "an answer older than the log of the copy");
+    return true;
+}
+
+struct job *copy_job(struct engine *e, enum job_kind kind)
+{
+    struct job *j = job_new(e, kind);
+
+    j->gen = e->copy;
+    j->conn = e->follow.conn_id;
+    j->lsn = wal_base(e->copy->wal)->lsn;
+    e->follow.job_out = true;
+    return j;
+}
+
+static struct diff_range *range_new(struct engine *e)
+{
+    struct diff_range *r = calloc(1, sizeof(*r));
+    struct err err;
+
+    if (r == NULL) {
+        err_set(&err, ERR_NOMEM, 0, "range of a copy");
+        engine_fatal(e, &err);
+    }
+    return r;
+}
+
+void diff_range_free(struct diff_range *r)
+{
+    if (r == NULL)
+        return;
+    buf_free(&r->hashes);
+    buf_free(&r->missing);
+    free(r);
+}
+
+void diff_forget(struct follow *f)
+{
+    f->asked = false;
+    f->leaves_told = false;
+    buf_free(&f->nodes);
+    diff_range_free(f->range);
+    f->range = NULL;
+}
+
+/* ---- the clone ---- */
+static size_t clone_step(struct engine *e)
+{
+    struct job *j = copy_job(e, JOB_COPY_CLONE);
+
+    j->arg = e->cur->store;
+    job_post(e, j);
+    return 1;
+}
+
+/* ---- the tree ---- */
+static uint16_t node_at(const struct buf *nodes, size_t i)
+{
+    uint16_t v;
+
+    memcpy(&v, nodes->data + 2 * i, 2);
+    return be16toh(v);
+}
+
+static void add_node(struct buf *nodes, uint32_t v)
+{
+    uint16_t be = htobe16((uint16_t)v);
+
+    buf_add(nodes, &be, sizeof(be));
+}
+
+static size_t ask_tree(struct engine *e)
+{
+    struct follow *f = &e->follow;
+    struct link_msg m = {.type = MSG_TREE_REQUEST};
+
+    if (f->nodes.len == 0) {
+        f->level = 0;
+        f->at.low_lsn = f->at.high_lsn = 0;
+        memset(f->at.leaves, 0, sizeof(f->at.leaves));
+        add_node(&f->nodes, 0);
+        log_info(e->cfg.log, LOG_REPLICATION, "starting merkle diff");
+    }
+    m.tree_request.level = f->level;
+    m.tree_request.nodes = f->nodes.data;
+    m.tree_request.n = f->nodes.len / 2;
+    ask(e, &m);
+    return 1;
+}
+
+static void note_lsn(struct store_copy *at, uint64_t lsn)
+{
+    if (at->low_lsn == 0 || lsn < at->low_lsn)
+        at->low_lsn = lsn;
+    if (lsn > at->high_lsn)
+        at->high_lsn = lsn;
+}
+
+/* All levels are here. */
+static void tree_done(struct engine *e, size_t differ)
+{
+    struct follow *f = &e->follow;
+    struct job *j = copy_job(e, JOB_COPY_LEAVES);
+
+    f->at.phase = differ > 0 ? STORE_RANGES : STORE_FOLD;
+    buf_add(&j->buf, &f->at, sizeof(f->at));
+    log_info(e->cfg.log, LOG_REPLICATION,
+             "merkle diff: %zu of %u leaves differ, %" PRIu64 " keys here", differ, MERKLE_LEAVES,
+             f->at.keys);
+    if (j->buf.failed) {
+        struct err err;
+
+        err_set(&err, ERR_NOMEM, 0, "leaves of a copy");
+        engine_fatal(e, &err);
+    }
+    job_post(e, j);
+}
+
+static void on_tree(struct engine *e, const struct link_msg *m)
+{
+    struct follow *f = &e->follow;
+    struct buf ours = {0}, next = {0};
+    uint16_t nodes[LINK_TREE_NODES_MAX];
+    size_t n = f->nodes.len / 2, differ = 0;
+    uint64_t none;
+    struct err err;
+
+    if (m->tree.level != f->level || m->tree.n != n) {
+        refuse(e, "a tree that was not asked for");
+        return;
+    }
+    if (too_old(e, m->tree.lsn))
+        return;
+    for (size_t i = 0; i < n; i++)
+        nodes[i] = node_at(&f->nodes, i);
+    if (store_tree_read(e->copy->store, f->level, nodes, n, &ours, &none, &err) != 0) {
+        buf_free(&ours);
+        refuse(e, err.msg);
+        return;
+    }
+    note_lsn(&f->at, m->tree.lsn);
+    f->keys_there = m->tree.keys;
+    for (size_t i = 0; i < n * 16; i++) {
+        uint32_t child = nodes[i / 16] * 16u + (uint32_t)(i % 16);
+        const size_t at = i * LINK_SUM_BYTES;
+
+        if (memcmp(ours.data + at, m->tree.sums + at, LINK_SUM_BYTES) == 0)
+            continue;
+        differ++;
+        if (f->level + 1 < LINK_TREE_LEVELS)
+            add_node(&next, child);
+        else
+            f->at.leaves[child / 8] |= (uint8_t)(1u << (child % 8));
+    }
+    buf_free(&ours);
+    buf_free(&f->nodes);
+    f->nodes = next;
+    f->level++;
+    if (next.failed)
+        refuse(e, "out of memory");
+    else if (differ == 0 || f->level == LINK_TREE_LEVELS)
+        tree_done(e, f->level == LINK_TREE_LEVELS ? differ : 0);
+}
+
+/* ---- ranges ---- */
+/* Pages when there is nothing to compare, or nobody to compare with. */
+static bool takes_pages(const struct engine *e, const struct conn *c)
+{
+    return c->version < LINK_VERSION_DIFF || e->follow.at.keys == 0;
+}
+
+static void ask_page(struct engine *e)
+{
+    struct follow *f = &e->follow;
+    struct link_msg m = {.type = MSG_PAGE_REQUEST};
+
+    m.page_request.after = f->at.last;
+    m.page_request.after_len = strlen(f->at.last);
+    m.page_request.bytes_max = e->cfg.copy_page_bytes;
+    ask(e, &m);
+}
+
+/* The leaves that differ in the shorter form. */
+static void put_leaves(const uint8_t *bitmap, struct buf *out)
+{
+    for (uint32_t i = 0; i < MERKLE_LEAVES && out->len < LINK_LEAVES_BYTES; i++)
+        if ((bitmap[i / 8] >> (i % 8) & 1) != 0)
+            add_node(out, i);
+    if (out->len >= LINK_LEAVES_BYTES) {
+        buf_clear(out);
+        buf_add(out, bitmap, LINK_LEAVES_BYTES);
+    }
+}
+
+static void ask_list(struct engine *e)
+{
+    struct follow *f = &e->follow;
+    struct link_msg m = {.type = MSG_LIST_REQUEST};
+    struct buf leaves = {0};
+
+    if (!f->leaves_told)
+        put_leaves(f->at.leaves, &leaves);
+    if (leaves.failed) {
+        buf_free(&leaves);
+        refuse(e, "out of memory");
+        return;
+    }
+    m.list_request.after = f->at.last;
+    m.list_request.after_len = strlen(f->at.last);
+    m.list_request.leaves = leaves.data;
+    m.list_request.leaves_len = leaves.len;
+    ask(e, &m);
+    f->leaves_told = true;
+    buf_free(&leaves);
+}
+
+static void ask_entries(struct engine *e)
+{
+    struct diff_range *r = e->follow.range;
+    struct link_msg m = {.type = MSG_FETCH};
+
+    m.fetch.after = r->next;
+    m.fetch.after_len = strlen(r->next);
+    m.fetch.last = r->last;
+    m.fetch.last_len = strlen(r->last);
+    m.fetch.to_end = r->done;
+    if (!r->told) { /* then the primary keeps them for what is left of the range */
+        m.fetch.hashes = r->missing.data;
+        m.fetch.n = r->missing.len / LINK_HASH_BYTES;
+    }
+    r->told = true;
+    ask(e, &m);
+}
+
+static void take_page(struct engine *e, const struct link_msg *m, enum job_kind kind)
+{
+    struct follow *f = &e->follow;
+    struct job *j = copy_job(e, kind);
+
+    buf_add(&j->buf, m->body.data, m->body.len);
+    j->range = f->range;
+    f->range = NULL;
+    if (j->buf.failed) {
+        f->job_out = false;
+        job_free(j);
+        refuse(e, "out of memory");
+        return;
+    }
+    job_post(e, j);
+}
+
+static void on_list(struct engine *e, const struct link_msg *m)
+{
+    struct follow *f = &e->follow;
+    struct diff_range *r;
+    struct job *j;
+
+    if (too_old(e, m->list.lsn))
+        return;
+    r = range_new(e);
+    memcpy(r->after, f->at.last, sizeof(r->after));
+    memcpy(r->next, f->at.last, sizeof(r->next));
+    memcpy(r->last, m->list.last, m->list.last_len);
+    r->done = m->list.done;
+    r->low_lsn = r->high_lsn = m->list.lsn;
+    r->looked = m->list.looked;
+    memcpy(r->leaves, f->at.leaves, sizeof(r->leaves));
+    buf_add(&r->hashes, m->list.hashes, m->list.n * LINK_HASH_BYTES);
+    if (memchr(r->last, '\0', m->list.last_len) != NULL ||
+        (!r->done && strcmp(r->last, r->after) <= 0) || r->hashes.failed) {
+        diff_range_free(r);
+        refuse(e, "a list that leads nowhere");
+        return;
+    }
+    j = copy_job(e, JOB_COPY_COMPARE);
+    j->range = r;
+    job_post(e, j);
+}
+
+void diff_answer(struct engine *e, const struct link_msg *m)
+{
+    struct follow *f = &e->follow;
+    bool ranges = f->phase == COPY_RANGES, fetching = ranges && f->range != NULL;
+
+    if (e->copy == NULL || !f->asked || f->job_out) {
+        refuse(e, "an answer that was not asked for");
+        return;
+    }
+    f->asked = false;
+    if (m->type == MSG_TREE && f->phase == COPY_TREE)
+        on_tree(e, m);
+    else if (m->type == MSG_LIST && ranges && !fetching)
+        on_list(e, m);
+    else if (m->type == MSG_ENTRIES && fetching)
+        take_page(e, m, JOB_COPY_PUT);
+    else if (m->type == MSG_PAGE && !fetching && (ranges || f->phase == COPY_TREE))
+        take_page(e, m, JOB_COPY_PAGE);
+    else
+        refuse(e, "an answer to another question");
+}
+
+size_t diff_step(struct engine *e)
+{
+    struct follow *f = &e->follow;
+    struct conn *c = primary_conn(e);
+
+    if (f->job_out || f->asked)
+        return 0;
+    if (f->phase == COPY_CLONE) /* needs nobody */
+        return clone_step(e);
+    if (c == NULL || f->state != FOLLOW_STREAM)
+        return 0;
+    if (takes_pages(e, c))
+        ask_page(e);
+    else if (f->phase == COPY_TREE)
+        return ask_tree(e);
+    else if (f->range != NULL)
+        ask_entries(e);
+    else
+        ask_list(e);
+    return 1;
+}
+
+/* ---- what the apply thread did ---- */
+void diff_done(struct engine *e, struct event *ev)
+{
+    struct follow *f = &e->follow;
+    struct conn *c = primary_conn(e);
+    uint64_t asked_on = ev->conn;
+
+    f->job_out = false;
+    if (ev->text[0] != '\0') {
+        if (c != NULL && c->id == asked_on)
+            conn_close(e, c, ev->text);
+        return;
+    }
+    f->at = *ev->copy;
+    if (ev->range != NULL && f->conn_id == asked_on) { /* else it is compared again */
+        f->range = ev->range;
+        ev->range = NULL;
+    }
+    copy_phase_of(e);
+}

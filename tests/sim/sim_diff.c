@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * sim_diff.c - catching up by difference: what it moves, that it ends, and what a crash, a cut or a
+ * promotion in the midst of it leaves. Numbers in the promises are those of the design's list.
+ */
+#include "sim.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "store.h"
+
+#define MANY 3000u
+
+/* ---- more keys than the workload has ---- */
+struct filled {
+    struct world *w;
+    unsigned out;
+};
+static void on_filled(void *arg, uint64_t lsn, const struct err *err)
+{
+    struct filled *f = arg;
+
+    (void)lsn;
+    if (err != NULL)
+        sim_fail(f->w, "a write is refused: %s", err->msg);
+    f->out--;
+}
+
+static size_t many_name(unsigned i, char out[32])
+{
+    return (size_t)snprintf(out, 32, "x/%c/%05u", 'a' + (int)(i % 7), i);
+}
+
+/* Key and value bytes of keys from..to by step; len 0 deletes. Fifty in a transaction. */
+static uint64_t many_write(struct world *w, unsigned from, unsigned to, unsigned step, size_t len)
+{
+    struct filled f = {.w = w};
+    uint8_t value[4096];
+    uint64_t bytes = 0;
+    struct txn *t = NULL;
+    struct err err;
+
+    for (unsigned i = from; i < to; i += step) {
+        char key[32];
+
+        bytes += many_name(i, key) + len;
+        sim_bytes(w, value, len < 16 ? len : 16);
+        if (t == NULL)
+            t = txn_new();
+        if ((len > 0 ? txn_put(t, key, value, len, &err) : txn_delete(t, key, &err)) != 0)
+            sim_fail(w, "transaction: %s", err.msg);
+        if (txn_count(t) < 50 && i + step < to)
+            continue;
+        f.out++;
+        if (engine_submit(w->n[w->primary].e, t, on_filled, &f, &err) != 0)
+            sim_fail(w, "submit: %s", err.msg);
+        t = NULL;
+        world_step(w);
+    }
+    while (f.out > 0)
+        sim_check(w, world_step(w), "a write is not answered");
+    return bytes;
+}
+
+/* The primary no longer keeps what a secondary that is away would need. */
+static void forget_log(struct world *w)
+{
+    uint64_t retained = w->retain_bytes;
+
+    w->retain_bytes = 1;
+    node_stop(w, 0);
+    node_open(w, 0);
+    for (unsigned i = 0; i < 4; i++) {
+        many_write(w, 0, MANY, 50, 4000);
+        (void)engine_checkpoint_step(w->n[0].e, true);
+        world_run(w, 20 * MS);
+    }
+    w->retain_bytes = retained;
+}
+
+static void page_64k(struct world *w, int i, struct engine_config *cfg)
+{
+    (void)w, (void)i;
+    cfg->copy_page_bytes = 64u << 10;
+}
+
+static void diff_pair(struct world *w)
+{
+    many_write(w, 0, MANY, 1, 200);
+    pair(w);
+    check_equal(w);
+}
+
+static uint64_t taken(struct world *w)
+{
+    struct engine_status st;
+
+    engine_status(w->n[1].e, &st);
+    return st.copy_keys;
+}
+
+/* 12: at most three times what differs, and 40 bytes for each key in a leaf that does. */
+static void diff_bytes(struct world *w)
+{
+    static bool leaf_differs[MERKLE_LEAVES];
+    uint64_t differs, bound, moved, keys = 0, changed = 0;
+    char key[32];
+
+    w->tune = page_64k;
+    diff_pair(w);
+    node_stop(w, 1);
+    differs = many_write(w, 0, MANY, 10, 300) + many_write(w, 5, MANY, 50, 0);
+    forget_log(w); /* writes every 50th once more, at 4,000 bytes */
+    differs += 60 * 3700;
+    memset(leaf_differs, 0, sizeof(leaf_differs));
+    for (unsigned i = 0; i < MANY; i++) {
+        if (i % 10 == 0 || i % 50 == 5) {
+            leaf_differs[merkle_leaf_of(key, many_name(i, key))] = true;
+            changed++;
+        }
+    }
+    for (unsigned i = 0; i < MANY; i++)
+        keys += leaf_differs[merkle_leaf_of(key, many_name(i, key))];
+    w->diff_bytes = 0;
+    node_open(w, 1);
+    check_equal(w);
+    moved = w->diff_bytes;
+    bound = 3 * differs + 40 * keys;
+    sim_check(w, taken(w) > 0 && taken(w) <= changed + 10, "%llu keys came, %llu had changed",
+              (unsigned long long)taken(w), (unsigned long long)changed);
+    sim_check(w, moved <= bound, "%llu bytes moved, the bound is %llu", (unsigned long long)moved,
+              (unsigned long long)bound);
+    printf("  %llu keys and %llu bytes differ of %u keys: %llu bytes moved, the bound is %llu\n",
+           (unsigned long long)changed, (unsigned long long)differs, MANY,
+           (unsigned long long)moved, (unsigned long long)bound);
+}
+
+/* It ends while the primary writes as fast as it can. */
+static void diff_under_load(struct world *w)
+{
+    int64_t begun;
+
+    diff_pair(w);
+    node_stop(w, 1);
+    many_write(w, 0, MANY, 3, 250);
+    forget_log(w);
+    node_open(w, 1);
+    begun = w->now_ns;
+    for (unsigned i = 0; !secondary_streams(w); i++) {
+        sim_check(w, w->now_ns - begun < 60 * SEC, "it does not end while writes go on");
+        write_many(w, 5);
+        if (i % 3 == 0)
+            many_write(w, i % MANY, MANY, 997, 200);
+        world_step(w);
+    }
+    sim_check(w, taken(w) > 0, "it was not a difference");
+    check_equal(w);
+}
+
+/* 10, 11: crashes and cuts at every moment; each time the state is one that existed. */
+static void diff_crash(struct world *w)
+{
+    diff_pair(w);
+    node_stop(w, 1);
+    many_write(w, 0, MANY, 2, 150);
+    many_write(w, 1, MANY, 9, 0);
+    forget_log(w);
+    node_open(w, 1);
+    for (int i = 0; i < 25; i++) {
+        for (unsigned k = (unsigned)sim_rand(w, 400); k > 0; k--)
+            world_step(w);
+        write_many(w, 3);
+        switch (sim_rand(w, 4)) {
+        case 0:
+            net_cut(w);
+            break;
+        case 1:
+            node_crash(w, 0);
+            node_open(w, 0);
+            break;
+        default:
+            node_crash(w, 1);
+            node_open(w, 1); /* checks that the state is a prefix */
+            break;
+        }
+    }
+    check_equal(w);
+}
+
+/* 19: an old primary with writes of its own comes back by the difference, not by all of it. */
+static void rejoin_by_difference(struct world *w)
+{
+    diff_pair(w);
+    net_partition(w, 0, 1, true);
+    many_write(w, 3, MANY, 100, 180); /* nobody else will ever have these */
+    node_crash(w, 0);
+    net_heal(w);
+    promote(w, 1);
+    many_write(w, 7, MANY, 100, 180);
+    node_open(w, 0);
+    enable(w, 1, 0);
+    if (!world_until(w, secondary_streams, 60 * SEC))
+        sim_fail(w, "the old primary does not rejoin");
+    check_equal(w);
+    w->primary = 1;
+    struct engine_status st;
+    engine_status(w->n[0].e, &st);
+    sim_check(w, st.copy_keys > 0 && st.copy_keys < 200, "%llu keys came for 60 that differ",
+              (unsigned long long)st.copy_keys);
+}
+
+/* One of both is of a program that knows no differences: pages. */
+static void old_program(struct world *w, int i, struct engine_config *cfg)
+{
+    if (i == (int)(w->seed & 1))
+        cfg->link_version = 1;
+}
+
+static void diff_old_program(struct world *w)
+{
+    w->tune = old_program;
+    node_stop(w, 0);
+    node_stop(w, 1);
+    node_open(w, 0);
+    node_open(w, 1);
+    diff_pair(w);
+    node_stop(w, 1);
+    many_write(w, 0, MANY, 2, 150);
+    forget_log(w);
+    node_open(w, 1);
+    check_equal(w);
+    /* An update in the midst of it. */
+    node_stop(w, 1);
+    many_write(w, 0, MANY, 3, 150);
+    many_write(w, 1, MANY, 90, 0);
+    forget_log(w);
+    node_open(w, 1);
+    for (unsigned k = (unsigned)sim_rand(w, 300); k > 0; k--)
+        world_step(w);
+    node_stop(w, 1);
+    node_stop(w, 0);
+    w->tune = NULL;
+    node_open(w, 0);
+    node_open(w, 1);
+    check_equal(w);
+}
+
+const struct scenario scenarios_diff[] = {
+    {"diff_bytes", diff_bytes, "a difference moves little more than what differs", 0},
+    {"diff_under_load", diff_under_load, "catching up ends while the primary writes", 0},
+    {"diff_crash", diff_crash, "a crash or cut while catching up leaves a state that existed", 0},
+    {"rejoin_by_difference", rejoin_by_difference,
+     "an old primary comes back by what differs, and its own writes go", 0},
+    {"diff_old_program", diff_old_program, "programs of other age catch up, too", 0},
+    {NULL, NULL, NULL, 0},
+};
