@@ -91,6 +91,10 @@ void replication_status_handle(struct request *rq, struct response *rs);
 CHECKED int primary_settle(struct core *c, const char *primary_cluster_addr /* or NULL */,
                            struct err *err);
 
+/* ---- replication_health.c ---- */
+/** Adds healthy and reasons to o; the former is the answer. */
+bool replication_health_json(struct request *rq, json_t *o, const struct engine_status *st);
+
 /* ---- replication_modes.c ---- */
 void replication_mode_handle(struct request *rq, struct response *rs); /* primary/mode, quorum */
 /** The member's mode ends at once (nothing when it has none). Coroutine; holds no REPL_LATCH. */

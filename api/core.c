@@ -19,7 +19,13 @@
 
 #define SWEEP_NS (10 * 1000000000LL)
 
-enum event { EVENT_ROLE = 1, EVENT_REPLACED = 2, EVENT_SWEEP = 4, EVENT_TIMER = 8 };
+enum event {
+    EVENT_ROLE = 1,
+    EVENT_REPLACED = 2,
+    EVENT_SWEEP = 4,
+    EVENT_TIMER = 8,
+    EVENT_PROBE = 64
+};
 
 struct background {
     struct core *core;
@@ -51,8 +57,9 @@ int core_new(const struct config *cfg, struct env *env, struct logger *log, stru
     c->rekey = rekey_new();
     c->inflights = inflights_new();
     c->background = calloc(1, sizeof(*c->background));
+    c->probes = probes_new();
     if (c->latches == NULL || c->seal == NULL || c->ceremonies == NULL || c->rekey == NULL ||
-        c->inflights == NULL || c->background == NULL) {
+        c->inflights == NULL || c->background == NULL || c->probes == NULL) {
         core_free(c);
         return err_set(err, ERR_NOMEM, 0, "core");
     }
@@ -83,6 +90,7 @@ void core_free(struct core *c)
     ceremonies_free(c->ceremonies);
     seal_free(c->seal);
     latches_free(c->latches);
+    probes_free(c->probes);
     free(c->background);
     free(c);
 }
@@ -207,6 +215,8 @@ static void events_co(void *arg)
             role_changed(g->core);
         if (events & EVENT_SWEEP)
             sweep(g->core);
+        if (events & (EVENT_TIMER | EVENT_PROBE))
+            probes_run(g->core);
         if (events & EVENT_TIMER && !g->core->stopping)
             reactor_timer_arm(g->core->reactors[0], &g->timer, SWEEP_NS);
     }
@@ -241,6 +251,11 @@ void core_started(struct core *c)
     c->background->task.run = events_task;
     c->background->timer.fire = timer_fired;
     post(c->background, EVENT_TIMER);
+}
+
+void core_look(struct core *c)
+{
+    post(c->background, EVENT_PROBE);
 }
 
 static void on_fatal(void *arg, const struct err *err)

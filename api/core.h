@@ -31,6 +31,7 @@ struct seal;       /* seal.c: shares given so far */
 struct rekey;      /* rekey.c: the rekey under way */
 struct inflights;  /* inflight.c: requests under way */
 struct background; /* core.c: events of the engine, and periodic work */
+struct probes;     /* replication_health.c: what is looked at before it fails */
 
 struct core {
     const struct config *config;
@@ -51,6 +52,7 @@ struct core {
     struct rekey *rekey;
     struct inflights *inflights;
     struct background *background;
+    struct probes *probes; /* NULL in tests: nothing is looked at */
     _Atomic bool
         unsealed; /* the barrier is open and the set-up after it is done: requests are served */
     _Atomic bool stopping;

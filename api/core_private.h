@@ -103,6 +103,12 @@ void rekey_free(struct rekey *r);
 void rekey_drop(struct rekey *r);
 void rekey_handle(struct request *rq, struct response *rs); /* sys/rekey/... */
 
+/* ---- replication_health.c ---- */
+struct probes *probes_new(void); /* NULL: out of memory */
+void probes_free(struct probes *p);
+/** Look at certificates; say in the log which reasons came and went. Coroutine. */
+void probes_run(struct core *c);
+
 /* ---- sys.c: raw endpoints ---- */
 void health_handle(struct request *rq, struct response *rs);
 void leader_handle(struct request *rq, struct response *rs);
@@ -116,6 +122,8 @@ CHECKED int core_prepare(struct core *c, struct err *err);
 void core_hooks(struct core *c, struct engine_hooks *h);
 /** The reactors run: events are taken, periodic work begins. */
 void core_started(struct core *c);
+/** Certificates and the like are looked at now, not when it is time. Any thread. */
+void core_look(struct core *c);
 /** After the barrier opened: caches, cluster, background work. Coroutine. */
 void core_post_unseal(struct core *c);
 void core_background_stop(struct core *c);

@@ -226,7 +226,7 @@ const char *time_rfc3339(struct arena *a, int64_t ms)
         return "0001-01-01T00:00:00Z";
     if (frac != 0) {
         snprintf(tail, sizeof(tail), ".%03d", frac);
-        for (size_t n = strlen(tail); tail[n - 1] == '0'; n--)
+        for (size_t n = strlen(tail); n > 0 && tail[n - 1] == '0'; n--)
             tail[n - 1] = '\0';
     }
     return arena_printf(a, "%s%sZ", date, tail);

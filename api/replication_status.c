@@ -107,10 +107,8 @@ static json_t *peer_json(struct request *rq, const struct engine_peer *p, bool o
         set_lag(o, &p->stage[LAG_FLUSHED].window[LAG_60M]);
         replication_mode_json(o, p);
     }
-    if (p->last_error[0] != '\0') {
-        set(o, "last_error", json_string(p->last_error));
-        set_time(rq, o, "last_error_time", p->last_error_ms);
-    }
+    set(o, "last_error", json_string(p->last_error));
+    set_time(rq, o, "last_error_time", p->last_error_ms);
     return o;
 }
 
@@ -154,8 +152,10 @@ static json_t *known_secondaries(struct core *c)
     return list;
 }
 
-static void set_common(json_t *o, const struct engine_status *st, const char *mode)
+static void set_common(struct request *rq, json_t *o, const struct engine_status *st,
+                       const char *mode)
 {
+    const struct engine_peer *failed = NULL;
     char root[41];
 
     hex_of(st->merkle_root, 20, root);
@@ -175,6 +175,12 @@ static void set_common(json_t *o, const struct engine_status *st, const char *mo
     set(o, "disk_reserve", json_boolean(st->disk_reserve));
     if (st->reason[0] != '\0')
         set(o, "reason", json_string(st->reason));
+    replication_health_json(rq, o, st);
+    for (size_t i = 0; i < st->n_peers; i++)
+        if (failed == NULL || st->peers[i].last_error_ms > failed->last_error_ms)
+            failed = &st->peers[i];
+    set(o, "last_error", json_string(failed != NULL ? failed->last_error : ""));
+    set_time(rq, o, "last_error_time", failed != NULL ? failed->last_error_ms : 0);
 }
 
 static json_t *primary_json(struct request *rq, const struct engine_status *st)
@@ -182,7 +188,7 @@ static json_t *primary_json(struct request *rq, const struct engine_status *st)
     json_t *o = json_object(), *list = json_array();
     struct engine_lag worst = {0};
 
-    set_common(o, st, "primary");
+    set_common(rq, o, st, "primary");
     set(o, "state", json_string("running"));
     set(o, "last_wal", json_integer((json_int_t)st->committed_lsn));
     set(o, "last_dr_wal", json_integer((json_int_t)st->committed_lsn));
@@ -221,7 +227,7 @@ static json_t *secondary_json(struct request *rq, struct engine_status *st)
     json_t *o = json_object(), *list = json_array(), *addrs = json_array();
     bool copying = st->role == ENGINE_BOOTSTRAPPING;
 
-    set_common(o, st, copying ? "bootstrapping" : "secondary");
+    set_common(rq, o, st, copying ? "bootstrapping" : "secondary");
     set(o, "connection_state", json_string(st->connection_state));
     set(o, "secondary_id", json_string(st->secondary_id));
     set(o, "last_remote_wal", json_integer((json_int_t)st->last_remote_lsn));
@@ -269,7 +275,7 @@ static json_t *dr_json(struct request *rq)
         return secondary_json(rq, st);
     if (rq->core->role == ENGINE_FENCED) {
         o = json_object();
-        set_common(o, st, "primary");
+        set_common(rq, o, st, "primary");
         set(o, "state", json_string("idle"));
         return o;
     }

@@ -316,6 +316,7 @@ static void reload(struct server *s)
     }
     config_free(&fresh);
     reload_tls(s);
+    core_look(s->core);
 }
 
 /* ---- down ---- */

@@ -60,12 +60,16 @@ void health_handle(struct request *rq, struct response *rs)
     struct core *c = rq->core;
     bool initialized = core_initialized(c), sealed = core_sealed(c), down = !initialized || sealed;
     char id[40], name[128];
+    struct engine_status *st = NULL;
     struct err err = {0};
 
     if (rq->op != OP_READ) {
         reply_no_errors(rs, 405);
         return;
     }
+    if (!down && role == ENGINE_SECONDARY &&
+        (st = arena_alloc(rq->arena, sizeof(*st))) != NULL) /* large: not on this stack */
+        engine_status(c->engine, st);
     if (health_codes(rq, codes, names, sizeof(names) / sizeof(names[0])) != 0) {
         reply_no_errors(rs, 400);
         return;
@@ -76,12 +80,14 @@ void health_handle(struct request *rq, struct response *rs)
                  : role != ENGINE_PRIMARY ? codes[3]
                                           : codes[0];
     rs->raw = json_pack(
-        "{s:b, s:b, s:b, s:b, s:s, s:s, s:I, s:s, s:b, s:i, s:i, s:i}", "initialized", initialized,
+        "{s:b, s:b, s:b, s:b, s:s, s:s, s:I, s:s, s:b, s:i, s:I, s:I}", "initialized", initialized,
         "sealed", sealed, "standby", down || role == ENGINE_FENCED, "performance_standby", 0,
         "replication_performance_mode", down ? "unknown" : "disabled", "replication_dr_mode",
         down ? "unknown" : core_dr_mode(c), "server_time_utc", (json_int_t)(rq->now_ms / 1000),
         "version", LOCKSTEP_VERSION_TEXT, "enterprise", 0, "echo_duration_ms", 0, "clock_skew_ms",
-        0, "replication_primary_canary_age_ms", 0);
+        (json_int_t)(st != NULL ? st->peers[0].clock_skew_ms : 0),
+        "replication_primary_canary_age_ms",
+        (json_int_t)(st != NULL ? st->peers[0].canary_age_ms : 0));
     if (!down && core_cluster(c, id, name, &err) == 0) {
         json_object_set_new(rs->raw, "cluster_id", json_string(id));
         json_object_set_new(rs->raw, "cluster_name", json_string(name));

@@ -317,6 +317,7 @@ void engine_close(struct engine *e)
     diff_forget(&e->follow);
     buf_free(&e->out);
     free(e->txns);
+    free(e->flush_lag);
     gen_free(e->copy);
     gen_free(e->cur);
     if (e->local != NULL)

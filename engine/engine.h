@@ -345,9 +345,10 @@ struct engine_status {
     uint64_t last_remote_lsn; /* secondary: last LSN heard of as committed at the primary */
     int64_t last_start_ms;
     uint8_t merkle_root[20];
-    uint64_t copy_keys, copy_bytes; /* progress of a copy */
-    bool disk_reserve;              /* writes are refused */
-    struct repl_mode quorum;        /* n is 0: none */
+    uint64_t copy_keys, copy_bytes;     /* progress of a copy */
+    bool disk_reserve;                  /* writes are refused */
+    uint64_t free_bytes, reserve_bytes; /* of the disk, as last looked; the reserve */
+    struct repl_mode quorum;            /* n is 0: none */
     bool quorum_waiting, quorum_fallen_back;
     bool unsettled;              /* engine_unsettled */
     uint32_t lag_guard_pause_ms; /* between segments now; 0: writers are not slowed */
@@ -356,7 +357,14 @@ struct engine_status {
      * (0: never heard). */
     bool no_loss;
     int64_t no_loss_heard_ms;
-    uint64_t segments, transactions; /* since start */
+    uint64_t segments, transactions;                    /* since start */
+    uint64_t log_bytes, log_first_lsn;                  /* on disk, as allocated; the oldest kept */
+    uint64_t ring_segments, ring_bytes, ring_bytes_max; /* of the log, kept in memory too */
+    uint64_t streams_resumed,
+        copies_begun;        /* primary: how secondaries were welcomed, since start */
+    struct engine_lag flush; /* from append to durable here, over a minute */
+    uint64_t flushes;        /* since start, and the sum of their times */
+    double flushes_ms;
     size_t n_peers;
     struct engine_peer peers[ENGINE_PEERS_MAX];
 };

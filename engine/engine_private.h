@@ -468,8 +468,18 @@ struct engine {
     struct follow follow;
     char reason[64];
     int64_t space_ns;
-    uint64_t space_bytes;
+    uint64_t space_bytes, free_bytes;
     uint64_t n_segments, n_transactions;
+    uint64_t n_streams, n_copies; /* welcomes */
+    struct appended {             /* what is being flushed */
+        uint64_t last_lsn;
+        int64_t ns;
+    } appended[2 * WAL_IN_FLIGHT_MAX];
+    uint64_t append_seq, n_flushes;
+    int64_t flushes_us;
+    struct lag *flush_lag; /* owned */
+    struct engine_lag flush_figures[LAG_WINDOWS];
+    int64_t flush_figures_ns;
     struct seg_txn *txns; /* scratch of the segment builder */
     size_t txns_cap;
     bool dirty;     /* the status is to be published */
@@ -528,6 +538,8 @@ int64_t peer_behind_ns(struct engine *e, const struct peer *p, enum lag_stage s)
 void peer_stages(struct engine *e, const struct peer *p, struct engine_lag_stage out[LAG_STAGES]);
 void peers_covered(struct engine *e, struct peer *p, int64_t held_us);
 void lag_count_waiting(struct engine *e, int64_t now);
+void flush_begun(struct engine *e, const struct seg *s);
+void flush_done(struct engine *e, const struct seg *s);
 
 /* modes.c */
 void modes_read(struct engine *e);                        /* the rows, as applied */

@@ -255,8 +255,6 @@ static void stream_begin(struct engine *e, const struct link_welcome *w)
     f->acked_durable = f->acked_received = f->rx_lsn;
     f->acked_applied = 0;
     f->rx_ns = f->acked_ns = env_mono_ns(e->cfg.env);
-    f->last_error[0] = '\0';
-    f->last_error_ms = 0;
     e->reason[0] = '\0';
     log_info(e->cfg.log, LOG_REPLICATION, "stream started: remote_index=%" PRIu64, w->commit_lsn);
 }
@@ -427,7 +425,10 @@ static size_t append_received(struct engine *e)
     struct err err;
     size_t n = 0;
 
-    while (e->follow.rx.n > 0 && wal_in_flight(g->wal) < WAL_IN_FLIGHT_MAX) {
+    /* Below the reserve nothing is taken: without acks the primary's window closes, and space_step
+     * looks again. What is durable is still applied and can be promoted. */
+    while (!atomic_load(&e->reserve) && e->follow.rx.n > 0 &&
+           wal_in_flight(g->wal) < WAL_IN_FLIGHT_MAX) {
         struct seg *s = seg_deque_pop(&e->follow.rx);
 
         if (log_append(e, g, s, &err) != 0)

@@ -152,9 +152,9 @@ static void on_durable(void *arg, struct seg *seg, const struct err *err)
 {
     struct gen *g = arg;
 
-    (void)seg;
     if (err != NULL)
         engine_fatal(g->e, err);
+    flush_done(g->e, seg);
     g->e->dirty = true;
 }
 

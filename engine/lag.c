@@ -228,3 +228,28 @@ void lag_count_waiting(struct engine *e, int64_t now)
         }
     }
 }
+
+/* ---- the flush of our own log ---- */
+void flush_begun(struct engine *e, const struct seg *s)
+{
+    e->appended[e->append_seq++ % (2 * WAL_IN_FLIGHT_MAX)] =
+        (struct appended){.last_lsn = seg_last_lsn(s), .ns = env_mono_ns(e->cfg.env)};
+}
+
+void flush_done(struct engine *e, const struct seg *s)
+{
+    int64_t now = env_mono_ns(e->cfg.env);
+
+    for (size_t i = 0; i < 2 * WAL_IN_FLIGHT_MAX; i++) {
+        struct appended *a = &e->appended[i];
+
+        if (a->last_lsn != seg_last_lsn(s) || a->ns == 0)
+            continue;
+        e->n_flushes++;
+        e->flushes_us += (now - a->ns) / 1000;
+        if (e->flush_lag != NULL)
+            lag_add(e->flush_lag, now, (now - a->ns) / 1000);
+        a->ns = 0;
+        return;
+    }
+}

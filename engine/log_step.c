@@ -164,6 +164,7 @@ int log_append(struct engine *e, struct gen *g, struct seg *seg, struct err *err
 
     if (wal_append(g->wal, seg, err) != 0)
         return -1;
+    flush_begun(e, seg);
     if (seg_deque_push(&e->ring, seg, err) != 0) {
         seg_deque_clear(&e->ring); /* it must have no gap; readers take over */
         err_clear(err);
@@ -472,6 +473,7 @@ static size_t space_step(struct engine *e, int64_t now)
         log_warn(e->cfg.log, "storage", "free space of %s: %s", e->path, err.msg);
         return 0;
     }
+    e->free_bytes = free_bytes;
     low = free_bytes < e->cfg.reserve_bytes;
     if (low)
         log_deadline(e, now + SPACE_CHECK_NS);
@@ -482,7 +484,7 @@ static size_t space_step(struct engine *e, int64_t now)
     if (low)
         log_error(e->cfg.log, "storage",
                   "disk_reserve: %" PRIu64 " MiB free for %s, below the reserve of %" PRIu64
-                  " MiB: writes are refused",
+                  " MiB: nothing is written until there is room",
                   free_bytes >> 20, e->path, e->cfg.reserve_bytes >> 20);
     else
         log_info(e->cfg.log, "storage", "disk_reserve: %" PRIu64 " MiB free again: writes go on",

@@ -416,9 +416,12 @@ static void peer_start(struct engine *e, struct conn *c, struct peer *p, const s
         p->confirmed_applied_lsn = p->confirmed_lsn;
     p->applied_lsn = h->applied_lsn < p->durable_lsn ? h->applied_lsn : p->durable_lsn;
     p->commit_sent = w->commit_lsn;
+    if (w->decision == LINK_COPY)
+        e->n_copies++;
+    else
+        e->n_streams++;
     p->heartbeat_ms = now;
     p->skew_ms = h->wall_ms - now;
-    p->last_error[0] = '\0';
     log_info(e->cfg.log, LOG_REPLICATION, "secondary %s: %s from LSN %" PRIu64, p->member.id,
              w->decision == LINK_COPY ? "copy, and stream" : "stream", w->from_lsn);
 }

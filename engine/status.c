@@ -18,6 +18,10 @@ static void refresh_figures(struct engine *e, int64_t mono)
 {
     struct peer *oldest = NULL;
 
+    if (e->flush_lag != NULL && mono - e->flush_figures_ns >= FIGURES_NS) {
+        e->flush_figures_ns = mono;
+        lag_figures(e->flush_lag, mono, e->flush_figures);
+    }
     for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
         struct peer *p = &e->peers[i];
 
@@ -148,6 +152,18 @@ void log_publish(struct engine *e)
     st->last_remote_lsn = e->follow.commit_told;
     st->last_start_ms = e->follow.started_ms;
     modes_status(e, st);
+    st->log_bytes = wal_bytes(g->wal);
+    st->log_first_lsn = wal_first_lsn(g->wal);
+    st->ring_segments = e->ring.n;
+    st->ring_bytes = e->ring.bytes;
+    st->ring_bytes_max = RING_BYTES_MAX;
+    st->streams_resumed = e->n_streams;
+    st->copies_begun = e->n_copies;
+    st->flush = e->flush_figures[LAG_1M];
+    st->flushes = e->n_flushes;
+    st->flushes_ms = (double)e->flushes_us / 1000;
+    st->free_bytes = e->free_bytes;
+    st->reserve_bytes = e->cfg.reserve_bytes;
     st->segments = e->n_segments;
     st->transactions = e->n_transactions;
     if (st->role == ENGINE_PRIMARY) {

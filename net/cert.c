@@ -250,6 +250,29 @@ int cert_key_hash(const char *pem, uint8_t hash[32], struct err *err)
     return 0;
 }
 
+static int64_t not_after_ms(const X509 *x)
+{
+    struct tm tm;
+
+    return x != NULL && ASN1_TIME_to_tm(X509_get0_notAfter(x), &tm) == 1
+               ? (int64_t)timegm(&tm) * 1000
+               : 0;
+}
+
+int cert_expires_ms(const char *pem, int64_t *msp, struct err *err)
+{
+    X509 *x = read_cert(pem);
+
+    *msp = not_after_ms(x);
+    X509_free(x);
+    return *msp != 0 ? 0 : fail(err, ERR_INVAL, "not a certificate");
+}
+
+int64_t tls_expires_ms(const struct tls_ctx *t)
+{
+    return not_after_ms(SSL_CTX_get0_certificate(tls_native((struct tls_ctx *)t)));
+}
+
 /* ---- sealing to a key ---- */
 
 static int point_of(EVP_PKEY *key, uint8_t out[POINT_BYTES])

@@ -70,6 +70,9 @@ CHECKED int http_listen(struct http_server *s, const struct http_listener_config
                         size_t bound_len, struct err *err);
 /** Replace the TLS context of every TLS listener whose user pointer is `user` (SIGHUP). */
 void http_set_tls(struct http_server *s, const void *user, struct tls_ctx *tls);
+/** When the certificate of those listeners expires, in milliseconds since 1970; 0: they have none.
+ */
+int64_t http_tls_expires_ms(struct http_server *s, const void *user);
 /** Stop accepting; requests under way finish; idle connections close. Then reactors may be stopped.
  */
 void http_server_shutdown(struct http_server *s);

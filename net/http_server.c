@@ -488,6 +488,22 @@ void http_set_tls(struct http_server *s, const void *user, struct tls_ctx *tls)
     }
 }
 
+int64_t http_tls_expires_ms(struct http_server *s, const void *user)
+{
+    int64_t ms = 0;
+
+    for (size_t i = 0; i < s->n_entries && ms == 0; i++) {
+        struct entry *e = &s->entries[i];
+
+        if (e->cfg.user != user || e->cfg.tls == NULL)
+            continue;
+        pthread_mutex_lock(&e->lock);
+        ms = tls_expires_ms(e->tls);
+        pthread_mutex_unlock(&e->lock);
+    }
+    return ms;
+}
+
 static void close_idle(struct reactor_task *t)
 {
     struct hconns *home = (struct hconns *)((char *)t - offsetof(struct hconns, stop_task));

@@ -29,6 +29,8 @@ struct tls_identity { /* PEM texts */
 CHECKED int tls_link(const struct tls_identity *id, struct tls_ctx **tp, struct err *err);
 struct tls_ctx *tls_ref(struct tls_ctx *t);
 void tls_unref(struct tls_ctx *t); /* takes NULL */
+/** When the certificate that it shows expires, in milliseconds since 1970; 0: it has none. */
+int64_t tls_expires_ms(const struct tls_ctx *t);
 
 /* ---- certificates ---- */
 struct cert_request {
@@ -50,6 +52,8 @@ CHECKED int cert_issue(const struct cert_request *rq, const char *subject_key_pe
 CHECKED int cert_public_of(const char *key_pem, struct buf *public_pem, struct err *err);
 /** SHA-256 of the SubjectPublicKeyInfo of a certificate or public key in PEM. */
 CHECKED int cert_key_hash(const char *pem, uint8_t hash[32], struct err *err);
+/** When the first certificate of a PEM text expires, in milliseconds since 1970. */
+CHECKED int cert_expires_ms(const char *pem, int64_t *msp, struct err *err);
 /** Encrypt to / decrypt with an EC P-256 key: ephemeral ECDH, HKDF-SHA-256, AES-256-GCM; info binds
  * the use. */
 CHECKED int cert_seal_to(const char *public_pem, const char *info, const void *plain, size_t len,

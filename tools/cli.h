@@ -106,6 +106,21 @@ void human_duration(struct buf *out, int64_t seconds);
 /** "=== Data ===" wide enough for the table of data. */
 void output_header(const char *title, const json_t *data);
 
+/* ---- replication status (replication_view.c) ---- */
+#define CHECK_LAG 3 /* exit codes of checks, documented in the man page */
+#define CHECK_UNHEALTHY 4
+#define CHECK_DISABLED 5
+/** *datap is part of r. -1: err is filled, or empty and r has the answer. */
+int replication_fetch(struct client *c, struct reply *r, const json_t **datap, struct err *err);
+/** For people, or in the chosen form. Returns the exit code. */
+int replication_print(const struct client *c, const json_t *data);
+void replication_line(struct buf *out, const json_t *data); /* one line, without its end */
+/** Print what does not hold, or one line that all does; the exit code. data NULL: only read the
+ * checks. */
+int replication_check(const json_t *data, const struct flag_list *checks);
+/** "2s", "1.5", "200ms" to milliseconds. 0 or -1. */
+int replication_duration(const char *text, double *msp);
+
 /* ---- input ---- */
 /** k=v words (v: @file, - for stdin) to an object. */
 int kv_args(int argc, char **argv, json_t **outp);
@@ -137,7 +152,8 @@ int cmd_policy(int argc, char **argv);
 int cmd_token(int argc, char **argv);
 int cmd_operator(int argc, char **argv);
 int cmd_replication(int argc, char **argv);
-int replication_mode(int argc, char **argv); /* cmd_modes.c */
+int replication_mode(int argc, char **argv);  /* cmd_modes.c */
+int replication_watch(int argc, char **argv); /* cmd_watch.c */
 int replication_quorum(int argc, char **argv);
 int cmd_wal(int argc, char **argv);
 int cmd_cert(int argc, char **argv);

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * cmd_replication.c - lockstep replication status: both sides' view in one table, with exit codes
- * for scripts.
+ * cmd_replication.c - lockstep replication: the group, and status with its checks.
  */
 #include "cli.h"
 
-#include <stdio.h>
-#include <string.h>
-
 static int status(int argc, char **argv)
 {
+    struct flag_list checks = {0};
+    struct flag flags[] = {{"check", FLAG_LIST, &checks,
+                            "healthy, max-lag=2s, max-lag-bytes=16MiB or max-lag-lsns=1000; may be "
+                            "repeated. Exit code 3: lag, 4: not healthy, 5: disabled."}};
     struct client c;
     struct reply r = {0};
     struct err err = {0};
@@ -17,20 +17,17 @@ static int status(int argc, char **argv)
     int rc, i;
 
     client_init(&c);
-    i = flags_parse("replication status [options]", NULL, 0, &c, argc, argv);
-    if (i < 0) {
+    i = flags_parse("replication status [options]", flags, 1, &c, argc, argv);
+    if (i < 0 || replication_check(NULL, &checks) != 0) {
         client_free(&c);
         return i == -2 ? 0 : EXIT_LOCAL;
     }
-    rc = EXIT_REMOTE;
-    if (client_call(&c, "GET", "sys/replication/dr/status", NULL, &r, &err) != 0 || !reply_ok(&r)) {
-        reply_fail(&c, &r, &err, "Error reading replication status");
-    } else {
-        data = json_object_get(r.json, "data");
-        if (json_is_object(json_object_get(data, "dr")))
-            data = json_object_get(data, "dr");
-        rc = output_data(&c, data);
-    }
+    if (replication_fetch(&c, &r, &data, &err) != 0)
+        rc = reply_fail(&c, &r, &err, "Error reading replication status");
+    else if (checks.n > 0)
+        rc = replication_check(data, &checks);
+    else
+        rc = replication_print(&c, data);
     reply_free(&r);
     client_free(&c);
     return rc;
@@ -40,6 +37,7 @@ int cmd_replication(int argc, char **argv)
 {
     static const struct verb verbs[] = {
         {"status", status, "Show mode, state, LSNs, lag and the other side"},
+        {"watch", replication_watch, "Show it again and again, in place or in lines"},
         {"mode", replication_mode, "Show or set where a write must be before it counts"},
         {"quorum", replication_quorum, "The same for any k of n secondaries"},
     };

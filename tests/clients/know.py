@@ -3,7 +3,10 @@
 """What operators know of replication: lag, health with reasons, watch, metrics, retention, doctor."""
 import json
 import os
+import pty
 import re
+import signal
+import ssl
 import subprocess
 import sys
 
@@ -52,7 +55,7 @@ def lag():
         b.start()
         b.unseal(a.keys[:2])
         await_true('the lag to go', lambda: all(a.dr_status()['secondaries'][0]['lag'][k]['lsns'] <= 1 for k in STAGES))
-        assert a.dr_status()['secondaries'][0]['lag']['flushed']['1m']['max_ms'] > 1500
+        await_true('the outage in the figures', lambda: a.dr_status()['secondaries'][0]['lag']['flushed']['1m']['max_ms'] > 1500, 5)
         text = cli(a, 'replication', 'status', '-format=json')
         assert text.returncode == 0, text.stderr
         status = json.loads(text.stdout)
@@ -61,5 +64,210 @@ def lag():
         assert not long, f'numbers with more than microseconds: {long}'
 
 
+def codes(s):
+    return [(r['code'], r.get('secondary')) for r in s.dr_status()['reasons']]
+
+
+def health():
+    """healthy and reasons on both sides: a secondary that goes and comes back, the last error and when, the log says it too"""
+    with World() as w:
+        a, b = w.pair()
+        for s in (a, b):
+            await_true(f'{s.name} to be healthy', lambda s=s: s.dr_status()['healthy'])
+            assert s.dr_status()['reasons'] == [], s.dr_status()['reasons']
+        assert b.ok('GET', 'sys/health?drsecondarycode=200', token='').json['replication_primary_canary_age_ms'] < 3000
+        a.kill()
+        await_true('the secondary to miss the primary', lambda: ('not_connected', None) in codes(b))
+        s = b.dr_status()
+        reason = next(r for r in s['reasons'] if r['code'] == 'not_connected')
+        assert not s['healthy'] and reason['severity'] == 'error' and len(reason['do']) > 20, s['reasons']
+        assert s['last_error'] and s['last_error_time'].endswith('Z'), s
+        a.start()
+        a.unseal()
+        await_true('both to be healthy again', lambda: a.dr_status()['healthy'] and b.dr_status()['healthy'])
+        assert b.dr_status()['last_error'], 'the last error is kept'
+        a.ok('PUT', 'sys/replication/dr/primary/mode', {'id': 'secondary', 'mode': 'flush', 'wait_limit': '200ms', 'on_limit': 'fallback'})
+        b.kill()
+        await_true('the primary to miss the secondary', lambda: ('secondary_disconnected', 'secondary') in codes(a))
+        assert not a.dr_status()['healthy']
+        a.proc.send_signal(signal.SIGHUP)  # look now, not within ten seconds
+        await_true('its log to say so', lambda: 'secondary_disconnected: secondary is not connected' in open(a.log).read())
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        await_true('the fallback to be told', lambda: ('mode_fallback', 'secondary') in codes(a))
+        b.start()
+        b.unseal(a.keys[:2])
+        await_true('the primary to be healthy', lambda: a.dr_status()['healthy'])
+        a.proc.send_signal(signal.SIGHUP)
+        await_true('its log to say so', lambda: 'secondary_disconnected of secondary is over' in open(a.log).read())
+
+
+def certificate():
+    """a certificate that expires soon is a warning, one that has expired an error, on a secondary too; a reload of a new one ends it"""
+    with World() as w:
+        a, b = w.pair()
+        cert, key = (os.path.join(w.tls, f'secondary{x}.pem') for x in ('', '-key'))
+
+        def swap(days):
+            if days is None:  # a renewed one
+                subprocess.run([w.program, 'cert', 'server', f'-dir={w.tls}', '-name=renewed'], check=True, stdout=subprocess.DEVNULL)
+                for x in ('', '-key'):
+                    os.replace(os.path.join(w.tls, f'renewed{x}.pem'), os.path.join(w.tls, f'secondary{x}.pem'))
+            else:
+                subprocess.run(['openssl', 'x509', '-in', cert, '-signkey', key, '-days', str(days), '-out', cert + '.new'], check=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                os.replace(cert + '.new', cert)
+            b.proc.send_signal(signal.SIGHUP)
+
+        before = w.ssl
+        w.ssl = ssl._create_unverified_context()
+        for days, code, healthy in ((20, 'certificate_expires', True), (0, 'certificate_expired', False)):
+            swap(days)
+            await_true(code, lambda code=code: code in [r['code'] for r in b.dr_status()['reasons']])
+            s = b.dr_status()
+            assert s['healthy'] == healthy and f':{b.port}' in s['reasons'][0]['what'], s['reasons']
+            assert s['reasons'][0]['severity'] == ('warning' if healthy else 'error'), s['reasons']
+        swap(None)
+        await_true('the reason to go', lambda: not b.dr_status()['reasons'])
+        w.ssl = before
+        assert b.dr_status()['healthy']
+
+
+def check():
+    """status --check: exit codes for scripts"""
+    with World() as w:
+        a, b = w.pair()
+        fresh = w.server('alone')
+        fresh.start()
+        fresh.init()
+        await_true('both to be healthy', lambda: a.dr_status()['healthy'] and b.dr_status()['healthy'])
+
+        def run(s, *checks, code, text=''):
+            r = cli(s, 'replication', 'status', *sum((['--check', k] for k in checks), []))
+            if r.returncode != code or text not in r.stdout + r.stderr:
+                raise Failed(f'{s.name} {checks}: wanted {code} with {text!r}, got {r.returncode}: {r.stdout}{r.stderr}')
+        for s in (a, b):
+            run(s, 'max-lag=20s', 'healthy', 'max-lag-bytes=16MiB', 'max-lag-lsns=1000', code=0, text='ok: ')
+        run(fresh, 'max-lag=2s', code=5, text='disabled')
+        for bad in ('max-lag=2x', 'max-lag=', 'max-lag=-1s', 'lag=2', 'max-lag-bytes=1TB', ''):
+            run(a, bad, code=1, text='invalid check')
+        b.kill()
+        await_true('the primary to notice', lambda: not a.dr_status()['healthy'])
+        run(a, 'max-lag=2s', code=3, text='not connected')
+        run(a, 'healthy', code=4, text='secondary_disconnected')
+        run(a, 'healthy', 'max-lag=1h', code=3)
+        run(b, 'healthy', code=2)
+        out = cli(a, 'replication', 'status').stdout
+        assert 'Lag ' in out and 'secondary_disconnected' in out and 'map[' not in out, out
+
+
+def watch():
+    """replication watch: lines into a pipe, in place on a terminal, ended by SIGINT with exit code 0"""
+    with World() as w:
+        a, b = w.pair()
+        env = {**os.environ, 'VAULT_ADDR': a.addr, 'VAULT_CACERT': w.ca}
+        p = subprocess.Popen([w.program, 'replication', 'watch', '-interval=100ms'], env=env, stdin=subprocess.DEVNULL,
+                             stdout=subprocess.PIPE, text=True)
+        lines = [p.stdout.readline() for _ in range(3)]
+        assert all(re.match(r'\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ primary running committed=\d+ applied=\d+ secondary=connected sent=', s)
+                   for s in lines), lines
+        a.kill()
+        seen = ''
+        while 'error: ' not in seen:  # it goes on, and says why
+            seen = p.stdout.readline()
+            assert seen, 'it ended'
+        a.start()
+        a.unseal()
+        while ' primary running ' not in seen:
+            seen = p.stdout.readline()
+            assert seen, 'it ended'
+        p.send_signal(signal.SIGINT)
+        assert p.wait(10) == 0 and '\x1b' not in p.stdout.read()
+        assert len(cli(b, 'replication', 'watch', '-interval=50ms', '-count=3').stdout.splitlines()) == 3
+        assert cli(b, 'replication', 'watch', '-interval=1ms').returncode == 1
+        main, side = pty.openpty()
+        p = subprocess.Popen([w.program, 'replication', 'watch', '-interval=100ms'], env=env, stdin=side, stdout=side)
+        os.close(side)
+        shown = b''
+        while shown.count(b'\x1b[H') < 3 or b'applied' not in shown:
+            shown += os.read(main, 65536)
+        p.send_signal(signal.SIGINT)
+        assert p.wait(10) == 0, shown
+        os.close(main)
+        assert b'Lag ' in shown and b'mode' in shown
+
+
+def parse_metrics(text):
+    """Prometheus' text form, read strictly: {name: {labels: value}}, {name: type}."""
+    values, types, closed, current = {}, {}, set(), None
+    for line in text.splitlines():
+        m = re.fullmatch(r'# (HELP|TYPE) ([a-zA-Z_:][a-zA-Z0-9_:]*) (.+)', line)
+        if m:
+            if m[2] != current:
+                assert m[2] not in closed, f'{m[2]} stands in two places'
+                closed.add(current)
+                current = m[2]
+            if m[1] == 'TYPE':
+                assert m[2] not in types and m[3] in ('gauge', 'counter', 'summary'), line
+                types[m[2]] = m[3]
+            continue
+        m = re.fullmatch(r'([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{((?:[a-zA-Z_]\w*="(?:[^"\\\n]|\\["\\n])*",?)*)\})? (\S+)', line)
+        assert m, f'no line of the format: {line!r}'
+        base = m[1] if m[1] in types else re.sub('_(sum|count)$', '', m[1])
+        assert base == current, f'{line!r} under {current}'
+        labels = tuple(sorted(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', m[2] or '')))
+        assert labels not in values.setdefault(m[1], {}), f'twice: {line!r}'
+        values[m[1]][labels] = float(m[3])
+    return values, types
+
+
+def metrics():
+    """Vault's and our metrics in Prometheus' form, on a primary and, where the listener frees them, on a secondary"""
+    with World() as w:
+        a, b = w.server('primary'), w.server('secondary')
+        for s in (a, b):
+            with open(s.config) as f:
+                text = f.read()
+            with open(s.config, 'w') as f:
+                f.write(text.replace('tls_disable ', 'telemetry {\n    unauthenticated_metrics_access = true\n  }\n  tls_disable '))
+            s.start()
+            s.init()
+        w.enable(a, b, 'site"b"')
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        for i in range(20):
+            a.ok('PUT', f'kv/k{i}', {'v': 'x' * 500})
+        w.await_caught_up(a, b)
+        name = 'site\\"b\\"'
+
+        def read(s, **kw):
+            r = s.ok('GET', 'sys/metrics?format=prometheus', token='', **kw)
+            assert r.headers['Content-Type'].startswith('text/plain'), r.headers
+            return parse_metrics(r.text)
+        await_true('a measured lag', lambda: read(a)[0]['lockstep_lag_samples'][(('peer', name), ('stage', 'applied'), ('window', '1m'))])
+        values, types = read(a)
+        for k in ('vault_replication_wal_last_wal', 'vault_replication_wal_last_dr_wal', 'vault_replication_merkle_commit_index',
+                  'replication_merkle_commit_index', 'vault_logshipper_streamWALs_missing_guard', 'logshipper_streamWALs_missing_guard',
+                  'vault_logshipper_buffer_size', 'vault_wal_gc_total', 'vault_core_unsealed', 'vault_core_active',
+                  'vault_core_replication_dr_primary', 'lockstep_healthy', 'lockstep_log_bytes', 'lockstep_disk_free_bytes'):
+            assert k in values, k
+        assert types['vault_wal_persistWALs'] == 'summary' and values['vault_wal_persistWALs_count'][()] > 20
+        assert values['vault_wal_persistWALs_sum'][()] > 0 and values['vault_wal_persistWALs'][(('quantile', '0.99'),)] > 0
+        assert values['vault_replication_wal_last_dr_wal'][()] >= 20 and values['vault_core_active'][()] == 1
+        assert len(values['lockstep_lag_p99_seconds']) == 12 and len(values['lockstep_lag_bytes']) == 4
+        assert values['lockstep_peer_connected'] == {(('peer', name),): 1}, values['lockstep_peer_connected']
+        values, _ = read(b)
+        assert values['vault_replication_fsm_last_remote_wal'][()] >= 20 and values['vault_core_active'][()] == 0
+        assert values['vault_core_replication_dr_secondary'][()] == 1
+        await_true('the secondary to know its lag',
+                   lambda: read(b)[0]['lockstep_lag_samples'][(('peer', 'primary'), ('stage', 'flushed'), ('window', '60m'))])
+        j = a.ok('GET', 'sys/metrics').json
+        assert {g['Name'] for g in j['Gauges']} >= {'vault.replication.wal.last_wal', 'lockstep.lag.bytes'}, j
+        assert [s for s in j['Samples'] if s['Name'] == 'vault.wal.persistWALs'][0]['Count'] > 20
+        r = a.ok('GET', 'sys/metrics', headers={'Accept': 'application/openmetrics-text'})
+        parse_metrics(r.text)
+        b.kill()
+        await_true('the reason', lambda: read(a)[0]['lockstep_healthy'][()] == 0)
+        assert read(a)[0]['lockstep_reason'][(('code', 'secondary_disconnected'), ('peer', name))] == 1
+
+
 if __name__ == '__main__':
-    sys.exit(run_tests([lag], 'know'))
+    sys.exit(run_tests([lag, health, certificate, check, watch, metrics], 'know'))

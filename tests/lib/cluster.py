@@ -71,40 +71,42 @@ class Reply:
 class Server:
     """One server: its folder, its configuration, its process."""
 
-    def __init__(self, world, name, program, env=None, extra=''):
+    def __init__(self, world, name, program, env=None, extra='', host='127.0.0.1', under=(), data=None):
+        """host: its address; under: a command that runs the program (in a namespace); data: its data directory."""
         self.world, self.name, self.program, self.env = world, name, program, env or {}
-        self.port = free_ports()
+        self.host, self.under = host, list(under)
+        self.port = free_ports() if host == '127.0.0.1' else 8200
         self.dir = os.path.join(world.dir, name)
         os.makedirs(self.dir, exist_ok=True)
         self.log = os.path.join(self.dir, 'server.log')
         self.config = os.path.join(self.dir, 'server.hcl')
-        self.addr = f'https://127.0.0.1:{self.port}'
+        self.addr = f'https://{host}:{self.port}'
         self.proc = None
         self.keys, self.root, self.token, self.threshold = [], None, None, 0
-        subprocess.run([world.program, 'cert', 'server', f'-dir={world.tls}', f'-name={name}'], check=True,
+        subprocess.run([world.program, 'cert', 'server', f'-dir={world.tls}', f'-name={name}', *([] if host == '127.0.0.1' else [f'-host={host}'])], check=True,
                        stdout=subprocess.DEVNULL)
         with open(self.config, 'w') as f:
             f.write(f'''
 storage "wiredtiger" {{
-  path = "{self.dir}/data"
+  path = "{data or self.dir + '/data'}"
   {extra}
 }}
 listener "tcp" {{
-  address         = "127.0.0.1:{self.port}"
-  cluster_address = "127.0.0.1:{self.port + 1}"
+  address         = "{host}:{self.port}"
+  cluster_address = "{host}:{self.port + 1}"
   tls_disable     = "false"
   tls_cert_file   = "{world.tls}/{name}.pem"
   tls_key_file    = "{world.tls}/{name}-key.pem"
 }}
 api_addr      = "{self.addr}"
-cluster_addr  = "https://127.0.0.1:{self.port + 1}"
+cluster_addr  = "https://{host}:{self.port + 1}"
 cluster_name  = "{name}"
 log_level     = "info"
 disable_mlock = true
 ''')
 
     def start(self):
-        self.proc = subprocess.Popen([self.program, 'server', f'-config={self.config}'], stdin=subprocess.DEVNULL,
+        self.proc = subprocess.Popen([*self.under, self.program, 'server', f'-config={self.config}'], stdin=subprocess.DEVNULL,
                                      stdout=open(self.log, 'ab'), stderr=subprocess.STDOUT, env={**os.environ, **self.env})
 
         def up():
@@ -137,7 +139,7 @@ disable_mlock = true
             raise Failed(f'{self.name} did not stop within {seconds} s of SIGTERM:\n{self.tail()}')
 
     def connect(self, timeout=30):
-        return http.client.HTTPSConnection('127.0.0.1', self.port, timeout=timeout, context=self.world.ssl)
+        return http.client.HTTPSConnection(self.host, self.port, timeout=timeout, context=self.world.ssl)
 
     def call(self, method, path, body=None, token=None, headers=None, conn=None, timeout=30):
         """token: None for the server's own, '' for none."""

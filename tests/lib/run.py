@@ -93,11 +93,12 @@ def script_ring(name, args, env=None, timeout=1800):
     code, out = sh([sys.executable, *args], env=env, timeout=timeout)
     m = re.findall(r'(?m)^(\d+) passed, (\d+) failed$', out)
     passed, failed = (int(m[-1][0]), int(m[-1][1])) if m else (0, 0)
+    left_out = re.findall(r'(?m)^skip (.+)$', out)
     if code != 0 and failed == 0:
         failed = 1
     if code == 0:
         say('\n'.join(l for l in out.splitlines() if l.startswith(('ok ', 'seed ')) or ' rounds, ' in l or 'canary' in l))
-    count(name, passed, failed)
+    count(name, passed, failed, len(left_out), '; '.join(left_out))
 
 
 @ring('format')
@@ -187,6 +188,16 @@ def _(name):
 @ring('bad input')
 def _(name):
     script_ring(name, ['tests/clients/bad_input.py'])
+
+
+@ring('faults')
+def _(name):
+    script_ring(name, ['tests/clients/faults.py'])
+
+
+@ring('versions')
+def _(name):
+    script_ring(name, ['tests/clients/versions.py'])
 
 
 @ring('modes')

@@ -75,6 +75,7 @@ int engine_follow(struct engine *e, const struct follow_config *cfg, engine_done
     (void)e, (void)cfg, (void)done, (void)arg;
     return err_set(err, ERR_ROLE, 0, "not in this test");
 }
+static void (*shape_status)(struct engine_status *st); /* a test's own picture, on top */
 void engine_status(struct engine *e, struct engine_status *st)
 {
     (void)e;
@@ -95,6 +96,10 @@ void engine_status(struct engine *e, struct engine_status *st)
         (struct engine_lag){.p50 = 0.5, .p99 = 2, .max = 3, .count = 10};
     st->peers[0].stage[LAG_APPLIED] = (struct engine_lag_stage){
         .lsn = 18, .behind_lsns = 2, .behind_bytes = 8192, .behind_ms = 4.7130000000000001};
+    st->peers[0].whole = true;
+    st->peers[0].confirmed_lsn = 18;
+    if (shape_status != NULL)
+        shape_status(st);
 }
 void engine_epoch_key(struct engine *e, const uint8_t key[32])
 {
@@ -599,6 +604,122 @@ Test(replication, status_has_vaults_fields_and_types)
     cr_assert_not_null(strstr(text, "\"last_remote_wal\":40"));
     cr_assert_not_null(strstr(text, "\"known_primary_cluster_addrs\":[\"https://b:8201\"]"));
     cr_assert_not_null(strstr(text, "\"mode\":\"secondary\""));
+}
+
+static void away(struct engine_status *st)
+{
+    st->peers[0].connected = false;
+    strcpy(st->peers[0].last_error, "nothing was heard");
+    st->peers[0].last_error_ms = 1700000000000;
+}
+static void copying(struct engine_status *st)
+{
+    st->peers[0].whole = false;
+}
+static void slow(struct engine_status *st)
+{
+    st->peers[0].stage[LAG_FLUSHED].behind_ms = 10001;
+}
+static void not_so_slow(struct engine_status *st)
+{
+    st->peers[0].stage[LAG_FLUSHED].behind_ms = 9999;
+}
+static void waits(struct engine_status *st)
+{
+    st->peers[0].level = REPL_FLUSH;
+    st->peers[0].waiting = st->quorum_waiting = st->unsettled = true;
+}
+static void fell_back(struct engine_status *st)
+{
+    st->peers[0].fallen_back = st->quorum_fallen_back = true;
+}
+static void no_space(struct engine_status *st)
+{
+    st->disk_reserve = true;
+    st->free_bytes = 100u << 20;
+    st->reserve_bytes = 256u << 20;
+}
+static void little_space(struct engine_status *st)
+{
+    st->free_bytes = 511u << 20;
+    st->reserve_bytes = 256u << 20;
+}
+static void skewed(struct engine_status *st)
+{
+    st->peers[0].clock_skew_ms = -1001;
+}
+static void lost(struct engine_status *st)
+{
+    away(st);
+    strcpy(st->peers[0].last_error, "primary_lost_history");
+    strcpy(st->reason, "primary_lost_history");
+}
+static void superseded(struct engine_status *st)
+{
+    strcpy(st->reason, "superseded by epoch 4");
+}
+static void told(struct engine_status *st)
+{
+    strcpy(st->reason, "a_new_code");
+}
+
+/* Each state has its code on each side, says what to do, and is an error or a warning. */
+Test(replication, reasons_have_stable_codes)
+{
+    static const struct {
+        void (*shape)(struct engine_status *st);
+        enum engine_role role;
+        bool healthy;
+        const char *codes; /* in order */
+    } cases[] = {
+        {NULL, ENGINE_PRIMARY, true, ""},
+        {NULL, ENGINE_SECONDARY, true, ""},
+        {away, ENGINE_PRIMARY, false, "secondary_disconnected "},
+        {away, ENGINE_SECONDARY, false, "not_connected "},
+        {copying, ENGINE_PRIMARY, false, "secondary_copying "},
+        {NULL, ENGINE_BOOTSTRAPPING, false, "first_copy "},
+        {slow, ENGINE_PRIMARY, false, "lag_high "},
+        {slow, ENGINE_SECONDARY, false, "lag_high "},
+        {not_so_slow, ENGINE_PRIMARY, true, ""},
+        {waits, ENGINE_PRIMARY, false, "mode_waiting quorum_waiting unsettled "},
+        {fell_back, ENGINE_PRIMARY, false, "mode_fallback quorum_fallback "},
+        {no_space, ENGINE_PRIMARY, false, "disk_reserve "},
+        {no_space, ENGINE_SECONDARY, false, "disk_reserve "},
+        {little_space, ENGINE_SECONDARY, true, "disk_low "},
+        {skewed, ENGINE_PRIMARY, true, "clock_skew "},
+        {skewed, ENGINE_SECONDARY, true, "clock_skew "},
+        {lost, ENGINE_PRIMARY, false, "primary_lost_history primary_lost_history "},
+        {lost, ENGINE_SECONDARY, false, "primary_lost_history not_connected "},
+        {superseded, ENGINE_FENCED, false, "superseded "},
+        {told, ENGINE_SECONDARY, false, "a_new_code "},
+    };
+    char text[TEXT_MAX];
+
+    enable();
+    fake.config.lag_warn_ms = 10000;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char got[256] = "";
+        json_t *v, *r;
+        size_t k;
+
+        shape_status = cases[i].shape;
+        fake.core.role = cases[i].role;
+        cr_assert_eq(call_as(NULL, "replication/dr/status", NULL, text), 200);
+        v = json_loads(text, 0, NULL);
+        cr_assert_not_null(v, "case %zu: %s", i, text);
+        json_array_foreach(json_object_get(v, "reasons"), k, r)
+        {
+            const char *code = json_string_value(json_object_get(r, "code"));
+
+            snprintf(got + strlen(got), sizeof(got) - strlen(got), "%s ", code);
+            cr_assert_gt(strlen(json_string_value(json_object_get(r, "what"))), 5);
+            cr_assert_gt(strlen(json_string_value(json_object_get(r, "do"))), 10);
+        }
+        cr_assert_str_eq(got, cases[i].codes, "case %zu: %s", i, got);
+        cr_assert_eq(json_is_true(json_object_get(v, "healthy")), cases[i].healthy, "case %zu", i);
+        json_decref(v);
+    }
+    shape_status = NULL;
 }
 
 Test(replication, without_a_token_nothing_is_enabled)

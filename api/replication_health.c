@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * replication_health.c - healthy and reasons: what is wrong with replication, or will be, and what
+ * to do.
+ *
+ * A reason has a stable code (docs/OPERATIONS.md lists them), what is the case, and what to do. One
+ * that is an error makes healthy false; a warning is about what comes. They are worked out of the
+ * engine's picture when asked, and every ten seconds for the log, which says when one comes and
+ * goes. Certificates are looked at then, too, since that reads files.
+ */
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cluster_private.h"
+#include "core_private.h"
+
+#define CERT_WARN_MS ((int64_t)30 * 24 * 3600 * 1000)
+#define SKEW_WARN_MS 1000
+
+static const struct {
+    const char *code;
+    bool error;
+    const char *todo;
+} kinds[] = {
+    {"superseded", true,
+     "Another cluster was promoted. Clients belong there; make this one its secondary."},
+    {"primary_lost_history", true,
+     "The primary lacks what this secondary knows as committed. Look at the primary's disk; "
+     "promote "
+     "the secondary, or restore the primary."},
+    {"not_connected", true,
+     "See last_error and the primary's log; check the network to its cluster address. If the "
+     "primary is lost, promote this secondary."},
+    {"first_copy", true,
+     "Wait until the copy is whole: until then this cluster cannot be promoted."},
+    {"secondary_disconnected", true,
+     "Look at the secondary and the network between the sites; revoke the secondary if it is gone "
+     "for good."},
+    {"secondary_copying", true,
+     "Wait until it has a whole copy: until then it cannot be promoted."},
+    {"lag_high", true,
+     "Compare the disks and the network of both sites with the rate of writes; lag tells the stage "
+     "that is slow."},
+    {"mode_waiting", true,
+     "Writes wait for this secondary. Bring it back, or set its mode to async with force."},
+    {"mode_fallback", true,
+     "Writes go on without this secondary and can be lost with this site. Bring it back."},
+    {"quorum_waiting", true,
+     "Writes wait for the quorum. Bring its secondaries back, or end it with force."},
+    {"quorum_fallback", true,
+     "Writes go on without the quorum and can be lost with this site. Bring its secondaries back."},
+    {"unsettled", true,
+     "Writes of before the start wait for a secondary. Bring it back, or set its mode to async "
+     "with "
+     "force."},
+    {"disk_reserve", true, "Writes are refused. Free space on this disk."},
+    {"certificate_expired", true, "Renew it, then send SIGHUP to the server."},
+    {"lag_guard", false, "Writers are slowed while a secondary catches up; see lag."},
+    {"disk_low", false, "Free space on this disk before writes are refused."},
+    {"clock_skew", false, "Set both clocks by NTP: expiry after a promotion goes by this one."},
+    {"certificate_expires", false, "Renew it, then send SIGHUP to the server."},
+};
+#define KINDS (sizeof(kinds) / sizeof(kinds[0]))
+
+struct reason {
+    size_t kind;
+    char who[64]; /* the secondary; empty: none */
+    char code[64], what[256];
+};
+struct health {
+    struct reason r[64];
+    size_t n;
+};
+
+struct cert_probe {
+    char what[128];
+    int64_t expires_ms;
+};
+struct probes {
+    pthread_mutex_t mu;
+    struct cert_probe certs[CONFIG_LISTENERS_MAX + 2];
+    size_t n_certs;
+    bool looked;        /* once: a start is over. The coroutine's, like all below */
+    struct health told; /* what the log knows */
+};
+
+static bool is_error(const struct reason *r)
+{
+    return r->kind >= KINDS || kinds[r->kind].error;
+}
+
+PRINTF_LIKE(4, 5)
+static void add(struct health *h, const char *code, const char *who, const char *fmt, ...)
+{
+    struct reason *r = &h->r[h->n];
+    va_list ap;
+
+    if (h->n == sizeof(h->r) / sizeof(h->r[0]))
+        return;
+    h->n++;
+    *r = (struct reason){0};
+    while (r->kind < KINDS && strcmp(kinds[r->kind].code, code) != 0)
+        r->kind++;
+    snprintf(r->code, sizeof(r->code), "%s", code);
+    snprintf(r->who, sizeof(r->who), "%s", who);
+    va_start(ap, fmt);
+    vsnprintf(r->what, sizeof(r->what), fmt, ap);
+    va_end(ap);
+}
+
+/* ---- what the engine knows ---- */
+static void of_skew(struct health *h, const struct engine_peer *p, const char *who)
+{
+    if (p->connected && llabs(p->clock_skew_ms) > SKEW_WARN_MS)
+        add(h, "clock_skew", who, "the clock of %s is %" PRId64 " ms %s this one", p->id,
+            (int64_t)llabs(p->clock_skew_ms), p->clock_skew_ms > 0 ? "ahead of" : "behind");
+}
+
+static void of_lag(struct core *c, struct health *h, const struct engine_peer *p, const char *who)
+{
+    const struct engine_lag_stage *s = &p->stage[LAG_FLUSHED];
+
+    if (s->behind_ms > (double)c->config->lag_warn_ms)
+        add(h, "lag_high", who,
+            "%" PRIu64 " transactions (%" PRIu64
+            " bytes), the oldest %.1f s old, are not durable %s",
+            s->behind_lsns, s->behind_bytes, s->behind_ms / 1000,
+            who[0] != '\0' ? "there" : "here");
+}
+
+static void of_secondary(struct core *c, struct health *h, const struct engine_peer *p)
+{
+    if (strcmp(p->last_error, "primary_lost_history") == 0 && !p->connected)
+        add(h, "primary_lost_history", p->id,
+            "%s was refused: it knows as committed what this log lacks", p->id);
+    else if (!p->connected)
+        add(h, "secondary_disconnected", p->id, "%s is not connected%s%s", p->id,
+            p->last_error[0] != '\0' ? ": " : "", p->last_error);
+    else if (!p->whole)
+        add(h, "secondary_copying", p->id, "%s has no whole copy yet", p->id);
+    if (p->waiting)
+        add(h, "mode_waiting", p->id, "writes wait for %s, which is in mode %s", p->id,
+            repl_level_name(p->level));
+    if (p->fallen_back)
+        add(h, "mode_fallback", p->id, "%s did not confirm in time: its mode %s is off", p->id,
+            repl_level_name(p->level));
+    if (p->confirmed_lsn > 0)
+        of_lag(c, h, p, p->id);
+    of_skew(h, p, p->id);
+}
+
+static void of_primary_role(struct core *c, const struct engine_status *st, struct health *h)
+{
+    for (size_t i = 0; i < st->n_peers; i++)
+        of_secondary(c, h, &st->peers[i]);
+    if (st->quorum_waiting)
+        add(h, "quorum_waiting", "", "writes wait for %u of the %u named secondaries", st->quorum.k,
+            st->quorum.n);
+    if (st->quorum_fallen_back)
+        add(h, "quorum_fallback", "", "fewer than %u of the %u named secondaries confirmed in time",
+            st->quorum.k, st->quorum.n);
+    if (st->unsettled)
+        add(h, "unsettled", "", "the log's tail of before the start is not confirmed");
+    if (st->lag_guard_pause_ms > 0)
+        add(h, "lag_guard", "", "writers wait %u ms between segments", st->lag_guard_pause_ms);
+}
+
+static void of_secondary_role(struct core *c, const struct engine_status *st, struct health *h)
+{
+    const struct engine_peer *p = &st->peers[0];
+
+    if (st->role == ENGINE_BOOTSTRAPPING)
+        add(h, "first_copy", "", "the first copy is not whole: %" PRIu64 " keys so far",
+            st->copy_keys);
+    if (!p->connected)
+        add(h, "not_connected", "", "no connection to the primary at %s%s%s", p->cluster_addr,
+            p->last_error[0] != '\0' ? ": " : "", p->last_error);
+    if (st->role == ENGINE_SECONDARY)
+        of_lag(c, h, p, "");
+    of_skew(h, p, "");
+}
+
+/* The engine's own word is a code, or a sentence that begins like one. */
+static void of_reason(const struct engine_status *st, struct health *h)
+{
+    char code[64];
+    size_t n = strspn(st->reason, "abcdefghijklmnopqrstuvwxyz_");
+
+    if (n == 0)
+        return;
+    snprintf(code, sizeof(code), "%.*s", (int)n, st->reason);
+    add(h, code, "", "%s", st->reason);
+}
+
+static void of_disk(const struct engine_status *st, struct health *h)
+{
+    if (st->disk_reserve)
+        add(h, "disk_reserve", "", "%" PRIu64 " MiB are free, the reserve is %" PRIu64 " MiB",
+            st->free_bytes >> 20, st->reserve_bytes >> 20);
+    else if (st->free_bytes > 0 && st->free_bytes < 2 * st->reserve_bytes)
+        add(h, "disk_low", "", "%" PRIu64 " MiB are free; below %" PRIu64 " MiB writes are refused",
+            st->free_bytes >> 20, st->reserve_bytes >> 20);
+}
+
+static void of_certs(struct core *c, int64_t now_ms, struct health *h)
+{
+    struct probes *p = c->probes;
+
+    pthread_mutex_lock(&p->mu);
+    for (size_t i = 0; i < p->n_certs; i++) {
+        int64_t left = p->certs[i].expires_ms - now_ms;
+
+        if (left <= 0)
+            add(h, "certificate_expired", "", "%s has expired", p->certs[i].what);
+        else if (left < CERT_WARN_MS)
+            add(h, "certificate_expires", "", "%s expires in %" PRId64 " h", p->certs[i].what,
+                left / 3600000);
+    }
+    pthread_mutex_unlock(&p->mu);
+}
+
+static void collect(struct core *c, const struct engine_status *st, int64_t now_ms,
+                    struct health *h)
+{
+    h->n = 0;
+    of_reason(st, h);
+    if (st->role == ENGINE_PRIMARY)
+        of_primary_role(c, st, h);
+    else if (st->role != ENGINE_FENCED)
+        of_secondary_role(c, st, h);
+    of_disk(st, h);
+    if (c->probes != NULL)
+        of_certs(c, now_ms, h);
+}
+
+/* ---- status ---- */
+static json_t *reason_json(const struct reason *r)
+{
+    json_t *o = json_pack("{s:s, s:s, s:s, s:s}", "code", r->code, "severity",
+                          is_error(r) ? "error" : "warning", "what", r->what, "do",
+                          r->kind < KINDS ? kinds[r->kind].todo : "See docs/OPERATIONS.md.");
+
+    if (r->who[0] != '\0')
+        json_object_set_new(o, "secondary", json_string(r->who));
+    return o;
+}
+
+bool replication_health_json(struct request *rq, json_t *o, const struct engine_status *st)
+{
+    struct health *h = arena_alloc(rq->arena, sizeof(*h));
+    json_t *list = json_array();
+    bool healthy = true;
+
+    if (h == NULL || list == NULL)
+        return false;
+    collect(rq->core, st, rq->now_ms, h);
+    for (size_t i = 0; i < h->n; i++) {
+        healthy = healthy && !is_error(&h->r[i]);
+        json_array_append_new(list, reason_json(&h->r[i]));
+    }
+    json_object_set_new(o, "healthy", json_boolean(healthy));
+    json_object_set_new(o, "reasons", list);
+    return healthy;
+}
+
+/* ---- probes and the log ---- */
+static void probe(struct probes *p, int64_t expires_ms, const char *what, const char *which)
+{
+    struct cert_probe *cp = &p->certs[p->n_certs];
+
+    if (expires_ms == 0)
+        return;
+    snprintf(cp->what, sizeof(cp->what), "%s%s", what, which);
+    cp->expires_ms = expires_ms;
+    p->n_certs++;
+}
+
+static void probe_certs(struct core *c, struct probes *p)
+{
+    struct link_identity id = {0};
+    int64_t link_ms = 0, ca_ms = 0;
+    struct err err = {0};
+
+    if (identity_load(c, &id, &err) == 0 &&
+        (id.cert.len == 0 || cert_expires_ms(buf_str(&id.cert), &link_ms, &err) == 0) &&
+        id.ca.len > 0 && cert_expires_ms(buf_str(&id.ca), &ca_ms, &err) != 0)
+        log_error(c->log, "replication", "cannot read the link's certificates: %s", err.msg);
+    identity_free(&id);
+    pthread_mutex_lock(&p->mu);
+    p->n_certs = 0;
+    for (size_t i = 0; c->http != NULL && i < c->config->n_listeners; i++)
+        probe(p, http_tls_expires_ms(c->http, &c->config->listeners[i]),
+              "the certificate of listener ", c->config->listeners[i].address);
+    probe(p, link_ms, "the certificate of the replication link", "");
+    probe(p, ca_ms, "the CA certificate of the replication link", "");
+    pthread_mutex_unlock(&p->mu);
+}
+
+static bool has(const struct health *h, const struct reason *r)
+{
+    for (size_t i = 0; i < h->n; i++)
+        if (strcmp(h->r[i].code, r->code) == 0 && strcmp(h->r[i].who, r->who) == 0)
+            return true;
+    return false;
+}
+
+static void say_changes(struct core *c, const struct health *was, const struct health *now)
+{
+    for (size_t i = 0; i < now->n; i++) {
+        const struct reason *r = &now->r[i];
+
+        if (has(was, r))
+            continue;
+        if (is_error(r))
+            log_error(c->log, "replication", "%s: %s", r->code, r->what);
+        else
+            log_warn(c->log, "replication", "%s: %s", r->code, r->what);
+    }
+    for (size_t i = 0; i < was->n; i++)
+        if (!has(now, &was->r[i]))
+            log_info(c->log, "replication", "%s%s%s is over", was->r[i].code,
+                     was->r[i].who[0] != '\0' ? " of " : "", was->r[i].who);
+}
+
+void probes_run(struct core *c)
+{
+    struct engine_status *st = calloc(1, sizeof(*st));
+    struct health *now = calloc(1, sizeof(*now));
+
+    if (st != NULL && now != NULL) {
+        engine_status(c->engine, st);
+        probe_certs(c, c->probes);
+        /* At a start nobody is connected yet. */
+        if (c->probes->looked && (st->replicating || st->role == ENGINE_FENCED))
+            collect(c, st, env_wall_ms(c->env), now);
+        say_changes(c, &c->probes->told, now);
+        c->probes->told = *now;
+        c->probes->looked = true;
+    }
+    free(st);
+    free(now);
+}
+
+struct probes *probes_new(void)
+{
+    struct probes *p = calloc(1, sizeof(*p));
+
+    if (p != NULL)
+        pthread_mutex_init(&p->mu, NULL);
+    return p;
+}
+
+void probes_free(struct probes *p)
+{
+    if (p != NULL)
+        pthread_mutex_destroy(&p->mu);
+    free(p);
+}
