@@ -70,6 +70,8 @@ struct link_ca {
 void link_ca_free(struct link_ca *ca);
 CHECKED int link_ca_get(struct core *c, struct link_ca *ca, struct err *err); /* ERR_NOTFOUND */
 CHECKED int link_ca_put(struct batch *b, const struct link_ca *ca, struct err *err);
+/** Are there as many secondaries and open tokens as can be (ENGINE_PEERS_MAX)? */
+CHECKED int secondaries_full(struct core *c, int64_t now_ms, bool *fullp, struct err *err);
 /** Names of members: 1 to 63 printable characters without '/'. */
 bool member_id_good(const char *id);
 void hex_of(const uint8_t *data, size_t len, char *out /* 2 * len + 1 */);
@@ -94,6 +96,10 @@ CHECKED int primary_settle(struct core *c, const char *primary_cluster_addr /* o
 /* ---- replication_health.c ---- */
 /** Adds healthy and reasons to o; the former is the answer. */
 bool replication_health_json(struct request *rq, json_t *o, const struct engine_status *st);
+
+/* ---- replication_retain.c ---- */
+void replication_retention_handle(struct request *rq, struct response *rs); /* primary/retention */
+json_t *replication_retention_json(const struct engine_peer *p);
 
 /* ---- replication_modes.c ---- */
 void replication_mode_handle(struct request *rq, struct response *rs); /* primary/mode, quorum */

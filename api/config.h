@@ -28,9 +28,10 @@ struct config {
     enum log_level log_level;
     int64_t default_lease_ttl_s, max_lease_ttl_s; /* 768h each unless set */
     uint64_t cache_bytes, reserve_bytes, wal_file_bytes,
-        retain_bytes;  /* storage "wiredtiger" cache_size, disk_reserve, ...; 0: the engine's
-                          defaults */
-    unsigned reactors; /* 0: one a core, at most 4 */
+        retain_bytes;     /* storage "wiredtiger" cache_size, disk_reserve, ...; 0: the engine's
+                             defaults */
+    int64_t retain_age_s; /* storage "wiredtiger" log_retain_age; 0: no limit */
+    unsigned reactors;    /* 0: one a core, at most 4 */
     /* replication { ... }: what a new secondary's mode is, and what protects the other site */
     char *default_mode, *default_on_limit; /* NULL: async, strict */
     int64_t default_wait_ms;               /* 0: the engine's default */

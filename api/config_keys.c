@@ -46,6 +46,7 @@ const struct config_key config_storage_keys[] = {
     {"disk_reserve", CONFIG_BYTES, offsetof(struct config, reserve_bytes)},
     {"log_file_size", CONFIG_BYTES, offsetof(struct config, wal_file_bytes)},
     {"log_retain", CONFIG_BYTES, offsetof(struct config, retain_bytes)},
+    {"log_retain_age", CONFIG_SECONDS, offsetof(struct config, retain_age_s)},
     {0},
 };
 

@@ -179,6 +179,41 @@ int activation_delete(struct batch *b, const char *id, struct err *err)
     return batch_delete(b, path, err);
 }
 
+static int count_secondary(void *arg, const struct member *m, struct err *err)
+{
+    (void)err;
+    if (!m->revoked && !m->primary)
+        json_object_set_new(arg, m->id, json_true());
+    return 0;
+}
+
+int secondaries_full(struct core *c, int64_t now_ms, bool *fullp, struct err *err)
+{
+    json_t *known = json_object(), *ids = NULL, *id;
+    struct activation a;
+    int rc = -1;
+    size_t i;
+
+    *fullp = false;
+    if (known == NULL)
+        return err_set(err, ERR_NOMEM, 0, "members");
+    if (members_each(c, count_secondary, known, err) == 0 &&
+        storage_list(c, REPL_ACTIVATION, &ids, err) == 0) {
+        rc = 0;
+        json_array_foreach(ids, i, id)
+        {
+            struct err gone = {0};
+
+            if (activation_get(c, json_string_value(id), &a, &gone) == 0 && a.expires_ms >= now_ms)
+                json_object_set_new(known, json_string_value(id), json_true());
+        }
+        *fullp = json_object_size(known) >= ENGINE_PEERS_MAX;
+    }
+    json_decref(ids);
+    json_decref(known);
+    return rc;
+}
+
 int activations_delete_all(struct core *c, struct batch *b, struct err *err)
 {
     json_t *ids, *id;

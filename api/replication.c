@@ -323,6 +323,7 @@ static void secondary_token(struct request *rq, struct response *rs)
     struct err err = {0};
     const char *id;
     int64_t ttl_s;
+    bool full;
 
     if (field_id(rq, rs, &id) != 0 || field_seconds(rq, rs, "ttl", SECONDARY_TTL_S, &ttl_s) != 0)
         return;
@@ -340,6 +341,11 @@ static void secondary_token(struct request *rq, struct response *rs)
     if (check_enabled(rq, rs, &conf) && check_id_free(rq, rs, id) == 0) {
         if (strcmp(id, conf.cluster_id) == 0)
             reply_error(rs, 400, "secondary ID \"%s\" is this cluster's own", id);
+        else if (secondaries_full(rq->core, rq->now_ms, &full, &err) != 0)
+            reply_err(rs, &err);
+        else if (full)
+            reply_error(rs, 400, "there are %u secondaries and open tokens: revoke one first",
+                        ENGINE_PEERS_MAX);
         else if (token_do(rq, rs, id, ttl_s, &conf, &err) != 0)
             reply_err(rs, &err);
         else
@@ -788,6 +794,11 @@ void replication_handle(struct request *rq, struct response *rs)
     if (strcmp(rest, "dr/primary/mode") == 0 || strcmp(rest, "dr/primary/quorum") == 0) {
         if (may_run(rq, rs, ON_ANY))
             replication_mode_handle(rq, rs);
+        return;
+    }
+    if (strcmp(rest, "dr/primary/retention") == 0) {
+        if (may_run(rq, rs, ON_ANY))
+            replication_retention_handle(rq, rs);
         return;
     }
     while (i < n && strcmp(verbs[i].path, rest) != 0)

@@ -22,45 +22,53 @@
 static const struct {
     const char *code;
     bool error;
+    bool logged; /* by the engine itself, when it happens */
     const char *todo;
 } kinds[] = {
-    {"superseded", true,
+    {"superseded", true, true,
      "Another cluster was promoted. Clients belong there; make this one its secondary."},
-    {"primary_lost_history", true,
+    {"primary_lost_history", true, true,
      "The primary lacks what this secondary knows as committed. Look at the primary's disk; "
      "promote "
      "the secondary, or restore the primary."},
-    {"not_connected", true,
+    {"not_connected", true, false,
      "See last_error and the primary's log; check the network to its cluster address. If the "
      "primary is lost, promote this secondary."},
-    {"first_copy", true,
+    {"first_copy", true, false,
      "Wait until the copy is whole: until then this cluster cannot be promoted."},
-    {"secondary_disconnected", true,
+    {"secondary_disconnected", true, false,
      "Look at the secondary and the network between the sites; revoke the secondary if it is gone "
      "for good."},
-    {"secondary_copying", true,
+    {"secondary_copying", true, false,
      "Wait until it has a whole copy: until then it cannot be promoted."},
-    {"lag_high", true,
+    {"lag_high", true, false,
      "Compare the disks and the network of both sites with the rate of writes; lag tells the stage "
      "that is slow."},
-    {"mode_waiting", true,
+    {"mode_waiting", true, true,
      "Writes wait for this secondary. Bring it back, or set its mode to async with force."},
-    {"mode_fallback", true,
+    {"mode_fallback", true, true,
      "Writes go on without this secondary and can be lost with this site. Bring it back."},
-    {"quorum_waiting", true,
+    {"quorum_waiting", true, true,
      "Writes wait for the quorum. Bring its secondaries back, or end it with force."},
-    {"quorum_fallback", true,
+    {"quorum_fallback", true, true,
      "Writes go on without the quorum and can be lost with this site. Bring its secondaries back."},
-    {"unsettled", true,
+    {"unsettled", true, true,
      "Writes of before the start wait for a secondary. Bring it back, or set its mode to async "
      "with "
      "force."},
-    {"disk_reserve", true, "Writes are refused. Free space on this disk."},
-    {"certificate_expired", true, "Renew it, then send SIGHUP to the server."},
-    {"lag_guard", false, "Writers are slowed while a secondary catches up; see lag."},
-    {"disk_low", false, "Free space on this disk before writes are refused."},
-    {"clock_skew", false, "Set both clocks by NTP: expiry after a promotion goes by this one."},
-    {"certificate_expires", false, "Renew it, then send SIGHUP to the server."},
+    {"disk_reserve", true, true, "Writes are refused. Free space on this disk."},
+    {"certificate_expired", true, false, "Renew it, then send SIGHUP to the server."},
+    {"secondary_let_go", true, true,
+     "The log is no longer kept for it: it takes a copy when it comes. Raise its limits with "
+     "sys/replication/dr/primary/retention if that is too soon."},
+    {"log_retention", false, true,
+     "Bring the secondary back, raise its limits with sys/replication/dr/primary/retention, or "
+     "revoke it: at 100 % it is let go."},
+    {"lag_guard", false, false, "Writers are slowed while a secondary catches up; see lag."},
+    {"disk_low", false, false, "Free space on this disk before writes are refused."},
+    {"clock_skew", false, false,
+     "Set both clocks by NTP: expiry after a promotion goes by this one."},
+    {"certificate_expires", false, false, "Renew it, then send SIGHUP to the server."},
 };
 #define KINDS (sizeof(kinds) / sizeof(kinds[0]))
 
@@ -140,6 +148,14 @@ static void of_secondary(struct core *c, struct health *h, const struct engine_p
             p->last_error[0] != '\0' ? ": " : "", p->last_error);
     else if (!p->whole)
         add(h, "secondary_copying", p->id, "%s has no whole copy yet", p->id);
+    if (p->let_go)
+        add(h, "secondary_let_go", p->id, "%s was away or behind for too long", p->id);
+    else if (p->retain_percent >= 50)
+        add(h, "log_retention", p->id,
+            "%u %% of what is kept of the log for %s is used: %" PRIu64 " of %" PRIu64
+            " MiB, %" PRIu64 " of %" PRIu64 " s (0: no limit)",
+            p->retain_percent, p->id, p->retain_bytes >> 20, p->retain_bytes_max >> 20,
+            p->retain_age_ms / 1000, p->retain_age_ms_max / 1000);
     if (p->waiting)
         add(h, "mode_waiting", p->id, "writes wait for %s, which is in mode %s", p->id,
             repl_level_name(p->level));
@@ -311,7 +327,7 @@ static void say_changes(struct core *c, const struct health *was, const struct h
     for (size_t i = 0; i < now->n; i++) {
         const struct reason *r = &now->r[i];
 
-        if (has(was, r))
+        if (has(was, r) || (r->kind < KINDS && kinds[r->kind].logged))
             continue;
         if (is_error(r))
             log_error(c->log, "replication", "%s: %s", r->code, r->what);

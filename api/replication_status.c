@@ -106,6 +106,7 @@ static json_t *peer_json(struct request *rq, const struct engine_peer *p, bool o
         set(o, "applied_lsn", json_integer((json_int_t)p->applied_lsn));
         set_lag(o, &p->stage[LAG_FLUSHED].window[LAG_60M]);
         replication_mode_json(o, p);
+        set(o, "retention", replication_retention_json(p));
     }
     set(o, "last_error", json_string(p->last_error));
     set_time(rq, o, "last_error_time", p->last_error_ms);

@@ -138,6 +138,7 @@ static int open_engine(struct server *s, struct err *err)
                                .wal_file_bytes = cfg->wal_file_bytes,
                                .reserve_bytes = cfg->reserve_bytes,
                                .retain_bytes = cfg->retain_bytes,
+                               .retain_ms = (uint64_t)cfg->retain_age_s * 1000,
                                .default_mode = {.wait_ms = (uint32_t)cfg->default_wait_ms},
                                .force_async = cfg->force_async,
                                .lag_guard_ms = (uint32_t)cfg->lag_guard_ms,

@@ -121,6 +121,11 @@ static void of_peer(struct metrics *m, const struct engine_peer *p, bool of_prim
         labelled(m, "lockstep.peer.whole", p->whole, "peer", p->id, NULL, NULL);
         labelled(m, "lockstep.peer.mode_waiting", p->waiting, "peer", p->id, NULL, NULL);
         labelled(m, "lockstep.peer.mode_fallback", p->fallen_back, "peer", p->id, NULL, NULL);
+        labelled(m, "lockstep.peer.retention_bytes", (double)p->retain_bytes, "peer", p->id, NULL,
+                 NULL);
+        labelled(m, "lockstep.peer.retention_used_ratio", p->retain_percent / 100.0, "peer", p->id,
+                 NULL, NULL);
+        labelled(m, "lockstep.peer.let_go", p->let_go, "peer", p->id, NULL, NULL);
     }
     of_lag(m, p->id, p->stage);
 }

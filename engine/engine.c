@@ -318,6 +318,7 @@ void engine_close(struct engine *e)
     buf_free(&e->out);
     free(e->txns);
     free(e->flush_lag);
+    buf_free(&e->retain_blob);
     gen_free(e->copy);
     gen_free(e->cur);
     if (e->local != NULL)

@@ -117,7 +117,8 @@ struct engine_config {
     uint64_t reserve_bytes;  /* below this free space writes answer ERR_NOSPC; 0: 256 MiB */
     uint64_t
         window_bytes; /* shipped and not acknowledged as durable, for each secondary; 0: 16 MiB */
-    uint64_t retain_bytes;    /* log kept for secondaries at most; 0: 1 GiB */
+    uint64_t retain_bytes;    /* log kept for each secondary at most; 0: 1 GiB */
+    uint64_t retain_ms;       /* and not older than this; 0: no limit */
     uint64_t queue_bytes;     /* transactions waiting at most; 0: 64 MiB */
     int64_t mark_interval_ms; /* 0: 1000 */
     uint32_t copy_page_bytes; /* read and sent in one piece while catching up; 0: 1 MiB */
@@ -222,7 +223,8 @@ struct member {
     char cluster_addr[256];
     char api_addr[256];
     bool revoked;
-    bool primary; /* it was a primary once: the link key of a primary */
+    bool primary;                     /* it was a primary once: the link key of a primary */
+    uint64_t retain_bytes, retain_ms; /* log kept for it at most; 0: as configured */
 };
 CHECKED int repl_config_encode(const struct repl_config *c, struct buf *out, struct err *err);
 CHECKED int repl_config_decode(const uint8_t *data, size_t len, struct repl_config *c,
@@ -331,6 +333,10 @@ struct engine_peer { /* primary: one secondary; secondary: the primary */
     bool waiting;     /* its mode holds a commit or an answer back for longer than its limit */
     bool fallen_back; /* async since it did, until it has caught up */
     int64_t fallen_back_ms;
+    /* The log that is kept for it, and its limits (age 0: none); percent of the nearer one. */
+    uint64_t retain_bytes, retain_bytes_max, retain_age_ms, retain_age_ms_max;
+    unsigned retain_percent;
+    bool let_go; /* it came to 100: nothing is kept for it, until it keeps up again */
 };
 #define ENGINE_PEERS_MAX 16
 struct engine_status {

@@ -49,6 +49,7 @@
 #define LAG_SEGMENT_BYTES (64u << 10)      /* of a segment while it pauses */
 #define STOP_WAIT_NS NS_PER_S              /* at a stop, for what waits for a secondary */
 #define WATCHES_MAX 32u
+#define RETAIN_WORTH_BYTES ((uint64_t)1 << 20) /* kept for one that is away: worth freeing */
 #define APPLY_BATCH_SEGS 64u
 #define APPLY_BATCH_BYTES (8u << 20)
 
@@ -171,9 +172,14 @@ struct peer { /* one member, seen from the primary */
         confirmed_applied_lsn; /* durable and applied there while it was whole */
     uint64_t commit_sent;
     int64_t heartbeat_ms, skew_ms;
-    int64_t mark_acked_ns;            /* when the newest acknowledged mark was written */
-    struct lag *lag;                  /* LAG_STAGES of them; owned */
-    uint64_t covered_seq[LAG_STAGES]; /* next entry of engine.commits to be covered */
+    int64_t mark_acked_ns; /* when the newest acknowledged mark was written */
+    struct lag *lag;       /* LAG_STAGES of them; owned */
+    uint64_t retain_lsn;   /* durable there as far as is known: the log is kept after it */
+    uint64_t known_lsn;    /* in a whole copy there, as known from before this start */
+    uint64_t retain_bytes, retain_age_ms;  /* of the log that is kept for it, as last looked */
+    unsigned retain_percent, retain_level; /* of its limits; the last mark that was warned of */
+    bool let_go;                           /* nothing is kept for it */
+    uint64_t covered_seq[LAG_STAGES];      /* next entry of engine.commits to be covered */
     struct engine_lag figures[LAG_STAGES][LAG_WINDOWS]; /* of lag */
     int64_t figures_ns;
     char last_error[160];
@@ -471,7 +477,16 @@ struct engine {
     uint64_t space_bytes, free_bytes;
     uint64_t n_segments, n_transactions;
     uint64_t n_streams, n_copies; /* welcomes */
-    struct appended {             /* what is being flushed */
+    struct retain_saved {         /* cursors as the local file had them at the start */
+        char id[64];
+        uint64_t lsn, flushed_lsn;
+        bool let_go;
+    } retain_saved[ENGINE_PEERS_MAX];
+    struct buf retain_blob; /* as it is in the local file */
+    bool retain_unknown;    /* the members of before have no slots yet */
+    uint64_t retain_told; /* secondary: the other members may need the log after it; 0: not told */
+    int64_t retain_ns;    /* when the limits were last looked at */
+    struct appended {     /* what is being flushed */
         uint64_t last_lsn;
         int64_t ns;
     } appended[2 * WAL_IN_FLIGHT_MAX];
@@ -532,7 +547,15 @@ void log_read_rows(struct engine *e);
 /* status.c */
 void log_publish(struct engine *e); /* the status, as it is now */
 
+/* retain.c */
+void retain_load(struct engine *e); /* at open */
+void retain_member(struct engine *e, struct peer *p);
+void retain_members_known(struct engine *e);
+uint64_t retain_needed_lsn(struct engine *e, const struct peer *except);
+size_t retain_step(struct engine *e, int64_t now);
+
 /* lag.c */
+int64_t lag_since_ns(struct engine *e, uint64_t lsn);
 uint64_t peer_stage_lsn(const struct peer *p, enum lag_stage s);
 int64_t peer_behind_ns(struct engine *e, const struct peer *p, enum lag_stage s);
 void peer_stages(struct engine *e, const struct peer *p, struct engine_lag_stage out[LAG_STAGES]);
@@ -592,7 +615,6 @@ bool peers_known(const struct engine *e);
 void peers_check(struct engine *e);
 void peers_clear(struct engine *e, const char *reason);
 void peers_free(struct engine *e);
-uint64_t peers_retain_lsn(struct engine *e);
 
 /* diff_serve.c */
 void diff_question(struct engine *e, struct conn *c, const struct link_msg *m);

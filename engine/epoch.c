@@ -262,6 +262,7 @@ static void promote_finish(struct engine *e)
     atomic_store(&e->applied_bytes, atomic_load(&e->appended_bytes));
     log_info(e->cfg.log, LOG_REPLICATION, "promoted: epoch %" PRIu32 " begins at LSN %" PRIu64,
              last->number, e->promote.lsn);
+    e->retain_unknown = true; /* the members' slots are made when the rows are read as a primary */
     log_read_rows(e);
     engine_role_set(e, ENGINE_PRIMARY);
     promote_answer(e, e->promote.lsn, NULL);

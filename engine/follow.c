@@ -364,6 +364,7 @@ static void on_heartbeat(struct engine *e, struct conn *c, const struct link_msg
         if (m->ping.has_stages) {
             memcpy(f->stage, m->ping.stage, sizeof(f->stage));
             f->stage_ns = env_mono_ns(e->cfg.env);
+            e->retain_told = m->ping.retain_lsn;
         }
         pong.ping.stamp = m->ping.stamp;
         pong.ping.wall_ms = now;

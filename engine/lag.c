@@ -126,17 +126,17 @@ uint64_t peer_stage_lsn(const struct peer *p, enum lag_stage s)
     case LAG_RECEIVED:
         return p->received_lsn;
     case LAG_FLUSHED:
-        return p->confirmed_lsn;
+        return p->confirmed_lsn > p->known_lsn ? p->confirmed_lsn : p->known_lsn;
     default:
-        return p->confirmed_applied_lsn;
+        return p->confirmed_applied_lsn > p->known_lsn ? p->confirmed_applied_lsn : p->known_lsn;
     }
 }
 
-/* When the oldest commit that the stage has not reached was made; 0: it has all. What was committed
- * before this process kept book is told from the log's own times. */
-int64_t peer_behind_ns(struct engine *e, const struct peer *p, enum lag_stage s)
+/* When the oldest commit after lsn was made; 0: there is none. What was committed before this
+ * process kept book is told from the log's own times. */
+int64_t lag_since_ns(struct engine *e, uint64_t lsn)
 {
-    uint64_t lsn = peer_stage_lsn(p, s), hi = e->commit_seq;
+    uint64_t hi = e->commit_seq;
     uint64_t first = hi > COMMITS_KEPT ? hi - COMMITS_KEPT : 0, lo = first;
     int64_t now, wall, made;
 
@@ -158,6 +158,11 @@ int64_t peer_behind_ns(struct engine *e, const struct peer *p, enum lag_stage s)
     if (made != 0 && made < wall)
         now -= (wall - made) * NS_PER_MS;
     return now != 0 ? now : -1;
+}
+
+int64_t peer_behind_ns(struct engine *e, const struct peer *p, enum lag_stage s)
+{
+    return lag_since_ns(e, peer_stage_lsn(p, s));
 }
 
 void peer_stages(struct engine *e, const struct peer *p, struct engine_lag_stage out[LAG_STAGES])
@@ -218,7 +223,7 @@ void lag_count_waiting(struct engine *e, int64_t now)
     for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
         struct peer *p = &e->peers[i];
 
-        if (!p->used || p->lag == NULL || p->confirmed_lsn == 0)
+        if (!p->used || p->lag == NULL || peer_stage_lsn(p, LAG_FLUSHED) == 0)
             continue;
         for (enum lag_stage s = 0; s < LAG_STAGES; s++) {
             int64_t since = peer_behind_ns(e, p, s);

@@ -492,24 +492,6 @@ static size_t space_step(struct engine *e, int64_t now)
     return 1;
 }
 
-static size_t retain_step(struct engine *e)
-{
-    uint64_t lsn, slowest;
-    struct err err;
-
-    if (!atomic_exchange(&e->retain_due, false))
-        return 0;
-    lsn = atomic_load(&e->checkpoint_lsn);
-    if (engine_role(e) == ENGINE_BOOTSTRAPPING || lsn > e->committed_lsn)
-        return 0; /* a checkpoint of the generation before */
-    slowest = peers_retain_lsn(e);
-    if (slowest < lsn && wal_bytes(e->cur->wal) <= e->cfg.retain_bytes)
-        lsn = slowest;
-    if (wal_retain_after(e->cur->wal, lsn, &err) != 0)
-        engine_fatal(e, &err);
-    return 1;
-}
-
 /* ---- rows that the engine reads ---- */
 void log_read_rows(struct engine *e)
 {
@@ -679,7 +661,7 @@ size_t engine_log_step(struct engine *e)
         log_read_rows(e);
         work++;
     }
-    work += retain_step(e);
+    work += retain_step(e, now);
     work += space_step(e, now);
     work += promote_step(e);
     work += build_step(e, now);

@@ -63,7 +63,7 @@ int repl_config_decode(const uint8_t *data, size_t len, struct repl_config *c, s
 
 int member_encode(const struct member *mb, struct buf *out, struct err *err)
 {
-    mp_put_array(out, 7);
+    mp_put_array(out, 9);
     mp_put_uint(out, ROW_VERSION);
     put_text(out, mb->id);
     mp_put_bin(out, mb->key_hash, sizeof(mb->key_hash));
@@ -71,6 +71,8 @@ int member_encode(const struct member *mb, struct buf *out, struct err *err)
     put_text(out, mb->api_addr);
     mp_put_bool(out, mb->revoked);
     mp_put_bool(out, mb->primary);
+    mp_put_uint(out, mb->retain_bytes);
+    mp_put_uint(out, mb->retain_ms);
     return buf_check(out, err);
 }
 
@@ -86,6 +88,11 @@ int member_decode(const uint8_t *data, size_t len, struct member *mb, struct err
     mp_text(&m, mb->api_addr, sizeof(mb->api_addr));
     mb->revoked = mp_bool(&m);
     mb->primary = mp_bool(&m);
+    if (more >= 2) { /* an older program's row has no limits */
+        mb->retain_bytes = mp_uint(&m, UINT64_MAX);
+        mb->retain_ms = mp_uint(&m, UINT64_MAX);
+        more -= 2;
+    }
     return row_end(&m, more, "member", err);
 }
 

@@ -82,7 +82,6 @@ static int found(struct engine *e, struct err *err)
         wal_create(&wc, &base, &g->wal, err) != 0 || gen_open_store(g, err) != 0 ||
         e->cfg.disk->ops->sync_dir(e->cfg.disk, g->dir, err) != 0 ||
         e->cfg.disk->ops->sync_dir(e->cfg.disk, e->path, err) != 0 ||
-        disk_sync_parent(e->cfg.disk, e->path, err) != 0 ||
         local_set_number(e, "generation", 1, err) != 0 ||
         local_set_text(e, "role", "primary", err) != 0 || local_save(e, err) != 0)
         goto out;
@@ -305,7 +304,10 @@ static int open_parts(struct engine *e, struct err *err)
 
     if (e->cfg.disk->ops->mkdir(e->cfg.disk, e->path, err) != 0 || lock_directory(e, err) != 0 ||
         local_open(e->cfg.disk, e->path, &e->local, err) != 0 || open_generations(e, err) != 0 ||
-        take_role(e, err) != 0 || recover(e, err) != 0)
+        take_role(e, err) != 0)
+        return -1;
+    retain_load(e); /* before the members are read */
+    if (recover(e, err) != 0)
         return -1;
     store_applied(e->store, &p);
     atomic_store(&e->applied_lsn, p.lsn);

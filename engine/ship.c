@@ -214,6 +214,7 @@ static struct peer *peer_slot(struct engine *e, const char *id)
         spare->lag =
             calloc(LAG_STAGES, sizeof(*spare->lag)); /* without memory it is not measured */
         snprintf(spare->member.id, sizeof(spare->member.id), "%s", id);
+        retain_member(e, spare);
     }
     return spare;
 }
@@ -259,9 +260,12 @@ void peers_check(struct engine *e)
         if (p->used && (read_member(e, p->member.id, &m, &err) != 0 || m.revoked))
             peer_free(p); /* the log is no longer kept for it */
     }
-    if (engine_role(e) == ENGINE_PRIMARY && e->repl.primary_enabled &&
-        engine_scan(e, ENGINE_KEY_MEMBERS, NULL, 0, false, list_member, e, &err) != 0)
+    if (engine_role(e) != ENGINE_PRIMARY || !e->repl.primary_enabled)
+        return;
+    if (engine_scan(e, ENGINE_KEY_MEMBERS, NULL, 0, false, list_member, e, &err) != 0)
         log_error(e->cfg.log, LOG_REPLICATION, "read the members: %s", err.msg);
+    else if (e->retain_unknown)
+        retain_members_known(e);
 }
 
 void peers_clear(struct engine *e, const char *reason)
@@ -272,19 +276,6 @@ void peers_clear(struct engine *e, const char *reason)
         conn_drop(e, c, reason);
     }
     peers_free(e);
-}
-
-/* The log is kept after this LSN for members: one never heard of since the start may need all of
- * it. */
-uint64_t peers_retain_lsn(struct engine *e)
-{
-    uint64_t lsn = UINT64_MAX;
-
-    for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
-        if (e->peers[i].used && e->peers[i].durable_lsn < lsn)
-            lsn = e->peers[i].durable_lsn;
-    }
-    return lsn;
 }
 
 /* ---- hello ---- */
@@ -416,6 +407,13 @@ static void peer_start(struct engine *e, struct conn *c, struct peer *p, const s
         p->confirmed_applied_lsn = p->confirmed_lsn;
     p->applied_lsn = h->applied_lsn < p->durable_lsn ? h->applied_lsn : p->durable_lsn;
     p->commit_sent = w->commit_lsn;
+    p->retain_lsn = p->durable_lsn;
+    p->retain_level = 0;
+    p->let_go = false;
+    if (w->decision == LINK_COPY)
+        p->known_lsn = 0;
+    else if (p->known_lsn > p->durable_lsn)
+        p->known_lsn = p->durable_lsn;
     if (w->decision == LINK_COPY)
         e->n_copies++;
     else
@@ -576,7 +574,7 @@ static void on_ack(struct engine *e, struct conn *c, const struct link_msg *m)
         conn_close(e, c, "an ack that does not fit what was sent");
         return;
     }
-    p->durable_lsn = m->ack.durable_lsn;
+    p->durable_lsn = p->retain_lsn = m->ack.durable_lsn;
     p->applied_lsn = m->ack.applied_lsn;
     /* An older secondary does not say what it received. */
     if (m->ack.received_lsn > p->received_lsn && m->ack.received_lsn <= p->sent_lsn)
@@ -691,6 +689,9 @@ static size_t tick_one(struct engine *e, struct conn *c, int64_t now)
         m.ping.stamp = (uint64_t)now;
         m.ping.wall_ms = env_wall_ms(e->cfg.env);
         if (c->peer != NULL) {
+            uint64_t needed = retain_needed_lsn(e, c->peer);
+
+            m.ping.retain_lsn = needed != UINT64_MAX ? needed : 0;
             peer_stages(e, c->peer, m.ping.stage);
             for (enum lag_stage s = 0; s < LAG_STAGES; s++) {
                 int64_t since = peer_behind_ns(e, c->peer, s);

@@ -54,6 +54,13 @@ static void status_of_peer(struct engine *e, const struct peer *p, struct engine
     for (enum lag_stage s = 0; s < LAG_STAGES; s++)
         ages->behind_ns[s] = peer_behind_ns(e, p, s);
     ages->canary_ns = p->mark_acked_ns;
+    out->retain_bytes = p->retain_bytes;
+    out->retain_age_ms = p->retain_age_ms;
+    out->retain_bytes_max =
+        p->member.retain_bytes != 0 ? p->member.retain_bytes : e->cfg.retain_bytes;
+    out->retain_age_ms_max = p->member.retain_ms != 0 ? p->member.retain_ms : e->cfg.retain_ms;
+    out->retain_percent = p->retain_percent;
+    out->let_go = p->let_go;
     modes_status_of(e, p, out);
 }
 

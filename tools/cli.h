@@ -120,6 +120,8 @@ void replication_line(struct buf *out, const json_t *data); /* one line, without
 int replication_check(const json_t *data, const struct flag_list *checks);
 /** "2s", "1.5", "200ms" to milliseconds. 0 or -1. */
 int replication_duration(const char *text, double *msp);
+/** "16MiB", "4096" to bytes. 0 or -1. */
+int replication_bytes(const char *text, double *bytesp);
 
 /* ---- input ---- */
 /** k=v words (v: @file, - for stdin) to an object. */
@@ -152,8 +154,9 @@ int cmd_policy(int argc, char **argv);
 int cmd_token(int argc, char **argv);
 int cmd_operator(int argc, char **argv);
 int cmd_replication(int argc, char **argv);
-int replication_mode(int argc, char **argv);  /* cmd_modes.c */
-int replication_watch(int argc, char **argv); /* cmd_watch.c */
+int replication_mode(int argc, char **argv);      /* cmd_modes.c */
+int replication_watch(int argc, char **argv);     /* cmd_watch.c */
+int replication_retention(int argc, char **argv); /* cmd_retention.c */
 int replication_quorum(int argc, char **argv);
 int cmd_wal(int argc, char **argv);
 int cmd_cert(int argc, char **argv);

@@ -189,11 +189,18 @@ int replication_duration(const char *text, double *msp)
     return quantity(text, units, ms, msp);
 }
 
+int replication_bytes(const char *text, double *bytesp)
+{
+    static const char *const units[] = {"", "B", "KiB", "MiB", "GiB", NULL};
+    static const double bytes[] = {1, 1, 1024, 1048576, 1073741824};
+
+    return quantity(text, units, bytes, bytesp);
+}
+
 static int parse_check(const char *text, struct check *k)
 {
-    static const char *const sizes[] = {"", "B", "KiB", "MiB", "GiB", NULL};
-    static const double sizes_b[] = {1, 1, 1024, 1048576, 1073741824};
     static const char *const counts[] = {"", NULL};
+    static const double one[] = {1};
 
     if (strcmp(text, "healthy") == 0) {
         k->healthy = true;
@@ -202,9 +209,9 @@ static int parse_check(const char *text, struct check *k)
     if (strncmp(text, "max-lag=", 8) == 0)
         return replication_duration(text + 8, &k->max_ms);
     if (strncmp(text, "max-lag-bytes=", 14) == 0)
-        return quantity(text + 14, sizes, sizes_b, &k->max_bytes);
+        return replication_bytes(text + 14, &k->max_bytes);
     if (strncmp(text, "max-lag-lsns=", 13) == 0)
-        return quantity(text + 13, counts, sizes_b, &k->max_lsns);
+        return quantity(text + 13, counts, one, &k->max_lsns);
     return -1;
 }
 

@@ -269,5 +269,78 @@ def metrics():
         assert read(a)[0]['lockstep_reason'][(('code', 'secondary_disconnected'), ('peer', name))] == 1
 
 
+def retention():
+    """limits for each secondary over API and command line: warnings by name, let go at 100 %, through a restart, back by a copy"""
+    with World() as w:
+        a, b = w.server('primary', extra='log_file_size = "1MiB"\n  log_retain = "64MiB"'), w.server('secondary')
+        for s in (a, b):
+            s.start()
+            s.init()
+        w.enable(a, b)
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        path = 'sys/replication/dr/primary/retention'
+
+        def kept():
+            return a.dr_status()['secondaries'][0]['retention']
+        assert kept()['max_bytes'] == 64 << 20 and kept()['max_age_ms'] == 0 and not kept()['let_go'], kept()
+        r = cli(a, 'replication', 'retention', '-max-bytes=16MiB', '-max-age=24h', 'secondary')
+        assert r.returncode == 0, r.stderr
+        await_true('the limits to count', lambda: kept()['max_bytes'] == 16 << 20 and kept()['max_age_ms'] == 86400000)
+        for bad in ({}, {'id': 'secondary'}, {'id': 'nobody', 'max_bytes': 1}, {'id': 'secondary', 'max_bytes': -1},
+                    {'id': 'secondary', 'max_age': '11y'}, {'max_bytes': 5}):
+            assert a.call('PUT', path, bad).status == 400, bad
+        w.await_caught_up(a, b)
+        b.kill()
+        big = {'v': 'x' * 250000}
+        wrote = 0
+
+        def write_to(percent):  # the limits are looked at once a second: a step at a time
+            nonlocal wrote
+            while kept()['used_percent'] < percent and not kept()['let_go']:
+                before = kept()['bytes']
+                for _ in range(4):
+                    a.ok('PUT', f'kv/k{wrote % 4}', big)
+                    wrote += 1
+                await_true('the limits to be looked at', lambda: kept()['bytes'] >= before + 1000000 or kept()['let_go'])
+                assert wrote < 200, kept()
+        write_to(50)
+        await_true('the warning', lambda: 'log_retention: secondary: 5' in open(a.log).read())
+        assert ('log_retention', 'secondary') in codes(a)
+        assert 'log_retention: secondary: 8' not in open(a.log).read()
+        out = cli(a, 'replication', 'retention').stdout
+        assert re.search(r'(?m)^secondary +5\d ', out), out
+        a.stop()
+        a.start()
+        a.unseal()
+        await_true('the cursor to be there again', lambda: kept()['used_percent'] >= 50)
+        assert kept()['max_bytes'] == 16 << 20
+        write_to(80)
+        await_true('the second warning', lambda: 'log_retention: secondary: 8' in open(a.log).read())
+        write_to(101)
+        assert ('secondary_let_go', 'secondary') in codes(a)
+        assert 'secondary_let_go: secondary' in open(a.log).read()
+        b.start()
+        b.unseal(a.keys[:2])
+        w.await_caught_up(a, b)
+        await_true('the primary to be content', lambda: a.dr_status()['healthy'] and not kept()['let_go'])
+
+
+def sixteen():
+    """the seventeenth secondary is refused before anything is made for it"""
+    with World() as w:
+        a = w.server('primary')
+        a.start()
+        a.init()
+        a.ok('PUT', 'sys/replication/dr/primary/enable', {})
+        path = 'sys/replication/dr/primary/secondary-token'
+        for i in range(16):
+            a.ok('PUT', path, {'id': f's{i}'})
+        r = a.call('PUT', path, {'id': 's16'})
+        assert r.status == 400 and '16 secondaries' in r.text, r.text
+        a.ok('PUT', 'sys/replication/dr/primary/revoke-secondary', {'id': 's3'})
+        a.ok('PUT', path, {'id': 's16'})
+        assert len(a.dr_status()['known_secondaries']) == 16
+
+
 if __name__ == '__main__':
-    sys.exit(run_tests([lag, health, certificate, check, watch, metrics], 'know'))
+    sys.exit(run_tests([lag, health, certificate, check, watch, metrics, retention, sixteen], 'know'))

@@ -16,7 +16,7 @@
 
 #include "engine.h"
 
-#define SIM_NODES_MAX 6
+#define SIM_NODES_MAX 17 /* a primary and as many secondaries as there may be */
 #define SIM_KEYS 48
 #define SIM_OPS_MAX 60000
 #define SIM_MSG_CONNS 4096

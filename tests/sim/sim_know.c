@@ -6,7 +6,10 @@
 #include "sim.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 static struct engine_status *status_of(struct world *w, int i)
 {
@@ -112,7 +115,243 @@ static void lag_truth(struct world *w)
     check_equal(w);
 }
 
+/* ---- retention ---- */
+static bool both_follow(struct world *w)
+{
+    const struct engine_status *st = status_of(w, 0);
+
+    return st->n_peers == 2 && st->peers[0].whole && st->peers[1].whole;
+}
+
+/* Several files of log, checkpointed: what nobody needs is gone then. */
+static void write_files(struct world *w, unsigned rounds)
+{
+    w->value_min = 4000;
+    for (unsigned i = 0; i < rounds; i++) {
+        for (int k = 0; k < 10; k++) {
+            write_many(w, 20);
+            world_run(w, 20 * MS);
+        }
+        for (int k = 0; k < (int)w->n_nodes; k++)
+            if (w->n[k].e != NULL)
+                (void)engine_checkpoint_step(w->n[k].e, true);
+        world_run(w, 20 * MS);
+    }
+    w->value_min = 0;
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes are not answered");
+}
+
+/* 21: the log is kept for a member that is cut off, not only for those that are connected; through
+ * a restart of the primary, and by the secondary that takes over. */
+static void retention_cut(struct world *w)
+{
+    uint64_t copies, cursor, floor;
+    const struct engine_status *st;
+
+    write_many(w, 50);
+    enable(w, 0, 1);
+    enable(w, 0, 2);
+    sim_check(w, world_until(w, both_follow, 60 * SEC), "a secondary does not follow");
+    write_files(w, 2);
+    world_run(w, 3 * SEC);
+    sim_check(w, status_of(w, 0)->log_first_lsn > 1, "nothing is ever let go of");
+    net_partition(w, 0, 2, true);
+    cursor = status_of(w, 2)->durable_lsn;
+    write_files(w, 4);
+    world_run(w, (int64_t)(5 + sim_rand(w, 60)) * SEC);
+    write_files(w, 1);
+    sim_check(w, status_of(w, 0)->log_first_lsn <= cursor + 1,
+              "the log of a member that is cut off is gone");
+    floor = status_of(w, 1)->log_first_lsn;
+    sim_check(w, floor <= cursor + 1, "the other secondary did not keep what this one needs");
+    switch (sim_rand(w, 3)) {
+    case 0: /* the primary restarts before the member is back */
+        node_crash(w, 0);
+        node_open(w, 0);
+        write_files(w, 2);
+        sim_check(w, status_of(w, 0)->log_first_lsn <= cursor + 1, "forgotten in a restart");
+        break;
+    case 1: /* the site is lost; the secondary that takes over restarts */
+        node_crash(w, 0);
+        promote(w, 1);
+        write_files(w, 1);
+        if (sim_rand(w, 2) == 0) {
+            node_crash(w, 1);
+            node_open(w, 1);
+        }
+        write_files(w, 2);
+        st = status_of(w, 1);
+        sim_check(w, st->log_first_lsn <= cursor + 1,
+                  "promoted at a log that begins at %llu, the other secondary has %llu",
+                  (unsigned long long)st->log_first_lsn, (unsigned long long)cursor);
+        return;
+    default:
+        break;
+    }
+    copies = status_of(w, 0)->copies_begun;
+    net_heal(w);
+    check_equal(w);
+    sim_check(w, status_of(w, 0)->copies_begun == copies, "a copy, though the log was kept");
+    write_files(w, 2);
+    world_run(w, 5 * SEC);
+    write_files(w, 1);
+    sim_check(w, status_of(w, 0)->log_first_lsn > cursor, "kept for ever");
+    check_equal(w);
+}
+
+static uint64_t retain_limit_ms;
+static void small_retention(struct world *w, int i, struct engine_config *cfg)
+{
+    (void)w, (void)i;
+    cfg->retain_bytes = retain_limit_ms != 0 ? (uint64_t)64 << 20 : (uint64_t)6 << 20;
+    cfg->retain_ms = retain_limit_ms;
+}
+
+static bool said(int fd, const char *text)
+{
+    static char log[1 << 20];
+    ssize_t n = pread(fd, log, sizeof(log) - 1, 0);
+
+    log[n > 0 ? n : 0] = '\0';
+    return strstr(log, text) != NULL;
+}
+
+static const struct engine_peer *peer_seen(struct world *w)
+{
+    return &status_of(w, 0)->peers[0];
+}
+
+static bool let_go(struct world *w)
+{
+    return peer_seen(w)->let_go;
+}
+
+/* What is kept for a member is bounded, by bytes or by age: a warning by name at 50 and at 80 %,
+ * then it is let go; a restart forgets none of it, the disk is given back, and it comes back by a
+ * copy. */
+static void retention_limit(struct world *w)
+{
+    bool by_age = sim_rand(w, 2) == 0, restarted = false;
+    int fd = memfd_create("log", MFD_CLOEXEC);
+    uint64_t copies, bytes = 0;
+    unsigned percent = 0;
+
+    pair(w);
+    retain_limit_ms = by_age ? 100000 : 0;
+    w->tune = small_retention;
+    w->log = logger_new(fd, LOG_LEVEL_WARN);
+    for (int i = 0; i < 2; i++) {
+        node_stop(w, i);
+        node_open(w, i);
+    }
+    sim_check(w, world_until(w, whole, 60 * SEC), "the secondary does not follow");
+    world_run(w, 2 * SEC);
+    (void)engine_checkpoint_step(w->n[0].e, true); /* and its cursor in the local file */
+    world_run(w, SEC);
+    node_stop(w, 1);
+    for (int i = 0; !let_go(w); i++) {
+        sim_check(w, i < 400, "never let go: %u %% of %llu bytes, %llu ms", percent,
+                  (unsigned long long)peer_seen(w)->retain_bytes,
+                  (unsigned long long)peer_seen(w)->retain_age_ms);
+        if (by_age)
+            world_run(w, SEC);
+        else {
+            w->value_min = 4000;
+            write_many(w, 30);
+            world_run(w, 1500 * MS);
+        }
+        sim_check(w, let_go(w) || peer_seen(w)->retain_percent + 3 >= percent,
+                  "less is used than before");
+        if (percent < 50 && peer_seen(w)->retain_percent < 50)
+            sim_check(w, !said(fd, "log_retention"), "warned at %u %%", percent);
+        percent = peer_seen(w)->retain_percent;
+        if (percent >= 55 && !restarted) { /* the cursor and the limits outlive a power cut */
+            sim_check(w, said(fd, "log_retention: member-1: 5"), "no warning at 50 %%");
+            sim_check(w, !said(fd, "log_retention: member-1: 8"), "warned of 80 %% at %u", percent);
+            node_crash(w, 0);
+            node_open(w, 0);
+            world_run(w, 2 * SEC);
+            sim_check(w, peer_seen(w)->retain_percent + 10 >= percent,
+                      "%u %% before a restart, %u after it", percent, peer_seen(w)->retain_percent);
+            restarted = true;
+        }
+        if (percent >= 85 && percent < 100)
+            sim_check(w, said(fd, "log_retention: member-1: 8"), "no warning at 80 %%");
+    }
+    w->value_min = 0;
+    sim_check(w, restarted && said(fd, "secondary_let_go: member-1"), "let go without a word");
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes are not answered");
+    write_files(w, 2);
+    for (int i = 0; i < 3; i++) {
+        write_files(w, 2);
+        if (i == 0)
+            bytes = status_of(w, 0)->log_bytes;
+        sim_check(w, status_of(w, 0)->log_bytes <= bytes + (2u << 20),
+                  "the log goes on growing: %llu bytes",
+                  (unsigned long long)status_of(w, 0)->log_bytes);
+    }
+    if (sim_rand(w, 2) == 0) {
+        node_crash(w, 0);
+        node_open(w, 0);
+        world_run(w, SEC);
+        sim_check(w, let_go(w), "a restart forgets that it was let go");
+    }
+    copies = status_of(w, 0)->copies_begun;
+    node_open(w, 1);
+    check_equal(w);
+    sim_check(w, status_of(w, 0)->copies_begun == copies + 1 && !let_go(w),
+              "it did not come back by a copy");
+    for (int i = 0; i < 2; i++) /* they write to the logger until they are closed */
+        node_stop(w, i);
+    logger_free(w->log);
+    w->log = NULL;
+    close(fd);
+}
+
+static bool all_follow(struct world *w)
+{
+    const struct engine_status *st = status_of(w, 0);
+    unsigned n = 0;
+
+    for (size_t i = 0; i < st->n_peers; i++)
+        n += st->peers[i].whole && st->peers[i].connected;
+    return n == w->n_nodes - 1;
+}
+
+/* As many secondaries as there may be, each with its own cursor and its own lag: half of them lag
+ * behind, and none holds up another. */
+static void sixteen(struct world *w)
+{
+    const struct engine_status *st;
+
+    write_many(w, 50);
+    for (int i = 1; i < (int)w->n_nodes; i++)
+        enable(w, 0, i);
+    sim_check(w, world_until(w, all_follow, 60 * SEC), "a secondary does not follow");
+    for (int i = 2; i < (int)w->n_nodes; i += 2)
+        net_partition(w, 0, i, true);
+    write_many(w, 100);
+    world_run(w, 8 * SEC);
+    st = status_of(w, 0);
+    sim_check(w, st->n_peers == ENGINE_PEERS_MAX, "%zu secondaries", st->n_peers);
+    for (size_t i = 0; i < st->n_peers; i++) {
+        const struct engine_peer *p = &st->peers[i];
+        bool away = strtol(p->id + strlen("member-"), NULL, 10) % 2 == 0;
+
+        check_stages(w, p);
+        sim_check(w, away == (p->stage[LAG_FLUSHED].behind_ms > 5000), "%s: %f ms behind", p->id,
+                  p->stage[LAG_FLUSHED].behind_ms);
+        sim_check(w, away || p->stage[LAG_APPLIED].window[LAG_1M].count > 0, "%s: not measured",
+                  p->id);
+    }
+    net_heal(w);
+    check_equal(w);
+}
+
 const struct scenario scenarios_know[] = {
+    {"sixteen", sixteen, "as many secondaries as there may be, each with its own lag", 17},
+    {"retention_cut", retention_cut, "the log is kept for a member that is cut off", 3},
+    {"retention_limit", retention_limit, "what is kept for a member is bounded, and it is told", 0},
     {"lag_truth", lag_truth, "lag is true when idle, through a cut, and with any clock", 0},
     {NULL, NULL, NULL, 0},
 };

@@ -353,7 +353,9 @@ Test(link_msg, rows_come_back_and_damaged_rows_are_refused)
     struct member m = {.id = "s",
                        .cluster_addr = "h:1",
                        .api_addr = "https://h:2",
-                       .revoked = true},
+                       .revoked = true,
+                       .retain_bytes = 70000,
+                       .retain_ms = 3},
                   mg;
     struct repl_config c = {.primary_enabled = true,
                             .cluster_id = "id",
@@ -368,12 +370,17 @@ Test(link_msg, rows_come_back_and_damaged_rows_are_refused)
     cr_assert_str_eq(mg.id, "s");
     cr_assert(mg.revoked && !mg.primary);
     cr_assert_eq(memcmp(mg.key_hash, m.key_hash, 32), 0);
+    cr_assert(mg.retain_bytes == 70000 && mg.retain_ms == 3);
     cr_assert_eq(member_decode(b.data, b.len - 1, &mg, &err), -1);
     buf_addc(&b, 5);
     cr_assert_eq(member_decode(b.data, b.len, &mg, &err), -1);
     b.data[0]++; /* now it is a field of a newer program */
     cr_assert_eq(member_decode(b.data, b.len, &mg, &err), 0);
     cr_assert_str_eq(mg.api_addr, "https://h:2");
+    b.data[0] -= 3; /* a row of before there were limits: five bytes and one, and the one above */
+    b.len -= 7;
+    cr_assert_eq(member_decode(b.data, b.len, &mg, &err), 0);
+    cr_assert(mg.revoked && mg.retain_bytes == 0 && mg.retain_ms == 0);
     buf_clear(&b);
     cr_assert_eq(repl_config_encode(&c, &b, &err), 0);
     cr_assert_eq(repl_config_decode(b.data, b.len, &cg, &err), 0);

@@ -658,6 +658,15 @@ static void superseded(struct engine_status *st)
 {
     strcpy(st->reason, "superseded by epoch 4");
 }
+static void half_kept(struct engine_status *st)
+{
+    st->peers[0].retain_percent = 50;
+}
+static void let_go(struct engine_status *st)
+{
+    st->peers[0].retain_percent = 100;
+    st->peers[0].let_go = true;
+}
 static void told(struct engine_status *st)
 {
     strcpy(st->reason, "a_new_code");
@@ -691,6 +700,8 @@ Test(replication, reasons_have_stable_codes)
         {lost, ENGINE_PRIMARY, false, "primary_lost_history primary_lost_history "},
         {lost, ENGINE_SECONDARY, false, "primary_lost_history not_connected "},
         {superseded, ENGINE_FENCED, false, "superseded "},
+        {half_kept, ENGINE_PRIMARY, true, "log_retention "},
+        {let_go, ENGINE_PRIMARY, false, "secondary_let_go "},
         {told, ENGINE_SECONDARY, false, "a_new_code "},
     };
     char text[TEXT_MAX];

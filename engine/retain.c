@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * retain.c - how much of the log is kept, for whom, and when a secondary is let go.
+ *
+ * The log is kept from the last checkpoint on, and for each unrevoked member from the LSN that is
+ * known to be durable there, connected or not. That cursor is in the local file, so it outlives a
+ * restart; and the primary tells each secondary, with its pings, how far back the other members may
+ * need the log, so that the one that is promoted has kept it.
+ *
+ * What is kept for a member is bounded, in bytes and, when configured, in age; its row may have
+ * limits of its own. At 50 and 80 % the log says so by name; at 100 % the member is let go: nothing
+ * is kept for it any more, and it must take a copy if what it needs is gone when it comes. So is a
+ * member that is away while the disk is below its reserve.
+ */
+#include "engine_private.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SAVED_VERSION 1u
+#define SAVED_FIELDS 4u /* of a member: id, cursor, flushed in a whole copy, let go */
+
+/* ---- the local file ---- */
+void retain_load(struct engine *e)
+{
+    struct buf b = {0};
+    struct err err;
+    struct mp m;
+    size_t n;
+
+    e->retain_unknown = true;
+    if (local_get_locked(e, "retain", &b, &err) != 0) {
+        buf_free(&b);
+        return; /* nothing was ever kept */
+    }
+    m = (struct mp){.p = b.data, .end = b.data + b.len};
+    n = mp_array(&m, 2 + ENGINE_PEERS_MAX);
+    if (mp_uint(&m, SAVED_VERSION) != SAVED_VERSION)
+        m.bad = true;
+    e->retain_told = mp_uint(&m, UINT64_MAX);
+    for (size_t i = 0; !m.bad && i + 2 < n; i++) {
+        struct retain_saved *s = &e->retain_saved[i];
+
+        if (mp_array(&m, SAVED_FIELDS) != SAVED_FIELDS)
+            m.bad = true;
+        mp_text(&m, s->id, sizeof(s->id));
+        s->lsn = mp_uint(&m, UINT64_MAX);
+        s->flushed_lsn = mp_uint(&m, UINT64_MAX);
+        s->let_go = mp_bool(&m);
+    }
+    if (m.bad) { /* all that is there is kept until they come */
+        log_warn(e->cfg.log, LOG_REPLICATION, "the secondaries' cursors are not readable");
+        memset(e->retain_saved, 0, sizeof(e->retain_saved));
+        e->retain_told = 0;
+    }
+    buf_free(&e->retain_blob);
+    e->retain_blob = b;
+}
+
+static void save(struct engine *e)
+{
+    struct buf b = {0};
+    struct err err;
+    size_t n = 0;
+
+    for (size_t i = 0; i < ENGINE_PEERS_MAX; i++)
+        n += e->peers[i].used;
+    mp_put_array(&b, 2 + n);
+    mp_put_uint(&b, SAVED_VERSION);
+    mp_put_uint(&b, e->retain_told);
+    for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
+        const struct peer *p = &e->peers[i];
+
+        if (!p->used)
+            continue;
+        mp_put_array(&b, SAVED_FIELDS);
+        mp_put_str(&b, p->member.id, strlen(p->member.id));
+        mp_put_uint(&b, p->retain_lsn);
+        mp_put_uint(&b, peer_stage_lsn(p, LAG_FLUSHED));
+        mp_put_bool(&b, p->let_go);
+    }
+    if (b.failed ||
+        (b.len == e->retain_blob.len && memcmp(b.data, e->retain_blob.data, b.len) == 0)) {
+        buf_free(&b); /* without memory the older cursors stand, which keep more */
+        return;
+    }
+    pthread_mutex_lock(&e->local_mu);
+    if (local_set(e->local, "retain", b.data, b.len, &err) != 0 ||
+        local_commit(e->local, &err) != 0) {
+        pthread_mutex_unlock(&e->local_mu);
+        engine_fatal(e, &err);
+    }
+    pthread_mutex_unlock(&e->local_mu);
+    buf_free(&e->retain_blob);
+    e->retain_blob = b;
+}
+
+/* A member's slot was made: where does it stand? */
+void retain_member(struct engine *e, struct peer *p)
+{
+    for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
+        const struct retain_saved *s = &e->retain_saved[i];
+
+        if (strcmp(s->id, p->member.id) != 0)
+            continue;
+        p->retain_lsn = s->lsn;
+        p->known_lsn = s->flushed_lsn;
+        p->let_go = s->let_go;
+        return;
+    }
+    /* One that others know needs what they said, or all; a new one will take a copy of what is
+     * applied later. */
+    p->retain_lsn = e->retain_unknown ? e->retain_told : e->committed_lsn;
+}
+
+/* All members that there were at the start, or at the promotion, have their slots. */
+void retain_members_known(struct engine *e)
+{
+    e->retain_unknown = false;
+    memset(e->retain_saved, 0, sizeof(e->retain_saved));
+    e->retain_told = 0;
+    save(e);
+}
+
+/* ---- limits ---- */
+static uint64_t percent_of(uint64_t used, uint64_t max)
+{
+    return max == 0 ? 0 : used >= max ? 100 : used * 100 / max;
+}
+
+static uint64_t bytes_max(const struct engine *e, const struct peer *p)
+{
+    return p->member.retain_bytes != 0 ? p->member.retain_bytes : e->cfg.retain_bytes;
+}
+
+static uint64_t ms_max(const struct engine *e, const struct peer *p)
+{
+    return p->member.retain_ms != 0 ? p->member.retain_ms : e->cfg.retain_ms;
+}
+
+static void let_go(struct engine *e, struct peer *p, const char *why)
+{
+    p->let_go = true;
+    e->dirty = true;
+    log_error(e->cfg.log, LOG_REPLICATION,
+              "secondary_let_go: %s: %s: the log is no longer kept for it; it takes a copy if what "
+              "it needs is gone when it comes",
+              p->member.id, why);
+}
+
+static void warn(struct engine *e, struct peer *p, unsigned percent)
+{
+    unsigned level = percent >= 80 ? 80 : percent >= 50 ? 50 : 0;
+
+    if (level > p->retain_level)
+        log_warn(e->cfg.log, LOG_REPLICATION,
+                 "log_retention: %s: %u %% of what is kept of the log for it is used: %" PRIu64
+                 " of %" PRIu64 " MiB, %" PRIu64 " of %" PRIu64
+                 " s (0: no limit); at 100 %% it is let go",
+                 p->member.id, percent, p->retain_bytes >> 20, bytes_max(e, p) >> 20,
+                 p->retain_age_ms / 1000, ms_max(e, p) / 1000);
+    /* Not at each turn around a mark. */
+    if (level > p->retain_level || percent < 40)
+        p->retain_level = level;
+}
+
+/* true: it was let go just now. */
+static bool watch(struct engine *e, struct peer *p, int64_t now)
+{
+    struct wal *w = e->cur->wal;
+    int64_t since = lag_since_ns(e, p->retain_lsn);
+    uint64_t by_bytes, by_age;
+
+    p->retain_bytes = since != 0 ? wal_bytes_after(w, p->retain_lsn) : 0;
+    p->retain_age_ms = since != 0 && now > since ? (uint64_t)((now - since) / NS_PER_MS) : 0;
+    by_bytes = percent_of(p->retain_bytes, bytes_max(e, p));
+    by_age = percent_of(p->retain_age_ms, ms_max(e, p));
+    p->retain_percent = (unsigned)(by_bytes > by_age ? by_bytes : by_age);
+    if (p->let_go) {
+        if (p->conn != NULL && p->retain_percent < 80 && p->retain_lsn + 1 >= wal_first_lsn(w)) {
+            p->let_go = false;
+            log_info(e->cfg.log, LOG_REPLICATION,
+                     "secondary %s keeps up again: the log is kept for it", p->member.id);
+        }
+        return false;
+    }
+    warn(e, p, p->retain_percent);
+    if (p->retain_percent >= 100)
+        let_go(e, p,
+               by_bytes >= 100 ? "its limit of bytes is reached" : "its limit of age is reached");
+    else if (atomic_load(&e->reserve) && p->conn == NULL && p->retain_bytes >= RETAIN_WORTH_BYTES)
+        let_go(e, p, "it is away and the disk is below its reserve");
+    return p->let_go;
+}
+
+/* ---- release ---- */
+/* The log after this LSN is needed by others than this node; UINT64_MAX: none. except: may be
+ * NULL. */
+uint64_t retain_needed_lsn(struct engine *e, const struct peer *except)
+{
+    uint64_t lsn = UINT64_MAX;
+
+    for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
+        const struct peer *p = &e->peers[i];
+
+        if (p->used && !p->let_go && p != except && p->retain_lsn < lsn)
+            lsn = p->retain_lsn;
+    }
+    return lsn;
+}
+
+static void release(struct engine *e)
+{
+    uint64_t lsn = atomic_load(&e->checkpoint_lsn), needed = UINT64_MAX;
+    struct err err;
+
+    if (engine_role(e) == ENGINE_BOOTSTRAPPING || lsn > e->committed_lsn)
+        return; /* a checkpoint of the generation before */
+    if (engine_role(e) == ENGINE_PRIMARY)
+        needed = e->retain_unknown && e->repl.primary_enabled ? e->retain_told
+                                                              : retain_needed_lsn(e, NULL);
+    else if (e->retain_told != 0 &&
+             wal_bytes_after(e->cur->wal, e->retain_told) <= e->cfg.retain_bytes)
+        needed = e->retain_told;
+    if (needed < lsn)
+        lsn = needed;
+    if (wal_retain_after(e->cur->wal, lsn, &err) != 0)
+        engine_fatal(e, &err);
+    save(e);
+}
+
+size_t retain_step(struct engine *e, int64_t now)
+{
+    bool due = atomic_exchange(&e->retain_due, false);
+
+    if (!due && now - e->retain_ns < NS_PER_S)
+        return 0; /* lag_count_waiting wakes us each second while there is a member */
+    e->retain_ns = now;
+    e->dirty = true;
+    for (size_t i = 0; engine_role(e) == ENGINE_PRIMARY && i < ENGINE_PEERS_MAX; i++) {
+        if (e->peers[i].used && watch(e, &e->peers[i], now))
+            due = true;
+    }
+    if (due)
+        release(e);
+    return due;
+}
