@@ -185,6 +185,15 @@ def _(name):
     script_ring(name, ['tests/clients/walk_go.py'])
 
 
+@ring('walk (node-vault)')
+def _(name):
+    if shutil.which('npm') is None:
+        return skip(name, 'no Node.js and npm')
+    if sh(['sh', '-c', 'cd tests/clients/node && npm ci --silent --no-audit --no-fund'], timeout=600)[0] != 0:
+        return skip(name, 'the JavaScript client node-vault cannot be downloaded')
+    script_ring(name, ['tests/clients/walk_node.py'])
+
+
 @ring('bad input')
 def _(name):
     script_ring(name, ['tests/clients/bad_input.py'])
