@@ -15,6 +15,7 @@
 #include "core_private.h"
 #include "mounts.h"
 #include "policy.h"
+#include "sys.h"
 #include "token.h"
 
 #define SWEEP_NS (10 * 1000000000LL)
@@ -191,6 +192,7 @@ static void sweep(struct core *c)
     if (c->role == ENGINE_PRIMARY && !core_sealed(c) && c->background->on) {
         tokens_sweep_start(c);
         mounts_sweep_start(c);
+        rotate_if_due(c);
     }
 }
 

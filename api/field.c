@@ -289,6 +289,18 @@ int parse_seconds(const char *s, int64_t *outp, struct err *err)
     return parse_go_duration(s, 1, outp, err);
 }
 
+const char *duration_text(struct arena *a, int64_t seconds)
+{
+    const char *sign = seconds < 0 ? "-" : "";
+    long long s = llabs((long long)seconds);
+
+    if (s < 60)
+        return arena_printf(a, "%s%llds", sign, s);
+    if (s < 3600)
+        return arena_printf(a, "%s%lldm%llds", sign, s / 60, s % 60);
+    return arena_printf(a, "%s%lldh%lldm%llds", sign, s / 3600, s / 60 % 60, s % 60);
+}
+
 int parse_millis(const char *s, int64_t *outp, struct err *err)
 {
     int64_t v;

@@ -125,6 +125,8 @@ CHECKED int parse_bool(const char *s, bool *outp);
 CHECKED int parse_seconds(const char *s, int64_t *outp,
                           struct err *err); /* err->msg: Go's text: time: invalid duration "abc" */
 CHECKED int parse_millis(const char *s, int64_t *outp, struct err *err); /* a number is seconds */
+/** Seconds as Go prints a duration: 3h25m19s. Arena. */
+const char *duration_text(struct arena *a, int64_t seconds);
 
 /* ---- storage: sealed JSON under a full path, through the barrier. Coroutine. ---- */
 /** *outp: new reference. ERR_NOTFOUND, ERR_SEALED, ERR_CORRUPT. */

@@ -213,18 +213,6 @@ int kv2_asked_version(struct request *rq, struct response *rs, const json_t *met
 
 /* ---- shown ---- */
 
-const char *kv2_duration(struct arena *a, int64_t seconds)
-{
-    const char *sign = seconds < 0 ? "-" : "";
-    long long s = llabs((long long)seconds);
-
-    if (s < 60)
-        return arena_printf(a, "%s%llds", sign, s);
-    if (s < 3600)
-        return arena_printf(a, "%s%lldm%llds", sign, s / 60, s % 60);
-    return arena_printf(a, "%s%lldh%lldm%llds", sign, s / 3600, s / 60 % 60, s % 60);
-}
-
 static const char *shown_time(struct request *rq, int64_t ms)
 {
     return ms == 0 ? "" : time_rfc3339(rq->arena, ms);
@@ -278,7 +266,7 @@ static void metadata_read(struct request *rq, struct response *rs, const char *n
                              shown_time(rq, kv2_int(meta, "created_ms")), "current_version",
                              (json_int_t)kv2_int(meta, "current_version"), "custom_metadata",
                              custom_metadata_copy(meta), "delete_version_after",
-                             kv2_duration(rq->arena, kv2_int(meta, "delete_version_after")),
+                             duration_text(rq->arena, kv2_int(meta, "delete_version_after")),
                              "max_versions", (json_int_t)kv2_int(meta, "max_versions"),
                              "oldest_version", (json_int_t)kv2_int(meta, "oldest_version"),
                              "updated_time", shown_time(rq, kv2_int(meta, "updated_ms")),
@@ -643,7 +631,7 @@ void kv2_config(struct request *rq, struct response *rs)
     } else {
         reply_data(rs, json_pack("{s:b,s:s,s:I}", "cas_required", cfg.cas_required,
                                  "delete_version_after",
-                                 kv2_duration(rq->arena, cfg.delete_version_after_s),
+                                 duration_text(rq->arena, cfg.delete_version_after_s),
                                  "max_versions", (json_int_t)cfg.max_versions));
     }
     warn_unknown(rq, rs, false, known_config);

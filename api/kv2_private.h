@@ -53,9 +53,6 @@ CHECKED int kv2_data_load(struct request *rq, const json_t *meta, int64_t n, jso
 /** Which version a read means: field version, else the current one. -1: answered. */
 CHECKED int kv2_asked_version(struct request *rq, struct response *rs, const json_t *meta,
                               int64_t *np);
-/** Seconds as Go prints a duration: 3h25m19s. */
-const char *kv2_duration(struct arena *a, int64_t seconds);
-
 void kv2_metadata(struct request *rq, struct response *rs, const char *name);
 void kv2_config(struct request *rq, struct response *rs);
 void kv2_subkeys(struct request *rq, struct response *rs, const char *name);

@@ -292,24 +292,6 @@ void policy_handle(struct request *rq, struct response *rs)
 
 /* ---- sys/capabilities* ---- */
 
-static json_t *capability_list(unsigned caps)
-{
-    json_t *list = json_array();
-
-    if (caps == 0 || (caps & CAP_DENY))
-        json_array_append_new(list, json_string("deny"));
-    else if (caps & CAP_ROOT)
-        json_array_append_new(list, json_string("root"));
-    else
-        /* The names' order is the alphabet's, which the bits' is not. */
-        for (const unsigned *cap = (const unsigned[]){CAP_CREATE, CAP_DELETE, CAP_LIST, CAP_PATCH,
-                                                      CAP_READ, CAP_SUDO, CAP_UPDATE, 0};
-             *cap != 0; cap++)
-            if (caps & *cap)
-                json_array_append_new(list, json_string(capability_name(*cap)));
-    return list;
-}
-
 /* Whose capabilities are asked for. */
 static int subject(struct request *rq, struct response *rs, struct token **tp)
 {
@@ -384,7 +366,7 @@ static json_t *capabilities_of(struct request *rq, const struct token *t, const 
             json_decref(data);
             return NULL;
         }
-        list = capability_list(caps);
+        list = capabilities_json(caps);
         if (json_array_size(paths) == 1)
             json_object_set(data, "capabilities", list);
         json_object_set_new(data, path, list);

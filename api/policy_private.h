@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * policy_private.h - a parsed policy, for policy.c (text to rules) and acl.c (rules to a decision).
+ * policy_private.h - a parsed policy, for policy.c (text to rules), acl.c (rules to a decision) and
+ * acl_list.c (what a token may).
  */
 #ifndef LOCKSTEP_POLICY_PRIVATE_H
 #define LOCKSTEP_POLICY_PRIVATE_H
@@ -52,5 +53,7 @@ CHECKED int policy_get(struct core *c, const char *name, struct policy **pp, str
 /** The text under a name: new reference to {"policy": text}. ERR_NOTFOUND. */
 CHECKED int policy_row(struct core *c, const char *name, json_t **rowp, struct err *err);
 const char *capability_name(unsigned cap);
+/** The names, sorted; ["deny"] for none. New array, or NULL: no memory. */
+json_t *capabilities_json(unsigned caps);
 
 #endif

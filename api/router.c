@@ -16,6 +16,7 @@
 #include "mounts.h"
 #include "policy.h"
 #include "router.h"
+#include "sys.h"
 #include "token.h"
 
 /* One exchange: what the steps below share. */
@@ -28,6 +29,7 @@ struct exchange {
     int role; /* read once: the gate and what runs behind it must not see two */
     struct ack ack;
     bool head;
+    bool help; /* ?help=1: of the path, not its content */
 };
 
 static bool starts(const char *s, const char *prefix)
@@ -171,10 +173,9 @@ static int find_path(struct exchange *x, const char **queryp)
         reply_error(rs, 400, "relative paths not supported");
         return -1;
     }
-    if (strcmp(path, "/") == 0 || strcmp(path, "/ui") == 0 || starts(path, "/ui/")) {
-        rs->status = 404;
-        rs->text = "404 page not found\n";
-        rs->content_type = "text/plain; charset=utf-8";
+    if (ui_path(path)) {
+        x->head = strcmp(x->http->method, "HEAD") == 0;
+        ui_answer(x->core, x->http->method, path, rs, &x->out->headers);
         return -1;
     }
     if (!starts(path, "/v1/") || path[4] == '\0') {
@@ -209,7 +210,7 @@ static int find_op(struct exchange *x)
         enum op op;
     } methods[] = {{"GET", OP_READ},      {"POST", OP_WRITE}, {"PUT", OP_WRITE},
                    {"DELETE", OP_DELETE}, {"LIST", OP_LIST},  {"PATCH", OP_PATCH}};
-    const char *method = x->http->method, *list;
+    const char *method = x->http->method, *list, *help;
     bool yes = false;
 
     if (strcmp(method, "HEAD") == 0) {
@@ -227,6 +228,9 @@ static int find_op(struct exchange *x)
         if (x->rq.op != OP_READ)
             return 0;
         list = json_string_value(json_object_get(x->rq.query, "list"));
+        help = json_string_value(json_object_get(x->rq.query, "help"));
+        x->help = help != NULL && parse_bool(help, &yes) == 0 && yes;
+        yes = false;
         if (list != NULL && list[0] != '\0' && parse_bool(list, &yes) != 0) {
             reply_no_errors(&x->rs, 400);
             return -1;
@@ -457,6 +461,10 @@ static void run_mount(struct exchange *x, const struct mount *m, bool checked)
     bool exists = true;
 
     rq->mount = m;
+    if (rq->op == OP_READ && x->help) {
+        help_handle(rq, &x->rs);
+        return;
+    }
     if (checked) {
         if (rq->op == OP_WRITE && m != NULL && m->exists != NULL && !is_root(rq->token))
             exists = m->exists(rq);
@@ -540,7 +548,8 @@ static void run(struct exchange *x)
     const char *query;
     size_t len;
 
-    if (find_path(x, &query) != 0 || check_namespace(x) != 0)
+    if (cors_check(x->core, x->http, &x->rs, &x->out->headers) != 0 || find_path(x, &query) != 0 ||
+        check_namespace(x) != 0)
         return;
     rq->query = query_parse(x->http->arena, query, strlen(query));
     if (rq->query == NULL) {

@@ -201,7 +201,6 @@ static void print_row(const char *name, const char *value)
 static void print_banner(const struct server *s)
 {
     const struct config *cfg = &s->config;
-    static const char *const levels[] = {"trace", "debug", "info", "warn", "error", "off"};
     char text[640], name[32];
 
     printf("==> Vault server configuration:\n\n");
@@ -218,7 +217,7 @@ static void print_banner(const struct server *s)
                  HTTP_BODY_MAX_BYTES, l->tls_disable ? "disabled" : "enabled");
         print_row(name, text);
     }
-    print_row("Log Level", levels[cfg->log_level]);
+    print_row("Log Level", logger_level_name(cfg->log_level));
     print_row("Mlock", cfg->disable_mlock ? "supported: true, enabled: false"
                                           : "supported: true, enabled: true");
     print_row("Recovery Mode", "false");

@@ -136,12 +136,22 @@ static const struct {
     {"host-info", sys_host_info},
     {"ha-status", sys_ha_status},
     {"step-down", sys_step_down},
+    {"version-history", sys_version_history},
     {"version-history/", sys_version_history},
     {"config/state/sanitized", sys_config_state},
+    {"rotate/config", sys_rotate_config},
     {"config/cors", sys_config_cors},
-    {"leases/lookup", sys_leases},
+    {"config/ui/headers*", sys_config_ui},
+    {"config/auditing/request-headers*", sys_config_audited},
+    {"loggers", sys_loggers},
+    {"loggers/*", sys_loggers},
+    {"plugins/catalog*", sys_plugins},
+    {"internal/counters/*", sys_counters},
+    {"internal/specs/openapi", sys_openapi},
+    {"leases/lookup*", sys_leases},
     {"leases/renew", sys_leases},
     {"leases/revoke*", sys_leases},
+    {"leases/tidy", sys_leases},
     {"audit", sys_audit},
     {"audit/*", sys_audit},
     {"audit-hash/*", sys_audit},
@@ -157,5 +167,8 @@ void sys_handle(struct request *rq, struct response *rs)
             return;
         }
     }
-    reply_unsupported_path(rs);
+    if (rq->op == OP_LIST && strcmp(rq->path, "namespaces/") == 0)
+        reply_no_errors(rs, 404); /* there is the root namespace, and it is not listed */
+    else
+        reply_unsupported_path(rs);
 }

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 
+import browser
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CI = os.environ.get('CI') == 'true'
 totals = {'passed': 0, 'failed': 0, 'skipped': 0}
@@ -192,6 +194,18 @@ def _(name):
     if sh(['sh', '-c', 'cd tests/clients/node && npm ci --silent --no-audit --no-fund'], timeout=600)[0] != 0:
         return skip(name, 'the JavaScript client node-vault cannot be downloaded')
     script_ring(name, ['tests/clients/walk_node.py'])
+
+
+@ring('api')
+def _(name):
+    script_ring(name, ['tests/clients/api.py'])
+
+
+@ring('browser')
+def _(name):
+    if browser.find() is None:
+        return skip(name, 'no Chromium')
+    script_ring(name, ['tests/browser/ui.py'])
 
 
 @ring('bad input')

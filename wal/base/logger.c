@@ -16,9 +16,18 @@
 
 #define LINE_MAX_BYTES 4096
 
+/* A line under another name follows the level of all. */
+static const char *const components[] = {
+    "core",        "core.cluster-listener", "http", "replication", "rollback", "storage",
+    "storage.wal", "storage.wiredtiger",    "token"};
+
+#define COMPONENTS (sizeof(components) / sizeof(components[0]))
+
 struct logger {
     int fd;
-    _Atomic int level;
+    _Atomic int level;          /* of all that are not components */
+    _Atomic int of[COMPONENTS]; /* theirs */
+    _Atomic int least;          /* of all these: what is below is not looked at further */
 };
 
 struct logger *logger_new(int fd, enum log_level level)
@@ -27,7 +36,7 @@ struct logger *logger_new(int fd, enum log_level level)
 
     if (l != NULL) {
         l->fd = fd;
-        atomic_init(&l->level, level);
+        logger_level(l, level);
     }
     return l;
 }
@@ -37,9 +46,45 @@ void logger_free(struct logger *l)
     free(l);
 }
 
+static void set_least(struct logger *l)
+{
+    int least = atomic_load(&l->level);
+
+    for (size_t i = 0; i < COMPONENTS; i++)
+        if (atomic_load(&l->of[i]) < least)
+            least = atomic_load(&l->of[i]);
+    atomic_store(&l->least, least);
+}
+
 void logger_level(struct logger *l, enum log_level level)
 {
     atomic_store(&l->level, level);
+    for (size_t i = 0; i < COMPONENTS; i++)
+        atomic_store(&l->of[i], level);
+    set_least(l);
+}
+
+const char *logger_component(size_t i)
+{
+    return i < COMPONENTS ? components[i] : NULL;
+}
+
+enum log_level logger_component_level(const struct logger *l, size_t i)
+{
+    return (enum log_level)atomic_load(&l->of[i]);
+}
+
+void logger_set_component_level(struct logger *l, size_t i, enum log_level level)
+{
+    atomic_store(&l->of[i], level);
+    set_least(l);
+}
+
+const char *logger_level_name(enum log_level level)
+{
+    static const char *const names[] = {"trace", "debug", "info", "warn", "error", "off"};
+
+    return names[level];
 }
 
 int logger_parse_level(const char *name, enum log_level *levelp, struct err *err)
@@ -65,7 +110,15 @@ int logger_parse_level(const char *name, enum log_level *levelp, struct err *err
 
 bool logger_enabled(const struct logger *l, enum log_level level)
 {
-    return l != NULL && (int)level >= atomic_load_explicit(&l->level, memory_order_relaxed);
+    return l != NULL && (int)level >= atomic_load_explicit(&l->least, memory_order_relaxed);
+}
+
+static int level_of(const struct logger *l, const char *component)
+{
+    for (size_t i = 0; i < COMPONENTS; i++)
+        if (strcmp(components[i], component) == 0)
+            return atomic_load_explicit(&l->of[i], memory_order_relaxed);
+    return atomic_load_explicit(&l->level, memory_order_relaxed);
 }
 
 void logger_write(struct logger *l, enum log_level level, const char *component, const char *fmt,
@@ -79,7 +132,7 @@ void logger_write(struct logger *l, enum log_level level, const char *component,
     va_list ap;
     int n;
 
-    if (!logger_enabled(l, level) || level >= LOG_LEVEL_OFF)
+    if (!logger_enabled(l, level) || level >= LOG_LEVEL_OFF || (int)level < level_of(l, component))
         return;
     clock_gettime(CLOCK_REALTIME, &now);
     localtime_r(&now.tv_sec, &tm);

@@ -11,6 +11,8 @@
 #define LOCKSTEP_LOGGER_H
 
 #include <stdbool.h>
+#include <stddef.h>
+
 #include "errors.h"
 
 enum log_level {
@@ -27,9 +29,17 @@ struct logger;
 /** A logger that writes to fd (not owned). NULL: out of memory. */
 struct logger *logger_new(int fd, enum log_level level);
 void logger_free(struct logger *l);
+/** The level of all components; those that were set apart follow again. Any thread. */
 void logger_level(struct logger *l, enum log_level level);
+/** The name of the i-th component that lines are written under, or NULL past the last. */
+const char *logger_component(size_t i);
+enum log_level logger_component_level(const struct logger *l, size_t i);
+/** One component's level alone, until the next logger_level. Any thread. */
+void logger_set_component_level(struct logger *l, size_t i, enum log_level level);
+const char *logger_level_name(enum log_level level);
 /** "trace", "debug", "info", "warn"/"warning", "err"/"error"; ERR_INVAL otherwise. */
 CHECKED int logger_parse_level(const char *name, enum log_level *levelp, struct err *err);
+/** Whether some component writes lines of this level. */
 bool logger_enabled(const struct logger *l, enum log_level level);
 /** component without colon: "core", "replication", "storage.wal". l may be NULL: nothing is
  * written. */

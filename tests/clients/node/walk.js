@@ -111,6 +111,7 @@ async function walk() {
     const wrapped = await a.c.write('sys/wrapping/wrap', { a: 1 }, { headers: { 'X-Vault-Wrap-TTL': '60' } });
     assert.deepEqual((await a.c.unwrap({ token: wrapped.wrap_info.token })).data, { a: 1 });
     await refused(400, 'wrapping token is not valid or does not exist', a.c.unwrap({ token: wrapped.wrap_info.token }));
+    assert.ok((await a.c.help('sys/mounts')).help);
 
     await refused(400, 'path disabled in replication DR secondary mode', b.c.tokenLookupSelf());
     assert.equal((await b.c.health()).replication_dr_mode, 'secondary');

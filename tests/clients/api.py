@@ -1,0 +1,488 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The HTTP API as Vault's clients and scripts use it, beyond the walk: texts, status codes and JSON types."""
+import base64
+import http.client
+import os
+import re
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from cluster import Failed, World, await_true, run_tests  # noqa: E402
+
+LOGICAL = '1 error occurred:\n\t* {}\n\n'.format
+UUID = re.compile(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}')
+
+
+def want(r, status, *texts):
+    """Every text is one whole entry of `errors`."""
+    if r.status != status or any(t not in (r.errors or ()) for t in texts):
+        raise Failed(f'wanted {status} {texts}, got {r.status} {r.text[:600]}')
+    return r
+
+
+def equal(got, expected):
+    if got != expected:
+        raise Failed(f'wanted {expected!r}\ngot    {got!r}')
+
+
+def has(got, **fields):
+    for k, v in fields.items():
+        if k not in got or got[k] != v or type(got[k]) is not type(v):
+            raise Failed(f'wanted {k}={v!r}, got {got.get(k, "nothing")!r} in {got}')
+
+
+class Api:
+    """One server and a shorthand for each verb."""
+
+    def __init__(self, w, **kw):
+        self.s = w.server('one', **kw)
+        self.s.start()
+        self.s.init()
+        self.root = self.s.root
+
+    def __call__(self, method, path, body=None, **kw):
+        return self.s.call(method, path, body, **kw)
+
+    def ok(self, *args, **kw):
+        return self.s.ok(*args, **kw)
+
+    def token(self, **kw):
+        return self.ok('POST', 'auth/token/create', kw).json['auth']
+
+    def policy(self, name, text):
+        self.ok('PUT', f'sys/policies/acl/{name}', {'policy': text})
+
+
+def tokens():
+    """auth/token: roles, accessors, orphans, renewal, batch tokens, tidy"""
+    with World() as w:
+        a = Api(w)
+        a.policy('p1', 'path "kv/*" { capabilities = ["read"] }')
+        auth = a.token(policies=['p1'], ttl='1h', meta={'a': 1}, display_name='my name', period='')
+        has(auth, policies=['default', 'p1'], token_policies=['default', 'p1'], metadata={'a': '1'}, lease_duration=3600,
+            renewable=True, entity_id='', token_type='service', orphan=False, num_uses=0)
+        assert auth['mfa_requirement'] is None
+        d = a.ok('POST', 'auth/token/lookup-accessor', {'accessor': auth['accessor']}).data
+        has(d, id='', display_name='token-my-name', path='auth/token/create', orphan=False, type='service', explicit_max_ttl=0,
+            creation_ttl=3600, num_uses=0, renewable=True, policies=['default', 'p1'], meta={'a': '1'})
+        want(a('POST', 'auth/token/lookup-accessor', {'accessor': 'x' * 24}), 400, LOGICAL('invalid accessor'))
+        want(a('POST', 'auth/token/lookup', {'token': 's.' + 'x' * 24}), 403, 'bad token')
+        has(a.ok('GET', 'auth/token/lookup').data, display_name='root', path='auth/token/root', ttl=0, creation_ttl=0, orphan=True)
+        r = a.ok('POST', 'auth/token/renew', {'token': auth['client_token'], 'increment': '30m'}).json['auth']
+        has(r, lease_duration=1800, client_token=auth['client_token'])
+        r = a.ok('POST', 'auth/token/renew-accessor', {'accessor': auth['accessor'], 'increment': 60}).json['auth']
+        has(r, lease_duration=60)
+        assert a.ok('GET', 'auth/token/lookup-self', token=auth['client_token']).data['last_renewal_time'] > 0
+        want(a('POST', 'auth/token/renew', {}), 400, 'missing token ID')
+        want(a('POST', 'auth/token/renew-self', {}), 400, 'invalid lease ID')
+        want(a('POST', 'auth/token/revoke', {}), 400, 'missing token ID')
+        want(a('GET', 'auth/token/revoke'), 405, LOGICAL('unsupported operation'))
+        want(a('GET', 'auth/token/create'), 405, LOGICAL('unsupported operation'))
+        want(a('POST', 'auth/token/revoke', {'token': 's.' + 'x' * 24}), 204)
+        r = want(a('POST', 'auth/token/revoke-accessor', {'accessor': 'x' * 24}), 200)
+        equal(r.json['warnings'], ['No token found with this accessor'])
+        want(a('POST', 'auth/token/revoke-orphan', {'token': 's.' + 'x' * 24}), 400, 'token to revoke not found')
+
+        # A tree: revoke kills it, revoke-orphan spares the children.
+        a.policy('maker', 'path "auth/token/create" { capabilities = ["update"] }')
+        top = a.token(policies=['maker'])
+        child = a.ok('POST', 'auth/token/create', {}, token=top['client_token']).json['auth']
+        a.ok('POST', 'auth/token/revoke-orphan', {'token': top['client_token']})
+        want(a('GET', 'auth/token/lookup-self', token=top['client_token']), 403)
+        has(a.ok('GET', 'auth/token/lookup-self', token=child['client_token']).data, orphan=True)
+        grand = a.ok('POST', 'auth/token/create', {}, token=child['client_token']).json['auth']
+        a.ok('POST', 'auth/token/revoke-accessor', {'accessor': child['accessor']})
+        await_true('the child to be gone', lambda: a('GET', 'auth/token/lookup-self', token=grand['client_token']).status == 403, 5)
+        want(a('POST', 'auth/token/create', {'no_parent': True}, token=a.token(policies=['maker'])['client_token']), 400,
+             'root or sudo privileges required to create orphan token')
+
+        # Roles
+        want(a('LIST', 'auth/token/roles'), 404)
+        a.ok('POST', 'auth/token/roles/app', {'allowed_policies': 'p1,default', 'orphan': True, 'token_period': '1h',
+                                              'renewable': False, 'path_suffix': 'sfx'})
+        equal(a.ok('LIST', 'auth/token/roles').data['keys'], ['app'])
+        d = a.ok('GET', 'auth/token/roles/app').data
+        equal({k: d[k] for k in ('allowed_policies', 'allowed_policies_glob', 'disallowed_policies', 'disallowed_policies_glob',
+                                 'explicit_max_ttl', 'name', 'orphan', 'path_suffix', 'period', 'renewable', 'token_explicit_max_ttl',
+                                 'token_no_default_policy', 'token_period', 'token_type')},
+              {'allowed_policies': ['default', 'p1'], 'allowed_policies_glob': [], 'disallowed_policies': [],
+               'disallowed_policies_glob': [], 'explicit_max_ttl': 0, 'name': 'app', 'orphan': True, 'path_suffix': 'sfx', 'period': 0,
+               'renewable': False, 'token_explicit_max_ttl': 0, 'token_no_default_policy': False, 'token_period': 3600,
+               'token_type': 'default-service'})
+        t = a.ok('POST', 'auth/token/create/app', {'policies': ['p1']}).json['auth']
+        has(t, orphan=True, renewable=False, lease_duration=3600)
+        has(a.ok('GET', 'auth/token/lookup-self', token=t['client_token']).data, role='app', path='auth/token/create/app/sfx',
+            period=3600)
+        want(a('POST', 'auth/token/create/none', {}), 400, 'unknown role none')
+        a.ok('POST', 'auth/token/roles/no', {'disallowed_policies': ['p9']})
+        want(a('POST', 'auth/token/create/no', {'policies': ['p9']}), 400, 'token policy "p9" is disallowed by this role')
+        want(a('POST', 'auth/token/create/app', {'policies': ['p2']}), 400,
+             'token policies (["default" "p2"]) must be subset of the role\'s allowed policies (["default" "p1"]) or glob policies ([])')
+        a.ok('DELETE', 'auth/token/roles/app')
+        want(a('GET', 'auth/token/roles/app'), 404)
+        r = want(a('POST', 'auth/token/tidy', {}), 202)
+        assert r.json['warnings'], r.text
+
+        # Batch tokens
+        b = a.token(type='batch', policies=['p1'], ttl='1h')
+        has(b, token_type='batch', accessor='', renewable=False)
+        want(a('POST', 'auth/token/revoke', {'token': b['client_token']}), 400, 'batch tokens cannot be revoked')
+        want(a('POST', 'auth/token/renew', {'token': b['client_token']}), 400, 'batch tokens cannot be renewed')
+        want(a('POST', 'cubbyhole/x', {'a': 1}, token=b['client_token']), 400,
+             "cubbyhole operations are only supported by 'service' type tokens")
+        want(a('POST', 'auth/token/create', {'type': 'batch', 'num_uses': 2}), 400, 'batch tokens cannot have "num_uses" set')
+        want(a('POST', 'auth/token/create', {'type': 'nope'}), 400, "invalid 'token_type' value")
+        r = a.ok('POST', 'auth/token/create', {'ttl': '9999h', 'policies': ['ghost']})
+        equal(sorted(r.json['warnings']), ['Policy "ghost" does not exist', 'TTL of "9999h" exceeded the effective max_ttl of '
+                                           '"768h"; TTL value is capped accordingly'])
+
+
+def userpass():
+    """auth/userpass: users, login, and what the token is"""
+    with World() as w:
+        a = Api(w)
+        want(a('POST', 'sys/auth/nope', {'type': 'nope'}), 400)
+        a.ok('POST', 'sys/auth/userpass', {'type': 'userpass', 'description': 'people'})
+        want(a('POST', 'sys/auth/userpass', {'type': 'userpass'}), 400, 'path is already in use at userpass/')
+        want(a('POST', 'auth/userpass/users/bob', {}), 400, 'missing password')
+        a.ok('POST', 'auth/userpass/users/bob', {'password': 'x', 'token_policies': 'p1', 'token_ttl': '1h'})
+        d = a.ok('GET', 'auth/userpass/users/bob').data
+        has(d, token_policies=['p1'], token_ttl=3600, token_max_ttl=0, token_num_uses=0)
+        assert 'password' not in str(d), d
+        equal(a.ok('LIST', 'auth/userpass/users').data['keys'], ['bob'])
+        auth = a.ok('PUT', 'auth/userpass/login/bob', {'password': 'x'}, token='').json['auth']
+        has(auth, metadata={'username': 'bob'}, orphan=True, policies=['default', 'p1'], lease_duration=3600, renewable=True)
+        has(a.ok('GET', 'auth/token/lookup-self', token=auth['client_token']).data, display_name='userpass-bob',
+            path='auth/userpass/login/bob')
+        want(a('PUT', 'auth/userpass/login/bob', {'password': 'y'}, token=''), 400, 'invalid username or password')
+        want(a('PUT', 'auth/userpass/login/eve', {'password': 'y'}, token=''), 400, 'invalid username or password')
+        want(a('PUT', 'auth/userpass/login/bob', {}, token=''), 500, LOGICAL('missing password'))
+        want(a('GET', 'auth/userpass/login/bob', token=''), 405, LOGICAL('unsupported operation'))
+        r = a.ok('PUT', 'auth/userpass/login/bob', {'password': 'x'}, token='', headers={'X-Vault-Wrap-TTL': '60'}).json
+        assert r['auth'] is None and r['wrap_info']['wrapped_accessor'], r
+        a.ok('POST', 'auth/userpass/users/bob/password', {'password': 'z'})
+        a.ok('PUT', 'auth/userpass/login/bob', {'password': 'z'}, token='')
+        a.ok('POST', 'sys/auth/userpass/tune', {'default_lease_ttl': '2h'})
+        has(a.ok('GET', 'sys/auth/userpass/tune').data, default_lease_ttl=7200, token_type='default-service')
+        has(a.ok('GET', 'sys/mounts/auth/userpass/tune').data, default_lease_ttl=7200)
+        has(a.ok('GET', 'sys/auth/userpass').data, type='userpass', description='people')
+        want(a('GET', 'sys/auth/nope'), 400, 'No auth engine at nope/')
+        a.ok('DELETE', 'auth/userpass/users/bob')
+        want(a('GET', 'auth/userpass/users/bob'), 404)
+        live = auth['client_token']
+        a.ok('DELETE', 'sys/auth/userpass')
+        await_true('the tokens of the mount to go', lambda: a('GET', 'auth/token/lookup-self', token=live).status == 403, 10)
+
+
+def kv():
+    """kv v2: patch, metadata patch, subkeys, config, limits, delete_version_after"""
+    with World() as w:
+        a = Api(w)
+        a.ok('POST', 'sys/mounts/s2', {'type': 'kv-v2'})
+        mp = {'Content-Type': 'application/merge-patch+json'}
+        a.ok('POST', 's2/data/a', {'data': {'x': {'y': 1, 'z': 2}, 'keep': 'me'}})
+        r = a.ok('PATCH', 's2/data/a', {'data': {'x': {'y': None, 'n': [1]}}}, headers=mp)
+        has(r.data, version=2, destroyed=False, deletion_time='')
+        equal(a.ok('GET', 's2/data/a').data['data'], {'x': {'z': 2, 'n': [1]}, 'keep': 'me'})
+        want(a('PATCH', 's2/data/a', {'data': {'x': 1}, 'options': {'cas': 1}}, headers=mp), 400,
+             'check-and-set parameter did not match the current version')
+        want(a('PATCH', 's2/data/none', {'data': {'x': 1}}, headers=mp), 404)
+        want(a('PATCH', 's2/data/a', {}, headers=mp), 400, 'no data provided')
+        want(a('PATCH', 's2/data/a', {'data': {}}, headers={'Content-Type': 'application/json'}), 415)
+        d = a.ok('GET', 's2/subkeys/a?depth=1').data
+        equal(d['subkeys'], {'x': None, 'keep': None})
+        equal(a.ok('GET', 's2/subkeys/a').data['subkeys'], {'x': {'z': None, 'n': None}, 'keep': None})
+        a.ok('POST', 's2/metadata/a', {'custom_metadata': {'owner': 'x', 'n': 5}, 'max_versions': 3})
+        want(a('PATCH', 's2/metadata/a', {'custom_metadata': {'owner': None, 'q': 'w'}}, headers=mp), 204)
+        d = a.ok('GET', 's2/metadata/a').data
+        has(d, custom_metadata={'n': '5', 'q': 'w'}, max_versions=3, current_version=2, cas_required=False,
+            delete_version_after='0s', oldest_version=0)
+        want(a('PATCH', 's2/metadata/none', {'max_versions': 1}, headers=mp), 404)
+        for i in range(3):
+            a.ok('POST', 's2/data/a', {'data': {'i': i}})
+        has(a.ok('GET', 's2/metadata/a').data, oldest_version=3, current_version=5)
+        want(a('GET', 's2/data/a?version=1'), 404)
+        r = want(a('POST', 's2/metadata/a', {'custom_metadata': {'k': 'v' * 600}}), 400)
+        assert 'length of value for key "k" is 600 but must be 0 < len(value) <= 512' in r.errors[0], r.text
+        r = want(a('POST', 's2/metadata/a', {'custom_metadata': {f'k{i}': 'v' for i in range(65)}}), 400)
+        assert 'payload must contain at most 64 keys, provided 65' in r.errors[0], r.text
+        want(a('POST', 's2/metadata/a', {'delete_version_after': 'x'}), 400,
+             'error converting input for field "delete_version_after": time: invalid duration "x"')
+        equal(a.ok('GET', 's2/config').data, {'cas_required': False, 'delete_version_after': '0s', 'max_versions': 0})
+        a.ok('POST', 's2/config', {'max_versions': 5, 'cas_required': True, 'delete_version_after': '3h25m19s'})
+        equal(a.ok('GET', 's2/config').data, {'cas_required': True, 'delete_version_after': '3h25m19s', 'max_versions': 5})
+        want(a('POST', 's2/data/a', {'data': {'i': 9}}), 400, 'check-and-set parameter required for this call')
+        r = a.ok('POST', 's2/data/a', {'data': {'i': 9}, 'options': {'cas': 5}})
+        assert r.data['deletion_time'].endswith('Z'), r.text
+        a.ok('POST', 's2/metadata/dir/b', {})
+        want(a('GET', 's2/data/dir/b'), 404)
+        equal(a.ok('LIST', 's2/metadata').data['keys'], ['a', 'dir/'])
+        equal(a.ok('GET', 's2/metadata/dir?list=True').data['keys'], ['b'])
+        want(a('LIST', 's2/data'), 405)
+        want(a('GET', 's2/metadata/a?list=perhaps'), 400)
+        r = want(a('GET', 's2/foo'), 404)
+        assert r.json['warnings'][0].startswith('Invalid path for a versioned K/V secrets engine.'), r.text
+        r = want(a('GET', 's2/data'), 404)
+        equal(r.json['warnings'], ['Non-listing operations on the root of a K/V v2 mount are not supported.'])
+        want(a('DELETE', 's2/config'), 405)
+        want(a('GET', 's2/undelete/a'), 405)
+        a.ok('DELETE', 's2/data/a')
+        r = want(a('GET', 's2/data/a'), 404)
+        assert r.data['data'] is None and r.data['metadata']['deletion_time'], r.text
+        r = want(a('PATCH', 's2/data/a', {'data': {'x': 1}, 'options': {'cas': 6}}, headers=mp), 404)
+        assert r.data['version'] == 6, r.text
+        r = want(a('GET', 's2/subkeys/a'), 404)
+        assert r.data['subkeys'] is None and r.data['metadata']['version'] == 6, r.text
+
+
+def policies():
+    """capabilities, lists, and names of policies"""
+    with World() as w:
+        a = Api(w)
+        a.policy('p1', 'path "s1/a" { capabilities = ["read", "list"] }')
+        r = want(a('PUT', 'sys/policies/acl/P3', {'policy': 'path "x" {}'}), 200)
+        equal(r.json['warnings'], ['policy name was converted to p3'])
+        equal(a.ok('LIST', 'sys/policies/acl').data['keys'], ['default', 'p1', 'p3', 'root'])
+        want(a('GET', 'sys/policies/acl'), 405)
+        r = a.ok('GET', 'sys/policy').json
+        equal(r['policies'], r['data']['policies'])
+        equal(sorted(r['keys']), ['default', 'p1', 'p3', 'root'])
+        has(a.ok('GET', 'sys/policy/p1').json, name='p1', rules='path "s1/a" { capabilities = ["read", "list"] }')
+        want(a('PUT', 'sys/policy/p4', {}), 400, "'policy' parameter not supplied or empty")
+        want(a('DELETE', 'sys/policy/none'), 204)
+        a.ok('PUT', 'sys/policy/p4', {'rules': 'path "x" { policy = "read" }'})  # node-vault's and older clients' name of it
+        t = a.token(policies=['p1'])
+        r = a.ok('POST', 'sys/capabilities-self', {'paths': ['s1/a']}, token=t['client_token']).json
+        equal((r['data'], r['capabilities']), ({'capabilities': ['list', 'read'], 's1/a': ['list', 'read']}, ['list', 'read']))
+        r = a.ok('POST', 'sys/capabilities', {'paths': 's1/a,s1/b', 'token': t['client_token']}).json
+        equal(r['data'], {'s1/a': ['list', 'read'], 's1/b': ['deny']})
+        r = a.ok('POST', 'sys/capabilities-accessor', {'path': 's1/a', 'accessor': t['accessor']}).json
+        equal(r['s1/a'], ['list', 'read'])
+        equal(a.ok('POST', 'sys/capabilities-self', {'path': 'any'}).json['any'], ['root'])
+        want(a('POST', 'sys/capabilities-self', {}), 400, 'paths must be supplied')
+        want(a('POST', 'sys/capabilities', {'path': 'x', 'token': 'nope'}), 400, LOGICAL('invalid token'))
+        want(a('POST', 'sys/capabilities-accessor', {'path': 'x', 'accessor': 'nope'}), 400, LOGICAL('invalid accessor'))
+        want(a('POST', 'sys/capabilities', {'path': 'x'}), 500, LOGICAL('no token found'))
+        equal(a.ok('GET', 'sys/internal/ui/resultant-acl').data, {'root': True})
+        d = a.ok('GET', 'sys/internal/ui/resultant-acl', token=t['client_token']).data
+        equal(d['root'], False)
+        equal(d['exact_paths']['s1/a'], {'capabilities': ['list', 'read']})
+        equal(d['glob_paths']['cubbyhole/'], {'capabilities': ['create', 'delete', 'list', 'read', 'update']})
+        text = a.ok('GET', 'sys/policies/acl/default').data['policy']
+        for path in ('auth/token/lookup-self', 'sys/internal/ui/resultant-acl', 'sys/leases/renew', 'cubbyhole/*',
+                     'sys/wrapping/unwrap', 'sys/tools/hash'):
+            assert f'path "{path}"' in text, path
+
+
+def mounts():
+    """tune, remount and its status, listing visibility, the texts of refused mounts"""
+    with World() as w:
+        a = Api(w)
+        for path, text in (('sys', 'cannot mount "sys/"'), ('cubbyhole', None), ('auth/x', None), ('identity', None)):
+            r = want(a('POST', f'sys/mounts/{path}', {'type': 'kv'}), 400)
+            assert text is None or text in r.errors, r.text
+        want(a('POST', 'sys/mounts/x', {'type': 'system'}), 400, 'mount type of "system" is not mountable')
+        want(a('POST', 'sys/mounts/x', {'type': 'nope'}), 400, 'plugin not found in the catalog: nope')
+        want(a('POST', 'sys/mounts/x', {}), 400, 'backend type must be specified as a string')
+        want(a('POST', 'sys/mounts/x', {'type': 'kv', 'options': {'version': '3'}}), 400,
+             'nil backend of type "kv" returned from factory')
+        want(a('DELETE', 'sys/mounts/sys'), 400, 'cannot unmount "sys/"')
+        a.ok('POST', 'sys/mounts/s1', {'type': 'kv', 'options': {'version': 2}, 'config': {'listing_visibility': 'unauth'},
+                                       'description': None, 'plugin_name': None})
+        d = a.ok('GET', 'sys/internal/ui/mounts', token='').data
+        equal(d['secret'], {'s1/': {'description': '', 'options': {'version': '2'}, 'type': 'kv'}})
+        d = a.ok('GET', 'sys/internal/ui/mounts').data
+        assert {'s1/', 'cubbyhole/', 'sys/', 'identity/'} <= set(d['secret']) and 'token/' in d['auth'], d
+        has(a.ok('GET', 'sys/internal/ui/mounts/s1/some/key').data, path='s1/', options={'version': '2'}, type='kv')
+        want(a('GET', 'sys/internal/ui/mounts/nope/foo'), 403, 'preflight capability check returned 403, please ensure client\'s '
+             'policies grant access to path "nope/foo/"')
+        m = a.ok('GET', 'sys/mounts').json
+        equal(m['s1/'], m['data']['s1/'])
+        assert re.fullmatch(r'kv_[0-9a-f]{8}', m['s1/']['accessor']) and UUID.fullmatch(m['s1/']['uuid']), m['s1/']
+        has(m['s1/'], local=False, seal_wrap=False, external_entropy_access=False, deprecation_status='supported', type='kv')
+        has(m['sys/'], type='system')
+        has(m['cubbyhole/'], local=True)
+        has(m['identity/'], type='identity')
+        a.ok('POST', 'sys/mounts/s1/tune', {'default_lease_ttl': '1h', 'max_lease_ttl': '', 'description': 'new',
+                                            'audit_non_hmac_request_keys': ['k']})
+        has(a.ok('GET', 'sys/mounts/s1/tune').data, default_lease_ttl=3600, max_lease_ttl=2764800, description='new',
+            audit_non_hmac_request_keys=['k'])
+        want(a('POST', 'sys/mounts/s1/tune', {'listing_visibility': 'zzz'}), 400, 'invalid listing_visibility zzz')
+        want(a('POST', 'sys/mounts/s1/tune', {'token_type': 'service'}), 400, "'token_type' can only be modified on auth mounts")
+        want(a('POST', 'sys/mounts/s1/tune', {'options': {'version': '1'}}), 400, 'cannot downgrade mount from version 2')
+        want(a('POST', 'sys/mounts/sys/tune', {'default_lease_ttl': '1h'}), 400, 'cannot tune parameter default_lease_ttl of sys/')
+        want(a('POST', 'sys/remount', {'from': 'nope', 'to': 's3'}), 400, 'no matching mount at "nope/"')
+        want(a('POST', 'sys/remount', {'from': 'sys', 'to': 's3'}), 400, 'cannot remount "sys/"')
+        want(a('POST', 'sys/remount', {}), 400, "both 'from' and 'to' path must be specified as a string")
+        mid = a.ok('POST', 'sys/remount', {'from': 's1', 'to': 's9'}).data['migration_id']
+
+        def moved():
+            d = a.ok('GET', f'sys/remount/status/{mid}').data
+            return d['migration_info'] == {'source_mount': 's1/', 'target_mount': 's9/', 'status': 'success'}
+        await_true('the move', moved, 10)
+        want(a('GET', 'sys/remount/status/nope'), 404)
+
+
+def wrapping():
+    """any answer can be wrapped; a wrapping token opens once"""
+    with World() as w:
+        a = Api(w)
+        wrap = {'X-Vault-Wrap-TTL': '5m'}
+        for method, path, body in (('GET', 'sys/mounts', None), ('POST', 'auth/token/create', {}), ('LIST', 'sys/policies/acl', None),
+                                   ('GET', 'sys/policies/acl/default', None), ('POST', 'sys/tools/random', {}),
+                                   ('GET', 'auth/token/lookup-self', None)):
+            r = a.ok(method, path, body, headers=wrap).json
+            assert r['data'] is None and r['auth'] is None and r['request_id'] == '', r
+            has(r['wrap_info'], ttl=300, creation_path=path + ('/' if method == 'LIST' else ''))
+            t = r['wrap_info']['token']
+            has(a.ok('POST', 'sys/wrapping/lookup', {'token': t}, token='').data, creation_ttl=300)
+            inner = a.ok('PUT', 'sys/wrapping/unwrap', token=t).json
+            assert inner['data'] or inner['auth'], inner
+            want(a('PUT', 'sys/wrapping/unwrap', {'token': t}), 400, 'wrapping token is not valid or does not exist')
+        want(a('GET', 'sys/mounts', headers={'X-Vault-Wrap-TTL': 'abc'}), 400,
+             'error parsing X-Vault-Wrap-TTL header: time: invalid duration "abc"')
+        t = a.ok('POST', 'sys/wrapping/wrap', {'a': 1}, headers={**wrap, 'X-Vault-Wrap-Format': 'jwt'}).json['wrap_info']['token']
+        equal(len(t.split('.')), 3)
+        equal(a.ok('PUT', 'sys/wrapping/unwrap', {'token': t}).data, {'a': 1})
+
+
+def system():
+    """sys/ as tools use it: loggers, CORS, UI and audit headers, plugins, counters, rotation, leases, help, OpenAPI"""
+    with World() as w:
+        a = Api(w)
+        d = a.ok('GET', 'sys/loggers').data
+        assert d.get('core') == 'info', d
+        a.ok('POST', 'sys/loggers', {'level': 'debug'})
+        equal(set(a.ok('GET', 'sys/loggers').data.values()), {'debug'})
+        want(a('POST', 'sys/loggers', {}), 400, 'level is required')
+        want(a('POST', 'sys/loggers', {'level': 'zz'}), 400, 'invalid level provided: unknown log level: zz')
+        a.ok('POST', 'sys/loggers/core', {'level': 'error'})
+        equal(a.ok('GET', 'sys/loggers/core').data, {'core': 'error'})
+        want(a('POST', 'sys/loggers/nope', {'level': 'info'}), 400, 'logger "nope" not found')
+        equal(a.ok('GET', 'sys/loggers/nope').data, {})
+        a.ok('DELETE', 'sys/loggers/core')
+        a.ok('DELETE', 'sys/loggers')
+        equal(set(a.ok('GET', 'sys/loggers').data.values()), {'info'})
+
+        equal(a.ok('GET', 'sys/config/cors').data, {'enabled': False})
+        want(a('PUT', 'sys/config/cors', {}), 500, LOGICAL('at least one origin or the wildcard must be provided'))
+        a.ok('PUT', 'sys/config/cors', {'allowed_origins': ['https://a.example'], 'allowed_headers': ['X-Mine']})
+        d = a.ok('GET', 'sys/config/cors').data
+        equal((d['enabled'], d['allowed_origins']), (True, ['https://a.example']))
+        assert {'X-Vault-Token', 'Content-Type', 'X-Mine'} <= set(d['allowed_headers']), d
+        ask = {'Origin': 'https://a.example', 'Access-Control-Request-Method': 'PUT'}
+        r = want(a('OPTIONS', 'kv/x', headers=ask, token=''), 200)
+        equal((r.text, r.headers['Access-Control-Allow-Origin'], r.headers['Vary'], r.headers['Access-Control-Max-Age']),
+              ('', 'https://a.example', 'Origin', '300'))
+        assert 'LIST' in r.headers['Access-Control-Allow-Methods'], r.headers
+        want(a('OPTIONS', 'kv/x', headers={**ask, 'Origin': 'https://b.example'}, token=''), 403, 'origin not allowed')
+        want(a('OPTIONS', 'kv/x', headers={**ask, 'Access-Control-Request-Method': 'FOO'}, token=''), 405)
+        want(a('GET', 'sys/mounts', headers={'Origin': 'https://b.example'}), 403, 'origin not allowed')
+        equal(a.ok('GET', 'sys/mounts', headers={'Origin': 'https://a.example'}).headers['Access-Control-Allow-Origin'],
+              'https://a.example')
+        a.ok('DELETE', 'sys/config/cors')
+        want(a('OPTIONS', 'kv/x', headers=ask, token=''), 405)
+        assert a.ok('GET', 'sys/mounts', headers={'Origin': 'https://b.example'}).headers['Access-Control-Allow-Origin'] is None
+
+        want(a('LIST', 'sys/config/ui/headers'), 404)
+        want(a('PUT', 'sys/config/ui/headers/X-Frame-Options', {'values': ['a']}), 200)
+        equal(a.ok('GET', 'sys/config/ui/headers/X-Frame-Options').data, {'value': 'a'})
+        equal(a.ok('LIST', 'sys/config/ui/headers').data['keys'], ['X-Frame-Options'])
+        want(a('DELETE', 'sys/config/ui/headers/X-Frame-Options'), 204)
+
+        d = a.ok('GET', 'sys/plugins/catalog').data
+        assert 'kv' in d['secret'] and 'userpass' in d['auth'] and d['database'] == [], d
+        assert {'name': 'kv', 'type': 'secret', 'builtin': True, 'deprecation_status': 'supported'}.items() <= next(
+            x for x in d['detailed'] if x['name'] == 'kv').items(), d
+        assert 'kv' in a.ok('LIST', 'sys/plugins/catalog/secret').data['keys']
+        has(a.ok('GET', 'sys/plugins/catalog/secret/kv').data, name='kv', builtin=True, command='', sha256='', args=None)
+        want(a('GET', 'sys/plugins/catalog/secret/nope'), 404)
+
+        n = a.ok('GET', 'sys/internal/counters/tokens').data['counters']['service_tokens']['total']
+        a.token()
+        equal(a.ok('GET', 'sys/internal/counters/tokens').data['counters']['service_tokens']['total'], n + 1)
+        equal(a.ok('GET', 'sys/internal/counters/entities').data, {'counters': {'entities': {'total': 0}}})
+
+        has(a.ok('GET', 'sys/rotate/config').data, enabled=True, interval=0, max_operations=3865470566)
+        want(a('POST', 'sys/rotate/config', {'max_operations': 5}), 400, 'max_operations must be in the range [1000000,3865470566]')
+        a.ok('POST', 'sys/rotate/config', {'interval': '720h'})
+        has(a.ok('GET', 'sys/rotate/config').data, interval='720h0m0s')
+
+        equal(a.ok('GET', 'sys/config/auditing/request-headers').data, {'headers': {}})
+        a.ok('PUT', 'sys/config/auditing/request-headers/X-Mine', {'hmac': True})
+        equal(a.ok('GET', 'sys/config/auditing/request-headers').data, {'headers': {'x-mine': {'hmac': True}}})
+        equal(a.ok('GET', 'sys/config/auditing/request-headers/X-Mine').data, {'x-mine': {'hmac': True}})
+        want(a('DELETE', 'sys/config/auditing/request-headers/X-Mine'), 204)
+
+        want(a('LIST', 'sys/leases/lookup/nope'), 404)
+        want(a('PUT', 'sys/leases/lookup', {'lease_id': 'nope'}), 400, 'invalid lease')
+        want(a('PUT', 'sys/leases/renew', {'lease_id': 'nope'}), 400, 'lease not found')
+        want(a('PUT', 'sys/leases/revoke', {'lease_id': 'nope'}), 204)
+        want(a('PUT', 'sys/leases/revoke/nope', {'sync': False}), 202)
+        want(a('PUT', 'sys/leases/revoke-prefix/nope', {}), 204)
+        assert want(a('POST', 'sys/leases/tidy', {}), 202).json['warnings']
+
+        r = a.ok('GET', 'sys/mounts?help=1').json
+        assert r['help'] and r['see_also'] is None and 'openapi' in r, r
+        r = a.ok('GET', 'sys/internal/specs/openapi').json
+        equal(r['openapi'], '3.0.2')
+        assert {'/sys/mounts/{path}', '/auth/token/create', '/sys/replication/dr/primary/enable'} <= set(r['paths']), sorted(r['paths'])
+        want(a('LIST', 'sys/namespaces'), 404)
+        equal(a.ok('LIST', 'sys/version-history').data['keys'], ['1.0.0'])
+        want(a('GET', 'sys/version-history'), 405)
+        d = a.ok('GET', 'sys/host-info').data
+        assert len(d['cpu']) == len(d['cpu_times']) == os.cpu_count() and d['cpu_times'][0]['idle'] > 0, d
+        assert d['disk'][0]['total'] > d['disk'][0]['free'] > 0 and d['memory']['total'] > 0 and d['host']['hostname'], d
+        has(a.ok('GET', 'sys/config/state/sanitized').data, enable_ui=False, log_level='info', disable_cache=False)
+        h = a('GET', 'sys/health', token='').json
+        has(h, initialized=True, sealed=False, standby=False, replication_dr_mode='disabled', enterprise=False)
+
+
+def transport():
+    """HTTP: methods, redirects, encoded paths, odd headers, forms, escapes"""
+    with World() as w:
+        a = Api(w)
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        c = a.s.connect()
+
+        def raw(method, target, body=None, headers=None):
+            c.request(method, target, body, headers or {'X-Vault-Token': a.root})
+            r = c.getresponse()
+            return r, r.read()
+        r, body = raw('GET', '/v1//sys/mounts')
+        equal((r.status, r.headers['Location']), (307, '/v1/sys/mounts'))
+        r, body = raw('GET', '/v1/kv/%2e%2e/x')
+        assert r.status == 400 and b'relative paths not supported' in body, body
+        r, body = raw('GET', '/v1/kv/a%00b')
+        equal((r.status, body), (400, b''))
+        raw('PUT', '/v1/kv/a%2Fb', b'{"v":1}')
+        equal(a.ok('GET', 'kv/a/b').data, {'v': 1})
+        for target in ('/foo', '/v1', '/v2/x', '/V1/sys/mounts'):
+            r, body = raw('GET', target)
+            equal((target, r.status, body), (target, 404, b'{"errors":[]}\n'))
+        for target in ('/', '/ui/'):
+            r, body = raw('GET', target)
+            equal((target, r.status, body.strip()), (target, 404, b'404 page not found'))
+        r, body = raw('PUT', '/v1/kv/form', b'a=b&c=d', {'X-Vault-Token': a.root, 'Content-Type': 'application/x-www-form-urlencoded'})
+        equal(r.status, 204)
+        equal(a.ok('GET', 'kv/form').data, {'a': 'b', 'c': 'd'})
+        r, body = raw('PUT', '/v1/kv/esc', '{"v":"<&>\u2028é","n":12345678901234567890,"e":1e30}'.encode())
+        r, body = raw('GET', '/v1/kv/esc')
+        assert '"data":{"e":1e+30,"n":12345678901234567890,"v":"\\u003c\\u0026\\u003e\\u2028é"}' in body.decode(), body
+        r, body = raw('GET', '/v1/kv/esc', headers={'Authorization': f'Bearer {a.root}'})
+        equal(r.status, 200)
+        r, body = raw('GET', '/v1/kv/esc', headers={'X-Vault-Token': a.root, 'X-Vault-Namespace': 'nope'})
+        equal((r.status, r.headers['X-Vault-Namespace']), (404, 'nope'))
+        assert b'namespace not found' in body, body
+        for name, value in (('Cache-Control', 'no-store'), ('Content-Type', 'application/json'),
+                            ('Strict-Transport-Security', 'max-age=31536000; includeSubDomains')):
+            equal(raw('DELETE', '/v1/kv/esc')[0].headers[name], value)
+        r, body = raw('GET', '/v1/kv/esc?x=1')
+        r, body = raw('PUT', '/v1/kv/chunk', iter([b'{"v":', b'"chunked"}']))
+        equal(a.ok('GET', 'kv/chunk').data, {'v': 'chunked'})
+        c.close()
+
+
+if __name__ == '__main__':
+    sys.exit(run_tests([tokens, userpass, kv, policies, mounts, wrapping, system, transport], 'api'))
