@@ -93,6 +93,12 @@ void replication_status_handle(struct request *rq, struct response *rs);
 CHECKED int primary_settle(struct core *c, const char *primary_cluster_addr /* or NULL */,
                            struct err *err);
 
+/** The dr_operation_token of the request; false: it is missing or opens nothing, and rs says so. */
+bool replication_dr_token(struct request *rq, struct response *rs, const char **tokenp);
+
+/* ---- replication_check.c ---- */
+void replication_check_handle(struct request *rq, struct response *rs); /* merkle-check, reindex */
+
 /* ---- replication_health.c ---- */
 /** Adds healthy and reasons to o; the former is the answer. */
 bool replication_health_json(struct request *rq, json_t *o, const struct engine_status *st);

@@ -50,6 +50,7 @@ void config_init(struct config *c)
     c->log_level = LOG_LEVEL_INFO;
     c->best_effort_wait_ms = 2000;
     c->lag_warn_ms = 10000;
+    c->scrub_interval_ms = 3600000;
 }
 
 static void listener_free(struct config_listener *l)

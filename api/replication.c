@@ -632,7 +632,7 @@ static int promote_do(struct core *c, bool force, struct err *err)
 }
 
 /* The one thing that counts on a DR secondary is the token in the body. */
-static bool check_dr_token(struct request *rq, struct response *rs, const char **tokenp)
+bool replication_dr_token(struct request *rq, struct response *rs, const char **tokenp)
 {
     if (field_str(rq, rs, "dr_operation_token", "", tokenp) != 0)
         return false;
@@ -667,7 +667,7 @@ static void promote(struct request *rq, struct response *rs)
     struct err err = {0};
     bool force;
 
-    if (!check_dr_token(rq, rs, &token) || field_cluster_addr(rq, rs, &addr) != 0 ||
+    if (!replication_dr_token(rq, rs, &token) || field_cluster_addr(rq, rs, &addr) != 0 ||
         field_bool(rq, rs, "force", false, &force) != 0 || !check_whole(rq, rs))
         return;
     log_info(c->log, "replication", "promoting to DR primary: force=%s", force ? "true" : "false");
@@ -696,7 +696,7 @@ static void token_delete(struct request *rq, struct response *rs)
     struct err err = {0};
     const char *token;
 
-    if (!check_dr_token(rq, rs, &token))
+    if (!replication_dr_token(rq, rs, &token))
         return;
     if (dr_token_delete(rq->core, token, &err) != 0)
         reply_err(rs, &err);
@@ -713,7 +713,7 @@ static void secondary_disable(struct request *rq, struct response *rs)
     const char *token;
     int rc;
 
-    if (!check_dr_token(rq, rs, &token) || !check_whole(rq, rs))
+    if (!replication_dr_token(rq, rs, &token) || !check_whole(rq, rs))
         return;
     if (promote_do(c, true, &err) !=
         0) { /* it stands alone from here on: nobody else's writes count */
@@ -744,10 +744,14 @@ static const struct {
     {"dr/primary/secondary-token", ON_ANY, secondary_token},
     {"dr/primary/revoke-secondary", ON_ANY, revoke_secondary},
     {"dr/primary/disable", ON_ANY, primary_disable},
+    {"merkle-check", ON_ANY, replication_check_handle},
+    {"reindex", ON_ANY, replication_check_handle},
     {"dr/secondary/enable", ON_ANY, secondary_enable},
     {"dr/secondary/promote", ON_SECONDARY, promote},
     {"dr/secondary/operation-token/delete", ON_SECONDARY, token_delete},
     {"dr/secondary/disable", ON_SECONDARY, secondary_disable},
+    {"dr/secondary/merkle-check", ON_SECONDARY, replication_check_handle},
+    {"dr/secondary/reindex", ON_SECONDARY, replication_check_handle},
 };
 
 static bool is_secondary(const struct core *c)

@@ -58,6 +58,13 @@ static const struct {
      "force."},
     {"disk_reserve", true, true, "Writes are refused. Free space on this disk."},
     {"certificate_expired", true, false, "Renew it, then send SIGHUP to the server."},
+    {"data_damaged", true, true,
+     "Rows are not what the Merkle tree says. A secondary takes what differs from its primary by "
+     "itself. On a primary: promote a secondary that is whole, or, if its rows are right, reindex. "
+     "Look at the disk and the memory."},
+    {"data_differs", true, true,
+     "The secondary takes what differs from the primary. If it comes back: reindex, and look at "
+     "the disks and the memory of both."},
     {"secondary_let_go", true, true,
      "The log is no longer kept for it: it takes a copy when it comes. Raise its limits with "
      "sys/replication/dr/primary/retention if that is too soon."},
@@ -167,10 +174,31 @@ static void of_secondary(struct core *c, struct health *h, const struct engine_p
     of_skew(h, p, p->id);
 }
 
+/* The other cluster; this one is of_damage. */
+static void of_proof(struct health *h, const struct engine_status *st, const struct engine_peer *p,
+                     const char *who)
+{
+    if (p->verified == ENGINE_DAMAGED && !st->damaged)
+        add(h, "data_damaged", who, "%s says that its rows are not what its Merkle tree says",
+            p->id);
+    if (p->verified == ENGINE_DIFFERENT)
+        add(h, "data_differs", who, "%s holds other data than this cluster at an equal LSN", p->id);
+}
+
+static void of_damage(const struct engine_status *st, struct health *h)
+{
+    if (st->damaged)
+        add(h, "data_damaged", "", "the rows of %u Merkle leaves here are not what the tree says",
+            st->scrub_bad_leaves);
+}
+
 static void of_primary_role(struct core *c, const struct engine_status *st, struct health *h)
 {
-    for (size_t i = 0; i < st->n_peers; i++)
+    for (size_t i = 0; i < st->n_peers; i++) {
         of_secondary(c, h, &st->peers[i]);
+        of_proof(h, st, &st->peers[i], st->peers[i].id);
+    }
+    of_damage(st, h);
     if (st->quorum_waiting)
         add(h, "quorum_waiting", "", "writes wait for %u of the %u named secondaries", st->quorum.k,
             st->quorum.n);
@@ -195,6 +223,8 @@ static void of_secondary_role(struct core *c, const struct engine_status *st, st
             p->last_error[0] != '\0' ? ": " : "", p->last_error);
     if (st->role == ENGINE_SECONDARY)
         of_lag(c, h, p, "");
+    of_proof(h, st, p, "");
+    of_damage(st, h);
     of_skew(h, p, "");
 }
 

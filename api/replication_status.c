@@ -86,6 +86,11 @@ static json_t *address(const char *addr)
     return json_string(url);
 }
 
+static const char *const verified_words[] = {[ENGINE_UNVERIFIED] = "unknown",
+                                             [ENGINE_EQUAL] = "equal",
+                                             [ENGINE_DIFFERENT] = "different",
+                                             [ENGINE_DAMAGED] = "damaged"};
+
 static json_t *peer_json(struct request *rq, const struct engine_peer *p, bool of_primary)
 {
     json_t *o = json_object();
@@ -108,6 +113,11 @@ static json_t *peer_json(struct request *rq, const struct engine_peer *p, bool o
         replication_mode_json(o, p);
         set(o, "retention", replication_retention_json(p));
     }
+    set(o, "verified", json_string(verified_words[p->verified]));
+    set(o, "verified_equal_lsn", json_integer((json_int_t)p->verified_lsn));
+    set_time(rq, o, "verified_equal_time", p->verified_ms);
+    set(o, "verified_equal_age_ms",
+        json_integer(p->verified_lsn != 0 ? (json_int_t)p->verified_age_ms : -1));
     set(o, "last_error", json_string(p->last_error));
     set_time(rq, o, "last_error_time", p->last_error_ms);
     return o;
@@ -153,6 +163,21 @@ static json_t *known_secondaries(struct core *c)
     return list;
 }
 
+/* The last look at all rows, against the Merkle tree. */
+static json_t *scrub_json(struct request *rq, const struct engine_status *st)
+{
+    json_t *o = json_object();
+
+    set(o, "lsn", json_integer((json_int_t)st->scrub_lsn));
+    set_time(rq, o, "time", st->scrub_ms);
+    set(o, "keys", json_integer((json_int_t)st->scrub_keys));
+    set(o, "bytes", json_integer((json_int_t)st->scrub_bytes));
+    set(o, "corrupted_leaves", json_integer((json_int_t)st->scrub_bad_leaves));
+    set(o, "rounds", json_integer((json_int_t)st->scrubs));
+    set(o, "repairs", json_integer((json_int_t)st->repairs));
+    return o;
+}
+
 static void set_common(struct request *rq, json_t *o, const struct engine_status *st,
                        const char *mode)
 {
@@ -165,9 +190,11 @@ static void set_common(struct request *rq, json_t *o, const struct engine_status
     set(o, "cluster_id", json_string(st->cluster_id));
     set(o, "merkle_root", json_string(root));
     set(o, "primary_cluster_addr", address(st->primary_cluster_addr));
-    set(o, "corrupted_merkle_tree", json_false());
-    set(o, "last_corruption_check_epoch", json_string(NEVER_CHECKED));
-    set(o, "last_reindex_epoch", json_string("0"));
+    set(o, "corrupted_merkle_tree", json_boolean(st->damaged));
+    set(o, "last_corruption_check_epoch",
+        st->scrub_ms > 0 ? milliseconds(st->scrub_ms / 1000) : json_string(NEVER_CHECKED));
+    set(o, "last_reindex_epoch", milliseconds(st->reindex_ms / 1000));
+    set(o, "scrub", scrub_json(rq, st));
     set(o, "ssct_generation_counter", json_integer(0));
     set(o, "epoch", json_integer(st->epoch));
     set(o, "durable_lsn", json_integer((json_int_t)st->durable_lsn));
@@ -182,6 +209,22 @@ static void set_common(struct request *rq, json_t *o, const struct engine_status
             failed = &st->peers[i];
     set(o, "last_error", json_string(failed != NULL ? failed->last_error : ""));
     set_time(rq, o, "last_error_time", failed != NULL ? failed->last_error_ms : 0);
+}
+
+/* Vault's progress of a sync, in keys; ours beside. */
+static json_t *sync_json(struct request *rq, const struct engine_status *st)
+{
+    json_t *o = json_object();
+
+    set(o, "sync_progress", json_integer((json_int_t)st->sync_done));
+    set(o, "sync_total_keys", json_integer((json_int_t)st->sync_total));
+    set(o, "phase", json_string(st->sync_phase));
+    set(o, "time_left_ms", json_integer(st->sync_left_ms));
+    set(o, "keys_taken", json_integer((json_int_t)st->copy_keys));
+    set(o, "keys_deleted", json_integer((json_int_t)st->copy_deleted));
+    set(o, "bytes_moved", json_integer((json_int_t)st->sync_moved_bytes));
+    set_time(rq, o, "started", st->sync_started_ms);
+    return o;
 }
 
 static json_t *primary_json(struct request *rq, const struct engine_status *st)
@@ -246,10 +289,8 @@ static json_t *secondary_json(struct request *rq, struct engine_status *st)
     }
     set(o, "primaries", list);
     set(o, "known_primary_cluster_addrs", addrs);
-    if (copying)
-        set(o, "sync_progress",
-            json_pack("{s:I, s:I}", "keys", (json_int_t)st->copy_keys, "bytes",
-                      (json_int_t)st->copy_bytes));
+    if (st->sync_phase[0] != '\0')
+        set(o, "progress", sync_json(rq, st));
     return o;
 }
 

@@ -127,6 +127,13 @@ static void of_peer(struct metrics *m, const struct engine_peer *p, bool of_prim
                  NULL, NULL);
         labelled(m, "lockstep.peer.let_go", p->let_go, "peer", p->id, NULL, NULL);
     }
+    labelled(m, "lockstep.peer.verified_equal", p->verified == ENGINE_EQUAL, "peer", p->id, NULL,
+             NULL);
+    labelled(m, "lockstep.peer.verified_equal_lsn", (double)p->verified_lsn, "peer", p->id, NULL,
+             NULL);
+    labelled(m, "lockstep.peer.verified_equal_age_seconds",
+             p->verified_lsn != 0 ? (double)p->verified_age_ms / 1000 : -1, "peer", p->id, NULL,
+             NULL);
     of_lag(m, p->id, p->stage);
 }
 
@@ -170,6 +177,26 @@ static void of_vault(struct core *c, struct metrics *m, const struct engine_stat
     counter(m, "logshipper.streamWALs.missing_guard", (double)st->copies_begun);
 }
 
+/* The proof of the data, and the last catching up. */
+static void of_data(struct metrics *m, const struct engine_status *st)
+{
+    gauge(m, "lockstep.scrub.corrupted_leaves", st->scrub_bad_leaves);
+    gauge(m, "lockstep.scrub.keys", (double)st->scrub_keys);
+    gauge(m, "lockstep.scrub.lsn", (double)st->scrub_lsn);
+    counter(m, "lockstep.scrub.rounds", (double)st->scrubs);
+    counter(m, "lockstep.repairs", (double)st->repairs);
+    if (st->role == ENGINE_PRIMARY)
+        return;
+    gauge(m, "lockstep.catch_up.active", st->sync_phase[0] != '\0');
+    gauge(m, "lockstep.catch_up.done", (double)st->sync_done);
+    gauge(m, "lockstep.catch_up.total", (double)st->sync_total);
+    gauge(m, "lockstep.catch_up.left_seconds",
+          st->sync_left_ms >= 0 ? (double)st->sync_left_ms / 1000 : -1);
+    gauge(m, "lockstep.catch_up.keys_taken", (double)st->copy_keys);
+    gauge(m, "lockstep.catch_up.keys_deleted", (double)st->copy_deleted);
+    gauge(m, "lockstep.catch_up.bytes_moved", (double)st->sync_moved_bytes);
+}
+
 /* lockstep_reason is 1 for each reason that there is. */
 static void of_health(struct request *rq, const struct engine_status *st, struct metrics *m)
 {
@@ -209,6 +236,7 @@ static void collect(struct request *rq, struct metrics *m, struct engine_status 
     gauge(m, "lockstep.disk_reserve", st->disk_reserve);
     gauge(m, "lockstep.unsettled", st->unsettled);
     gauge(m, "lockstep.lag_guard_pause_seconds", (double)st->lag_guard_pause_ms / 1000);
+    of_data(m, st);
     if (!st->replicating && st->role != ENGINE_FENCED)
         return;
     for (size_t i = 0; i < st->n_peers; i++)

@@ -168,29 +168,52 @@ static void answer_applied(struct engine *e, struct sub_list *l)
 }
 
 /* ---- apply ---- */
+/* Of the mark that was applied just now: nothing beyond it was. */
+static void tell_root(struct engine *e, struct store *s, uint64_t serial)
+{
+    uint8_t root[MERKLE_HASH_BYTES];
+    struct event *ev;
+    struct err err;
+    uint64_t lsn;
+
+    if (store_merkle_root(s, root, &lsn, &err) != 0) {
+        log_warn(e->cfg.log, LOG_REPLICATION, "root at a mark: %s", err.msg);
+        return;
+    }
+    ev = event_new(e, EV_ROOT, root, sizeof(root));
+    ev->number = lsn;
+    ev->serial = serial;
+    event_post(e, ev);
+}
+
 /* As many of the jobs that follow as make one transaction of the store. */
 static size_t do_apply(struct engine *e, struct job **jobs)
 {
     struct seg *segs[APPLY_BATCH_SEGS];
     struct job *j = *jobs, *next;
     size_t n = 0, bytes = 0;
+    uint64_t last, serial = j->gen->serial;
+    struct store *store = j->gen->store;
+    bool mark = false;
     struct err err;
-    uint64_t last;
 
     for (; j != NULL && j->kind == JOB_APPLY && n < APPLY_BATCH_SEGS;
          j = (struct job *)j->node.next) {
-        if (n > 0 && bytes + j->seg->len > APPLY_BATCH_BYTES)
+        if (n > 0 && (mark || bytes + j->seg->len > APPLY_BATCH_BYTES))
             break;
         segs[n++] = j->seg;
         bytes += j->seg->len;
+        mark = j->mark;
     }
     last = seg_last_lsn(segs[n - 1]);
-    if (store_apply((*jobs)->gen->store, segs, n, on_rec, e, &err) != 0) {
+    if (store_apply(store, segs, n, on_rec, e, &err) != 0) {
         err_wrap(&err, "apply up to LSN %" PRIu64, last);
         engine_fatal(e, &err);
     }
     atomic_store(&e->applied_lsn, last);
     atomic_fetch_add(&e->applied_bytes, bytes);
+    if (mark)
+        tell_root(e, store, serial);
     for (size_t i = 0; i < n; i++) {
         j = *jobs;
         next = (struct job *)j->node.next;
@@ -252,6 +275,7 @@ static void do_switch(struct engine *e, struct job *j)
     store_applied(to->store, &p);
     pthread_rwlock_wrlock(&e->store_lock);
     e->store = to->store;
+    e->store_serial = to->serial;
     atomic_store(&e->applied_lsn, p.lsn);
     atomic_store(&e->checkpoint_lsn, store_checkpoint_lsn(to->store));
     pthread_rwlock_unlock(&e->store_lock);
@@ -261,6 +285,16 @@ static void do_switch(struct engine *e, struct job *j)
     say_wipe(e, j->gen, "the copy is whole; wiping what it replaces");
     remove_gen(e, j->gen);
     event_post(e, event_new(e, EV_SWITCHED, NULL, 0));
+}
+
+static void do_reindex(struct engine *e, struct job *j)
+{
+    struct err err;
+
+    if (store_scrub_fix(j->gen->store, &j->buf, &err) != 0)
+        engine_fatal(e, &err);
+    atomic_store(&e->scrub_now, true); /* and see */
+    waker_wake(&e->scan_waker);
 }
 
 static void do_job(struct engine *e, struct job *j)
@@ -281,6 +315,9 @@ static void do_job(struct engine *e, struct job *j)
     case JOB_CALL:
         if (j->done != NULL)
             j->done(j->arg, j->lsn, j->err.code != ERR_OK ? &j->err : NULL);
+        break;
+    case JOB_REINDEX:
+        do_reindex(e, j);
         break;
     case JOB_COPY_CLONE:
     case JOB_COPY_LEAVES:

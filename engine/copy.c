@@ -44,12 +44,17 @@ void copy_phase_of(struct engine *e)
     struct follow *f = &e->follow;
 
     if (f->at.phase != STORE_FOLD) {
-        f->phase = phases[f->at.phase];
+        if (f->phase != phases[f->at.phase]) {
+            f->phase = phases[f->at.phase];
+            progress_begin(e);
+        }
         return;
     }
     if (f->phase == COPY_LOG)
         return;
     f->phase = COPY_LOG;
+    f->folded_lsn = f->at.folded_lsn;
+    progress_begin(e);
     cursor_set(&f->fold, f->at.folded_lsn + 1);
     log_info(e->cfg.log, LOG_REPLICATION,
              "all that differs is here: folding the log from LSN %" PRIu64, f->at.folded_lsn + 1);
@@ -75,6 +80,7 @@ void copy_abandon(struct engine *e)
     j = job_new(e, JOB_DROP); /* after the jobs that use its store */
     j->gen = e->copy;
     e->copy = NULL;
+    atomic_store(&e->catching_up, false);
     e->follow.job_out = false;
     job_post(e, j);
 }
@@ -142,14 +148,16 @@ void copy_start(struct engine *e, const struct link_welcome *w)
         local_set_number(e, "copy", g->number, &err) != 0 || local_save_epochs(e, g, &err) != 0)
         engine_fatal(e, &err);
     e->copy = g;
+    atomic_store(&e->catching_up, true);
     e->follow.want_copy = false;
     e->follow.at.phase = clone ? STORE_CLONE : STORE_RANGES;
     memset(e->follow.at.leaves, 0xff, sizeof(e->follow.at.leaves));
+    e->follow.moved_bytes = 0;
+    e->follow.copy_started_ms = env_wall_ms(e->cfg.env);
     copy_phase_of(e);
     atomic_store(&e->copy_keys, 0);
     atomic_store(&e->copy_bytes, 0);
     atomic_store(&e->copy_deleted, 0);
-    atomic_store(&e->copy_looked, 0);
     log_info(e->cfg.log, LOG_REPLICATION,
              "catching up with the primary's data at LSN %" PRIu64 " in %s, %s%s", w->base.lsn,
              g->dir, clone ? "by its difference to the data at hand" : "all of it",
@@ -206,6 +214,7 @@ int copy_resume(struct engine *e, struct err *err)
         return err_wrap(err, "copy in %s", e->copy->dir);
     if (f->at.phase == STORE_NO_COPY)
         return forget_unknown(e, err);
+    f->copy_started_ms = env_wall_ms(e->cfg.env);
     copy_phase_of(e);
     return 0;
 }
@@ -269,10 +278,14 @@ static void on_finished(struct engine *e)
         (void)disk_wait(e->cfg.disk, -1);
     if (local_set_text(e, "role", "secondary", &err) != 0 ||
         local_set_number(e, "generation", e->copy->number, &err) != 0 ||
+        local_set_text(e, "damaged", NULL, &err) != 0 ||
         local_set_text(e, "copy", NULL, &err) != 0 || local_save(e, &err) != 0)
         engine_fatal(e, &err);
-    log_info(e->cfg.log, LOG_REPLICATION, "the copy is whole at LSN %" PRIu64 ": switching to %s",
-             f->folded_lsn, e->copy->dir);
+    log_info(e->cfg.log, LOG_REPLICATION,
+             "caught up to LSN %" PRIu64 ": %" PRIu64 " keys taken, %" PRIu64 " deleted, %" PRIu64
+             " bytes over the link in %" PRId64 " ms; switching to %s",
+             f->folded_lsn, atomic_load(&e->copy_keys), atomic_load(&e->copy_deleted),
+             f->moved_bytes, env_wall_ms(e->cfg.env) - f->copy_started_ms, e->copy->dir);
     cursor_set(&e->feed, f->folded_lsn + 1);
     wal_close(old->wal);
     old->wal = NULL;
@@ -283,6 +296,7 @@ static void on_finished(struct engine *e)
     j->gen = old;
     j->arg = e->cur;
     reset(f);
+    verify_replaced(e);
     f->phase = COPY_SWITCH;
     job_post(e, j);
 }
@@ -291,6 +305,7 @@ static void on_switched(struct engine *e)
 {
     e->follow.phase = COPY_NONE;
     e->follow.job_out = false;
+    atomic_store(&e->catching_up, false);
     e->promotable = true;
     if (engine_role(e) ==
         ENGINE_BOOTSTRAPPING) /* else it was a secondary all along, or is being promoted */
@@ -326,6 +341,7 @@ size_t copy_step(struct engine *e)
 {
     if (e->copy == NULL)
         return 0;
+    progress_log(e);
     switch (e->follow.phase) {
     case COPY_CLONE:
     case COPY_TREE:

@@ -116,7 +116,8 @@ static void do_page(struct engine *e, struct job *j)
 static int range_ends(struct job *j, struct err *err)
 {
     const struct diff_range *r = j->range;
-    int rc = store_diff_range(j->gen->store, r->last, r->done, r->low_lsn, r->high_lsn, err);
+    int rc =
+        store_diff_range(j->gen->store, r->last, r->done, r->looked, r->low_lsn, r->high_lsn, err);
 
     diff_range_free(j->range);
     j->range = NULL;
@@ -134,7 +135,6 @@ static void do_compare(struct engine *e, struct job *j)
     buf_free(&r->hashes);
     if (rc == 0) {
         atomic_fetch_add(&e->copy_deleted, r->deleted);
-        atomic_fetch_add(&e->copy_looked, r->looked);
         if (r->missing.len == 0)
             rc = range_ends(j, &err);
     }

@@ -29,6 +29,7 @@ static struct conn *primary_conn(struct engine *e)
 static void ask(struct engine *e, const struct link_msg *m)
 {
     conn_send(e, primary_conn(e), m, NULL);
+    e->follow.moved_bytes += LINK_FRAME_HEAD_BYTES + e->out.len;
     e->follow.asked = true;
 }
 
@@ -83,6 +84,7 @@ void diff_forget(struct follow *f)
 {
     f->asked = false;
     f->leaves_told = false;
+    f->keys_asked = false;
     buf_free(&f->nodes);
     diff_range_free(f->range);
     f->range = NULL;
@@ -214,6 +216,17 @@ static bool takes_pages(const struct engine *e, const struct conn *c)
     return c->version < LINK_VERSION_DIFF || e->follow.at.keys == 0;
 }
 
+/* How many are there? Just for the progress. */
+static void ask_keys(struct engine *e)
+{
+    struct link_msg m = {.type = MSG_TREE_REQUEST};
+
+    m.tree_request.nodes = (const uint8_t *)"\0\0"; /* the whole tree */
+    m.tree_request.n = 1;
+    ask(e, &m);
+    e->follow.keys_asked = true;
+}
+
 static void ask_page(struct engine *e)
 {
     struct follow *f = &e->follow;
@@ -332,7 +345,10 @@ void diff_answer(struct engine *e, const struct link_msg *m)
         return;
     }
     f->asked = false;
-    if (m->type == MSG_TREE && f->phase == COPY_TREE)
+    f->moved_bytes += LINK_FRAME_HEAD_BYTES + m->frame_len;
+    if (m->type == MSG_TREE && ranges && f->keys_asked)
+        f->keys_there = m->tree.keys;
+    else if (m->type == MSG_TREE && f->phase == COPY_TREE)
         on_tree(e, m);
     else if (m->type == MSG_LIST && ranges && !fetching)
         on_list(e, m);
@@ -355,7 +371,9 @@ size_t diff_step(struct engine *e)
         return clone_step(e);
     if (c == NULL || f->state != FOLLOW_STREAM)
         return 0;
-    if (takes_pages(e, c))
+    if (takes_pages(e, c) && c->version >= LINK_VERSION_DIFF && !f->keys_asked)
+        ask_keys(e);
+    else if (takes_pages(e, c))
         ask_page(e);
     else if (f->phase == COPY_TREE)
         return ask_tree(e);

@@ -181,7 +181,7 @@ static void *scan_main(void *arg)
 
     while (!atomic_load(&e->scan_stop)) {
         if (engine_scan_step(e) == 0)
-            waker_wait(&e->scan_waker, -1);
+            waker_wait(&e->scan_waker, scrub_wait_ns(e));
     }
     return NULL;
 }
@@ -271,6 +271,8 @@ static void close_queues(struct engine *e)
         next = n->next;
         scan_job_free((struct scan_job *)n);
     }
+    for (size_t i = 0; i < e->verify.n_asks; i++)
+        e->verify.asks[i].done(e->verify.asks[i].arg, 0, &closed);
     if (e->promote.on && e->promote.done != NULL)
         e->promote.done(e->promote.arg, 0, &unknown);
     answer_rest(&e->held, &unknown);
@@ -616,6 +618,21 @@ int engine_promote(struct engine *e, bool force, engine_done_fn *done, void *arg
         return err_set(err, ERR_SEALED, 0, "promotion needs the barrier open");
     ev = event_new(e, EV_PROMOTE, NULL, 0);
     ev->flag = force;
+    ev->done = done;
+    ev->arg = arg;
+    event_post(e, ev);
+    return 0;
+}
+
+int engine_scrub(struct engine *e, bool reindex, engine_done_fn *done, void *arg, struct err *err)
+{
+    enum engine_role role = engine_role(e);
+    struct event *ev;
+
+    if (role != ENGINE_PRIMARY && role != ENGINE_SECONDARY)
+        return err_set(err, ERR_ROLE, 0, "there is no whole data to look at");
+    ev = event_new(e, EV_SCRUB, NULL, 0);
+    ev->flag = reindex;
     ev->done = done;
     ev->arg = arg;
     event_post(e, ev);

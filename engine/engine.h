@@ -117,12 +117,13 @@ struct engine_config {
     uint64_t reserve_bytes;  /* below this free space writes answer ERR_NOSPC; 0: 256 MiB */
     uint64_t
         window_bytes; /* shipped and not acknowledged as durable, for each secondary; 0: 16 MiB */
-    uint64_t retain_bytes;    /* log kept for each secondary at most; 0: 1 GiB */
-    uint64_t retain_ms;       /* and not older than this; 0: no limit */
-    uint64_t queue_bytes;     /* transactions waiting at most; 0: 64 MiB */
-    int64_t mark_interval_ms; /* 0: 1000 */
-    uint32_t copy_page_bytes; /* read and sent in one piece while catching up; 0: 1 MiB */
-    uint32_t link_version;    /* the newest protocol to speak; 0: the newest known */
+    uint64_t retain_bytes;     /* log kept for each secondary at most; 0: 1 GiB */
+    uint64_t retain_ms;        /* and not older than this; 0: no limit */
+    uint64_t queue_bytes;      /* transactions waiting at most; 0: 64 MiB */
+    int64_t mark_interval_ms;  /* 0: 1000 */
+    int64_t scrub_interval_ms; /* from the end of one scrub to the next; 0: an hour */
+    uint32_t copy_page_bytes;  /* read and sent in one piece while catching up; 0: 1 MiB */
+    uint32_t link_version;     /* the newest protocol to speak; 0: the newest known */
     /* Primary: the mode that a secondary without one is given once it follows (n is not looked at);
      * REPL_ASYNC: none. */
     struct repl_mode default_mode;
@@ -287,6 +288,15 @@ CHECKED int engine_follow(struct engine *e, const struct follow_config *cfg, eng
  */
 CHECKED int engine_promote(struct engine *e, bool force, engine_done_fn *done, void *arg,
                            struct err *err);
+/**
+ * Scrub now: is what the rows hold what the Merkle tree says? done runs on the apply thread when it
+ * has ended; engine_status has the result. reindex: on a primary, the leaves are made what the rows
+ * give, and it is scrubbed again; on a secondary, what differs is taken from the primary, and done
+ * runs when that has begun. ERR_ROLE: no whole data here; through done: ERR_AGAIN a copy is under
+ * way, ERR_BUSY too many wait. Any thread.
+ */
+CHECKED int engine_scrub(struct engine *e, bool reindex, engine_done_fn *done, void *arg,
+                         struct err *err);
 /** The member table changed (revoked, ...): look at all connections again. Any thread. */
 void engine_members_changed(struct engine *e);
 
@@ -313,6 +323,12 @@ struct engine_lag_stage {
     double behind_ms; /* age of the oldest commit that has not got there; 0: none */
     struct engine_lag window[LAG_WINDOWS];
 };
+enum engine_verified {
+    ENGINE_UNVERIFIED, /* no roots compared yet */
+    ENGINE_EQUAL,      /* at verified_lsn, and neither end's last scrub says otherwise */
+    ENGINE_DIFFERENT,  /* the last roots compared differ */
+    ENGINE_DAMAGED     /* one end's rows are not what its tree says */
+};
 struct engine_peer { /* primary: one secondary; secondary: the primary */
     char id[64], cluster_addr[256], api_addr[256];
     bool connected;
@@ -325,7 +341,11 @@ struct engine_peer { /* primary: one secondary; secondary: the primary */
     struct engine_lag_stage stage[LAG_STAGES];
     char last_error[160];
     int64_t last_error_ms;
-    bool whole; /* it has all that it says is durable: no copy is under way */
+    enum engine_verified verified;
+    uint64_t verified_lsn;   /* the last LSN at which both were equal; 0: never seen */
+    int64_t verified_ms;     /* wall; when that was seen */
+    int64_t verified_age_ms; /* and how long ago that is */
+    bool whole;              /* it has all that it says is durable: no copy is under way */
     uint64_t confirmed_lsn, confirmed_applied_lsn; /* what counts for its mode */
     enum repl_level level;
     enum repl_on_limit on_limit;
@@ -339,6 +359,7 @@ struct engine_peer { /* primary: one secondary; secondary: the primary */
     bool let_go; /* it came to 100: nothing is kept for it, until it keeps up again */
 };
 #define ENGINE_PEERS_MAX 16
+#define ENGINE_BAD_LEAVES 64
 struct engine_status {
     enum engine_role role;
     bool replicating;          /* a DR primary, or a secondary */
@@ -351,7 +372,25 @@ struct engine_status {
     uint64_t last_remote_lsn; /* secondary: last LSN heard of as committed at the primary */
     int64_t last_start_ms;
     uint8_t merkle_root[20];
-    uint64_t copy_keys, copy_bytes;     /* progress of a copy */
+    uint64_t copy_keys, copy_bytes; /* entries taken by the last copy since the start, and in pages
+                                       of so many bytes */
+    uint64_t copy_deleted;          /* own entries that it deleted */
+    /* While catching up; else sync_phase is empty. */
+    char sync_phase[8];             /* clone, tree, ranges (keys), log (transactions), switch */
+    uint64_t sync_done, sync_total; /* of what the phase counts; total 0: not known */
+    int64_t sync_left_ms;           /* of the phase, at its rate so far; -1: not known */
+    int64_t sync_started_ms;        /* wall */
+    uint64_t sync_moved_bytes;      /* by the last: over the link, both ways, beside the log */
+    /* Proof of the data here. */
+    bool damaged;       /* rows are not what the Merkle tree says: found by the scrub */
+    uint64_t scrub_lsn; /* of the last scrub, like what follows; 0: none since the start */
+    uint64_t scrub_keys, scrub_bytes;
+    uint32_t scrub_bad_leaves;
+    uint32_t scrub_leaves[ENGINE_BAD_LEAVES]; /* the first of them */
+    size_t scrub_named;
+    int64_t scrub_ms;                   /* wall, when it ended */
+    uint64_t scrubs, repairs;           /* since start; repairs: what differed was asked for */
+    int64_t reindex_ms;                 /* wall, of the last; 0: none since the start */
     bool disk_reserve;                  /* writes are refused */
     uint64_t free_bytes, reserve_bytes; /* of the disk, as last looked; the reserve */
     struct repl_mode quorum;            /* n is 0: none */

@@ -37,9 +37,12 @@
 #define SPACE_CHECK_BYTES (16u << 20)
 #define CONNS_MAX 64u
 #define ACK_RECEIVED_NS                                                                            \
-    (50 * NS_PER_MS)              /* a segment that is not durable so long after the last          \
-                                       ack is acknowledged as received */
-#define COPY_CHECKPOINT_PAGES 64u /* a copy is made durable after so many pages */
+    (50 * NS_PER_MS)   /* a segment that is not durable so long after the last                     \
+                            ack is acknowledged as received */
+#define ROOTS_KEPT 64u /* at marks */
+#define SCRUB_ASKS_MAX 16u
+#define SCRUB_FIRST_MS ((int64_t)60000) /* after the start */
+#define COPY_CHECKPOINT_PAGES 64u       /* a copy is made durable after so many pages */
 #define COMMITS_KEPT 8192u
 #define MARKS_KEPT 64u
 #define DURABLES_KEPT 8192u
@@ -131,6 +134,41 @@ struct lag {
 void lag_add(struct lag *l, int64_t now_ns, int64_t us);
 void lag_figures(const struct lag *l, int64_t now_ns, struct engine_lag out[LAG_WINDOWS]);
 
+/* ---- verify.c ---- */
+struct equal {          /* to one other cluster */
+    uint64_t heard_lsn; /* its last root; 0: none on this connection */
+    uint8_t heard_root[20];
+    bool peer_damaged; /* as it says of itself */
+    bool differs;      /* the last roots compared */
+    uint64_t lsn;      /* equal there; 0: never seen */
+    int64_t wall_ms, mono_ns;
+};
+struct scrub_report {
+    uint32_t leaves[ENGINE_BAD_LEAVES]; /* the first bad ones */
+    size_t named;
+    uint64_t lsn, keys, bytes;
+    uint32_t bad_leaves;
+    int64_t wall_ms; /* 0: none since the start */
+};
+struct verify {
+    struct {
+        uint64_t lsn;
+        uint8_t root[20];
+    } roots[ROOTS_KEPT];
+    uint64_t n_roots; /* ever */
+    bool damaged;     /* rows are not what the tree says; the local file says so, too */
+    struct scrub_report scrub;
+    uint64_t scrubs, repairs; /* since the start */
+    int64_t repair_ns, repair_pause_ns;
+    int64_t reindex_ms;
+    bool reindex_due;
+    struct {
+        engine_done_fn *done;
+        void *arg;
+    } asks[SCRUB_ASKS_MAX];
+    size_t n_asks;
+};
+
 /* ---- connections and peers ---- */
 struct peer;
 enum conn_state { CONN_NEW, CONN_ENROL, CONN_PEER, CONN_FOLLOW };
@@ -171,6 +209,7 @@ struct peer { /* one member, seen from the primary */
     uint64_t confirmed_lsn,
         confirmed_applied_lsn; /* durable and applied there while it was whole */
     uint64_t commit_sent;
+    struct equal equal;
     int64_t heartbeat_ms, skew_ms;
     int64_t mark_acked_ns; /* when the newest acknowledged mark was written */
     struct lag *lag;       /* LAG_STAGES of them; owned */
@@ -263,14 +302,20 @@ struct follow {
     char last_error[160];
     int64_t last_error_ms;
     enum copy_phase phase;
-    bool want_copy;           /* the next hello asks for a copy */
-    bool asked, job_out;      /* one question and one job at a time (folding: one kind of job) */
-    struct store_copy at;     /* as of the last job */
-    bool leaves_told;         /* on this connection */
-    uint32_t level;           /* of the tree that is compared */
-    struct buf nodes;         /* of that level, that differ; numbers of 2 bytes, big endian */
-    struct diff_range *range; /* waits for entries; NULL: the next is asked for */
-    uint64_t keys_there;      /* at the primary, as it counted last; 0: not known */
+    struct equal equal;
+    bool want_copy;            /* the next hello asks for a copy */
+    bool asked, job_out;       /* one question and one job at a time (folding: one kind of job) */
+    struct store_copy at;      /* as of the last job */
+    bool leaves_told;          /* on this connection */
+    uint32_t level;            /* of the tree that is compared */
+    struct buf nodes;          /* of that level, that differ; numbers of 2 bytes, big endian */
+    struct diff_range *range;  /* waits for entries; NULL: the next is asked for */
+    uint64_t keys_there;       /* at the primary, as it counted last; 0: not known */
+    uint64_t moved_bytes;      /* of questions and answers, this time */
+    int64_t copy_started_ms;   /* wall; of this process */
+    int64_t phase_ns, said_ns; /* when the phase began; when the log last told of it */
+    uint64_t phase_done;       /* when it began */
+    bool keys_asked;           /* on this connection */
     struct cursor fold;
     size_t fold_bytes_out;
     uint64_t folded_lsn;
@@ -289,6 +334,9 @@ enum event_kind {
     EV_MEMBERS,
     EV_ANSWER,
     EV_FOUND,
+    EV_ROOT,
+    EV_SCRUBBED,
+    EV_SCRUB,
     EV_COPY_STEP,
     EV_COPY_FOLD,
     EV_COPY_FINISHED,
@@ -309,6 +357,7 @@ struct event {
     struct buf buf;               /* owned */
     struct diff_range *range;     /* owned */
     struct store_copy *copy;      /* owned */
+    struct scrub_report scrub;
     size_t len;
     uint8_t data[];
 };
@@ -322,6 +371,7 @@ enum job_kind {
     JOB_REFUSE,
     JOB_RELEASE,
     JOB_CALL,
+    JOB_REINDEX,
     JOB_COPY_CLONE,
     JOB_COPY_LEAVES,
     JOB_COPY_PAGE,
@@ -342,6 +392,7 @@ struct job {
     uint64_t conn;
     struct buf buf;
     struct diff_range *range; /* owned */
+    bool mark;                /* the segment is one: its root is told */
     engine_done_fn *done;
     void *arg;
     uint64_t lsn;
@@ -394,8 +445,10 @@ struct engine {
     _Atomic int64_t checkpoint_ns;
     _Atomic int64_t deadline_ns;
     _Atomic int64_t mark_applied_ms;
-    _Atomic uint64_t copy_keys, copy_bytes;     /* entries taken from the primary */
-    _Atomic uint64_t copy_deleted, copy_looked; /* own entries deleted; keys of ranges compared */
+    _Atomic uint64_t copy_keys, copy_bytes; /* entries taken from the primary */
+    _Atomic bool catching_up, scrub_now;
+    _Atomic uint64_t scrub_keys;   /* in the store, as counted last; 0: not yet */
+    _Atomic uint64_t copy_deleted; /* own entries */
     /* Gates of answers, written by the log thread (modes.c); UINT64_MAX: open. */
     _Atomic uint64_t apply_gate; /* modes: applied where one says apply */
     _Atomic uint64_t near_gate;  /* durable on the connected secondaries that are whole */
@@ -410,6 +463,7 @@ struct engine {
 
     pthread_rwlock_t store_lock; /* write: the apply thread, for the switch of generations */
     struct store *store;
+    uint64_t store_serial; /* of its generation */
 
     pthread_mutex_t key_mu;
     bool have_epoch_key;
@@ -419,7 +473,7 @@ struct engine {
     struct engine_status status; /* as of the last step */
     struct status_ages { /* of its peers: monotonic times, from which ages are told; 0: none */
         int64_t behind_ns[LAG_STAGES];
-        int64_t canary_ns;
+        int64_t canary_ns, verified_ns;
     } ages[ENGINE_PEERS_MAX];
 
     struct watch watches[WATCHES_MAX]; /* fixed before start */
@@ -433,7 +487,11 @@ struct engine {
     struct sub_list held_ask; /* for more than the modes */
     uint64_t copy_unsaved;    /* bytes of a copy since its last checkpoint */
 
+    /* scan thread */
+    int64_t scrub_ns; /* no chunk of the scrub before */
+
     /* log thread */
+    struct verify verify;
     struct gen *cur;  /* served, promotable (unless bootstrapping) */
     struct gen *copy; /* being filled; NULL as a rule */
     bool promotable;
@@ -639,6 +697,11 @@ void copy_phase_of(struct engine *e);
 bool copy_outlived(const struct engine *e, const struct link_welcome *w);
 size_t copy_step(struct engine *e);
 
+/* progress.c */
+void progress_status(struct engine *e, struct engine_status *st);
+void progress_begin(struct engine *e); /* of a phase */
+void progress_log(struct engine *e);
+
 /* copy_jobs.c */
 void copy_do(struct engine *e, struct job *j);
 
@@ -648,6 +711,22 @@ void diff_answer(struct engine *e, const struct link_msg *m);
 void diff_done(struct engine *e, struct event *ev);
 void diff_forget(struct follow *f); /* what belongs to a connection */
 size_t diff_step(struct engine *e);
+
+/* scrub.c */
+size_t scrub_step(struct engine *e);
+int64_t scrub_wait_ns(struct engine *e);
+
+/* verify.c */
+bool seg_is_mark(const struct seg *s);
+void verify_load(struct engine *e);
+void verify_replaced(struct engine *e);
+void verify_mark(struct engine *e, const struct event *ev);
+void verify_heard(struct engine *e, struct conn *c, const struct link_msg *m);
+void verify_scrubbed(struct engine *e, struct event *ev);
+void verify_begin(struct engine *e, struct event *ev);
+void verify_status(const struct engine *e, struct engine_status *st);
+void verify_status_of(const struct engine *e, const struct equal *q, bool whole,
+                      struct engine_peer *out);
 
 /* apply_step.c */
 CHECKED int apply_recover(struct engine *e, struct gen *g, uint64_t commit_lsn, struct err *err);

@@ -112,6 +112,8 @@ void follow_begin(struct engine *e, struct event *ev)
     e->promotable = false;
     e->reason[0] = '\0';
     e->follow.cfg = *ev->follow;
+    e->follow.equal = (struct equal){0};
+    e->follow.want_copy = false;
     e->follow.commit_told = 0;
     engine_role_set(e, ENGINE_BOOTSTRAPPING);
     log_refuse(e, &e->pending, ERR_ROLE, "this cluster becomes a secondary");
@@ -246,6 +248,7 @@ static void stream_begin(struct engine *e, const struct link_welcome *w)
 
     f->state = FOLLOW_STREAM;
     f->backoff_ns = 0;
+    f->equal.heard_lsn = 0;
     f->rx_lsn = wal_end_lsn(g->wal);
     f->rx_epoch = wal_end_epoch(g->wal);
     wal_end_hash(g->wal, f->rx_hash);
@@ -410,7 +413,8 @@ void follow_frame(struct engine *e, struct conn *c, const struct link_msg *m)
         case MSG_ENTRIES:
             diff_answer(e, m);
             return;
-        case MSG_ROOT: /* of a newer program: nothing to compare it with here */
+        case MSG_ROOT:
+            verify_heard(e, c, m);
             return;
         default:
             break;

@@ -548,6 +548,7 @@ int link_msg_decode(const void *frame, size_t len, struct link_msg *m, struct er
     if (in.bad || shapes[type].name == NULL)
         return err_set(err, ERR_PROTO, 0, "frame of %zu bytes is no message", len);
     m->type = (enum link_msg_type)type;
+    m->frame_len = len;
     if (fields < shapes[type].fields)
         return err_set(err, ERR_PROTO, 0, "%s message has %zu fields, expected %zu",
                        shapes[type].name, fields, shapes[type].fields);

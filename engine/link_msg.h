@@ -175,6 +175,7 @@ struct link_msg {
     };
     const uint8_t *tail; /* segment: its raw bytes */
     size_t tail_len;
+    size_t frame_len; /* decoded: bytes of the frame */
 };
 
 CHECKED int link_msg_decode(const void *frame, size_t len, struct link_msg *m, struct err *err);

@@ -326,6 +326,7 @@ static void add_mark(struct engine *e)
     if (s == NULL || (s->txn = txn_new()) == NULL)
         goto fail;
     s->mark_ms = env_wall_ms(e->cfg.env);
+    s->alone = true; /* both ends stop there and compare roots */
     if (txn_mark(s->txn, s->mark_ms, &err) != 0 || txn_bytes(s->txn, &s->data, &s->len, &err) != 0)
         goto fail;
     sub_list_add(&e->pending, s);
@@ -421,6 +422,7 @@ static void feed_one(struct engine *e, struct seg *seg)
     assert(seg_last_lsn(seg) <= wal_durable_lsn(e->cur->wal));
     j->gen = e->cur;
     j->seg = seg_ref(seg);
+    j->mark = seg_is_mark(seg);
     while (e->waiting.head != NULL && e->waiting.head->lsn <= seg_last_lsn(seg))
         sub_list_add(&j->subs, sub_list_take(&e->waiting));
     atomic_fetch_add(&e->apply_out_bytes, seg->len);
@@ -597,6 +599,15 @@ static void on_event(struct engine *e, struct event *ev)
         break;
     case EV_ANSWER:
         on_answer(e, ev);
+        break;
+    case EV_ROOT:
+        verify_mark(e, ev);
+        break;
+    case EV_SCRUBBED:
+        verify_scrubbed(e, ev);
+        break;
+    case EV_SCRUB:
+        verify_begin(e, ev);
         break;
     case EV_FOUND:
         diff_found(e, ev);

@@ -275,6 +275,7 @@ static int recover(struct engine *e, struct err *err)
         modes_forced_load(e, err) != 0)
         return -1;
     e->store = e->cur->store;
+    e->store_serial = e->cur->serial;
     store_applied(e->store, &p);
     e->committed_lsn = p.lsn;
     log_read_rows(e);
@@ -318,6 +319,12 @@ static int open_parts(struct engine *e, struct err *err)
     e->promotable = engine_role(e) == ENGINE_SECONDARY;
     if (e->copy != NULL && copy_resume(e, err) != 0)
         return -1;
+    verify_load(e);
+    atomic_store(&e->catching_up, e->copy != NULL);
+    e->scrub_ns =
+        env_mono_ns(e->cfg.env) +
+        (e->cfg.scrub_interval_ms < SCRUB_FIRST_MS ? e->cfg.scrub_interval_ms : SCRUB_FIRST_MS) *
+            NS_PER_MS;
     if (engine_role(e) != ENGINE_PRIMARY)
         follow_resume(e);
     log_read_rows(e);
@@ -342,6 +349,8 @@ static void defaults(struct engine_config *c)
         c->retain_bytes = (uint64_t)1 << 30;
     if (c->queue_bytes == 0)
         c->queue_bytes = 64u << 20;
+    if (c->scrub_interval_ms == 0)
+        c->scrub_interval_ms = 3600 * 1000;
     if (c->copy_page_bytes == 0)
         c->copy_page_bytes = 1u << 20;
     if (c->link_version == 0 || c->link_version > LINK_PROTOCOL_VERSION)

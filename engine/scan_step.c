@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
  * scan_step.c - one step of the scan thread: what secondaries that catch up ask of the store, each
- * in one short snapshot. It takes nothing from the apply thread but a lock for the moment in which
- * part of the tree is summed.
+ * in one short snapshot; and the scrub when there is nothing to answer. It takes nothing from the
+ * apply thread but a lock for the moment in which part of the tree is summed.
  */
 #include "engine_private.h"
 
@@ -40,6 +40,7 @@ static int read_tree(struct engine *e, struct scan_job *j, struct event *ev, str
     int rc;
 
     m.tree.level = j->level;
+    m.tree.keys = atomic_load(&e->scrub_keys);
     m.tree.n = j->nodes.len / 2;
     for (size_t i = 0; i < m.tree.n; i++) {
         memcpy(&nodes[i], j->nodes.data + 2 * i, 2);
@@ -134,5 +135,7 @@ size_t engine_scan_step(struct engine *e)
             answer(e, j);
         scan_job_free(j);
     }
+    if (did == 0 && !atomic_load(&e->scan_stop))
+        did = scrub_step(e);
     return did;
 }

@@ -414,6 +414,9 @@ static void peer_start(struct engine *e, struct conn *c, struct peer *p, const s
         p->known_lsn = 0;
     else if (p->known_lsn > p->durable_lsn)
         p->known_lsn = p->durable_lsn;
+    p->equal.heard_lsn = 0;
+    if (w->decision == LINK_COPY)
+        p->equal = (struct equal){0};
     if (w->decision == LINK_COPY)
         e->n_copies++;
     else
@@ -661,7 +664,8 @@ void peer_frame(struct engine *e, struct conn *c, const struct link_msg *m)
         case MSG_FETCH:
             diff_question(e, c, m);
             return;
-        case MSG_ROOT: /* of a newer program: nothing to compare it with here */
+        case MSG_ROOT:
+            verify_heard(e, c, m);
             return;
         default:
             break;

@@ -61,6 +61,8 @@ static void status_of_peer(struct engine *e, const struct peer *p, struct engine
     out->retain_age_ms_max = p->member.retain_ms != 0 ? p->member.retain_ms : e->cfg.retain_ms;
     out->retain_percent = p->retain_percent;
     out->let_go = p->let_go;
+    verify_status_of(e, &p->equal, p->whole, out);
+    ages->verified_ns = p->equal.mono_ns;
     modes_status_of(e, p, out);
 }
 
@@ -102,6 +104,8 @@ static void status_of_primary(struct engine *e, struct engine_status *st)
     memcpy(out->last_error, f->last_error, sizeof(out->last_error));
     out->last_error_ms = f->last_error_ms;
     status_of_stages(e, out, &e->ages[0]);
+    verify_status_of(e, &f->equal, e->copy == NULL, out);
+    e->ages[0].verified_ns = f->equal.mono_ns;
     /* The mark bears the primary's clock, of which we know the skew. */
     age = env_wall_ms(e->cfg.env) + f->skew_ms - mark;
     e->ages[0].canary_ns =
@@ -159,6 +163,8 @@ void log_publish(struct engine *e)
     st->last_remote_lsn = e->follow.commit_told;
     st->last_start_ms = e->follow.started_ms;
     modes_status(e, st);
+    verify_status(e, st);
+    progress_status(e, st);
     st->log_bytes = wal_bytes(g->wal);
     st->log_first_lsn = wal_first_lsn(g->wal);
     st->ring_segments = e->ring.n;
@@ -205,6 +211,7 @@ void engine_status(struct engine *e, struct engine_status *st)
         struct engine_peer *p = &st->peers[i];
 
         p->canary_age_ms = (int64_t)age_ms(now, e->ages[i].canary_ns);
+        p->verified_age_ms = (int64_t)age_ms(now, e->ages[i].verified_ns);
         for (size_t s = 0; s < LAG_STAGES; s++) {
             if (st->role == ENGINE_PRIMARY || e->ages[i].behind_ns[s] != 0)
                 p->stage[s].behind_ms = age_ms(now, e->ages[i].behind_ns[s]);
@@ -224,6 +231,7 @@ void engine_status(struct engine *e, struct engine_status *st)
     st->disk_reserve = atomic_load(&e->reserve);
     st->copy_keys = atomic_load(&e->copy_keys);
     st->copy_bytes = atomic_load(&e->copy_bytes);
+    st->copy_deleted = atomic_load(&e->copy_deleted);
     pthread_rwlock_rdlock(&e->store_lock);
     if (store_merkle_root(e->store, st->merkle_root, &lsn, &err) != 0)
         memset(st->merkle_root, 0, sizeof(st->merkle_root));

@@ -159,6 +159,7 @@ enum store_copy_phase { STORE_NO_COPY, STORE_CLONE, STORE_TREE, STORE_RANGES, ST
 struct store_copy {
     enum store_copy_phase phase;
     uint64_t keys;                      /* of the clone, so far */
+    uint64_t looked;                    /* keys of the ranges that are whole, at the source */
     uint64_t low_lsn, high_lsn;         /* of the answers so far; 0: none */
     uint64_t folded_lsn;                /* FOLD: the next segment to fold begins after it */
     char last[4096 + 1];                /* CLONE, RANGES: done up to this key */
@@ -187,10 +188,10 @@ CHECKED int store_diff_compare(struct store *s, const char *after, const char *l
 /** Put the entries of a page. ERR_PROTO: one of them is not in the range; nothing is put. */
 CHECKED int store_diff_put(struct store *s, const struct store_page *p, const char *after,
                            const char *last, bool done, struct err *err);
-/** The range that ends at last is whole, by answers from low to high LSN. done: with it the table
- * is. */
-CHECKED int store_diff_range(struct store *s, const char *last, bool done, uint64_t low_lsn,
-                             uint64_t high_lsn, struct err *err);
+/** The range that ends at last, of looked keys, is whole, by answers from low to high LSN. done:
+ * with it the table is. */
+CHECKED int store_diff_range(struct store *s, const char *last, bool done, uint64_t looked,
+                             uint64_t low_lsn, uint64_t high_lsn, struct err *err);
 /**
  * The next range as a page: what it does not hold there is deleted. One that was taken before is
  * skipped. ERR_PROTO: the bytes are no page, and nothing was changed.

@@ -23,6 +23,7 @@
 static void copy_row_swap(struct copy_row *r)
 {
     r->keys = htole64(r->keys);
+    r->looked = htole64(r->looked);
     r->low_lsn = htole64(r->low_lsn);
     r->high_lsn = htole64(r->high_lsn);
     r->folded_lsn = htole64(r->folded_lsn);
@@ -105,6 +106,7 @@ int store_copy_position(struct store *s, struct store_copy *c, struct err *err)
         return -1;
     c->phase = (enum store_copy_phase)r.phase;
     c->keys = r.keys;
+    c->looked = r.looked;
     c->low_lsn = r.low_lsn;
     c->high_lsn = r.high_lsn;
     c->folded_lsn = r.folded_lsn;
@@ -175,6 +177,7 @@ static int page_work(struct store *s, void *arg, struct store_point *next, struc
         return -1;
     copy_row_answer(&r, p->lsn, p->lsn);
     copy_row_last(&r, p->last, p->last_len);
+    r.looked += p->count;
     r.phase = p->done ? STORE_FOLD : STORE_RANGES;
     return store_copy_save(s, &r, err);
 }

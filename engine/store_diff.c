@@ -221,6 +221,7 @@ struct put {
     const char *after, *last;
     bool ends;                  /* the range ends */
     bool done;                  /* and with it the table */
+    uint64_t looked;            /* keys of it */
     uint64_t low_lsn, high_lsn; /* of its answers */
 };
 
@@ -240,6 +241,7 @@ static int put_work(struct store *s, void *arg, struct store_point *next, struct
         return 0;
     copy_row_answer(&r, v->low_lsn, v->high_lsn);
     copy_row_last(&r, v->last, strlen(v->last));
+    r.looked += v->looked;
     if (v->done)
         r.phase = STORE_FOLD;
     return store_copy_save(s, &r, err);
@@ -272,11 +274,15 @@ int store_diff_put(struct store *s, const struct store_page *p, const char *afte
     return store_write(s, put_work, &v, err);
 }
 
-int store_diff_range(struct store *s, const char *last, bool done, uint64_t low_lsn,
-                     uint64_t high_lsn, struct err *err)
+int store_diff_range(struct store *s, const char *last, bool done, uint64_t looked,
+                     uint64_t low_lsn, uint64_t high_lsn, struct err *err)
 {
-    struct put v = {
-        .last = last, .ends = true, .done = done, .low_lsn = low_lsn, .high_lsn = high_lsn};
+    struct put v = {.last = last,
+                    .ends = true,
+                    .done = done,
+                    .looked = looked,
+                    .low_lsn = low_lsn,
+                    .high_lsn = high_lsn};
 
     return store_write(s, put_work, &v, err);
 }

@@ -142,6 +142,7 @@ bool store_page_next(struct mp_cursor *c, struct store_page_entry *e);
 struct copy_row {
     uint8_t phase;              /* enum store_copy_phase */
     uint64_t keys;              /* of the clone */
+    uint64_t looked;            /* keys of the ranges that are whole */
     uint64_t low_lsn, high_lsn; /* of the answers */
     uint64_t folded_lsn; /* the log counts as folded up to here; low_lsn before the first fold */
     uint32_t folded_epoch;

@@ -233,6 +233,11 @@ def _(name):
     script_ring(name, ['tests/clients/replication.py'])
 
 
+@ring('catch-up')
+def _(name):
+    script_ring(name, ['tests/clients/catchup.py'])
+
+
 @ring('know')
 def _(name):
     script_ring(name, ['tests/clients/know.py'])

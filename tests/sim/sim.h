@@ -86,7 +86,8 @@ struct world {
     int64_t delay_ns, byte_ns_x1000;                    /* of every line */
     struct sim_line line[SIM_NODES_MAX][SIM_NODES_MAX]; /* [from][to] */
     uint64_t diff_bytes;                                /* of messages that compare and copy */
-    bool partitioned, refused;                          /* everyone from everyone */
+    bool faults_in_data;       /* rows are changed behind the engine's back */
+    bool partitioned, refused; /* everyone from everyone */
     /* workload */
     struct op ops[SIM_OPS_MAX];
     uint32_t n_ops;
@@ -149,11 +150,12 @@ struct scenario {
     const char *promise;
     unsigned nodes; /* 0: two */
 };
-extern const struct scenario scenarios_basic[]; /* sim_scenarios.c */
-extern const struct scenario scenarios_diff[];  /* sim_diff.c */
-extern const struct scenario scenarios_many[];  /* sim_many.c */
-extern const struct scenario scenarios_modes[]; /* sim_modes.c */
-extern const struct scenario scenarios_know[];  /* sim_know.c */
+extern const struct scenario scenarios_basic[];  /* sim_scenarios.c */
+extern const struct scenario scenarios_diff[];   /* sim_diff.c */
+extern const struct scenario scenarios_verify[]; /* sim_verify.c */
+extern const struct scenario scenarios_many[];   /* sim_many.c */
+extern const struct scenario scenarios_modes[];  /* sim_modes.c */
+extern const struct scenario scenarios_know[];   /* sim_know.c */
 void pair(struct world *w); /* node 1 follows node 0, which holds a hundred writes */
 
 #endif

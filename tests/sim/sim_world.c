@@ -101,6 +101,7 @@ int node_try_open(struct world *w, int i, struct err *err)
                                 .window_bytes = 256u << 10,
                                 .retain_bytes = w->retain_bytes,
                                 .copy_page_bytes = 2048,
+                                .scrub_interval_ms = 700,
                                 .hooks = {.arg = n, .fatal = on_fatal, .role = on_role}};
     struct engine_status st;
 
@@ -232,6 +233,12 @@ static void check_bounds(struct world *w, int i)
     struct engine_status st;
 
     engine_status(w->n[i].e, &st);
+    for (size_t k = 0; k < st.n_peers && !w->faults_in_data; k++)
+        sim_check(w,
+                  !st.damaged && st.peers[k].verified != ENGINE_DIFFERENT &&
+                      st.peers[k].verified != ENGINE_DAMAGED,
+                  "node %d: other data than %s, or other rows than its own tree says", i,
+                  st.peers[k].id);
     if (st.state[0] == '\0' || strncmp(st.state, "merkle-", 7) == 0)
         return; /* no step yet, or the LSNs are those of a log that is being copied */
     if (st.role == ENGINE_PRIMARY || st.role == ENGINE_SECONDARY) {

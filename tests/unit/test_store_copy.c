@@ -187,7 +187,8 @@ static void one_range(unsigned *taken)
         more = !p.done;
         buf_free(&bytes);
     }
-    cr_assert_eq(store_diff_range(copy.s, last, d.done, low, high, &err), 0, "%s", err.msg);
+    cr_assert_eq(store_diff_range(copy.s, last, d.done, d.looked, low, high, &err), 0, "%s",
+                 err.msg);
     buf_free(&missing);
     store_digest_free(&d);
 }

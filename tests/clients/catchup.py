@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Catching up by difference, and the proof that both hold the same: with real servers."""
+import os
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from cluster import ROOT, World, await_true, run_tests  # noqa: E402
+
+FLIP = os.path.join(ROOT, 'build', 'tests', 'lib', 'flip_row')
+
+
+def want(r, status, text=''):
+    assert r.status == status and text in r.text, (r.status, r.text)
+    return r
+
+
+def pair(w):
+    """Both scrub every second."""
+    a, b = w.server('primary'), w.server('secondary')
+    for s in (a, b):
+        with open(s.config, 'a') as f:
+            f.write('replication {\n  scrub_interval = "1s"\n}\n')
+        s.start()
+        s.init()
+    w.enable(a, b)
+    a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+    return a, b
+
+
+def proof(s):
+    st = s.dr_status()
+    peers = st.get('secondaries') or st.get('primaries')
+    return peers[0] if peers else {}
+
+
+def equal(s):
+    p = proof(s)
+    return p.get('verified') == 'equal' and p['verified_equal_lsn'] > 0
+
+
+def codes(s):
+    return [r['code'] for r in s.dr_status()['reasons']]
+
+
+def verified():
+    """both ends say at which LSN they were equal and how long ago; without a link the proof grows old"""
+    with World() as w:
+        a, b = pair(w)
+        for i in range(20):
+            a.ok('PUT', f'kv/k{i}', {'v': str(i)})
+        for s in (a, b):
+            await_true(f'{s.name} to be verified', lambda: equal(s))
+            await_true(f'{s.name} to be scrubbed', lambda: s.dr_status()['scrub']['rounds'] > 1)
+        lsn = a.dr_status()['last_dr_wal']
+        for s in (a, b):
+            await_true('the proof to go on', lambda: proof(s)['verified_equal_lsn'] > lsn)
+            st = s.dr_status()
+            assert proof(s)['verified_equal_age_ms'] < 5000 and proof(s)['verified_equal_time'], proof(s)
+            assert st['corrupted_merkle_tree'] is False and st['scrub']['corrupted_leaves'] == 0, st
+            assert int(st['last_corruption_check_epoch']) > 0 and isinstance(st['last_corruption_check_epoch'], str), st
+            assert st['last_reindex_epoch'] == '0', st
+        a.kill()
+        await_true('the proof to grow old', lambda: proof(b)['verified_equal_age_ms'] > 2500)
+
+
+def flipped_byte():
+    """a byte of the secondary's store is flipped: the badge goes within a scrub, and comes back with the byte as it was"""
+    with World() as w:
+        a, b = pair(w)
+        for i in range(50):
+            a.ok('PUT', f'kv/k{i}', {'v': 'x' * 200})
+        w.await_caught_up(a, b)
+        await_true('the secondary to be verified', lambda: equal(b))
+        assert b.stop() == 0
+        data = os.path.join(b.dir, 'data')
+        subprocess.run([FLIP, data, 'logical/'], check=True)
+        b.start()
+        b.unseal(a.keys[:2])
+
+        def gone():
+            st = b.dr_status()
+            return st['corrupted_merkle_tree'] and proof(b)['verified'] == 'damaged' and 'data_damaged' in codes(b)
+        await_true('the badge to go', gone, 20)
+        await_true('the badge to come back', lambda: equal(b) and not b.dr_status()['corrupted_merkle_tree'], 40)
+        await_true('both to be well', lambda: codes(b) == [] and codes(a) == [])
+        st = b.dr_status()
+        assert st['scrub']['repairs'] == 1, st['scrub']
+        with open(b.log) as f:
+            log = f.read()
+        assert 'are not what the Merkle tree says' in log, log[-2000:]
+        moved = [line for line in log.splitlines() if 'caught up to LSN' in line][-1]
+        assert ': 1 keys taken, 1 deleted' in moved or ': 1 keys taken, 0 deleted' in moved, moved
+        await_true('another scrub', lambda: b.dr_status()['scrub']['rounds'] > 1)
+        assert not b.dr_status()['corrupted_merkle_tree']
+        assert a.dr_status()['merkle_root'] and a.ok('GET', 'kv/k0').data == {'v': 'x' * 200}
+
+
+def fail_back():
+    """an old primary with writes of its own comes back by what differs"""
+    with World() as w:
+        a, b = pair(w)
+        for i in range(300):
+            a.ok('PUT', f'kv/k{i}', {'v': 'x' * 500})
+        w.await_caught_up(a, b)
+        b.stop()
+        a.ok('PUT', 'kv/only-here', {'v': '1'})
+        a.kill()
+        b.start()
+        b.unseal(a.keys[:2])
+        dr = b.dr_token(a.keys[:2])
+        b.ok('PUT', 'sys/replication/dr/secondary/promote', {'dr_operation_token': dr}, token='')
+        b.token = a.root
+        for i in range(10):
+            b.ok('PUT', f'kv/k{i}', {'v': 'new'})
+        a.start()
+        a.unseal()
+        if a.dr_status()['mode'] == 'primary':
+            a.ok('PUT', 'sys/replication/dr/primary/disable', {})
+        w.enable(b, a, 'old-primary')
+        await_true('the old primary to be verified', lambda: equal(a))
+        with open(a.log) as f:
+            moved = [line for line in f if 'caught up to LSN' in line][-1]
+        taken = int(moved.split(' keys taken')[0].rsplit(' ', 1)[1])
+        assert 10 <= taken < 100, moved
+
+
+def checks():
+    """merkle-check and reindex answer in Vault's form on both sides, with the right token only"""
+    with World() as w:
+        a, b = pair(w)
+        a.ok('PUT', 'kv/x', {'v': '1'})
+        w.await_caught_up(a, b)
+        dr = b.dr_token(a.keys[:2])
+
+        def report(s, path, body):
+            r = s.ok('PUT', path, body).data['merkle_corruption_report']
+            tree = r['corrupted_tree_map']['1']
+            assert r['corrupted_root'] is False and tree['tree_type'] == 'replicated', r
+            assert tree['corrupted_subtree_root'] is False and tree['corrupted_index_tuples_map'] is None, r
+            assert r['last_corruption_check_epoch'].endswith('Z') and r['checked_keys'] > 5, r
+            assert len(tree['root_hash']) == 28, r
+        report(a, 'sys/replication/merkle-check', {})
+        report(b, 'sys/replication/dr/secondary/merkle-check', {'dr_operation_token': dr})
+        want(b.call('PUT', 'sys/replication/dr/secondary/merkle-check', {}, token=''), 400, 'dr_operation_token')
+        want(b.call('PUT', 'sys/replication/dr/secondary/reindex', {'dr_operation_token': 'x'}, token=''), 403)
+        want(b.call('PUT', 'sys/replication/merkle-check', {}), 400, 'path disabled in replication DR secondary mode')
+        want(a.call('PUT', 'sys/replication/dr/secondary/merkle-check', {'dr_operation_token': dr}, token=''), 400,
+             'Not a DR secondary.')
+        want(a.call('PUT', 'sys/replication/reindex', {}, token='s.nobody'), 403)
+        assert a.ok('PUT', 'sys/replication/reindex', {}).json['warnings']
+        assert int(a.dr_status()['last_reindex_epoch']) > 0
+        before = b.dr_status()['scrub']['repairs']
+        assert b.ok('PUT', 'sys/replication/dr/secondary/reindex', {'dr_operation_token': dr}, token='').json['warnings']
+        await_true('what differs to be taken', lambda: b.dr_status()['scrub']['repairs'] > before)
+        w.await_following(b)
+        await_true('both to be equal', lambda: equal(a) and equal(b))
+        assert int(b.dr_status()['last_reindex_epoch']) > 0
+
+
+sys.exit(run_tests([verified, flipped_byte, fail_back, checks], 'catch-up'))

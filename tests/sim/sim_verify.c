@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * sim_verify.c - proof of the data: roots at marks, the scrub, repair. Rows are changed behind the
+ * engine's back, as a bad disk or memory would.
+ */
+#include "sim.h"
+
+#include <string.h>
+
+#include "bad_row.h"
+#include "engine_private.h"
+
+static struct engine_status *status_of(struct world *w, int i)
+{
+    static struct engine_status st[SIM_NODES_MAX];
+
+    engine_status(w->n[i].e, &st[i]);
+    return &st[i];
+}
+
+static enum engine_verified seen_by(struct world *w, int i)
+{
+    return status_of(w, i)->peers[0].verified;
+}
+
+static bool both_equal(struct world *w)
+{
+    return secondary_streams(w) && status_of(w, 0)->n_peers == 1 && seen_by(w, 0) == ENGINE_EQUAL &&
+           seen_by(w, 1) == ENGINE_EQUAL;
+}
+
+static bool badge_gone(struct world *w)
+{
+    return seen_by(w, 1) == ENGINE_DAMAGED;
+}
+
+static bool primary_damaged(struct world *w)
+{
+    return seen_by(w, 0) == ENGINE_DAMAGED && seen_by(w, 1) == ENGINE_DAMAGED;
+}
+
+static bool primary_sound(struct world *w)
+{
+    return !status_of(w, 0)->damaged;
+}
+
+static bool differ(struct world *w)
+{
+    return seen_by(w, 1) == ENGINE_DIFFERENT;
+}
+
+static void flip_row(struct world *w, int i)
+{
+    struct err err = {0};
+
+    if (bad_row_flip(w->n[i].e->store, "k/", &err) != 0)
+        sim_fail(w, "%s", err.msg);
+}
+
+static void verified_pair(struct world *w)
+{
+    w->faults_in_data = true;
+    pair(w);
+    sim_check(w, world_until(w, both_equal, 10 * SEC), "equal roots are not seen on both ends");
+    sim_check(w, status_of(w, 1)->peers[0].verified_lsn > 0, "equal, at no LSN");
+}
+
+/* Both ends say equal, at an LSN that goes on, and how long ago. */
+static void verified(struct world *w)
+{
+    uint64_t lsn;
+
+    verified_pair(w);
+    lsn = status_of(w, 1)->peers[0].verified_lsn;
+    write_many(w, 300);
+    world_run(w, 5 * SEC);
+    for (int i = 0; i < 2; i++) {
+        const struct engine_peer *p = &status_of(w, i)->peers[0];
+
+        sim_check(w, p->verified_lsn > lsn && p->verified_age_ms <= 2000,
+                  "node %d: equal at LSN %llu, %lld ms ago", i, (unsigned long long)p->verified_lsn,
+                  (long long)p->verified_age_ms);
+        sim_check(w, status_of(w, i)->scrubs > 1 && !status_of(w, i)->damaged,
+                  "node %d was not scrubbed, or not rightly", i);
+    }
+    net_partition(w, 0, 1, true);
+    world_run(w, 20 * SEC);
+    sim_check(w, status_of(w, 1)->peers[0].verified_age_ms >= 18000,
+              "without a connection the proof does not grow old");
+    net_heal(w);
+    check_equal(w);
+}
+
+/* A flipped byte on the secondary: seen within a scrub, mended from the primary. */
+static void flipped_row(struct world *w)
+{
+    struct engine_status *st;
+    struct err err = {0};
+
+    verified_pair(w);
+    flip_row(w, 1);
+    sim_check(w, world_until(w, badge_gone, 5 * SEC), "a flipped byte is not seen");
+    if (sim_rand(w, 2) == 0) { /* the note of it outlives a crash */
+        node_crash(w, 1);
+        node_open(w, 1);
+        sim_check(w, status_of(w, 1)->damaged || status_of(w, 1)->repairs > 0,
+                  "what the scrub found is forgotten");
+    }
+    write_many(w, 20);
+    sim_check(w, world_until(w, both_equal, 60 * SEC), "a flipped byte is not mended");
+    check_equal(w);
+    st = status_of(w, 1);
+    sim_check(w, !st->damaged && st->copy_keys <= 25, "%llu keys came to mend one",
+              (unsigned long long)st->copy_keys);
+    if (store_merkle_check(w->n[1].e->store, &err) != 0)
+        sim_fail(w, "after the repair: %s", err.msg);
+}
+
+/* A state that went another way is seen by its root, and taken back. */
+static void other_root(struct world *w)
+{
+    struct err err = {0};
+
+    verified_pair(w);
+    if (bad_row_add(w->n[1].e->store, "k/000x", &err) != 0)
+        sim_fail(w, "%s", err.msg);
+    sim_check(w, world_until(w, differ, 5 * SEC), "another root is not seen");
+    sim_check(w, world_until(w, both_equal, 60 * SEC), "the difference is not taken back");
+    check_equal(w);
+}
+
+struct told {
+    bool done;
+};
+static void on_told(void *arg, uint64_t lsn, const struct err *err)
+{
+    (void)lsn;
+    if (err == NULL)
+        ((struct told *)arg)->done = true;
+}
+
+/* A flipped byte on the primary: both say so, the secondary keeps what it has, until the operator
+ * decides. */
+static void flipped_primary(struct world *w)
+{
+    struct told told = {0};
+    struct err err = {0};
+    uint64_t repairs;
+
+    verified_pair(w);
+    flip_row(w, 0);
+    sim_check(w, world_until(w, primary_damaged, 5 * SEC), "a flipped byte is not seen");
+    repairs = status_of(w, 1)->repairs;
+    world_run(w, 10 * SEC);
+    sim_check(w, status_of(w, 1)->repairs == repairs && status_of(w, 0)->damaged,
+              "the secondary took from a damaged primary");
+    if (store_merkle_check(w->n[1].e->store, &err) != 0)
+        sim_fail(w, "the secondary: %s", err.msg);
+    if (sim_rand(w, 2) == 0) { /* the secondary is whole */
+        node_stop(w, 0);
+        promote(w, 1);
+        return;
+    }
+    if (engine_scrub(w->n[0].e, true, on_told, &told, &err) != 0)
+        sim_fail(w, "reindex: %s", err.msg);
+    while (!told.done)
+        sim_check(w, world_step(w), "reindex is not answered");
+    sim_check(w, primary_sound(w) && status_of(w, 0)->reindex_ms != 0, "reindex mends nothing");
+    sim_check(w, world_until(w, both_equal, 120 * SEC), "the secondary does not take it");
+}
+
+const struct scenario scenarios_verify[] = {
+    {"verified", verified, "both ends prove that they are equal, and how long ago", 0},
+    {"flipped_row", flipped_row, "a flipped byte on a secondary is found and mended", 0},
+    {"other_root", other_root, "a secondary whose state went another way finds it out", 0},
+    {"flipped_primary", flipped_primary, "a damaged primary is not taken for the truth", 0},
+    {NULL, NULL, NULL, 0},
+};
