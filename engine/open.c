@@ -82,6 +82,7 @@ static int found(struct engine *e, struct err *err)
         wal_create(&wc, &base, &g->wal, err) != 0 || gen_open_store(g, err) != 0 ||
         e->cfg.disk->ops->sync_dir(e->cfg.disk, g->dir, err) != 0 ||
         e->cfg.disk->ops->sync_dir(e->cfg.disk, e->path, err) != 0 ||
+        disk_sync_parent(e->cfg.disk, e->path, err) != 0 ||
         local_set_number(e, "generation", 1, err) != 0 ||
         local_set_text(e, "role", "primary", err) != 0 || local_save(e, err) != 0)
         goto out;

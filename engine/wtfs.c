@@ -37,19 +37,6 @@ static int wt_errno(struct wtfs *w, const char *call, const struct err *err)
     return err->sys != 0 ? err->sys : EIO;
 }
 
-static int sync_parent(struct wtfs *w, const char *name, struct err *err)
-{
-    const char *slash = strrchr(name, '/');
-    char *dir = slash == NULL ? strdup(".") : strndup(name, (size_t)(slash - name));
-    int rc;
-
-    if (dir == NULL)
-        return err_set(err, ERR_NOMEM, 0, "directory name");
-    rc = w->disk->ops->sync_dir(w->disk, dir[0] == '\0' ? "/" : dir, err);
-    free(dir);
-    return rc;
-}
-
 /* ---- handles ---- */
 static int fh_close(WT_FILE_HANDLE *fh, WT_SESSION *session)
 {
@@ -180,7 +167,7 @@ static int fs_open_file(WT_FILE_SYSTEM *fs, WT_SESSION *session, const char *nam
     if (w->disk->ops->open(w->disk, name, open_flags(type, flags), &h->file, &err) != 0)
         goto fail;
     if ((flags & WT_FS_OPEN_CREATE) != 0 && (flags & WT_FS_OPEN_DURABLE) != 0 &&
-        sync_parent(w, name, &err) != 0) {
+        disk_sync_parent(w->disk, name, &err) != 0) {
         w->disk->ops->close(h->file);
         goto fail;
     }
@@ -212,7 +199,7 @@ static int fs_remove(WT_FILE_SYSTEM *fs, WT_SESSION *session, const char *name, 
     (void)session;
     if (w->disk->ops->remove(w->disk, name, &err) != 0)
         return wt_errno(w, "remove", &err);
-    if ((flags & WT_FS_DURABLE) != 0 && sync_parent(w, name, &err) != 0)
+    if ((flags & WT_FS_DURABLE) != 0 && disk_sync_parent(w->disk, name, &err) != 0)
         return wt_errno(w, "remove", &err);
     return 0;
 }
@@ -226,7 +213,7 @@ static int fs_rename(WT_FILE_SYSTEM *fs, WT_SESSION *session, const char *from, 
     (void)session;
     if (w->disk->ops->rename(w->disk, from, to, &err) != 0)
         return wt_errno(w, "rename", &err);
-    if ((flags & WT_FS_DURABLE) != 0 && sync_parent(w, to, &err) != 0)
+    if ((flags & WT_FS_DURABLE) != 0 && disk_sync_parent(w->disk, to, &err) != 0)
         return wt_errno(w, "rename", &err);
     return 0;
 }

@@ -534,27 +534,14 @@ out:
     return rc;
 }
 
-static int sync_parent(struct wal *w, struct err *err)
-{
-    char parent[WAL_PATH_MAX];
-    char *slash;
-
-    if (snprintf(parent, sizeof(parent), "%s", w->dir) >= (int)sizeof(parent))
-        return err_set(err, ERR_INVAL, 0, "the log's path is too long");
-    slash = strrchr(parent, '/');
-    if (slash == NULL)
-        return w->cfg.disk->ops->sync_dir(w->cfg.disk, ".", err);
-    slash[slash == parent ? 1 : 0] = '\0';
-    return w->cfg.disk->ops->sync_dir(w->cfg.disk, parent, err);
-}
-
 static int create(struct wal *w, const struct wal_base *base, struct err *err)
 {
     const struct disk_ops *ops = w->cfg.disk->ops;
     char tmp[WAL_PATH_MAX], path[WAL_PATH_MAX];
     uint64_t largest = 0;
 
-    if (ops->mkdir(w->cfg.disk, w->dir, err) != 0 || sync_parent(w, err) != 0 ||
+    if (ops->mkdir(w->cfg.disk, w->dir, err) != 0 ||
+        disk_sync_parent(w->cfg.disk, w->dir, err) != 0 ||
         ops->list(w->cfg.disk, w->dir, largest_number, &largest, err) != 0 ||
         path_join(w->dir, CREATE_TMP_NAME, tmp, err) != 0 ||
         file_path(w->dir, largest + 1, path, err) != 0 ||

@@ -11,6 +11,10 @@
  * what is behind was never acknowledged, and is cut: later files are removed and the rest of the
  * last one is overwritten with zeros, durably.
  *
+ * A process that was killed leaves names and segments that read well and were never flushed. They
+ * are made durable before anything is decided by them: else a power cut after the next append,
+ * whose header calls them durable, would make a hole of them.
+ *
  * A crash during that repair is harmless: whatever part of it was done, what is left still says
  * "not durable" about the place of the cut, so that the next recovery decides the same. wal_cut,
  * which drops durable segments, has no such luck: it first writes the file "cut", which says where
@@ -667,13 +671,27 @@ static int repair(struct wal *w, const struct scan *s, struct err *err)
     return s->has_cut ? w->cfg.disk->ops->sync_dir(w->cfg.disk, w->dir, err) : 0;
 }
 
+/* What was in flight when the process ended: no more than the last files can hold it. */
+static int sync_tail(struct wal *w, struct err *err)
+{
+    size_t i = w->n_files > WAL_IN_FLIGHT_MAX ? w->n_files - WAL_IN_FLIGHT_MAX : 0;
+
+    for (; i < w->n_files; i++)
+        if (w->cfg.disk->ops->sync(w->files[i]->f, err) != 0)
+            return -1;
+    return 0;
+}
+
 int wal_load(struct wal *w, struct err *err)
 {
     struct scan_visitor v = {.file = load_file, .seg = load_seg, .arg = w};
-    struct scan s;
+    struct scan s = {0};
     int rc = -1;
 
-    if (scan_dir(w->cfg.disk, w->dir, &v, &s, err) != 0 || repair(w, &s, err) != 0)
+    /* The names first: what is removed below may be all that a rename that is lost leaves. */
+    if (w->cfg.disk->ops->sync_dir(w->cfg.disk, w->dir, err) != 0 ||
+        scan_dir(w->cfg.disk, w->dir, &v, &s, err) != 0 || sync_tail(w, err) != 0 ||
+        repair(w, &s, err) != 0)
         goto out;
     w->end = s.end;
     w->durable_lsn = s.end.lsn;

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 
 import browser
@@ -146,6 +147,23 @@ def _(name):
         return count(name, 0, 1)
     meson_ring(name, 'build-asan', ['unit', 'fuzz'], env={'ASAN_OPTIONS': 'detect_leaks=1:detect_stack_use_after_return=0',
                                                           'UBSAN_OPTIONS': 'halt_on_error=1:print_stacktrace=1'})
+
+
+@ring('tsan')
+def _(name):
+    if not build('build-tsan', '-Db_sanitize=thread', '-Db_lundef=false'):
+        return count(name, 0, 1)
+    options = f'suppressions={ROOT}/tests/tsan.supp:history_size=4:second_deadlock_stack=1'
+    meson_ring(name, 'build-tsan', ['unit', 'sim'], env={'TSAN_OPTIONS': options})
+    # Servers with all their threads. A server's report goes to a file: it may be killed before its exit code could tell.
+    with tempfile.TemporaryDirectory() as reports:
+        env = {'TSAN_OPTIONS': f'{options}:log_path={reports}/report', 'LOCKSTEP': os.path.join(ROOT, 'build-tsan', 'lockstep')}
+        script_ring('tsan, a pair of servers', ['tests/clients/replication.py'], env=env)
+        script_ring('tsan, servers under load and killed', ['tests/crash/crash.py', '--rounds', '10', '--program', env['LOCKSTEP']], env=env)
+        found = sorted(os.listdir(reports))
+        for f in found:
+            say(open(os.path.join(reports, f), errors='replace').read()[:6000])
+        count('tsan, reports of the servers', int(not found), len(found))
 
 
 @ring('walk (command line)', ('full', 'long'))

@@ -158,22 +158,29 @@ void node_stop(struct world *w, int i)
     node_drop(w, i);
 }
 
-/* The image as the power cut leaves it is set aside first; the engine then closes on the image that
- * is thrown away. */
+/* The image as the crash leaves it is set aside first; the engine then closes on the image that is
+ * thrown away. A crash is a power cut, or now and then a kill, after which what was not flushed is
+ * read as if it were safe and goes with the next power cut. */
 void node_crash(struct world *w, int i)
 {
     struct node *n = &w->n[i];
     struct disk_image *left, *thrown = n->image;
+    bool kill = false;
 
     if (n->e == NULL)
         return;
     if (w->canary && n->stale != NULL) {
         left = n->stale; /* as if every flush since then had been ignored */
         n->stale = NULL;
-    } else
+    } else {
         left = disk_image_clone(n->image);
+        kill = !w->canary && sim_rand(w, 3) == 0;
+    }
     sim_check(w, left != NULL, "out of memory");
-    disk_image_crash(left);
+    if (kill)
+        disk_image_kill(left);
+    else
+        disk_image_crash(left);
     net_forget(w, i);
     for (uint32_t k = 0; k < w->n_ops; k++) {
         /* Answers that come while the thrown-away engine closes are not answers. */

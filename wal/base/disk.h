@@ -104,6 +104,14 @@ static inline void disk_free(struct disk *d)
         d->ops->free(d);
 }
 
+/** Make the name of path durable. Any thread. */
+CHECKED int disk_sync_parent(struct disk *d, const char *path, struct err *err);
+/**
+ * Make a directory of plain files durable as it is read now, contents and names. For what a killed
+ * process left: its writes may be read and still be lost to a power cut. Any thread.
+ */
+CHECKED int disk_settle_dir(struct disk *d, const char *dir, struct err *err);
+
 /**
  * The production disk: one io_uring of `entries` entries. ERR_UNSUPPORTED when io_uring is disabled
  * or denied; the message says why and how to allow it (kernel.io_uring_disabled, seccomp,
@@ -129,11 +137,16 @@ struct disk_image *disk_image_new(uint64_t seed);
 void disk_image_free(struct disk_image *);
 struct disk *disk_sim_new(struct disk_image *,
                           struct env *env); /* all paths live inside the image */
-/** Power cut: unflushed writes are each kept, dropped or torn by the image's seed. Open files die.
+/** Power cut: unflushed writes are each kept, dropped or torn by the image's seed, and of each
+ * directory any number of the last changes that no sync_dir followed are taken back. Open files
+ * die.
  */
 void disk_image_crash(struct disk_image *);
+/** The process is killed, the machine goes on: open files die, and what they wrote is read as it
+ * was written, durable or not; a power cut that follows may still take it. */
+void disk_image_kill(struct disk_image *);
 /** A deep copy of the image, for the WiredTiger that must still be closed after a crash. */
-struct disk_image *disk_image_clone(const struct disk_image *);
+struct disk_image *disk_image_clone(struct disk_image *);
 /** After `after` more writes (0: from the next one on) writes answer -sys (ENOSPC, EIO). sys 0
  * turns it off. */
 void disk_image_fail_writes(struct disk_image *, uint64_t after, int sys);

@@ -4,9 +4,11 @@
  *
  * A file has two contents: durable, which survives a power cut, and live, which reads see. A block
  * that was written and not flushed is marked; a flush copies the marked blocks over, a power cut
- * keeps, drops or tears each. Names (create, rename, remove) are durable at once. Synchronous calls
- * complete at once. An asynchronous write changes live when it starts, and flushes and completes at
- * a time that the seed chooses, so that two in flight may complete in either order.
+ * keeps, drops or tears each. A change of a name (create, rename, remove) is durable when its
+ * directory is synced, and not by a flush of the file; a power cut takes back any number of the
+ * last changes of each directory. Synchronous calls complete at once. An asynchronous write changes
+ * live when it starts, and flushes and completes at a time that the seed chooses, so that two in
+ * flight may complete in either order.
  *
  * A wait without limit has no clock to move: it takes the earliest operation as if its time had
  * come.
@@ -33,6 +35,7 @@ struct bytes {
 
 struct node { /* a file or a directory */
     struct node *next;
+    struct node *twin; /* while the image is copied */
     char *path;
     bool directory;
     bool removed; /* the name is gone, open handles are not */
@@ -42,12 +45,23 @@ struct node { /* a file or a directory */
     uint64_t marks_cap;
 };
 
+/* A change of a name that its directory was not synced after. It holds a handle of its nodes. */
+struct change {
+    struct change *next; /* the one before */
+    enum { MADE, REMOVED, RENAMED } kind;
+    char *dir;
+    struct node *node;
+    struct node *old; /* RENAMED: what had the name before, or NULL */
+    char *from;       /* RENAMED */
+};
+
 struct disk_image {
     pthread_mutex_t lock;
-    struct node *nodes;  /* newest first */
-    struct node *ghosts; /* removed, but open */
+    struct node *nodes;     /* newest first */
+    struct node *ghosts;    /* removed, but open */
+    struct change *changes; /* newest first */
     uint64_t rng;
-    uint64_t epoch; /* power cuts so far: handles of an older one are dead */
+    uint64_t epoch; /* power cuts and kills so far: handles of an older one are dead */
     uint64_t free_bytes;
     uint64_t fail_after;
     int fail_sys; /* 0: writes do not fail */
@@ -196,6 +210,66 @@ static void put_handle(struct disk_image *im, struct node *n)
     }
 }
 
+/* ---- names that may be taken back ---- */
+static char *parent_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    if (slash == NULL)
+        return strdup(".");
+    return slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
+}
+
+static void change_free(struct disk_image *im, struct change *c)
+{
+    put_handle(im, c->node);
+    if (c->old != NULL)
+        put_handle(im, c->old);
+    free(c->dir);
+    free(c->from);
+    free(c);
+}
+
+/* Before the change is made: node has the path that tells its directory. */
+static bool note(struct disk_image *im, int kind, struct node *node, struct node *old,
+                 const char *from)
+{
+    struct change *c = calloc(1, sizeof(*c));
+
+    if (c == NULL || (c->dir = parent_of(node->path)) == NULL ||
+        (from != NULL && (c->from = strdup(from)) == NULL)) {
+        if (c != NULL)
+            free(c->dir);
+        free(c);
+        return false;
+    }
+    c->kind = kind;
+    c->node = node;
+    c->old = old;
+    node->handles++;
+    if (old != NULL)
+        old->handles++;
+    c->next = im->changes;
+    im->changes = c;
+    return true;
+}
+
+/* The directory was synced, or (NULL) everything is as durable as it will be. */
+static void settle_names(struct disk_image *im, const char *dir)
+{
+    struct change **at = &im->changes;
+
+    while (*at != NULL) {
+        struct change *c = *at;
+        if (dir != NULL && strcmp(c->dir, dir) != 0) {
+            at = &c->next;
+            continue;
+        }
+        *at = c->next;
+        change_free(im, c);
+    }
+}
+
 static bool inside(const char *path, const char *dir, const char **restp)
 {
     size_t n = strlen(dir);
@@ -228,7 +302,7 @@ static int leave(struct disk_image *im, int rc)
 static int alive(struct disk_file *f, struct err *err)
 {
     if (f->epoch != f->disk->image->epoch)
-        return err_set(err, ERR_IO, EIO, "%s: the power was cut", f->node->path);
+        return err_set(err, ERR_IO, EIO, "%s: the process or the power is gone", f->node->path);
     return 0;
 }
 
@@ -252,7 +326,7 @@ static int sim_open(struct disk *d, const char *path, int flags, struct disk_fil
         err_set(err, ERR_EXISTS, EEXIST, "open %s", path);
     else if (n != NULL && n->directory != ((flags & DISK_DIRECTORY) != 0))
         err_set(err, ERR_IO, n->directory ? EISDIR : ENOTDIR, "open %s", path);
-    else if (n == NULL && (n = add(im, path, false)) == NULL)
+    else if (n == NULL && ((n = add(im, path, false)) == NULL || !note(im, MADE, n, NULL, NULL)))
         err_set(err, ERR_NOMEM, 0, "open %s", path);
     else
         rc = 0;
@@ -371,7 +445,9 @@ static int sim_sync(struct disk_file *f, struct err *err)
 
     if (alive(f, err) != 0)
         return leave(im, -1);
-    if (!n->directory && (!flush(n, 0, blocks(n->live.len)) || !resize(&n->durable, n->live.len)))
+    if (n->directory)
+        settle_names(im, n->path);
+    else if (!flush(n, 0, blocks(n->live.len)) || !resize(&n->durable, n->live.len))
         return leave(im, err_set(err, ERR_NOMEM, 0, "sync %s", n->path));
     return leave(im, 0);
 }
@@ -401,12 +477,28 @@ static int sim_truncate(struct disk_file *f, uint64_t bytes, struct err *err)
 }
 
 /* ---- names ---- */
+/* A directory takes all in it along. */
+static bool move(struct disk_image *im, const struct node *n, const char *from, const char *to)
+{
+    size_t from_len = strlen(from);
+    const char *rest;
+
+    for (struct node *m = im->nodes; m != NULL; m = m->next) {
+        char *path = NULL;
+        if (m != n && !inside(m->path, from, &rest))
+            continue;
+        if (asprintf(&path, "%s%s", to, m->path + from_len) < 0)
+            return false;
+        free(m->path);
+        m->path = path;
+    }
+    return true;
+}
+
 static int sim_rename(struct disk *d, const char *from, const char *to, struct err *err)
 {
     struct disk_image *im = sim_of(d)->image;
     struct node *n, *old;
-    const char *rest;
-    size_t from_len = strlen(from);
 
     pthread_mutex_lock(&im->lock);
     n = find(im, from);
@@ -415,18 +507,12 @@ static int sim_rename(struct disk *d, const char *from, const char *to, struct e
     if (strcmp(from, to) == 0)
         return leave(im, 0);
     old = find(im, to);
+    if (!note(im, RENAMED, n, old, from))
+        return leave(im, err_set(err, ERR_NOMEM, 0, "rename %s", from));
     if (old != NULL)
         drop_name(im, old);
-    for (struct node *m = im->nodes; m != NULL;
-         m = m->next) { /* a directory takes all in it along */
-        char *path = NULL;
-        if (m != n && !inside(m->path, from, &rest))
-            continue;
-        if (asprintf(&path, "%s%s", to, m->path + from_len) < 0)
-            return leave(im, err_set(err, ERR_NOMEM, 0, "rename %s", from));
-        free(m->path);
-        m->path = path;
-    }
+    if (!move(im, n, from, to))
+        return leave(im, err_set(err, ERR_NOMEM, 0, "rename %s", from));
     return leave(im, 0);
 }
 
@@ -444,6 +530,8 @@ static int sim_remove(struct disk *d, const char *path, struct err *err)
         if (inside(m->path, path, &rest))
             return leave(im, err_set(err, ERR_EXISTS, ENOTEMPTY, "remove %s", path));
     }
+    if (!note(im, REMOVED, n, NULL, NULL))
+        return leave(im, err_set(err, ERR_NOMEM, 0, "remove %s", path));
     drop_name(im, n);
     return leave(im, 0);
 }
@@ -451,10 +539,12 @@ static int sim_remove(struct disk *d, const char *path, struct err *err)
 static int sim_mkdir(struct disk *d, const char *path, struct err *err)
 {
     struct disk_image *im = sim_of(d)->image;
+    struct node *n;
     int rc = 0;
 
     pthread_mutex_lock(&im->lock);
-    if (find(im, path) == NULL && add(im, path, true) == NULL)
+    if (find(im, path) == NULL &&
+        ((n = add(im, path, true)) == NULL || !note(im, MADE, n, NULL, NULL)))
         rc = err_set(err, ERR_NOMEM, 0, "make directory %s", path);
     return leave(im, rc);
 }
@@ -510,10 +600,12 @@ static int sim_list(struct disk *d, const char *dir, void (*each)(void *arg, con
 
 static int sim_sync_dir(struct disk *d, const char *dir, struct err *err)
 {
-    (void)d;
-    (void)dir;
+    struct disk_image *im = sim_of(d)->image;
+
     (void)err;
-    return 0; /* names are durable at once */
+    pthread_mutex_lock(&im->lock);
+    settle_names(im, dir);
+    return leave(im, 0);
 }
 
 static int sim_free_bytes(struct disk *d, const char *path, uint64_t *bytesp, struct err *err)
@@ -712,6 +804,7 @@ void disk_image_free(struct disk_image *im)
 {
     if (im == NULL)
         return;
+    settle_names(im, NULL);
     free_list(im->nodes);
     free_list(im->ghosts);
     pthread_mutex_destroy(&im->lock);
@@ -747,10 +840,102 @@ static void cut_power(struct disk_image *im, struct node *n)
         memcpy(n->live.data, n->durable.data, n->live.len);
 }
 
+/* How many of the last changes of a directory go: none, all, or a few. */
+struct loss {
+    struct loss *next;
+    const char *dir;
+    enum { NONE, SOME, ALL } how;
+};
+
+static struct loss *loss_of(struct disk_image *im, struct loss **all, const char *dir)
+{
+    struct loss *l = *all;
+
+    while (l != NULL && strcmp(l->dir, dir) != 0)
+        l = l->next;
+    if (l == NULL && (l = calloc(1, sizeof(*l))) != NULL) {
+        *l = (struct loss){*all, dir, (int)(rng_next(im) % 3)};
+        *all = l;
+    }
+    return l;
+}
+
+static void bring_back(struct disk_image *im, struct node *n)
+{
+    unlink_from(&im->ghosts, n);
+    n->removed = false;
+    n->next = im->nodes;
+    im->nodes = n;
+}
+
+static void drop_all_in(struct disk_image *im, const char *dir)
+{
+    const char *rest;
+
+    for (struct node *m = im->nodes; m != NULL;) {
+        if (!inside(m->path, dir, &rest)) {
+            m = m->next;
+            continue;
+        }
+        drop_name(im, m);
+        m = im->nodes; /* the list has changed */
+    }
+}
+
+/* Later changes of the same directory have been taken back before. */
+static void take_back(struct disk_image *im, struct change *c)
+{
+    struct node *n = c->node;
+    char *to;
+
+    if (c->kind == REMOVED) {
+        bring_back(im, n);
+    } else if (n->removed) {
+        /* went with its directory */
+    } else if (c->kind == MADE) {
+        if (n->directory)
+            drop_all_in(im, n->path);
+        drop_name(im, n);
+    } else if ((to = strdup(n->path)) != NULL) {
+        (void)move(im, n, to, c->from);
+        if (c->old != NULL)
+            bring_back(im, c->old);
+        free(to);
+    }
+}
+
+static void cut_names(struct disk_image *im)
+{
+    struct loss *all = NULL, *l;
+
+    for (struct change *c = im->changes; c != NULL; c = c->next) {
+        l = loss_of(im, &all, c->dir);
+        if (l == NULL || l->how == NONE)
+            continue;
+        if (l->how == SOME && rng_next(im) % 2 == 0)
+            l->how = NONE; /* this one reached the disk, and so did all before it */
+        else
+            take_back(im, c);
+    }
+    while ((l = all) != NULL) {
+        all = l->next;
+        free(l);
+    }
+    settle_names(im, NULL);
+}
+
+void disk_image_kill(struct disk_image *im)
+{
+    pthread_mutex_lock(&im->lock);
+    im->epoch++;
+    pthread_mutex_unlock(&im->lock);
+}
+
 void disk_image_crash(struct disk_image *im)
 {
     pthread_mutex_lock(&im->lock);
     im->epoch++;
+    cut_names(im);
     for (struct node *n = im->nodes; n != NULL; n = n->next)
         cut_power(im, n);
     pthread_mutex_unlock(&im->lock);
@@ -775,6 +960,7 @@ static struct node *copy_node(const struct node *n)
     if (c == NULL)
         return NULL;
     c->directory = n->directory;
+    c->removed = n->removed;
     c->path = strdup(n->path);
     c->marks = calloc(n->marks_cap + 1, 1);
     if (c->path == NULL || c->marks == NULL || !copy_bytes(&c->live, &n->live) ||
@@ -788,25 +974,77 @@ static struct node *copy_node(const struct node *n)
     return c;
 }
 
-struct disk_image *disk_image_clone(const struct disk_image *im)
+/* Copies of a list of nodes, in order; each node's twin is its copy. */
+static bool copy_nodes(struct node *from, struct node **to)
 {
-    struct disk_image *c = disk_image_new(im->rng);
-    struct node **tail;
-
-    if (c == NULL)
-        return NULL;
-    c->free_bytes = im->free_bytes;
-    c->fail_after = im->fail_after;
-    c->fail_sys = im->fail_sys;
-    tail = &c->nodes;
-    for (const struct node *n = im->nodes; n != NULL; n = n->next) {
-        *tail = copy_node(n);
-        if (*tail == NULL) {
-            disk_image_free(c);
-            return NULL;
-        }
-        tail = &(*tail)->next;
+    for (struct node *n = from; n != NULL; n = n->next) {
+        n->twin = *to = copy_node(n);
+        if (*to == NULL)
+            return false;
+        to = &(*to)->next;
     }
+    return true;
+}
+
+static bool copy_changes(const struct disk_image *from, struct disk_image *to)
+{
+    struct change **tail = &to->changes;
+
+    for (const struct change *c = from->changes; c != NULL; c = c->next) {
+        struct change *copy = calloc(1, sizeof(*copy));
+
+        if (copy == NULL || (copy->dir = strdup(c->dir)) == NULL ||
+            (c->from != NULL && (copy->from = strdup(c->from)) == NULL)) {
+            if (copy != NULL)
+                free(copy->dir);
+            free(copy);
+            return false;
+        }
+        copy->kind = c->kind;
+        copy->node = c->node->twin;
+        copy->node->handles++;
+        if (c->old != NULL) {
+            copy->old = c->old->twin;
+            copy->old->handles++;
+        }
+        *tail = copy;
+        tail = &copy->next;
+    }
+    return true;
+}
+
+/* Nobody has the copy's files open: only what a change may bring back stays of those removed. */
+static void drop_idle_ghosts(struct disk_image *im)
+{
+    for (struct node *n = im->ghosts, *next; n != NULL; n = next) {
+        next = n->next;
+        if (n->handles == 0) {
+            unlink_from(&im->ghosts, n);
+            node_free(n);
+        }
+    }
+}
+
+struct disk_image *disk_image_clone(struct disk_image *im)
+{
+    struct disk_image *c;
+    bool whole;
+
+    pthread_mutex_lock(&im->lock);
+    c = disk_image_new(im->rng);
+    if (c != NULL) {
+        c->free_bytes = im->free_bytes;
+        c->fail_after = im->fail_after;
+        c->fail_sys = im->fail_sys;
+        whole = copy_nodes(im->nodes, &c->nodes) && copy_nodes(im->ghosts, &c->ghosts) &&
+                copy_changes(im, c);
+        drop_idle_ghosts(c);
+        if (!whole) {
+            disk_image_free(c);
+            c = NULL;
+        }
+    }
+    pthread_mutex_unlock(&im->lock);
     return c;
 }
 
