@@ -46,6 +46,12 @@ def main():
                     breaches.append((line, f'{m[1]} lies in {home}/, which is not below {folder(f)}/'))
                 elif m[1].endswith('_private.h'):
                     breaches.append((line, f'{m[1]} is private to {home}/'))
+        # A test that no build file names runs nowhere, and nobody notices.
+        test = re.fullmatch(r'(tests/(?:unit|fuzz|sim))/(?:test_|fuzz_)?(\w+)\.c', f)
+        if test:
+            with open(os.path.join(ROOT, test[1], 'meson.build'), encoding='utf-8') as b:
+                if not re.search(rf"'(?:test_|fuzz_)?{test[2]}(?:\.c)?'", b.read()):
+                    breaches.append((1, f'{test[1]}/meson.build does not name it'))
         for line, why in breaches:
             print(f'{f}:{line}: {why}')
         bad_files += bool(breaches)
