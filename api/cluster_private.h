@@ -99,7 +99,13 @@ bool replication_dr_token(struct request *rq, struct response *rs, const char **
 /* ---- replication_check.c ---- */
 void replication_check_handle(struct request *rq, struct response *rs); /* merkle-check, reindex */
 
+/* ---- doctor.c ---- */
+handler_fn doctor_handle; /* sys/replication/dr/secondary/doctor */
+
 /* ---- replication_health.c ---- */
+/** Facts about this node that status tells: the hash of the key that its link shows (hex, empty:
+ * not known), and the bytes of its data on disk. */
+void probes_facts(struct core *c, char link_key_hash[65], uint64_t *data_bytesp);
 /** Adds healthy and reasons to o; the former is the answer. */
 bool replication_health_json(struct request *rq, json_t *o, const struct engine_status *st);
 

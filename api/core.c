@@ -217,7 +217,7 @@ static void events_co(void *arg)
             role_changed(g->core);
         if (events & EVENT_SWEEP)
             sweep(g->core);
-        if (events & (EVENT_TIMER | EVENT_PROBE))
+        if (events & (EVENT_TIMER | EVENT_PROBE | EVENT_ROLE))
             probes_run(g->core);
         if (events & EVENT_TIMER && !g->core->stopping)
             reactor_timer_arm(g->core->reactors[0], &g->timer, SWEEP_NS);
@@ -257,7 +257,8 @@ void core_started(struct core *c)
 
 void core_look(struct core *c)
 {
-    post(c->background, EVENT_PROBE);
+    if (c->background != NULL) /* a test's core has none */
+        post(c->background, EVENT_PROBE);
 }
 
 static void on_fatal(void *arg, const struct err *err)

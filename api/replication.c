@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "cluster_private.h"
+#include "core_private.h"
 #include "tls.h"
 
 #define SECONDARY_TTL_S 1800
@@ -93,6 +94,7 @@ static int enable_do(struct request *rq, struct repl_config *conf, struct err *e
     if (enable_commit(c, conf, &ca, &m, err) != 0 || cluster_credentials(c, &me, err) != 0)
         goto out;
     engine_members_changed(c->engine);
+    core_look(c);
     rc = 0;
 out:
     identity_free(&me);
@@ -575,6 +577,7 @@ static int settle_commit(struct core *c, struct repl_config *conf, struct settle
     if (batch_commit(b, err) != 0)
         return -1;
     engine_members_changed(c->engine);
+    core_look(c);
     return 0;
 }
 
@@ -798,6 +801,13 @@ void replication_handle(struct request *rq, struct response *rs)
     if (strcmp(rest, "dr/primary/mode") == 0 || strcmp(rest, "dr/primary/quorum") == 0) {
         if (may_run(rq, rs, ON_ANY))
             replication_mode_handle(rq, rs);
+        return;
+    }
+    if (strcmp(rest, "dr/secondary/doctor") == 0) {
+        if (rq->op != OP_WRITE)
+            reply_unsupported(rs);
+        else if (may_run(rq, rs, ON_ANY))
+            doctor_handle(rq, rs);
         return;
     }
     if (strcmp(rest, "dr/primary/retention") == 0) {

@@ -8,10 +8,12 @@
  * engine's picture when asked, and every ten seconds for the log, which says when one comes and
  * goes. Certificates are looked at then, too, since that reads files.
  */
+#include <fts.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "cluster_private.h"
 #include "core_private.h"
@@ -97,6 +99,8 @@ struct probes {
     pthread_mutex_t mu;
     struct cert_probe certs[CONFIG_LISTENERS_MAX + 2];
     size_t n_certs;
+    char link_key_hash[65];
+    uint64_t data_bytes;
     bool looked;        /* once: a start is over. The coroutine's, like all below */
     struct health told; /* what the log knows */
 };
@@ -323,18 +327,54 @@ static void probe(struct probes *p, int64_t expires_ms, const char *what, const 
     p->n_certs++;
 }
 
+/* Helper thread: it reads directories. What vanishes meanwhile does not count. */
+static void measure(void *arg)
+{
+    struct core *c = arg;
+    char *paths[] = {c->config->storage_path, NULL};
+    FTS *fts = fts_open(paths, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
+    uint64_t bytes = 0;
+    FTSENT *f;
+
+    while (fts != NULL && (f = fts_read(fts)) != NULL)
+        if (f->fts_info == FTS_F && strstr(f->fts_path, "/store/") != NULL)
+            bytes += (uint64_t)f->fts_statp->st_blocks * 512;
+    if (fts != NULL)
+        fts_close(fts);
+    pthread_mutex_lock(&c->probes->mu);
+    c->probes->data_bytes = bytes;
+    pthread_mutex_unlock(&c->probes->mu);
+}
+
+void probes_facts(struct core *c, char link_key_hash[65], uint64_t *data_bytesp)
+{
+    link_key_hash[0] = '\0';
+    *data_bytesp = 0;
+    if (c->probes == NULL)
+        return;
+    pthread_mutex_lock(&c->probes->mu);
+    memcpy(link_key_hash, c->probes->link_key_hash, 65);
+    *data_bytesp = c->probes->data_bytes;
+    pthread_mutex_unlock(&c->probes->mu);
+}
+
 static void probe_certs(struct core *c, struct probes *p)
 {
     struct link_identity id = {0};
     int64_t link_ms = 0, ca_ms = 0;
+    char key_hash[65] = "";
+    uint8_t hash[32];
     struct err err = {0};
 
     if (identity_load(c, &id, &err) == 0 &&
         (id.cert.len == 0 || cert_expires_ms(buf_str(&id.cert), &link_ms, &err) == 0) &&
         id.ca.len > 0 && cert_expires_ms(buf_str(&id.ca), &ca_ms, &err) != 0)
         log_error(c->log, "replication", "cannot read the link's certificates: %s", err.msg);
+    if (id.cert.len > 0 && cert_key_hash(buf_str(&id.cert), hash, &err) == 0)
+        hex_of(hash, sizeof(hash), key_hash);
     identity_free(&id);
     pthread_mutex_lock(&p->mu);
+    memcpy(p->link_key_hash, key_hash, sizeof(key_hash));
     p->n_certs = 0;
     for (size_t i = 0; c->http != NULL && i < c->config->n_listeners; i++)
         probe(p, http_tls_expires_ms(c->http, &c->config->listeners[i]),
@@ -378,6 +418,7 @@ void probes_run(struct core *c)
     if (st != NULL && now != NULL) {
         engine_status(c->engine, st);
         probe_certs(c, c->probes);
+        run_blocking(measure, c);
         /* At a start nobody is connected yet. */
         if (c->probes->looked && (st->replicating || st->role == ENGINE_FENCED))
             collect(c, st, env_wall_ms(c->env), now);

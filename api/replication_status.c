@@ -231,12 +231,17 @@ static json_t *primary_json(struct request *rq, const struct engine_status *st)
 {
     json_t *o = json_object(), *list = json_array();
     struct engine_lag worst = {0};
+    uint64_t data_bytes;
+    char key_hash[65];
 
     set_common(rq, o, st, "primary");
     set(o, "state", json_string("running"));
     set(o, "last_wal", json_integer((json_int_t)st->committed_lsn));
     set(o, "last_dr_wal", json_integer((json_int_t)st->committed_lsn));
     set(o, "known_secondaries", known_secondaries(rq->core));
+    probes_facts(rq->core, key_hash, &data_bytes);
+    set(o, "link_key_hash", json_string(key_hash));
+    set(o, "data_bytes", json_integer((json_int_t)data_bytes));
     for (size_t i = 0; i < st->n_peers; i++) {
         json_array_append_new(list, peer_json(rq, &st->peers[i], true));
         const struct engine_lag *lag = &st->peers[i].stage[LAG_FLUSHED].window[LAG_60M];

@@ -104,9 +104,11 @@ static bool open_path(const char *path)
     for (size_t i = 0; i < sizeof(exact) / sizeof(exact[0]); i++)
         if (strcmp(path, exact[i]) == 0)
             return true;
-    /* On a primary these answer that it is no secondary; enable is what makes one of it. */
+    /* On a primary these answer that it is no secondary; enable is what makes one of it, and doctor
+     * looks whether it would. */
     if (starts(path, "sys/replication/dr/secondary/"))
-        return strcmp(path, "sys/replication/dr/secondary/enable") != 0;
+        return strcmp(path, "sys/replication/dr/secondary/enable") != 0 &&
+               strcmp(path, "sys/replication/dr/secondary/doctor") != 0;
     return starts(path, "sys/internal/ui/mounts/");
 }
 

@@ -38,6 +38,7 @@ int cmd_replication(int argc, char **argv)
     static const struct verb verbs[] = {
         {"status", status, "Show mode, state, LSNs, lag and the other side"},
         {"watch", replication_watch, "Show it again and again, in place or in lines"},
+        {"doctor", replication_doctor, "Would this cluster become a secondary? Changes nothing"},
         {"retention", replication_retention, "Show or set how much log is kept for a secondary"},
         {"mode", replication_mode, "Show or set where a write must be before it counts"},
         {"quorum", replication_quorum, "The same for any k of n secondaries"},

@@ -1,14 +1,18 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What operators know of replication: lag, health with reasons, watch, metrics, retention, doctor."""
+import http.server
 import json
 import os
 import pty
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import sys
+import threading
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from cluster import Failed, World, await_true, run_tests  # noqa: E402
@@ -342,5 +346,142 @@ def sixteen():
         assert len(a.dr_status()['known_secondaries']) == 16
 
 
+class Relay:
+    """Something between the sites, on a port of its own: passes TCP through, or ends TLS, with or without the ALPN of the link."""
+
+    def __init__(self, world, to, tls=None, alpn=None):
+        self.to, self.ctx = to, None
+        if tls:
+            self.ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self.ctx.load_cert_chain(os.path.join(world.tls, f'{tls}.pem'), os.path.join(world.tls, f'{tls}-key.pem'))
+            if alpn:
+                self.ctx.set_alpn_protocols([alpn])
+        self.listener = socket.create_server(('127.0.0.1', 0))
+        self.addr = f'127.0.0.1:{self.listener.getsockname()[1]}'
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        while True:
+            try:
+                c, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(c,), daemon=True).start()
+
+    def serve(self, c):
+        try:
+            if self.ctx:
+                c = self.ctx.wrap_socket(c, server_side=True)
+                while c.recv(65536):
+                    pass
+                return
+            with socket.create_connection(self.to) as out:
+                def back():
+                    try:
+                        while data := out.recv(65536):
+                            c.sendall(data)
+                        c.close()
+                    except OSError:
+                        pass
+                threading.Thread(target=back, daemon=True).start()
+                while data := c.recv(65536):
+                    out.sendall(data)
+        except OSError:
+            pass
+        finally:
+            c.close()
+
+    def close(self):
+        self.listener.close()
+
+
+class OtherClock(http.server.BaseHTTPRequestHandler):
+    """A primary of another version whose clock is 100 s ahead."""
+    ahead = 100
+
+    def do_GET(self):
+        body = json.dumps({'sealed': False, 'initialized': True, 'version': '9.1.0', 'server_time_utc': int(time.time()) + self.ahead}
+                          if 'health' in self.path else {'data': {'mode': 'disabled'}}).encode()
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+def doctor():
+    """replication doctor: finds what is in the way, a proxy that ends TLS too, uses nothing up and wipes nothing"""
+    with World() as w:
+        a, b, c = w.server('primary'), w.server('secondary'), w.server('third')
+        for s in (a, b, c):
+            s.start()
+            s.init()
+        b.ok('POST', 'sys/mounts/own', {'type': 'kv'})
+        b.ok('PUT', 'own/x', {'v': '1'})
+        path = 'sys/replication/dr/secondary/doctor'
+
+        def examine(code, strict=False, **args):
+            r = cli(b, 'replication', 'doctor', *(['-strict'] if strict else []), '-format=json', *(f'{k}={v}' for k, v in args.items()))
+            if r.returncode != code:
+                raise Failed(f'wanted {code}, got {r.returncode}: {r.stdout}{r.stderr}')
+            found = {}
+            for k in json.loads(r.stdout)['checks']:
+                assert k['result'] in ('ok', 'warn', 'fail') and k['what'] and (k['do'] or k['result'] == 'ok'), k
+                if found.get(k['name'], {'result': 'ok'})['result'] != 'fail':
+                    found[k['name']] = k
+            return found
+
+        def bad(found):
+            return sorted(n for n, k in found.items() if k['result'] == 'fail')
+        found = examine(3, primary_api_addr=a.addr, ca_file=w.ca)
+        assert bad(found) == ['primary'] and 'enable' in found['primary']['do'], found
+        a.ok('PUT', 'sys/replication/dr/primary/enable', {})
+        token = a.ok('PUT', 'sys/replication/dr/primary/secondary-token', {'id': 'b'}).json['wrap_info']['token']
+        good = dict(token=token, ca_file=w.ca)
+        await_true('the primary to know its link key', lambda: a.dr_status()['link_key_hash'] and a.dr_status()['data_bytes'])
+        found = examine(0, strict=True, **good)
+        assert set(found) == {'role', 'token', 'name', 'api port', 'api', 'clock', 'version', 'primary', 'cluster port', 'alpn', 'tls',
+                              'space', 'own address'}, found
+        out = cli(b, 'replication', 'doctor', *(f'{k}={v}' for k, v in good.items()))
+        assert out.returncode == 0 and out.stdout.endswith('0 failed, 0 warned\n') and re.search('(?m)^ok +tls ', out.stdout), out.stdout
+        assert bad(examine(3, token=token)) == ['api'], 'the CA of the primary is not known'
+        assert bad(examine(3, token='x.y.z', ca_file=w.ca)) == ['api', 'token']
+        assert bad(examine(3, primary_api_addr='https://nowhere.invalid:8200', **good)) == ['api port', 'name']
+        port = a.port + 1
+        for kw, fails in (({}, []), ({'tls': 'secondary', 'alpn': 'replication_dr_v1'}, ['tls']), ({'tls': 'secondary'}, ['alpn', 'tls'])):
+            relay = Relay(w, ('127.0.0.1', port), **kw)
+            found = examine(3 if fails else 0, primary_cluster_addr=relay.addr, **good)
+            assert bad(found) == fails, (kw, found)
+            if 'tls' in fails:
+                assert 'TLS is ended in between' in found['tls']['what'], found['tls']
+            relay.close()
+        with socket.create_server(('127.0.0.1', 0)) as s:
+            closed = s.getsockname()[1]
+        assert bad(examine(3, primary_cluster_addr=f'127.0.0.1:{closed}', **good)) == ['cluster port']
+        other = http.server.ThreadingHTTPServer(('127.0.0.1', 0), OtherClock)
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        found = examine(3, primary_api_addr=f'http://127.0.0.1:{other.server_port}')
+        assert bad(found) == ['clock', 'primary'] and found['version']['result'] == 'warn' and 'ahead' in found['clock']['what'], found
+        OtherClock.ahead = -10
+        assert examine(3, primary_api_addr=f'http://127.0.0.1:{other.server_port}')['clock']['result'] == 'warn'
+        other.shutdown()
+        short = a.ok('PUT', 'sys/replication/dr/primary/secondary-token', {'id': 'short', 'ttl': '1s'}).json['wrap_info']['token']
+        await_true('the token to expire', lambda: 'expired' in cli(b, 'replication', 'doctor', f'token={short}', f'ca_file={w.ca}').stdout)
+        assert b.call('PUT', path, good, token='').status == 403 and b.call('GET', path).status == 405
+        assert b.call('PUT', path, {}).status == 400
+        assert b.ok('GET', 'own/x').data == {'v': '1'} and b.dr_status() == {'mode': 'disabled'}, 'something was changed'
+        b.ok('PUT', 'sys/replication/dr/secondary/enable', good)  # the token was not used up
+        b.keys, b.token, b.threshold = a.keys, a.token, a.threshold
+        w.await_following(b)
+        r = cli(c, 'replication', 'doctor', f'token={token}', f'ca_file={w.ca}')
+        assert r.returncode == 3 and re.search('(?m)^fail +token ', r.stdout), r.stdout
+        assert b.call('PUT', path, good).status == 400
+        a.ok('PUT', 'sys/seal', {})
+        r = cli(c, 'replication', 'doctor', f'primary_api_addr={a.addr}', f'ca_file={w.ca}')
+        assert r.returncode == 3 and 'is sealed' in r.stdout, r.stdout
+
+
 if __name__ == '__main__':
-    sys.exit(run_tests([lag, health, certificate, check, watch, metrics, retention, sixteen], 'know'))
+    sys.exit(run_tests([lag, health, certificate, check, watch, metrics, retention, sixteen, doctor], 'know'))
