@@ -308,16 +308,19 @@ static json_t *dr_json(struct request *rq)
 {
     struct engine_status *st =
         arena_alloc(rq->arena, sizeof(*st)); /* large: not on a coroutine's stack */
+    bool primary = rq->core->role == ENGINE_PRIMARY;
     struct repl_config conf;
     struct err err = {0};
     json_t *o;
 
     if (st == NULL)
         return NULL;
-    if (rq->core->role == ENGINE_PRIMARY &&
-        (repl_config_get(rq->core, &conf, &err) != 0 || !conf.primary_enabled))
+    if (primary && (repl_config_get(rq->core, &conf, &err) != 0 || !conf.primary_enabled))
         return disabled();
     engine_status(rq->core->engine, st);
+    if (primary) /* as written: the engine reads the row a moment later */
+        memcpy(st->primary_cluster_addr, conf.primary_cluster_addr,
+               sizeof(st->primary_cluster_addr));
     if (rq->core->role == ENGINE_SECONDARY || rq->core->role == ENGINE_BOOTSTRAPPING)
         return secondary_json(rq, st);
     if (rq->core->role == ENGINE_FENCED) {
