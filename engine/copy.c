@@ -121,13 +121,13 @@ static int make_generation(struct engine *e, const struct link_welcome *w, bool 
 void copy_start(struct engine *e, const struct link_welcome *w)
 {
     struct store_point old;
+    uint32_t given_up = 0;
     bool clone;
     struct gen *g;
     struct err err;
 
     if (e->copy != NULL) {
-        uint32_t number = e->copy->number;
-
+        given_up = e->copy->number;
         /* The primary does not keep what continues it. */
         log_warn(e->cfg.log, LOG_REPLICATION,
                  "the copy begun in %s cannot be continued: starting again", e->copy->dir);
@@ -136,8 +136,6 @@ void copy_start(struct engine *e, const struct link_welcome *w)
         gen_free(e->copy); /* no job uses it: hello waits for that */
         e->copy = NULL;
         reset(&e->follow);
-        if (gen_remove(e, number, &err) != 0) /* the next start tries again */
-            log_warn(e->cfg.log, LOG_REPLICATION, "%s", err.msg);
     }
     seg_deque_clear(&e->ring);
     cursor_set(&e->feed, e->feed.next_lsn);
@@ -147,6 +145,9 @@ void copy_start(struct engine *e, const struct link_welcome *w)
     if (make_generation(e, w, clone, &g, &err) != 0 ||
         local_set_number(e, "copy", g->number, &err) != 0 || local_save_epochs(e, g, &err) != 0)
         engine_fatal(e, &err);
+    /* Only now: as long as the local file names it, opening needs it. */
+    if (given_up != 0 && gen_remove(e, given_up, &err) != 0) /* the next start tries again */
+        log_warn(e->cfg.log, LOG_REPLICATION, "%s", err.msg);
     e->copy = g;
     atomic_store(&e->catching_up, true);
     e->follow.want_copy = false;

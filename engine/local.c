@@ -5,8 +5,9 @@
  * Happy path of a commit: write dir/local.new whole, sync it, rename it over dir/local, sync dir. A
  * crash before the rename is durable leaves the old file (a half-written local.new is overwritten
  * by the next commit and never read); after it the new one. The file was synced before its rename,
- * so the new name never holds half of it. Invariant: items are sorted by name, and each name is
- * there once.
+ * so the new name never holds half of it. A process killed between rename and sync leaves
+ * a file that is read and not durable: opening syncs dir first. Invariant: items are sorted by
+ * name, and each name is there once.
  */
 #include "local.h"
 
@@ -312,6 +313,9 @@ int local_open(struct disk *disk, const char *dir, struct local **lp, struct err
         err_set(&e, ERR_NOMEM, 0, "local space");
         goto fail;
     }
+    /* A killed process may have renamed and not synced: what is read here is acted on. */
+    if (disk->ops->sync_dir(disk, dir, &e) != 0)
+        goto fail;
     if (disk->ops->open(disk, l->path, DISK_READ, &file, &e) == 0) {
         int rc = file_read(l, file, &e);
         disk->ops->close(file);

@@ -43,6 +43,7 @@ struct node {
     int role;
     int follows; /* the node that it was enabled at; -1: none */
     unsigned crashes, opens;
+    bool cut; /* the power went in the middle of a call: nobody hears of this node any more */
 };
 
 /* One write of the workload. Values name their write, so that a state tells which writes it holds.
@@ -112,8 +113,11 @@ void world_init(struct world *w, uint64_t seed, const char *scenario, unsigned n
 void world_fini(struct world *w);
 void node_open(struct world *w, int i);
 int node_try_open(struct world *w, int i, struct err *err);
-void node_stop(struct world *w, int i);                              /* closes in order */
-void node_crash(struct world *w, int i);                             /* power cut; stays down */
+void node_stop(struct world *w, int i);  /* closes in order */
+void node_crash(struct world *w, int i); /* stays down */
+/* The power goes at the ops-th change of the disk from now on (0: it does not): from then on the
+ * node is `cut`, until node_crash gives it the disk of that moment. */
+void node_cut_in(struct world *w, int i, uint64_t ops);
 void node_restore(struct world *w, int i, struct disk_image *image); /* an old image comes back */
 bool world_step(struct world *w); /* false: nothing will ever happen again */
 void world_run(struct world *w, int64_t ns);
@@ -156,6 +160,7 @@ extern const struct scenario scenarios_verify[]; /* sim_verify.c */
 extern const struct scenario scenarios_many[];   /* sim_many.c */
 extern const struct scenario scenarios_modes[];  /* sim_modes.c */
 extern const struct scenario scenarios_know[];   /* sim_know.c */
+extern const struct scenario scenarios_cut[];    /* sim_cut.c */
 void pair(struct world *w); /* node 1 follows node 0, which holds a hundred writes */
 
 #endif

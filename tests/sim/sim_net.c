@@ -88,7 +88,7 @@ static uint64_t net_dial(void *arg, const char *addr)
 
     *c = (struct sim_conn){.from = n->index, .to = to};
     sim_check(w, to >= 0 && to < (int)w->n_nodes, "node %d dials %s", n->index, addr);
-    if (w->partitioned || w->line[n->index][to].down || w->line[to][n->index].down)
+    if (w->partitioned || n->cut || w->line[n->index][to].down || w->line[to][n->index].down)
         post(w, NET_CLOSED, n->index, 2 * k, w->now_ns + 3 * SEC, false, "connect timed out", NULL,
              0, NULL, 0);
     else if (w->refused || w->n[to].e == NULL)
@@ -118,7 +118,7 @@ static void net_send(void *arg, uint64_t conn, const void *msg, size_t len, stru
     size_t tail = seg != NULL ? seg->len : 0;
     int dir = (int)(conn & 1), to = dir == 0 ? c->to : c->from;
 
-    if (!c->open || c->lost[dir])
+    if (!c->open || c->lost[dir] || n->cut)
         return;
     if (w->partitioned || line_of(w, c, dir)->down) {
         c->lost[dir] = true; /* and with it all that follows on this connection */
@@ -145,7 +145,7 @@ static void net_close(void *arg, uint64_t conn, const char *reason)
     struct world *w = n->w;
     struct sim_conn *c = conn_of(w, conn);
 
-    if (c->open && !c->lost[conn & 1])
+    if (c->open && !c->lost[conn & 1] && !n->cut)
         close_end(w, conn ^ 1, "closed by the other side", arrival(w, c, (int)(conn & 1), 0));
     c->open = false;
     close_end(w, conn, reason, w->now_ns);

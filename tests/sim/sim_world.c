@@ -173,7 +173,7 @@ void node_crash(struct world *w, int i)
         left = n->stale; /* as if every flush since then had been ignored */
         n->stale = NULL;
     } else {
-        left = disk_image_clone(n->image);
+        left = n->cut ? disk_image_take_cut(n->image) : disk_image_clone(n->image);
         kill = !w->canary && sim_rand(w, 3) == 0;
     }
     sim_check(w, left != NULL, "out of memory");
@@ -191,6 +191,17 @@ void node_crash(struct world *w, int i)
     n->image = left;
     disk_image_free(thrown);
     n->crashes++;
+    n->cut = false;
+}
+
+static void on_cut(void *arg)
+{
+    ((struct node *)arg)->cut = true;
+}
+
+void node_cut_in(struct world *w, int i, uint64_t ops)
+{
+    disk_image_cut_in(w->n[i].image, ops, on_cut, &w->n[i]);
 }
 
 void node_restore(struct world *w, int i, struct disk_image *image)
@@ -350,6 +361,10 @@ static void on_answer(void *arg, uint64_t lsn, const struct err *err)
 
     if (op->w == NULL)
         return; /* its engine is dead: nobody heard this */
+    if (op->w->n[op->w->primary].cut) {
+        op->w = NULL;
+        return;
+    }
     if (err != NULL) {
         op->w->n_refused++;
         op->w = NULL; /* its outcome is not known, or it was refused */

@@ -106,11 +106,6 @@ static inline void disk_free(struct disk *d)
 
 /** Make the name of path durable. Any thread. */
 CHECKED int disk_sync_parent(struct disk *d, const char *path, struct err *err);
-/**
- * Make a directory of plain files durable as it is read now, contents and names. For what a killed
- * process left: its writes may be read and still be lost to a power cut. Any thread.
- */
-CHECKED int disk_settle_dir(struct disk *d, const char *dir, struct err *err);
 
 /**
  * The production disk: one io_uring of `entries` entries. ERR_UNSUPPORTED when io_uring is disabled
@@ -147,6 +142,14 @@ void disk_image_crash(struct disk_image *);
 void disk_image_kill(struct disk_image *);
 /** A deep copy of the image, for the WiredTiger that must still be closed after a crash. */
 struct disk_image *disk_image_clone(struct disk_image *);
+/**
+ * The power goes at the ops-th change or flush from now on, before it is made. The image goes on,
+ * for a process cannot be stopped in the middle of a call; what stood then is kept aside, hit(arg)
+ * is called once (it may not call the image), and disk_image_take_cut gives it. ops 0 disarms.
+ */
+void disk_image_cut_in(struct disk_image *, uint64_t ops, void (*hit)(void *arg), void *arg);
+/** The image as it was at the cut (the caller's, who crashes or kills it), or NULL. */
+struct disk_image *disk_image_take_cut(struct disk_image *);
 /** After `after` more writes (0: from the next one on) writes answer -sys (ENOSPC, EIO). sys 0
  * turns it off. */
 void disk_image_fail_writes(struct disk_image *, uint64_t after, int sys);

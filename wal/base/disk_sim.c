@@ -64,7 +64,11 @@ struct disk_image {
     uint64_t epoch; /* power cuts and kills so far: handles of an older one are dead */
     uint64_t free_bytes;
     uint64_t fail_after;
-    int fail_sys; /* 0: writes do not fail */
+    int fail_sys;    /* 0: writes do not fail */
+    uint64_t cut_in; /* the cut is taken at the change that makes this 0; 0: none is to come */
+    struct disk_image *cut;
+    void (*cut_hit)(void *arg);
+    void *cut_arg;
 };
 
 struct sim_disk {
@@ -210,6 +214,17 @@ static void put_handle(struct disk_image *im, struct node *n)
     }
 }
 
+static struct disk_image *copy_image(struct disk_image *im);
+
+/* Before each change or flush. */
+static void tick(struct disk_image *im)
+{
+    if (im->cut_in == 0 || --im->cut_in > 0)
+        return;
+    im->cut = copy_image(im);
+    im->cut_hit(im->cut_arg);
+}
+
 /* ---- names that may be taken back ---- */
 static char *parent_of(const char *path)
 {
@@ -254,18 +269,25 @@ static bool note(struct disk_image *im, int kind, struct node *node, struct node
     return true;
 }
 
-/* The directory was synced, or (NULL) everything is as durable as it will be. */
+/* The directory was synced, or (NULL) everything is as durable as it will be. What was in a
+ * directory that is gone for good is gone with it. */
 static void settle_names(struct disk_image *im, const char *dir)
 {
-    struct change **at = &im->changes;
+    struct change **at = &im->changes, *done = NULL, *c;
 
-    while (*at != NULL) {
-        struct change *c = *at;
+    while ((c = *at) != NULL) {
         if (dir != NULL && strcmp(c->dir, dir) != 0) {
             at = &c->next;
             continue;
         }
         *at = c->next;
+        c->next = done;
+        done = c;
+    }
+    while ((c = done) != NULL) {
+        done = c->next;
+        if (c->kind == REMOVED && c->node->directory)
+            settle_names(im, c->node->path);
         change_free(im, c);
     }
 }
@@ -320,6 +342,8 @@ static int sim_open(struct disk *d, const char *path, int flags, struct disk_fil
         return err_set(err, ERR_NOMEM, 0, "open %s", path);
     pthread_mutex_lock(&im->lock);
     n = find(im, path);
+    if (n == NULL && (flags & DISK_CREATE))
+        tick(im);
     if (n == NULL && !(flags & DISK_CREATE))
         err_set(err, ERR_NOTFOUND, ENOENT, "open %s", path);
     else if (n != NULL && (flags & DISK_CREATE) && (flags & DISK_EXCLUSIVE))
@@ -382,6 +406,7 @@ static int sim_pread(struct disk_file *f, void *data, size_t len, uint64_t off, 
 static int take_write(struct disk_image *im, struct node *n, const void *data, uint64_t len,
                       uint64_t off)
 {
+    tick(im);
     if (im->fail_sys != 0) {
         if (im->fail_after == 0)
             return -im->fail_sys;
@@ -445,6 +470,7 @@ static int sim_sync(struct disk_file *f, struct err *err)
 
     if (alive(f, err) != 0)
         return leave(im, -1);
+    tick(im);
     if (n->directory)
         settle_names(im, n->path);
     else if (!flush(n, 0, blocks(n->live.len)) || !resize(&n->durable, n->live.len))
@@ -471,6 +497,7 @@ static int sim_truncate(struct disk_file *f, uint64_t bytes, struct err *err)
 
     if (alive(f, err) != 0)
         return leave(im, -1);
+    tick(im);
     if (!resize_live(n, bytes) || !resize(&n->durable, bytes))
         return leave(im, err_set(err, ERR_NOMEM, 0, "truncate %s", n->path));
     return leave(im, 0);
@@ -506,6 +533,7 @@ static int sim_rename(struct disk *d, const char *from, const char *to, struct e
         return leave(im, err_set(err, ERR_NOTFOUND, ENOENT, "rename %s", from));
     if (strcmp(from, to) == 0)
         return leave(im, 0);
+    tick(im);
     old = find(im, to);
     if (!note(im, RENAMED, n, old, from))
         return leave(im, err_set(err, ERR_NOMEM, 0, "rename %s", from));
@@ -530,6 +558,7 @@ static int sim_remove(struct disk *d, const char *path, struct err *err)
         if (inside(m->path, path, &rest))
             return leave(im, err_set(err, ERR_EXISTS, ENOTEMPTY, "remove %s", path));
     }
+    tick(im);
     if (!note(im, REMOVED, n, NULL, NULL))
         return leave(im, err_set(err, ERR_NOMEM, 0, "remove %s", path));
     drop_name(im, n);
@@ -543,6 +572,7 @@ static int sim_mkdir(struct disk *d, const char *path, struct err *err)
     int rc = 0;
 
     pthread_mutex_lock(&im->lock);
+    tick(im);
     if (find(im, path) == NULL &&
         ((n = add(im, path, true)) == NULL || !note(im, MADE, n, NULL, NULL)))
         rc = err_set(err, ERR_NOMEM, 0, "make directory %s", path);
@@ -604,6 +634,7 @@ static int sim_sync_dir(struct disk *d, const char *dir, struct err *err)
 
     (void)err;
     pthread_mutex_lock(&im->lock);
+    tick(im);
     settle_names(im, dir);
     return leave(im, 0);
 }
@@ -678,6 +709,7 @@ static int finish(struct disk_image *im, struct pending *p)
         return -EIO;
     if (p->read_into != NULL)
         return (int)copy_out(n, p->read_into, p->len, p->off);
+    tick(im);
     if (!flush(n, p->off / DISK_BLOCK_BYTES, blocks(p->off + p->len)) ||
         (n->durable.len < n->live.len && n->durable.len < p->off + p->len &&
          !resize(&n->durable, p->off + p->len)))
@@ -804,6 +836,7 @@ void disk_image_free(struct disk_image *im)
 {
     if (im == NULL)
         return;
+    disk_image_free(im->cut);
     settle_names(im, NULL);
     free_list(im->nodes);
     free_list(im->ghosts);
@@ -910,12 +943,15 @@ static void cut_names(struct disk_image *im)
 
     for (struct change *c = im->changes; c != NULL; c = c->next) {
         l = loss_of(im, &all, c->dir);
-        if (l == NULL || l->how == NONE)
+        if (l == NULL)
             continue;
         if (l->how == SOME && rng_next(im) % 2 == 0)
             l->how = NONE; /* this one reached the disk, and so did all before it */
-        else
+        if (l->how != NONE)
             take_back(im, c);
+        else if (c->kind == REMOVED && c->node->directory &&
+                 (l = loss_of(im, &all, c->node->path)) != NULL)
+            l->how = NONE; /* what was in it cannot outlive it */
     }
     while ((l = all) != NULL) {
         all = l->next;
@@ -1025,27 +1061,53 @@ static void drop_idle_ghosts(struct disk_image *im)
     }
 }
 
+static struct disk_image *copy_image(struct disk_image *im)
+{
+    struct disk_image *c = disk_image_new(im->rng);
+    bool whole;
+
+    if (c == NULL)
+        return NULL;
+    c->free_bytes = im->free_bytes;
+    c->fail_after = im->fail_after;
+    c->fail_sys = im->fail_sys;
+    whole = copy_nodes(im->nodes, &c->nodes) && copy_nodes(im->ghosts, &c->ghosts) &&
+            copy_changes(im, c);
+    drop_idle_ghosts(c);
+    if (whole)
+        return c;
+    disk_image_free(c);
+    return NULL;
+}
+
 struct disk_image *disk_image_clone(struct disk_image *im)
 {
     struct disk_image *c;
-    bool whole;
 
     pthread_mutex_lock(&im->lock);
-    c = disk_image_new(im->rng);
-    if (c != NULL) {
-        c->free_bytes = im->free_bytes;
-        c->fail_after = im->fail_after;
-        c->fail_sys = im->fail_sys;
-        whole = copy_nodes(im->nodes, &c->nodes) && copy_nodes(im->ghosts, &c->ghosts) &&
-                copy_changes(im, c);
-        drop_idle_ghosts(c);
-        if (!whole) {
-            disk_image_free(c);
-            c = NULL;
-        }
-    }
+    c = copy_image(im);
     pthread_mutex_unlock(&im->lock);
     return c;
+}
+
+void disk_image_cut_in(struct disk_image *im, uint64_t ops, void (*hit)(void *arg), void *arg)
+{
+    pthread_mutex_lock(&im->lock);
+    im->cut_in = ops;
+    im->cut_hit = hit;
+    im->cut_arg = arg;
+    pthread_mutex_unlock(&im->lock);
+}
+
+struct disk_image *disk_image_take_cut(struct disk_image *im)
+{
+    struct disk_image *cut;
+
+    pthread_mutex_lock(&im->lock);
+    cut = im->cut;
+    im->cut = NULL;
+    pthread_mutex_unlock(&im->lock);
+    return cut;
 }
 
 void disk_image_fail_writes(struct disk_image *im, uint64_t after, int sys)

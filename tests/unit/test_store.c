@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * test_store.c - the store on a simulated disk: state, applied LSN and Merkle leaves are of one
+ * moment after any crash, and what the store calls durable is.
+ */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "env.h"
+#include "store.h"
+#include "txn.h"
+
+static struct disk_image *image;
+static struct disk *disk;
+static struct store *store;
+static struct err err;
+static unsigned panics;
+
+static void on_panic(void *arg, const char *why)
+{
+    (void)arg;
+    (void)why;
+    panics++;
+}
+
+static int try_boot(void)
+{
+    static const struct store_config like = {
+        .dir = "/store", .deterministic = true, .cache_bytes = 16u << 20, .panic = on_panic};
+    struct store_config cfg = like;
+
+    disk = disk_sim_new(image, env_real());
+    cfg.disk = disk;
+    return store_open(&cfg, &store, &err);
+}
+
+static void boot(void)
+{
+    cr_assert_eq(try_boot(), 0, "%s", err.msg);
+}
+
+static void down(void)
+{
+    store_close(store);
+    store = NULL;
+    disk_free(disk);
+    disk = NULL;
+}
+
+static void setup(void)
+{
+    image = disk_image_new(11);
+    boot();
+    cr_assert_eq(disk->ops->sync_dir(disk, "/", &err), 0);
+}
+
+static void teardown(void)
+{
+    down();
+    disk_image_free(image);
+    cr_assert_eq(panics, 0);
+}
+
+TestSuite(store, .init = setup, .fini = teardown, .timeout = 60);
+
+/* One segment of n transactions behind the applied LSN: key k<LSN % 50> = LSN, every 7th deleted.
+ */
+static void apply(unsigned n)
+{
+    struct store_point p;
+    struct seg_head h = {.epoch = 1, .commit_ms = 1000};
+    struct txn *txns[64];
+    struct seg_txn list[64];
+    struct seg *s;
+
+    store_applied(store, &p);
+    h.first_lsn = p.lsn + 1;
+    memcpy(h.prev_hash, p.hash, sizeof(h.prev_hash));
+    for (unsigned i = 0; i < n; i++) {
+        uint64_t lsn = h.first_lsn + i;
+        char key[16];
+
+        snprintf(key, sizeof(key), "k%02u", (unsigned)(lsn % 50));
+        txns[i] = txn_new();
+        cr_assert_eq(lsn % 7 == 0 ? txn_delete(txns[i], key, &err)
+                                  : txn_put(txns[i], key, &lsn, sizeof(lsn), &err),
+                     0);
+        cr_assert_eq(txn_bytes(txns[i], &list[i].data, &list[i].len, &err), 0);
+    }
+    cr_assert_eq(seg_build(&h, list, n, &s, &err), 0, "%s", err.msg);
+    cr_assert_eq(store_apply(store, &s, 1, NULL, NULL, &err), 0, "%s", err.msg);
+    seg_unref(s);
+    for (unsigned i = 0; i < n; i++)
+        txn_free(txns[i]);
+}
+
+/* The state is the fold of LSN 1 to the applied one, and the leaves are those of the rows. */
+static void check(void)
+{
+    struct store_point p;
+
+    store_applied(store, &p);
+    for (unsigned k = 0; k < 50; k++) {
+        uint64_t last = 0, got = 0, lsn = 0;
+        struct buf b = {0};
+        char key[16];
+        int rc;
+
+        for (uint64_t l = p.lsn; l > 0 && last == 0; l--)
+            if (l % 50 == k)
+                last = l;
+        snprintf(key, sizeof(key), "k%02u", k);
+        rc = store_get(store, key, &b, &lsn, &err);
+        if (last == 0 || last % 7 == 0) {
+            cr_assert_eq(rc, -1, "%s is there at LSN %lu", key, (unsigned long)p.lsn);
+            cr_assert_eq(err.code, ERR_NOTFOUND);
+        } else {
+            cr_assert_eq(rc, 0, "%s is missing at LSN %lu", key, (unsigned long)p.lsn);
+            cr_assert_eq(b.len, sizeof(got));
+            memcpy(&got, b.data, sizeof(got));
+            cr_assert_eq(got, last);
+            cr_assert_eq(lsn, last);
+        }
+        buf_free(&b);
+    }
+    cr_assert_eq(store_merkle_check(store, &err), 0, "%s", err.msg);
+}
+
+Test(store, a_segment_out_of_order_is_refused_and_changes_nothing)
+{
+    struct store_point p, q;
+    struct seg_head h = {.epoch = 1, .first_lsn = 3, .commit_ms = 1};
+    struct txn *t = txn_new();
+    struct seg_txn one;
+    struct seg *s;
+
+    apply(5);
+    store_applied(store, &p);
+    cr_assert_eq(txn_put(t, "k01", "x", 1, &err), 0);
+    cr_assert_eq(txn_bytes(t, &one.data, &one.len, &err), 0);
+    cr_assert_eq(seg_build(&h, &one, 1, &s, &err), 0);
+    cr_assert_eq(store_apply(store, &s, 1, NULL, NULL, &err), -1);
+    cr_assert_eq(err.code, ERR_INVAL);
+    store_applied(store, &q);
+    cr_assert_eq(p.lsn, q.lsn);
+    seg_unref(s);
+    txn_free(t);
+    check();
+}
+
+/* 11: rows, leaves and point of one moment, wherever the power goes. */
+static void hit(void *arg)
+{
+    *(bool *)arg = true;
+}
+static struct disk_image *cut_checkpoint(uint64_t k, uint64_t *beforep)
+{
+    bool was_hit = false;
+    uint64_t lsn;
+
+    apply(10);
+    cr_assert_eq(store_checkpoint(store, beforep, &err), 0, "%s", err.msg);
+    apply(10);
+    disk_image_cut_in(image, k, hit, &was_hit);
+    cr_assert_eq(store_checkpoint(store, &lsn, &err), 0, "%s", err.msg);
+    disk_image_cut_in(image, 0, NULL, NULL);
+    return was_hit ? disk_image_take_cut(image) : NULL;
+}
+
+static void become(struct disk_image *im)
+{
+    down();
+    disk_image_free(image);
+    image = im;
+}
+
+Test(store, a_power_cut_at_any_change_of_a_checkpoint_leaves_one_moment)
+{
+    struct disk_image *cut;
+    uint64_t before;
+
+    for (uint64_t k = 1; (cut = cut_checkpoint(k, &before)) != NULL; k++) {
+        struct store_point p;
+
+        become(cut);
+        disk_image_crash(image);
+        boot();
+        store_applied(store, &p);
+        cr_assert_geq(p.lsn, before, "change %lu: a checkpoint is gone", (unsigned long)k);
+        check();
+    }
+}
+
+/* The log up to the checkpoint's LSN is let go, and the blocks of the checkpoint before are used
+ * again: so what a start after a kill found must outlive a power cut. */
+Test(store, what_a_start_after_a_kill_calls_durable_outlives_a_power_cut)
+{
+    for (unsigned round = 0; round < 4; round++) {
+        struct disk_image *cut, *left;
+        uint64_t before;
+
+        for (uint64_t k = 1; (cut = cut_checkpoint(k, &before)) != NULL; k++) {
+            uint64_t durable;
+
+            become(cut);
+            disk_image_kill(image);
+            boot();
+            durable = store_checkpoint_lsn(store);
+            apply(3);
+            left = disk_image_clone(image); /* closing takes a checkpoint: not on this one */
+            become(left);
+            disk_image_crash(image);
+            cr_assert_eq(try_boot(), 0, "change %lu: %s", (unsigned long)k, err.msg);
+            cr_assert_geq(store_checkpoint_lsn(store), durable, "change %lu", (unsigned long)k);
+            check();
+        }
+    }
+}
+
+Test(store, a_failed_write_is_final)
+{
+    uint64_t lsn;
+
+    apply(10);
+    disk_image_fail_writes(image, 0, 5 /* EIO */);
+    cr_assert_eq(store_checkpoint(store, &lsn, &err), -1);
+    disk_image_fail_writes(image, 0, 0);
+    cr_assert_eq(store_checkpoint(store, &lsn, &err), -1, "a checkpoint was taken after a failure");
+    cr_assert_eq(panics, 1);
+    panics = 0;
+}
