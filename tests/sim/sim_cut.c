@@ -114,6 +114,14 @@ static enum engine_role role_of(struct world *w, int i)
     return st.role;
 }
 
+static uint32_t epoch_of(struct world *w, int i)
+{
+    struct engine_status st;
+
+    engine_status(w->n[i].e, &st);
+    return st.epoch;
+}
+
 /* 17: wherever the power goes while a cluster becomes a secondary, it is the old cluster, whole, or
  * it goes on to be the secondary. */
 static void cut_in_enable(struct world *w)
@@ -138,6 +146,7 @@ static void cut_in_enable(struct world *w)
         }
     }
     node_cut_in(w, 1, 0);
+    reopen(w, 1); /* the switch itself was durable */
     write_many(w, 30);
     check_equal(w);
     sim_check(w, !has_own_key(w, 1), "the old data is still there");
@@ -214,10 +223,12 @@ static void cut_in_promotion(struct world *w)
 {
     struct told told = {.n = &w->n[1]};
     struct err err = {0};
+    uint32_t epoch;
 
     pair(w);
     write_many(w, 100);
     check_equal(w);
+    epoch = epoch_of(w, 1);
     node_crash(w, 0);
     node_cut_in(w, 1, 1 + sim_rand(w, 25));
     if (engine_promote(w->n[1].e, false, on_told, &told, &err) != 0)
@@ -228,6 +239,8 @@ static void cut_in_promotion(struct world *w)
     reopen(w, 1);
     if (role_of(w, 1) == ENGINE_SECONDARY) {
         sim_check(w, !told.done, "promoted and told so, and a secondary after a power cut");
+        sim_check(w, epoch_of(w, 1) == epoch,
+                  "a secondary, and its log holds its own epoch record");
         promote(w, 1);
     }
     sim_check(w, role_of(w, 1) == ENGINE_PRIMARY, "neither secondary nor primary");

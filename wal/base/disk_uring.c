@@ -293,7 +293,7 @@ static int explain(int sys, struct err *err)
     case ENOSYS:
         return err_set(
             err, ERR_UNSUPPORTED, sys,
-            "this kernel has no io_uring, or a seccomp filter hides it: use Linux 5.10 or "
+            "this kernel has no io_uring, or a seccomp filter hides it: use Linux 6.1 or "
             "later, and allow io_uring_setup, io_uring_enter, io_uring_register");
     case EPERM:
     case EACCES:
