@@ -66,14 +66,21 @@ static void on_closed(void *arg, uint64_t conn, const char *reason)
 
 /* ---- the engine's calls. It may make them until it is closed, so after the link is down ---- */
 
+/* Member rows hold addresses as they were configured: URLs. */
 static uint64_t op_dial(void *arg, const char *addr)
 {
     struct cluster *cl = arg;
     uint64_t id = 0;
+    char host_port[256];
+    struct err err;
 
+    if (addr_of_url(addr, host_port, &err) != 0) {
+        log_error(cl->core->log, "replication", "cannot dial: %s", err.msg);
+        return 0;
+    }
     pthread_mutex_lock(&cl->mutex);
     if (cl->net != NULL)
-        id = link_net_dial(cl->net, addr, NULL);
+        id = link_net_dial(cl->net, host_port, NULL);
     pthread_mutex_unlock(&cl->mutex);
     return id;
 }

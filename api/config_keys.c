@@ -57,6 +57,7 @@ const struct config_key config_replication_keys[] = {
     {"best_effort_wal_wait_duration", CONFIG_MILLIS, offsetof(struct config, best_effort_wait_ms)},
     {"force_async", CONFIG_TEXT, offsetof(struct config, force_async)},
     {"scrub_interval", CONFIG_MILLIS, offsetof(struct config, scrub_interval_ms)},
+    {"fence_wait", CONFIG_MILLIS, offsetof(struct config, fence_wait_ms)},
     {"lag_warn", CONFIG_MILLIS, offsetof(struct config, lag_warn_ms)},
     {"lag_guard", CONFIG_MILLIS, offsetof(struct config, lag_guard_ms)},
     {"lag_guard_bytes", CONFIG_BYTES, offsetof(struct config, lag_guard_bytes)},

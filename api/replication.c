@@ -621,11 +621,13 @@ static void promote_done(void *arg, uint64_t lsn, const struct err *err)
     co_wake(w->co);
 }
 
-static int promote_do(struct core *c, bool force, struct err *err)
+/* alone: to leave the cluster, without superseding anybody. */
+static int promote_do(struct core *c, bool force, bool alone, struct err *err)
 {
     struct promote_wait w = {.co = co_current()};
 
-    if (engine_promote(c->engine, force, promote_done, &w, err) != 0)
+    if ((alone ? engine_secede(c->engine, promote_done, &w, err)
+               : engine_promote(c->engine, force, promote_done, &w, err)) != 0)
         return -1;
     co_wait();
     if (w.err.code == ERR_OK)
@@ -674,7 +676,7 @@ static void promote(struct request *rq, struct response *rs)
         field_bool(rq, rs, "force", false, &force) != 0 || !check_whole(rq, rs))
         return;
     log_info(c->log, "replication", "promoting to DR primary: force=%s", force ? "true" : "false");
-    if (promote_do(c, force, &err) != 0) {
+    if (promote_do(c, force, false, &err) != 0) {
         log_error(c->log, "replication", "cannot promote: %s", err.msg);
         reply_err(rs, &err);
         return;
@@ -718,7 +720,7 @@ static void secondary_disable(struct request *rq, struct response *rs)
 
     if (!replication_dr_token(rq, rs, &token) || !check_whole(rq, rs))
         return;
-    if (promote_do(c, true, &err) !=
+    if (promote_do(c, true, true, &err) !=
         0) { /* it stands alone from here on: nobody else's writes count */
         reply_err(rs, &err);
         return;

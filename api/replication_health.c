@@ -29,6 +29,9 @@ static const struct {
 } kinds[] = {
     {"superseded", true, true,
      "Another cluster was promoted. Clients belong there; make this one its secondary."},
+    {"split", true, true,
+     "Two clusters began one epoch, and both stopped. Choose one and promote it with force; demote "
+     "the other, then point it to the first with update-primary."},
     {"primary_lost_history", true, true,
      "The primary lacks what this secondary knows as committed. Look at the primary's disk; "
      "promote "
@@ -73,6 +76,11 @@ static const struct {
     {"log_retention", false, true,
      "Bring the secondary back, raise its limits with sys/replication/dr/primary/retention, or "
      "revoke it: at 100 % it is let go."},
+    {"epoch_unconfirmed", false, true,
+     "A member that could know of a newer epoch has not been heard since the start. Bring it back, "
+     "or revoke it."},
+    {"newer_primary", true, true,
+     "Another cluster was promoted. Point this secondary to it with update-primary."},
     {"lag_guard", false, false, "Writers are slowed while a secondary catches up; see lag."},
     {"disk_low", false, false, "Free space on this disk before writes are refused."},
     {"clock_skew", false, false,

@@ -395,6 +395,24 @@ static const char *find_token(const struct http_request *http)
 
 /* ---- gates ---- */
 
+#define CONFIRM_LOOK_NS (5 * 1000000LL)
+#define CONFIRM_LOOKS 6000 /* 30 s: the engine ends it within fence_wait */
+
+/* Somebody may have been promoted while this cluster was away: nothing is read before that is
+ * known. Looked at again and again, since it comes once in a process's life as a rule. */
+static int await_epoch(struct exchange *x)
+{
+    for (int i = 0; i < CONFIRM_LOOKS; i++) {
+        if (x->core->role != ENGINE_PRIMARY || !engine_confirming(x->core->engine)) {
+            x->role = x->core->role;
+            return 0;
+        }
+        (void)co_wait_for(CONFIRM_LOOK_NS);
+    }
+    reply_error(&x->rs, 503, "epoch_unconfirmed: the members are still being asked");
+    return -1;
+}
+
 static int check_role(struct exchange *x, bool raw_sealed)
 {
     int role = x->role;
@@ -568,6 +586,8 @@ static void run(struct exchange *x)
             reply_error(&x->rs, 503, "Vault is sealed");
         return;
     }
+    if ((raw == NULL || !raw->sealed) && await_epoch(x) != 0)
+        return;
     if (check_role(x, raw != NULL && raw->sealed) != 0)
         return;
     len = strlen(rq->full_path);

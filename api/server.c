@@ -142,6 +142,7 @@ static int open_engine(struct server *s, struct err *err)
                                .default_mode = {.wait_ms = (uint32_t)cfg->default_wait_ms},
                                .force_async = cfg->force_async,
                                .scrub_interval_ms = cfg->scrub_interval_ms,
+                               .fence_wait_ms = (uint32_t)cfg->fence_wait_ms,
                                .lag_guard_ms = (uint32_t)cfg->lag_guard_ms,
                                .lag_guard_bytes = cfg->lag_guard_bytes};
 

@@ -280,6 +280,7 @@ static void on_finished(struct engine *e)
     if (local_set_text(e, "role", "secondary", &err) != 0 ||
         local_set_number(e, "generation", e->copy->number, &err) != 0 ||
         local_set_text(e, "damaged", NULL, &err) != 0 ||
+        local_set_text(e, "commit", NULL, &err) != 0 || /* of the old generation */
         local_set_text(e, "copy", NULL, &err) != 0 || local_save(e, &err) != 0)
         engine_fatal(e, &err);
     log_info(e->cfg.log, LOG_REPLICATION,

@@ -488,13 +488,22 @@ int engine_local_put(struct engine *e, const char *name, const void *data, size_
 
 void engine_epoch_key(struct engine *e, const uint8_t key[32])
 {
+    bool first;
+
     pthread_mutex_lock(&e->key_mu);
+    first = key != NULL && !e->have_epoch_key;
     e->have_epoch_key = key != NULL;
     if (key != NULL)
         memcpy(e->epoch_key, key, sizeof(e->epoch_key));
     else
         OPENSSL_cleanse(e->epoch_key, sizeof(e->epoch_key));
     pthread_mutex_unlock(&e->key_mu);
+    if (!first)
+        return;
+    /* Until the log thread has asked the members, or the time for that is up. */
+    if (engine_role(e) == ENGINE_PRIMARY && atomic_load(&e->meeting))
+        atomic_store(&e->confirming, true);
+    event_post(e, event_new(e, EV_KEY, NULL, 0));
 }
 
 /* ---- events: any thread to the log thread ---- */
@@ -605,19 +614,23 @@ int engine_follow(struct engine *e, const struct follow_config *cfg, engine_done
     return 0;
 }
 
-int engine_promote(struct engine *e, bool force, engine_done_fn *done, void *arg, struct err *err)
+static int promote(struct engine *e, bool force, bool alone, engine_done_fn *done, void *arg,
+                   struct err *err)
 {
     struct event *ev;
     enum engine_role role = engine_role(e);
 
     if (role == ENGINE_BOOTSTRAPPING)
         return err_set(err, ERR_ROLE, 0, "the first copy is not whole: nothing to promote");
-    if (role != ENGINE_SECONDARY)
+    if (role == ENGINE_FENCED && !force)
+        return err_set(err, ERR_ROLE, 0, "this cluster was superseded: only by force");
+    if (role != ENGINE_SECONDARY && role != ENGINE_FENCED)
         return err_set(err, ERR_ROLE, 0, "not a secondary");
     if (!epoch_has_key(e))
         return err_set(err, ERR_SEALED, 0, "promotion needs the barrier open");
     ev = event_new(e, EV_PROMOTE, NULL, 0);
     ev->flag = force;
+    ev->number = alone;
     ev->done = done;
     ev->arg = arg;
     event_post(e, ev);
@@ -637,6 +650,16 @@ int engine_scrub(struct engine *e, bool reindex, engine_done_fn *done, void *arg
     ev->arg = arg;
     event_post(e, ev);
     return 0;
+}
+
+int engine_promote(struct engine *e, bool force, engine_done_fn *done, void *arg, struct err *err)
+{
+    return promote(e, force, false, done, arg, err);
+}
+
+int engine_secede(struct engine *e, engine_done_fn *done, void *arg, struct err *err)
+{
+    return promote(e, true, true, done, arg, err);
 }
 
 void engine_members_changed(struct engine *e)

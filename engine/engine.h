@@ -124,6 +124,7 @@ struct engine_config {
     int64_t scrub_interval_ms; /* from the end of one scrub to the next; 0: an hour */
     uint32_t copy_page_bytes;  /* read and sent in one piece while catching up; 0: 1 MiB */
     uint32_t link_version;     /* the newest protocol to speak; 0: the newest known */
+    uint32_t fence_wait_ms; /* a starting primary waits so long for its members' epochs; 0: 2000 */
     /* Primary: the mode that a secondary without one is given once it follows (n is not looked at);
      * REPL_ASYNC: none. */
     struct repl_mode default_mode;
@@ -184,6 +185,9 @@ uint32_t engine_strict_wait_ms(struct engine *e);
 /** After a start: writes in the log's tail, maybe answered before, still wait for a secondary. A
  * reader would miss them. */
 bool engine_unsettled(struct engine *e);
+/** A primary asks its members for a newer epoch: nothing may be read yet. After a start and when
+ * this process stood still; it ends within fence_wait_ms of the epoch key. Any thread. */
+bool engine_confirming(struct engine *e);
 CHECKED int engine_get(struct engine *e, const char *key, struct buf *out,
                        struct err *err); /* ERR_NOTFOUND */
 CHECKED int engine_scan(struct engine *e, const char *prefix, const char *after, size_t limit,
@@ -284,7 +288,8 @@ CHECKED int engine_follow(struct engine *e, const struct follow_config *cfg, eng
  * Promote: keep the whole durable tail, log the epoch record, apply all, become primary. done runs
  * on the apply thread. ERR_ROLE: not a secondary, or the copy is not whole. ERR_DENIED: under a
  * quorum of k of n too few of the named members were heard, so that acknowledged writes may be on
- * others alone (force: take that loss). Any thread.
+ * others alone (force: take that loss). With force a fenced cluster is promoted, too: its epoch is
+ * above all that it met. Any thread.
  */
 CHECKED int engine_promote(struct engine *e, bool force, engine_done_fn *done, void *arg,
                            struct err *err);
@@ -297,6 +302,12 @@ CHECKED int engine_promote(struct engine *e, bool force, engine_done_fn *done, v
  */
 CHECKED int engine_scrub(struct engine *e, bool reindex, engine_done_fn *done, void *arg,
                          struct err *err);
+/**
+ * As engine_promote with force, to stand alone: it meets nobody and answers no question about its
+ * epoch, so that it supersedes nobody, until the applied configuration says that replication is
+ * off; durably. From a fenced cluster, too.
+ */
+CHECKED int engine_secede(struct engine *e, engine_done_fn *done, void *arg, struct err *err);
 /** The member table changed (revoked, ...): look at all connections again. Any thread. */
 void engine_members_changed(struct engine *e);
 
@@ -365,7 +376,9 @@ struct engine_status {
     bool replicating;          /* a DR primary, or a secondary */
     char state[16];            /* running, idle, stream-wals, merkle-diff, merkle-sync */
     char connection_state[20]; /* ready, connecting, idle, transient_failure, shutdown */
-    char reason[64];           /* fenced, primary_lost_history, ... or empty */
+    /* Begins with a code: superseded by epoch n, split: ..., primary_lost_history, newer_primary:
+     * ..., epoch_unconfirmed; or empty. */
+    char reason[64];
     char cluster_id[40], secondary_id[64], primary_cluster_addr[256];
     uint32_t epoch, minor;
     uint64_t appended_lsn, durable_lsn, committed_lsn, applied_lsn, checkpoint_lsn;

@@ -51,6 +51,10 @@
 #define LAG_PAUSE_MAX_NS (250 * NS_PER_MS) /* the lag guard's longest pause between segments */
 #define LAG_SEGMENT_BYTES (64u << 10)      /* of a segment while it pauses */
 #define STOP_WAIT_NS NS_PER_S              /* at a stop, for what waits for a secondary */
+#define ASK_NS (2 * NS_PER_S)              /* between questions to a member that is not connected */
+#define ASK_LIMIT_NS (5 * NS_PER_S)        /* for the dial and the answer */
+#define STILL_NS (5 * NS_PER_S)            /* without a step for so long: stopped, or starved */
+#define MEET_MAX (2u * ENGINE_PEERS_MAX)
 #define WATCHES_MAX 32u
 #define RETAIN_WORTH_BYTES ((uint64_t)1 << 20) /* kept for one that is away: worth freeing */
 #define APPLY_BATCH_SEGS 64u
@@ -171,7 +175,7 @@ struct verify {
 
 /* ---- connections and peers ---- */
 struct peer;
-enum conn_state { CONN_NEW, CONN_ENROL, CONN_PEER, CONN_FOLLOW };
+enum conn_state { CONN_NEW, CONN_ENROL, CONN_PEER, CONN_FOLLOW, CONN_ASK };
 struct conn {
     struct conn *next;
     uint64_t id;
@@ -254,6 +258,22 @@ struct mode_slot {
     int64_t fallen_ms;
 };
 
+/* ---- meet.c ---- */
+struct met { /* a member that is asked for its epoch */
+    struct member member;
+    uint64_t conn_id; /* 0: none */
+    int64_t next_ns;  /* ask then; while asking: give up then */
+    bool heard;       /* it knows of no newer epoch, since the key came */
+};
+struct meet {
+    size_t n;
+    bool ready;       /* open is over */
+    bool stepped;     /* a step was made, so the time between two means something */
+    bool unconfirmed; /* one is not heard */
+    int64_t until_ns; /* confirming ends; 0: the key is not here */
+    struct met m[MEET_MAX];
+};
+
 /* ---- the secondary's side ---- */
 enum follow_state {
     FOLLOW_OFF,
@@ -332,6 +352,7 @@ enum event_kind {
     EV_PROMOTE,
     EV_MODE,
     EV_MEMBERS,
+    EV_KEY,
     EV_ANSWER,
     EV_FOUND,
     EV_ROOT,
@@ -457,6 +478,10 @@ struct engine {
     _Atomic bool unsettled;
     _Atomic int64_t held_ns; /* the earliest deadline of a held answer; INT64_MAX: none */
     _Atomic bool holding;    /* answers are held. Both written by the apply thread */
+    /* Written by the log thread (meet.c). */
+    _Atomic bool confirming;    /* nothing is served: the members are being asked */
+    _Atomic bool meeting;       /* there are members to ask */
+    _Atomic int64_t stepped_ns; /* the last step */
 
     pthread_mutex_t local_mu;
     struct local *local;
@@ -508,6 +533,7 @@ struct engine {
     bool want_epoch;    /* founding: the first record is to be written */
     struct {
         bool on, written;
+        bool alone; /* to leave the others */
         uint64_t lsn;
         uint8_t id[16];
         engine_done_fn *done;
@@ -530,6 +556,9 @@ struct engine {
     int64_t mark_ns;
     int64_t waiting_ns; /* when lags of what waits were last counted */
     struct follow follow;
+    struct meet meet;
+    uint32_t seen_epoch; /* the highest number met */
+    bool alone;          /* promoted to stand alone: it meets nobody until replication is off */
     char reason[64];
     int64_t space_ns;
     uint64_t space_bytes, free_bytes;
@@ -653,7 +682,28 @@ CHECKED int epoch_append(struct engine *e, struct epoch_rec *r,
                          struct err *err); /* fills end_lsn and hash */
 size_t promote_step(struct engine *e);
 void promote_begin(struct engine *e, struct event *ev);
+
+/* fence.c */
 void engine_fence(struct engine *e, const struct epoch_rec *newer, const char *who);
+CHECKED int fence_load(struct engine *e, struct err *err);
+CHECKED int fence_note_commit(struct engine *e, struct err *err); /* not saved yet */
+uint64_t fence_noted_commit(struct engine *e);
+
+/* meet.c */
+const char *own_member_id(const struct engine *e);
+void meet_rows(struct engine *e);          /* the member table, as applied; or the role changed */
+void meet_opened_engine(struct engine *e); /* at the end of open */
+void meet_again(struct engine *e, int64_t now);
+void meet_seen(struct engine *e, uint32_t number);
+/* true: this cluster is fenced now, and all connections are closed. */
+bool meet_epochs(struct engine *e, const struct epochs *history, enum engine_role role,
+                 const char *who);
+void meet_heard(struct engine *e, const uint8_t key_hash[32]);
+void meet_asked(struct engine *e, struct conn *c, const struct link_msg *m);
+bool meet_opened(struct engine *e, struct conn *c); /* false: not one of these */
+void meet_told(struct engine *e, struct conn *c, const struct link_msg *m);
+bool meet_closed(struct engine *e, uint64_t conn);
+size_t meet_step(struct engine *e, int64_t now);
 
 /* ship.c */
 struct conn *conn_find(struct engine *e, uint64_t id);
@@ -673,6 +723,10 @@ bool peers_known(const struct engine *e);
 void peers_check(struct engine *e);
 void peers_clear(struct engine *e, const char *reason);
 void peers_free(struct engine *e);
+CHECKED int member_read(struct engine *e, const char *id, struct member *m, struct err *err);
+/* The unrevoked member with this key. ERR_DENIED: none. */
+CHECKED int member_by_key(struct engine *e, const uint8_t key_hash[32], struct member *m,
+                          struct err *err);
 
 /* diff_serve.c */
 void diff_question(struct engine *e, struct conn *c, const struct link_msg *m);

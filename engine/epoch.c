@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * epoch.c - the history of epochs, promotion, and fencing.
+ * epoch.c - the history of epochs, and promotion.
  *
  * Promotion, and what a crash leaves after each step:
  *   1. the link is closed, writes in flight become durable: a secondary, as before
@@ -185,7 +185,9 @@ void promote_begin(struct engine *e, struct event *ev)
 {
     struct err err = {0};
 
-    if (e->promote.on || engine_role(e) != ENGINE_SECONDARY || !e->promotable)
+    bool fenced = ev->flag && engine_role(e) == ENGINE_FENCED;
+
+    if (e->promote.on || (!fenced && (engine_role(e) != ENGINE_SECONDARY || !e->promotable)))
         err_set(&err, ERR_ROLE, 0, "%s",
                 e->promote.on ? "a promotion is under way" : "not a secondary with a whole copy");
     else if (modes_promotion_check(e, &err) != 0 && ev->flag) {
@@ -203,6 +205,7 @@ void promote_begin(struct engine *e, struct event *ev)
         return;
     }
     e->promote.on = true;
+    e->promote.alone = ev->number != 0;
     e->promote.done = ev->done;
     e->promote.arg = ev->arg;
     ev->done = NULL;
@@ -221,12 +224,15 @@ static size_t promote_write(struct engine *e)
         return 0;
     copy_abandon(e);
     last = epochs_last(&e->cur->epochs);
-    r.number = (last != NULL ? last->number : wal_end_epoch(e->cur->wal)) + 1;
+    r.number = last != NULL ? last->number : wal_end_epoch(e->cur->wal);
+    r.number = (r.number > e->seen_epoch ? r.number : e->seen_epoch) + 1;
     env_random(e->cfg.env, r.id, sizeof(r.id));
-    snprintf(r.member, sizeof(r.member), "%s", e->follow.cfg.member_id);
+    snprintf(r.member, sizeof(r.member), "%s",
+             engine_role(e) == ENGINE_FENCED ? own_member_id(e) : e->follow.cfg.member_id);
     pthread_mutex_lock(&e->local_mu);
     if (local_set(e->local, "promoting", r.id, sizeof(r.id), &err) != 0 ||
         local_set(e->local, "member", r.member, strlen(r.member), &err) != 0 ||
+        local_set(e->local, "alone", e->promote.alone ? "1" : NULL, e->promote.alone, &err) != 0 ||
         local_commit(e->local, &err) != 0) {
         pthread_mutex_unlock(&e->local_mu);
         engine_fatal(e, &err);
@@ -241,6 +247,7 @@ static size_t promote_write(struct engine *e)
     }
     modes_reset(e);
     e->promote.written = true;
+    e->alone = e->promote.alone;
     e->promote.lsn = wal_end_lsn(e->cur->wal);
     return 1;
 }
@@ -252,7 +259,8 @@ static void promote_finish(struct engine *e)
 
     if (local_set_text(e, "role", "primary", &err) != 0 ||
         local_set_text(e, "follow", NULL, &err) != 0 ||
-        local_set_number(e, "minor", 0, &err) != 0 || local_save(e, &err) != 0)
+        local_set_text(e, "fence", NULL, &err) != 0 || local_set_number(e, "minor", 0, &err) != 0 ||
+        local_save(e, &err) != 0)
         engine_fatal(e, &err);
     e->promotable = false;
     e->reason[0] = '\0';
@@ -265,6 +273,7 @@ static void promote_finish(struct engine *e)
     e->retain_unknown = true; /* the members' slots are made when the rows are read as a primary */
     log_read_rows(e);
     engine_role_set(e, ENGINE_PRIMARY);
+    meet_rows(e);
     promote_answer(e, e->promote.lsn, NULL);
 }
 
@@ -285,18 +294,4 @@ size_t promote_step(struct engine *e)
         return 0;
     promote_finish(e);
     return 1;
-}
-
-/* ---- fencing ---- */
-void engine_fence(struct engine *e, const struct epoch_rec *newer, const char *who)
-{
-    snprintf(e->reason, sizeof(e->reason), "superseded by epoch %" PRIu32, newer->number);
-    log_error(e->cfg.log, LOG_REPLICATION, "%s, told by %s: this cluster serves nothing", e->reason,
-              who);
-    engine_role_set(e, ENGINE_FENCED);
-    log_refuse(e, &e->pending, ERR_ROLE, e->reason);
-    log_refuse(e, &e->waiting, ERR_UNKNOWN_OUTCOME,
-               "this cluster was superseded while the write was under way");
-    modes_release_all(e, "this cluster was superseded while the write was under way");
-    peers_clear(e, e->reason);
 }

@@ -351,6 +351,8 @@ static const struct {
     [MSG_FETCH] = {"fetch", 5, 5},
     [MSG_ENTRIES] = {"entries", 2, 2},
     [MSG_ROOT] = {"root", 4, 4},
+    [MSG_EPOCH_ASK] = {"epoch ask", 8, 8},
+    [MSG_EPOCH_TELL] = {"epoch tell", 8, 8},
 };
 
 /* Per stage: LSNs, bytes and microseconds behind, then count, p50, p99 and max of each window. */
@@ -472,6 +474,28 @@ static void put_welcome(struct buf *b, const struct link_welcome *w)
     put_epochs(b, &w->epochs);
 }
 
+static void get_epoch(struct mp *m, struct link_epoch *p)
+{
+    p->version = (uint32_t)mp_uint(m, UINT32_MAX);
+    mp_text(m, p->cluster_id, sizeof(p->cluster_id));
+    mp_text(m, p->member_id, sizeof(p->member_id));
+    p->role = (uint32_t)mp_uint(m, ENGINE_FENCED);
+    p->durable_lsn = mp_uint(m, UINT64_MAX - 1);
+    p->wall_ms = mp_int(m);
+    get_epochs(m, &p->epochs);
+}
+
+static void put_epoch(struct buf *b, const struct link_epoch *p)
+{
+    mp_put_uint(b, p->version);
+    put_text(b, p->cluster_id);
+    put_text(b, p->member_id);
+    mp_put_uint(b, p->role);
+    mp_put_uint(b, p->durable_lsn);
+    mp_put_int(b, p->wall_ms);
+    put_epochs(b, &p->epochs);
+}
+
 /* n: the fields that are there. What an older program does not send stays zero. Returns how many
  * were read. */
 static size_t get_fields(struct mp *in, struct link_msg *m, size_t n)
@@ -530,6 +554,10 @@ static size_t get_fields(struct mp *in, struct link_msg *m, size_t n)
         break;
     case MSG_GOODBYE:
         mp_text(in, m->reason, sizeof(m->reason));
+        break;
+    case MSG_EPOCH_ASK:
+    case MSG_EPOCH_TELL:
+        get_epoch(in, &m->epoch);
         break;
     default:
         link_diff_get(in, m);
@@ -609,6 +637,10 @@ int link_msg_encode(const struct link_msg *m, struct buf *out, struct err *err)
         break;
     case MSG_GOODBYE:
         put_text(out, m->reason);
+        break;
+    case MSG_EPOCH_ASK:
+    case MSG_EPOCH_TELL:
+        put_epoch(out, &m->epoch);
         break;
     default:
         link_diff_put(out, m);

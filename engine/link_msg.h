@@ -26,6 +26,7 @@
 #define LINK_PROTOCOL_VERSION 2u /* the newest that this program speaks */
 #define LINK_PROTOCOL_OLDEST 1u  /* the oldest */
 #define LINK_VERSION_DIFF 2u     /* from here on: messages 13 to 19 */
+#define LINK_VERSION_EPOCHS 2u   /* from here on: messages 20 and 21 */
 #define EPOCHS_MAX 64u           /* history kept: the newest promotions */
 #define LINK_PAGE_BYTES_MAX (4u << 20)
 #define LINK_BODY_MAX (1u << 20) /* enrol bodies */
@@ -56,6 +57,8 @@ enum link_msg_type {
     MSG_FETCH,
     MSG_ENTRIES,
     MSG_ROOT,
+    MSG_EPOCH_ASK,
+    MSG_EPOCH_TELL,
     MSG_TYPE_END /* one beyond the last */
 };
 
@@ -92,11 +95,20 @@ struct link_welcome {
     char reason[128]; /* REFUSE: a short code */
     struct epochs epochs;
 };
+struct link_epoch { /* ask and tell; the first message of its connection */
+    uint32_t version;
+    char cluster_id[40], member_id[64];
+    uint32_t role; /* enum engine_role */
+    uint64_t durable_lsn;
+    int64_t wall_ms;
+    struct epochs epochs;
+};
 struct link_msg {
     enum link_msg_type type;
     union {
         struct link_hello hello;
         struct link_welcome welcome;
+        struct link_epoch epoch;
         struct {
             uint64_t lsn;
             int64_t wall_ms;

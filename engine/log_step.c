@@ -374,6 +374,8 @@ static size_t build_step(struct engine *e, int64_t now)
     }
     if (wal_in_flight(e->cur->wal) < WAL_IN_FLIGHT_MAX && found_history(e))
         built++;
+    if (atomic_load(&e->confirming) && !atomic_load(&e->stopping))
+        return built; /* what is queued waits, for fence_wait_ms at most */
     mark_if_due(e, now);
     while (wal_in_flight(e->cur->wal) < WAL_IN_FLIGHT_MAX) {
         int64_t ahead = (int64_t)(atomic_load(&e->appended_bytes) - atomic_load(&e->applied_bytes));
@@ -510,6 +512,7 @@ void log_read_rows(struct engine *e)
     }
     buf_free(&b);
     peers_check(e);
+    meet_rows(e);
     modes_read(e);
     e->dirty = true;
 }
@@ -542,7 +545,7 @@ static void on_opened(struct engine *e, struct event *ev)
 {
     struct conn *c = conn_add(e, ev);
 
-    if (c != NULL && !c->inbound)
+    if (c != NULL && !c->inbound && !meet_opened(e, c))
         follow_opened(e, c);
 }
 
@@ -552,6 +555,8 @@ static void on_closed(struct engine *e, struct event *ev)
 
     if (c != NULL)
         conn_drop(e, c, ev->text);
+    else if (meet_closed(e, ev->conn))
+        return;
     else if (e->follow.state == FOLLOW_DIAL && ev->conn == e->follow.conn_id)
         follow_closed(e, ev->text); /* a dial that failed */
 }
@@ -596,6 +601,9 @@ static void on_event(struct engine *e, struct event *ev)
         break;
     case EV_MEMBERS:
         log_read_rows(e);
+        break;
+    case EV_KEY:
+        meet_again(e, env_mono_ns(e->cfg.env));
         break;
     case EV_ANSWER:
         on_answer(e, ev);
@@ -675,6 +683,7 @@ size_t engine_log_step(struct engine *e)
     work += retain_step(e, now);
     work += space_step(e, now);
     work += promote_step(e);
+    work += meet_step(e, now);
     work += build_step(e, now);
     work += modes_step(e, now);
     work += commit_step(e, now);

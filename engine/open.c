@@ -203,7 +203,10 @@ static int take_role(struct engine *e, struct err *err)
         goto out;
     if (local_get_locked(e, "member", &member, &missing) == 0)
         snprintf(e->member_id, sizeof(e->member_id), "%s", buf_str(&member));
-    if (strcmp(buf_str(&role), "secondary") == 0 && own_promotion(e)) {
+    local_number(e, "epoch_seen", &v, &found_it);
+    e->seen_epoch = (uint32_t)v;
+    if (strcmp(buf_str(&role), "primary") != 0 && strcmp(buf_str(&role), "bootstrapping") != 0 &&
+        own_promotion(e)) {
         log_info(e->cfg.log, LOG_REPLICATION, "this cluster was promoted: the log says so");
         if (local_set_text(e, "follow", NULL, err) != 0 ||
             local_set_text(e, "copy", NULL, err) != 0 ||
@@ -214,12 +217,18 @@ static int take_role(struct engine *e, struct err *err)
     }
     if (strcmp(buf_str(&role), "primary") == 0) {
         atomic_store(&e->role, ENGINE_PRIMARY);
+        local_number(e, "alone", &v, &e->alone);
         /* Another start of a primary: the same (epoch, minor, LSN) is never written twice. */
         local_number(e, "minor", &v, &found_it);
         e->minor = (uint32_t)v + 1;
         if (local_set_number(e, "minor", e->minor, err) != 0 || local_save(e, err) != 0)
             goto out;
         rc = 0;
+        goto out;
+    }
+    if (strcmp(buf_str(&role), "fenced") == 0) {
+        atomic_store(&e->role, ENGINE_FENCED);
+        rc = fence_load(e, err);
         goto out;
     }
     if (strcmp(buf_str(&role), "secondary") == 0)
@@ -272,8 +281,7 @@ static int recover(struct engine *e, struct err *err)
     struct wal *w = e->cur->wal;
     struct store_point p;
 
-    if (apply_recover(e, e->cur, wal_known_commit_lsn(w), err) != 0 ||
-        modes_forced_load(e, err) != 0)
+    if (apply_recover(e, e->cur, fence_noted_commit(e), err) != 0 || modes_forced_load(e, err) != 0)
         return -1;
     e->store = e->cur->store;
     e->store_serial = e->cur->serial;
@@ -326,9 +334,10 @@ static int open_parts(struct engine *e, struct err *err)
         env_mono_ns(e->cfg.env) +
         (e->cfg.scrub_interval_ms < SCRUB_FIRST_MS ? e->cfg.scrub_interval_ms : SCRUB_FIRST_MS) *
             NS_PER_MS;
-    if (engine_role(e) != ENGINE_PRIMARY)
+    if (engine_role(e) != ENGINE_PRIMARY && engine_role(e) != ENGINE_FENCED)
         follow_resume(e);
     log_read_rows(e);
+    meet_opened_engine(e);
     log_publish(e);
     return 0;
 }
@@ -356,6 +365,8 @@ static void defaults(struct engine_config *c)
         c->copy_page_bytes = 1u << 20;
     if (c->link_version == 0 || c->link_version > LINK_PROTOCOL_VERSION)
         c->link_version = LINK_PROTOCOL_VERSION;
+    if (c->fence_wait_ms == 0)
+        c->fence_wait_ms = 2000;
     if (c->mark_interval_ms == 0)
         c->mark_interval_ms = 1000;
     if (c->default_mode.wait_ms == 0)

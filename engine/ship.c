@@ -9,8 +9,9 @@
  * later; nobody waits for it.
  *
  * hello is answered from three facts, in this order: who asks (its key must stand unrevoked in the
- * member table), which epochs it has seen (a newer one fences us, an equal number with another id
- * is a split), and what it knows as committed:
+ * member table), which epochs it has seen (a newer one fences us: meet.c), and what it knows as
+ * committed:
+ *   - it follows another epoch of our number: refuse, split.
  *   - it knows committed what we lack, in one epoch: refuse, primary_lost_history. It may hold the
  *     only copy.
  *   - our promotion has forked off below that: copy. Its history was given up by an operator.
@@ -133,6 +134,8 @@ void conn_drop(struct engine *e, struct conn *c, const char *reason)
     c->peer = NULL;
     if (c->state == CONN_FOLLOW && c->id == e->follow.conn_id)
         follow_closed(e, reason);
+    else if (c->state == CONN_ASK)
+        (void)meet_closed(e, c->id);
 }
 
 void conn_goodbye(struct engine *e, struct conn *c, const char *reason)
@@ -171,7 +174,7 @@ void conns_sweep(struct engine *e)
 }
 
 /* ---- members ---- */
-static int read_member(struct engine *e, const char *id, struct member *m, struct err *err)
+int member_read(struct engine *e, const char *id, struct member *m, struct err *err)
 {
     char key[sizeof(ENGINE_KEY_MEMBERS) + sizeof(m->id)];
     struct buf b = {0};
@@ -184,10 +187,41 @@ static int read_member(struct engine *e, const char *id, struct member *m, struc
     return rc;
 }
 
+struct by_key {
+    const uint8_t *key_hash;
+    struct member *m;
+    bool found;
+};
+
+static int match_key(void *arg, const char *key, const uint8_t *value, size_t len, uint64_t lsn,
+                     struct err *err)
+{
+    struct by_key *k = arg;
+    struct member m;
+    struct err bad;
+
+    (void)key, (void)lsn, (void)err;
+    if (!k->found && member_decode(value, len, &m, &bad) == 0 && !m.revoked &&
+        CRYPTO_memcmp(m.key_hash, k->key_hash, sizeof(m.key_hash)) == 0) {
+        *k->m = m;
+        k->found = true;
+    }
+    return 0;
+}
+
+int member_by_key(struct engine *e, const uint8_t key_hash[32], struct member *m, struct err *err)
+{
+    struct by_key k = {.key_hash = key_hash, .m = m};
+
+    if (engine_scan(e, ENGINE_KEY_MEMBERS, NULL, 0, false, match_key, &k, err) != 0)
+        return -1;
+    return k.found ? 0 : err_set(err, ERR_DENIED, 0, "not a member of this cluster");
+}
+
 static int check_member(struct engine *e, const struct conn *c, const char *id, struct member *m,
                         struct err *err)
 {
-    if (id[0] == '\0' || strchr(id, '/') != NULL || read_member(e, id, m, err) != 0)
+    if (id[0] == '\0' || strchr(id, '/') != NULL || member_read(e, id, m, err) != 0)
         return err_set(err, ERR_DENIED, 0, "not a member of this cluster");
     if (CRYPTO_memcmp(m->key_hash, c->key_hash, sizeof(m->key_hash)) != 0)
         return err_set(err, ERR_DENIED, 0, "the key is not this member's");
@@ -257,7 +291,7 @@ void peers_check(struct engine *e)
     for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
         struct peer *p = &e->peers[i];
 
-        if (p->used && (read_member(e, p->member.id, &m, &err) != 0 || m.revoked))
+        if (p->used && (member_read(e, p->member.id, &m, &err) != 0 || m.revoked))
             peer_free(p); /* the log is no longer kept for it */
     }
     if (engine_role(e) != ENGINE_PRIMARY || !e->repl.primary_enabled)
@@ -320,7 +354,10 @@ static void decide(struct engine *e, const struct link_hello *h, struct link_wel
         return;
     }
     if (theirs != NULL && epochs_find(ours, theirs->id, &i) == NULL) {
-        welcome_refuse(w, "primary_lost_history"); /* it follows a history that we never had */
+        /* It follows a history that we never had. */
+        welcome_refuse(w, epochs_last(ours) != NULL && theirs->number == epochs_last(ours)->number
+                              ? "split"
+                              : "primary_lost_history");
         return;
     }
     if (theirs != NULL && i + 1 < ours->n && ours->e[i + 1].end_lsn < h->commit_lsn) {
@@ -347,28 +384,6 @@ static void decide(struct engine *e, const struct link_hello *h, struct link_wel
     w->from_lsn = (same_at(e, h->end_lsn, h->end_hash) ? h->end_lsn : h->commit_lsn) + 1;
 }
 
-/* Newer epochs fence; equal numbers with other ids are a split. true: the peer was told and closed.
- */
-static bool meets_other_epoch(struct engine *e, struct conn *c, const struct link_hello *h)
-{
-    const struct epoch_rec *ours = epochs_last(&e->cur->epochs), *theirs = epochs_last(&h->epochs);
-
-    if (ours == NULL || theirs == NULL || theirs->number < ours->number)
-        return false;
-    if (theirs->number == ours->number) {
-        if (memcmp(theirs->id, ours->id, sizeof(ours->id)) == 0)
-            return false;
-        conn_close(e, c, "split: equal epochs with other ids");
-        return true;
-    }
-    if (!epoch_proof_good(e, theirs)) {
-        conn_close(e, c, "a newer epoch whose proof cannot be checked here");
-        return true;
-    }
-    engine_fence(e, theirs, h->member_id);
-    return true;
-}
-
 static int check_hello(struct engine *e, struct conn *c, const struct link_hello *h,
                        struct member *m, struct err *err)
 {
@@ -382,6 +397,13 @@ static int check_hello(struct engine *e, struct conn *c, const struct link_hello
     if (strcmp(h->cluster_id, e->repl.cluster_id) != 0)
         return err_set(err, ERR_DENIED, 0, "another cluster");
     return check_member(e, c, h->member_id, m, err);
+}
+
+static bool newer_epoch(const struct engine *e, const struct link_hello *h)
+{
+    const struct epoch_rec *ours = epochs_last(&e->cur->epochs), *theirs = epochs_last(&h->epochs);
+
+    return ours != NULL && theirs != NULL && theirs->number > ours->number;
 }
 
 static void peer_start(struct engine *e, struct conn *c, struct peer *p, const struct link_hello *h,
@@ -439,8 +461,13 @@ void peer_hello(struct engine *e, struct conn *c, const struct link_hello *h)
         conn_close(e, c, err.msg);
         return;
     }
-    if (meets_other_epoch(e, c, h))
+    if (meet_epochs(e, &h->epochs, ENGINE_SECONDARY, h->member_id))
         return;
+    if (newer_epoch(e, h)) {
+        conn_close(e, c, "a newer epoch whose proof cannot be checked here");
+        return;
+    }
+    meet_heard(e, c->key_hash);
     p = peer_slot(e, h->member_id);
     if (p == NULL) {
         conn_close(e, c, "too many secondaries");
@@ -630,6 +657,8 @@ static void first_frame(struct engine *e, struct conn *c, const struct link_msg 
 {
     if (m->type == MSG_HELLO)
         peer_hello(e, c, &m->hello);
+    else if (m->type == MSG_EPOCH_ASK)
+        meet_asked(e, c, m);
     else if (m->type == MSG_ENROL && e->cfg.hooks.enrol != NULL) {
         c->state = CONN_ENROL;
         e->cfg.hooks.enrol(e->cfg.hooks.arg, c->id, c->key_hash, m->body.data, m->body.len);
@@ -645,6 +674,10 @@ void peer_frame(struct engine *e, struct conn *c, const struct link_msg *m)
     }
     if (c->state == CONN_NEW) {
         first_frame(e, c, m);
+        return;
+    }
+    if (c->state == CONN_ASK) {
+        meet_told(e, c, m);
         return;
     }
     if (c->state == CONN_PEER) {

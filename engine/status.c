@@ -148,8 +148,11 @@ void log_publish(struct engine *e)
         st->role == ENGINE_PRIMARY ? e->repl.primary_enabled : st->role != ENGINE_FENCED;
     status_words(e, st);
     memcpy(st->reason, e->reason, sizeof(st->reason));
+    if (st->role == ENGINE_PRIMARY && st->reason[0] == '\0' && e->meet.unconfirmed)
+        snprintf(st->reason, sizeof(st->reason), "%s", "epoch_unconfirmed");
     memcpy(st->cluster_id,
-           st->role == ENGINE_PRIMARY ? e->repl.cluster_id : e->follow.cfg.cluster_id,
+           st->role == ENGINE_PRIMARY || st->role == ENGINE_FENCED ? e->repl.cluster_id
+                                                                   : e->follow.cfg.cluster_id,
            sizeof(st->cluster_id));
     memcpy(st->secondary_id, e->follow.cfg.member_id, sizeof(st->secondary_id));
     memcpy(st->primary_cluster_addr,

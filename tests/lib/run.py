@@ -256,6 +256,11 @@ def _(name):
     script_ring(name, ['tests/clients/catchup.py'])
 
 
+@ring('roles')
+def _(name):
+    script_ring(name, ['tests/clients/roles.py'])
+
+
 @ring('know')
 def _(name):
     script_ring(name, ['tests/clients/know.py'])

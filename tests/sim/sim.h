@@ -42,6 +42,7 @@ struct node {
     uint8_t key_hash[32];
     int role;
     int follows; /* the node that it was enabled at; -1: none */
+    bool named;  /* it has a member id of its own; else it founded the cluster */
     unsigned crashes, opens;
     bool cut; /* the power went in the middle of a call: nobody hears of this node any more */
 };
@@ -128,8 +129,9 @@ bool writes_settled(struct world *w);
 void check_acked(struct world *w, int i);  /* every acknowledged write is there */
 void check_prefix(struct world *w, int i); /* the state is that of one LSN of the history */
 void check_equal(struct world *w);         /* quiesce, then equal LSN and root at all that follow */
-void enable(struct world *w, int p, int s); /* s becomes a secondary of p */
-void promote(struct world *w, int i);       /* it must keep all that it had durable */
+void enable(struct world *w, int p, int s);                   /* s becomes a secondary of p */
+void put_member(struct world *w, int p, int i, bool revoked); /* at primary p: the row of node i */
+void promote(struct world *w, int i); /* it must keep all that it had durable */
 void promote_keeping(struct world *w, int i, uint64_t had); /* it must keep all up to had */
 bool node_follows(const struct world *w, int i, int p);     /* directly or through others */
 bool node_streams(struct world *w, int i);
@@ -161,6 +163,7 @@ extern const struct scenario scenarios_many[];   /* sim_many.c */
 extern const struct scenario scenarios_modes[];  /* sim_modes.c */
 extern const struct scenario scenarios_know[];   /* sim_know.c */
 extern const struct scenario scenarios_cut[];    /* sim_cut.c */
+extern const struct scenario scenarios_roles[];  /* sim_roles.c */
 void pair(struct world *w); /* node 1 follows node 0, which holds a hundred writes */
 
 #endif

@@ -504,7 +504,8 @@ void check_prefix(struct world *w, int i)
     struct held h;
     struct engine_status st;
 
-    if (w->n[i].role == ENGINE_BOOTSTRAPPING || (w->n[i].role == ENGINE_PRIMARY && i != w->primary))
+    if (w->n[i].role == ENGINE_BOOTSTRAPPING ||
+        (w->n[i].role != ENGINE_SECONDARY && i != w->primary))
         return;
     hold(w, i, &h);
     engine_status(w->n[i].e, &st);
@@ -635,28 +636,42 @@ static void put_row(struct world *w, int i, const char *key, const struct buf *b
     sim_check(w, o.err.code == ERR_OK, "row: %s", o.err.msg);
 }
 
+/* The founder's id is that of the cluster. */
+void put_member(struct world *w, int p, int i, bool revoked)
+{
+    struct member m = {.id = "cluster", .revoked = revoked, .primary = !w->n[i].named};
+    struct buf b = {0};
+    struct err err = {0};
+    char key[128];
+
+    if (w->n[i].named)
+        snprintf(m.id, sizeof(m.id), "member-%d", i);
+    snprintf(m.cluster_addr, sizeof(m.cluster_addr), "%d", i);
+    memcpy(m.key_hash, w->n[i].key_hash, 32);
+    sim_check(w, member_encode(&m, &b, &err) == 0, "row");
+    snprintf(key, sizeof(key), ENGINE_KEY_MEMBERS "%s", m.id);
+    put_row(w, p, key, &b);
+    buf_free(&b);
+}
+
 void enable(struct world *w, int p, int s)
 {
     struct repl_config rc = {.primary_enabled = true, .cluster_id = "cluster"};
-    struct member m = {.id = "secondary"};
     struct follow_config f = {.member_id = "secondary", .cluster_id = "cluster"};
     struct buf b = {0};
     struct once o = {0};
     struct err err = {0};
 
-    snprintf(m.id, sizeof(m.id), "member-%d", s);
     snprintf(f.member_id, sizeof(f.member_id), "member-%d", s);
     snprintf(f.primary_addr, sizeof(f.primary_addr), "%d", p);
-    memcpy(m.key_hash, w->n[s].key_hash, 32);
     memcpy(f.primary_key_hash, w->n[p].key_hash, 32);
     sim_check(w, repl_config_encode(&rc, &b, &err) == 0, "row");
     put_row(w, p, ENGINE_KEY_CONFIG, &b);
-    buf_clear(&b);
-    sim_check(w, member_encode(&m, &b, &err) == 0, "row");
-    char key[128];
-    snprintf(key, sizeof(key), ENGINE_KEY_MEMBERS "%s", m.id);
-    put_row(w, p, key, &b);
     buf_free(&b);
+    if (!w->n[p].named)
+        put_member(w, p, p, false);
+    w->n[s].named = true;
+    put_member(w, p, s, false);
     if (engine_follow(w->n[s].e, &f, on_once, &o, &err) != 0)
         sim_fail(w, "follow: %s", err.msg);
     while (!o.done)

@@ -140,6 +140,16 @@ static void fill(enum link_msg_type type)
         memset(sent.root.root, 7, sizeof(sent.root.root));
         sent.root.damaged = true;
         break;
+    case MSG_EPOCH_ASK:
+    case MSG_EPOCH_TELL:
+        sent.epoch = (struct link_epoch){.version = 2,
+                                         .cluster_id = "c",
+                                         .member_id = "secondary",
+                                         .role = ENGINE_FENCED,
+                                         .durable_lsn = 70000,
+                                         .wall_ms = 1543};
+        fill_epochs(&sent.epoch.epochs);
+        break;
     case MSG_TYPE_END:
         break;
     }
@@ -219,6 +229,18 @@ Test(link_msg, hello_carries_every_field)
     cr_assert_eq(got.hello.epochs.n, 3);
     cr_assert_eq(got.hello.epochs.e[2].end_lsn, 200);
     cr_assert_str_eq(got.hello.cluster_addr, "127.0.0.1:9201");
+    buf_free(&b);
+}
+
+Test(link_msg, an_unknown_role_is_refused)
+{
+    struct buf b;
+    struct err err;
+
+    fill(MSG_EPOCH_TELL);
+    sent.epoch.role = ENGINE_FENCED + 1;
+    b = encode();
+    cr_assert_neq(link_msg_decode(b.data, b.len, &got, &err), 0);
     buf_free(&b);
 }
 
