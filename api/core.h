@@ -56,6 +56,7 @@ struct core {
     _Atomic bool
         unsealed; /* the barrier is open and the set-up after it is done: requests are served */
     _Atomic bool stopping;
+    _Atomic bool listening; /* http is there, and stays until the reactors have ended */
     _Atomic int role;       /* enum engine_role */
     char cluster_name[128]; /* configured, or empty: core_cluster makes one of the cluster id */
 };

@@ -384,7 +384,7 @@ static void probe_certs(struct core *c, struct probes *p)
     pthread_mutex_lock(&p->mu);
     memcpy(p->link_key_hash, key_hash, sizeof(key_hash));
     p->n_certs = 0;
-    for (size_t i = 0; c->http != NULL && i < c->config->n_listeners; i++)
+    for (size_t i = 0; c->listening && i < c->config->n_listeners; i++)
         probe(p, http_tls_expires_ms(c->http, &c->config->listeners[i]),
               "the certificate of listener ", c->config->listeners[i].address);
     probe(p, link_ms, "the certificate of the replication link", "");

@@ -192,6 +192,7 @@ static int listen_all(struct server *s, struct err *err)
     if (cluster_start(s->core, err) != 0)
         return err_wrap(err, "cluster listener");
     s->cluster_started = true;
+    s->core->listening = true;
     return 0;
 }
 

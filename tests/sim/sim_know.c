@@ -308,6 +308,50 @@ static void retention_limit(struct world *w)
     close(fd);
 }
 
+static bool no_room(struct world *w)
+{
+    return status_of(w, 1)->disk_reserve;
+}
+
+/* 26, as far as it is the engine's: what would fail at a promotion is known on the secondary
+ * before: a disk without room, a wrong clock. It is gone from its status once it is mended, and not
+ * before. */
+static void known_before(struct world *w)
+{
+    const int64_t off_ms =
+        ((int64_t)sim_rand(w, 2) == 0 ? 1 : -1) * (int64_t)(2000 + sim_rand(w, 600000));
+    int64_t skew;
+
+    w->delay_ns = (int64_t)sim_rand(w, 30) * MS;
+    pair(w);
+    world_run(w, 3 * SEC);
+    sim_check(w, !no_room(w) && llabs(status_of(w, 1)->peers[0].clock_skew_ms) < 100,
+              "trouble is told where there is none");
+    sim_check(w, status_of(w, 1)->free_bytes > status_of(w, 1)->reserve_bytes,
+              "no free space told");
+    w->n[1].env.wall_offset_ms += off_ms;
+    disk_image_free_bytes(w->n[1].image, 1000);
+    write_many(w, 20);
+    world_run(w, 3 * SEC);
+    sim_check(w, no_room(w), "the secondary does not know that its disk is full");
+    sim_check(w, status_of(w, 1)->free_bytes <= 1000, "%llu bytes are free",
+              (unsigned long long)status_of(w, 1)->free_bytes);
+    disk_image_free_bytes(w->n[1].image, (uint64_t)1 << 40);
+    sim_check(w, world_until(w, whole, 60 * SEC), "it does not go on when there is room");
+    world_run(w, 3 * SEC);
+    sim_check(w, !no_room(w), "it goes on saying that there is no room");
+    for (int i = 0; i < 2; i++) { /* both sides know it, each from its own side */
+        skew = status_of(w, i)->peers[0].clock_skew_ms * (i == 0 ? 1 : -1);
+        sim_check(w, llabs(skew - off_ms) < 100,
+                  "node %d: the clocks differ by %lld ms, it says %lld", i, (long long)off_ms,
+                  (long long)skew);
+    }
+    w->n[1].env.wall_offset_ms -= off_ms;
+    world_run(w, 5 * SEC);
+    sim_check(w, llabs(status_of(w, 1)->peers[0].clock_skew_ms) < 100, "it keeps the old skew");
+    check_equal(w);
+}
+
 static bool all_follow(struct world *w)
 {
     const struct engine_status *st = status_of(w, 0);
@@ -349,6 +393,7 @@ static void sixteen(struct world *w)
 }
 
 const struct scenario scenarios_know[] = {
+    {"known_before", known_before, "a secondary knows what would fail before it is promoted", 0},
     {"sixteen", sixteen, "as many secondaries as there may be, each with its own lag", 17},
     {"retention_cut", retention_cut, "the log is kept for a member that is cut off", 3},
     {"retention_limit", retention_limit, "what is kept for a member is bounded, and it is told", 0},

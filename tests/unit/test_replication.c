@@ -658,6 +658,15 @@ static void superseded(struct engine_status *st)
 {
     strcpy(st->reason, "superseded by epoch 4");
 }
+static void damaged(struct engine_status *st)
+{
+    st->damaged = true;
+    st->scrub_bad_leaves = 3;
+}
+static void different(struct engine_status *st)
+{
+    st->peers[0].verified = ENGINE_DIFFERENT;
+}
 static void half_kept(struct engine_status *st)
 {
     st->peers[0].retain_percent = 50;
@@ -700,6 +709,9 @@ Test(replication, reasons_have_stable_codes)
         {lost, ENGINE_PRIMARY, false, "primary_lost_history primary_lost_history "},
         {lost, ENGINE_SECONDARY, false, "primary_lost_history not_connected "},
         {superseded, ENGINE_FENCED, false, "superseded "},
+        {damaged, ENGINE_SECONDARY, false, "data_damaged "},
+        {different, ENGINE_PRIMARY, false, "data_differs "},
+        {different, ENGINE_SECONDARY, false, "data_differs "},
         {half_kept, ENGINE_PRIMARY, true, "log_retention "},
         {let_go, ENGINE_PRIMARY, false, "secondary_let_go "},
         {told, ENGINE_SECONDARY, false, "a_new_code "},
