@@ -248,7 +248,10 @@ static void say_wipe(struct engine *e, struct gen *g, const char *when)
     struct tally t = {0};
     struct err err;
 
-    if (store_scan(g->store, "", NULL, 0, false, tally_one, &t, &err) != 0)
+    if (g->unreadable)
+        log_warn(e->cfg.log, LOG_REPLICATION, "%s: the data in %s, which cannot be read", when,
+                 g->dir);
+    else if (store_scan(g->store, "", NULL, 0, false, tally_one, &t, &err) != 0)
         log_warn(e->cfg.log, LOG_REPLICATION, "%s: the data in %s (cannot be counted: %s)", when,
                  g->dir, err.msg);
     else

@@ -141,7 +141,7 @@ void copy_start(struct engine *e, const struct link_welcome *w)
     cursor_set(&e->feed, e->feed.next_lsn);
     store_applied(e->cur->store, &old);
     clone = conn_find(e, e->follow.conn_id)->version >= LINK_VERSION_DIFF && old.lsn > 0 &&
-            shares_history(&e->cur->epochs, &w->epochs);
+            !e->cur->unreadable && shares_history(&e->cur->epochs, &w->epochs);
     if (make_generation(e, w, clone, &g, &err) != 0 ||
         local_set_number(e, "copy", g->number, &err) != 0 || local_save_epochs(e, g, &err) != 0)
         engine_fatal(e, &err);
@@ -281,6 +281,7 @@ static void on_finished(struct engine *e)
         local_set_number(e, "generation", e->copy->number, &err) != 0 ||
         local_set_text(e, "damaged", NULL, &err) != 0 ||
         local_set_text(e, "commit", NULL, &err) != 0 || /* of the old generation */
+        local_set_text(e, "unreadable", NULL, &err) != 0 ||
         local_set_text(e, "copy", NULL, &err) != 0 || local_save(e, &err) != 0)
         engine_fatal(e, &err);
     log_info(e->cfg.log, LOG_REPLICATION,
@@ -308,6 +309,7 @@ static void on_switched(struct engine *e)
     e->follow.phase = COPY_NONE;
     e->follow.job_out = false;
     atomic_store(&e->catching_up, false);
+    atomic_store(&e->store_unreadable, false);
     e->promotable = true;
     if (engine_role(e) ==
         ENGINE_BOOTSTRAPPING) /* else it was a secondary all along, or is being promoted */

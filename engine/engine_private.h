@@ -89,6 +89,7 @@ struct gen {
     struct engine *e;
     uint32_t number;
     uint64_t serial; /* of this object: results of jobs for one that was given up are told by it */
+    bool unreadable; /* a block of the store had a wrong checksum: it is read as little as can be */
     char *dir, *wal_dir, *store_dir;
     struct wal *wal;     /* log thread */
     struct store *store; /* see store.h; opened and closed with the generation */
@@ -467,7 +468,7 @@ struct engine {
     _Atomic int64_t deadline_ns;
     _Atomic int64_t mark_applied_ms;
     _Atomic uint64_t copy_keys, copy_bytes; /* entries taken from the primary */
-    _Atomic bool catching_up, scrub_now;
+    _Atomic bool catching_up, scrub_now, store_unreadable;
     _Atomic uint64_t scrub_keys;   /* in the store, as counted last; 0: not yet */
     _Atomic uint64_t copy_deleted; /* own entries */
     /* Gates of answers, written by the log thread (modes.c); UINT64_MAX: open. */

@@ -12,12 +12,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void on_panic(void *arg, const char *why)
+/* What cannot be read is noted for the next start (open.c). */
+static void on_panic(void *arg, const char *why, bool unreadable)
 {
-    struct err err;
+    struct gen *g = arg;
+    struct err err, note;
 
-    err_set(&err, ERR_IO, 0, "WiredTiger: %s", why);
-    engine_fatal(arg, &err);
+    err_set(&err, ERR_IO, 0, "WiredTiger in %s: %s", g->store_dir, why);
+    if (unreadable && (local_set_number(g->e, "unreadable", g->number, &note) != 0 ||
+                       local_save(g->e, &note) != 0))
+        log_error(g->e->cfg.log, "storage", "note that %s cannot be read: %s", g->store_dir,
+                  note.msg);
+    engine_fatal(g->e, &err);
 }
 
 /* ---- the local file ---- */
@@ -181,7 +187,7 @@ int gen_open_store(struct gen *g, struct err *err)
                               .cache_bytes = e->cfg.cache_bytes,
                               .log = e->cfg.log,
                               .panic = on_panic,
-                              .arg = e};
+                              .arg = g};
 
     return store_open(&sc, &g->store, err);
 }

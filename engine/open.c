@@ -5,7 +5,7 @@
  * On disk:
  *     <path>/lock          flock: one process
  *     <path>/local         local.h: role, generation, follow, copy, minor, epochs-<n>, member,
- *                          promoting, and api/... for those above
+ *                          promoting, damaged, unreadable, and api/... for those above
  *     <path>/gen-<n>/wal   the log
  *     <path>/gen-<n>/store WiredTiger
  *
@@ -250,18 +250,45 @@ out:
     return rc;
 }
 
+/* A block had a wrong checksum when it was last read. A copy that was being made is dropped; data
+ * at hand stays, and promotable as far as it can be read, until the primary gave all of it anew. */
+static int note_unreadable(struct engine *e, bool *copyingp, uint64_t copy, struct err *err)
+{
+    uint64_t bad;
+    bool there;
+
+    local_number(e, "unreadable", &bad, &there);
+    if (!there)
+        return 0;
+    if (*copyingp && bad == copy) {
+        *copyingp = false;
+        if (local_set_text(e, "copy", NULL, err) != 0 ||
+            local_set_text(e, "unreadable", NULL, err) != 0)
+            return -1;
+        return local_save(e, err);
+    }
+    log_error(e->cfg.log, "storage",
+              "%s/gen-%" PRIu64 " has a block that cannot be read: a secondary takes its data anew "
+              "from the primary; of a primary, promote a secondary or restore the data",
+              e->path, bad);
+    return 0;
+}
+
 static int open_generations(struct engine *e, struct err *err)
 {
-    uint64_t number, copy;
-    bool there, copying;
+    uint64_t number, copy, bad;
+    bool there, copying, unreadable;
 
     local_number(e, "generation", &number, &there);
     if (!there)
         return found(e, err);
     local_number(e, "copy", &copy, &copying);
-    if (sweep_generations(e, number, copying ? copy : 0, err) != 0 ||
+    if (note_unreadable(e, &copying, copy, err) != 0 ||
+        sweep_generations(e, number, copying ? copy : 0, err) != 0 ||
         open_gen(e, (uint32_t)number, &e->cur, err) != 0)
         return -1;
+    local_number(e, "unreadable", &bad, &unreadable);
+    e->cur->unreadable = unreadable && bad == number;
     if (copying && open_gen(e, (uint32_t)copy, &e->copy, err) != 0)
         return -1;
     return 0;
@@ -329,7 +356,9 @@ static int open_parts(struct engine *e, struct err *err)
     if (e->copy != NULL && copy_resume(e, err) != 0)
         return -1;
     verify_load(e);
+    e->follow.want_copy = e->cur->unreadable && e->copy == NULL;
     atomic_store(&e->catching_up, e->copy != NULL);
+    atomic_store(&e->store_unreadable, e->cur->unreadable);
     e->scrub_ns =
         env_mono_ns(e->cfg.env) +
         (e->cfg.scrub_interval_ms < SCRUB_FIRST_MS ? e->cfg.scrub_interval_ms : SCRUB_FIRST_MS) *

@@ -16,6 +16,8 @@ static bool due(struct engine *e, int64_t now)
 
     if ((role != ENGINE_PRIMARY && role != ENGINE_SECONDARY) || atomic_load(&e->catching_up))
         return false;
+    if (atomic_load(&e->store_unreadable))
+        return false; /* it is known to be bad */
     return atomic_load(&e->scrub_now) || now >= e->scrub_ns;
 }
 

@@ -27,7 +27,7 @@
 static void fail(struct store *s, const char *why)
 {
     if (!atomic_exchange(&s->failed, true) && s->cfg.panic != NULL)
-        s->cfg.panic(s->cfg.arg, why);
+        s->cfg.panic(s->cfg.arg, why, atomic_load(&s->unreadable));
 }
 
 int store_corrupt(struct store *s, struct err *err, const char *what)
@@ -68,6 +68,8 @@ static int on_error(WT_EVENT_HANDLER *events, WT_SESSION *session, int error, co
 
     (void)session;
     log_error(s->cfg.log, COMPONENT, "%s", message);
+    if (strstr(message, "checksum error") != NULL) /* it has no code of its own */
+        atomic_store(&s->unreadable, true);
     if (error == WT_PANIC)
         fail(s, "WiredTiger panicked");
     return 0;

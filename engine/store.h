@@ -41,8 +41,9 @@ struct store_config {
                              Tests) */
     uint64_t cache_bytes; /* 0: 256 MiB */
     struct logger *log;
-    /* WiredTiger panicked: the store is unusable and the process should end. Any thread. */
-    void (*panic)(void *arg, const char *why);
+    /* WiredTiger panicked: the store is unusable and the process should end. unreadable: a block of
+     * its files has a wrong checksum. Any thread. */
+    void (*panic)(void *arg, const char *why, bool unreadable);
     void *arg;
 };
 

@@ -50,7 +50,8 @@ struct store {
     char *dir;
     struct wtfs wtfs;
     WT_CONNECTION *conn;
-    _Atomic bool failed; /* final; panic was called */
+    _Atomic bool failed;     /* final; panic was called */
+    _Atomic bool unreadable; /* WiredTiger read a block with a wrong checksum */
 
     pthread_mutex_t pool_lock;
     struct store_session *pool;

@@ -136,7 +136,7 @@ static void compare(struct engine *e, struct equal *q, const char *who)
         log_info(e->cfg.log, LOG_REPLICATION, "equal to %s again at LSN %" PRIu64, who,
                  q->heard_lsn);
     q->differs = false;
-    if (e->verify.damaged || q->peer_damaged)
+    if (e->verify.damaged || e->cur->unreadable || q->peer_damaged)
         return;
     q->lsn = q->heard_lsn;
     q->wall_ms = env_wall_ms(e->cfg.env);
@@ -154,7 +154,7 @@ static void tell(struct engine *e, struct conn *c, uint64_t lsn, const uint8_t r
         return;
     m.root.lsn = lsn;
     memcpy(m.root.root, root, sizeof(m.root.root));
-    m.root.damaged = e->verify.damaged;
+    m.root.damaged = e->verify.damaged || e->cur->unreadable;
     conn_send(e, c, &m, NULL);
 }
 
@@ -277,6 +277,8 @@ void verify_begin(struct engine *e, struct event *ev)
     err_clear(&err);
     if (v->n_asks == SCRUB_ASKS_MAX)
         err_set(&err, ERR_BUSY, 0, "too many wait for the scrub");
+    else if (e->cur->unreadable)
+        err_set(&err, ERR_AGAIN, 0, "the data has a block that cannot be read");
     else if (e->copy != NULL || engine_role(e) == ENGINE_BOOTSTRAPPING)
         err_set(&err, ERR_AGAIN, 0, "the data is being copied");
     if (err.code != ERR_OK) {
@@ -310,7 +312,7 @@ void verify_status(const struct engine *e, struct engine_status *st)
 {
     const struct verify *v = &e->verify;
 
-    st->damaged = v->damaged;
+    st->damaged = v->damaged || e->cur->unreadable;
     st->scrub_lsn = v->scrub.lsn;
     st->scrub_keys = v->scrub.keys;
     st->scrub_bytes = v->scrub.bytes;
@@ -328,8 +330,8 @@ void verify_status_of(const struct engine *e, const struct equal *q, bool whole,
 {
     out->verified_lsn = q->lsn;
     out->verified_ms = q->wall_ms;
-    out->verified = e->verify.damaged || q->peer_damaged ? ENGINE_DAMAGED
-                    : q->differs                         ? ENGINE_DIFFERENT
-                    : q->lsn != 0 && whole               ? ENGINE_EQUAL
-                                                         : ENGINE_UNVERIFIED;
+    out->verified = e->verify.damaged || e->cur->unreadable || q->peer_damaged ? ENGINE_DAMAGED
+                    : q->differs                                               ? ENGINE_DIFFERENT
+                    : q->lsn != 0 && whole                                     ? ENGINE_EQUAL
+                                                                               : ENGINE_UNVERIFIED;
 }

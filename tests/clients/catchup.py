@@ -97,6 +97,37 @@ def flipped_byte():
         assert a.dr_status()['merkle_root'] and a.ok('GET', 'kv/k0').data == {'v': 'x' * 200}
 
 
+def unreadable_block():
+    """a block of the secondary's store goes bad on the disk: the next start takes the data anew, and the badge comes back"""
+    with World() as w:
+        a, b = pair(w)
+        for i in range(300):
+            a.ok('PUT', f'kv/k{i}', {'v': 'x' * 2000})
+        w.await_caught_up(a, b)
+        assert b.stop() == 0
+        data = os.path.join(b.dir, 'data')
+        gen = max(int(n[4:]) for n in os.listdir(data) if n.startswith('gen-'))
+        rows = max((os.path.join(data, f'gen-{gen}', 'store', n) for n in os.listdir(os.path.join(data, f'gen-{gen}', 'store'))
+                    if n.startswith('kv')), key=os.path.getsize)
+        size = os.path.getsize(rows)
+        with open(rows, 'r+b') as f:
+            for at in range(size // 4, size // 2, 4096):
+                f.seek(at)
+                byte = f.read(1)
+                f.seek(at)
+                f.write(bytes([byte[0] ^ 0xff]))
+        b.start()
+        await_true('the scrub to meet it', lambda: b.proc.poll() is not None)
+        assert b.proc.returncode != 0
+        b.start()
+        b.unseal(a.keys[:2])
+        assert b.dr_status()['mode'] == 'secondary', 'what can be read is given up before it is there anew'
+        await_true('the badge to come back', lambda: equal(b) and not b.dr_status()['corrupted_merkle_tree'], 40)
+        await_true('a whole scrub', lambda: b.dr_status()['scrub']['rounds'] > 0 and b.dr_status()['scrub']['corrupted_leaves'] == 0)
+        with open(b.log) as f:
+            assert 'has a block that cannot be read' in f.read()
+
+
 def fail_back():
     """an old primary with writes of its own comes back by what differs"""
     with World() as w:
@@ -159,4 +190,4 @@ def checks():
         assert int(b.dr_status()['last_reindex_epoch']) > 0
 
 
-sys.exit(run_tests([verified, flipped_byte, fail_back, checks], 'catch-up'))
+sys.exit(run_tests([verified, flipped_byte, unreadable_block, fail_back, checks], 'catch-up'))
