@@ -102,6 +102,13 @@ void replication_check_handle(struct request *rq, struct response *rs); /* merkl
 /* ---- doctor.c ---- */
 handler_fn doctor_handle; /* sys/replication/dr/secondary/doctor */
 
+/* ---- replication_act.c ---- */
+/** GET secondary/promote: what a promotion would keep and may lose. */
+void replication_preview(struct request *rq, struct response *rs);
+/** The loss that may be expected is within max_loss (of the request, else of the configuration), or
+ * force; else the answer is filled. */
+bool replication_loss_accepted(struct request *rq, struct response *rs, bool force);
+
 /* ---- replication_health.c ---- */
 /** Facts about this node that status tells: the hash of the key that its link shows (hex, empty:
  * not known), and the bytes of its data on disk. */

@@ -51,6 +51,7 @@ void config_init(struct config *c)
     c->best_effort_wait_ms = 2000;
     c->lag_warn_ms = 10000;
     c->scrub_interval_ms = 3600000;
+    c->max_loss_ms = -1;
 }
 
 static void listener_free(struct config_listener *l)

@@ -670,10 +670,17 @@ static void promote(struct request *rq, struct response *rs)
     struct core *c = rq->core;
     const char *token, *addr;
     struct err err = {0};
-    bool force;
+    bool force, preview;
 
     if (!replication_dr_token(rq, rs, &token) || field_cluster_addr(rq, rs, &addr) != 0 ||
-        field_bool(rq, rs, "force", false, &force) != 0 || !check_whole(rq, rs))
+        field_bool(rq, rs, "force", false, &force) != 0 ||
+        field_bool(rq, rs, "preview", false, &preview) != 0 || !check_whole(rq, rs))
+        return;
+    if (preview) { /* the token is good */
+        replication_preview(rq, rs);
+        return;
+    }
+    if (!replication_loss_accepted(rq, rs, force))
         return;
     log_info(c->log, "replication", "promoting to DR primary: force=%s", force ? "true" : "false");
     if (promote_do(c, force, false, &err) != 0) {
@@ -815,6 +822,12 @@ void replication_handle(struct request *rq, struct response *rs)
     if (strcmp(rest, "dr/primary/retention") == 0) {
         if (may_run(rq, rs, ON_ANY))
             replication_retention_handle(rq, rs);
+        return;
+    }
+    if (strcmp(rest, "dr/secondary/promote") == 0 && rq->op == OP_READ) {
+        /* Needs no token: it is no more than status tells to anybody. */
+        if (may_run(rq, rs, ON_SECONDARY) && check_whole(rq, rs))
+            replication_preview(rq, rs);
         return;
     }
     while (i < n && strcmp(verbs[i].path, rest) != 0)

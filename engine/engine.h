@@ -415,8 +415,10 @@ struct engine_status {
      * (0: never heard). */
     bool no_loss;
     int64_t no_loss_heard_ms;
-    uint64_t segments, transactions;                    /* since start */
-    uint64_t log_bytes, log_first_lsn;                  /* on disk, as allocated; the oldest kept */
+    int64_t log_end_ms;                /* commit time of the log's end, on the primary's clock */
+    char promotion_needs_force[160];   /* secondary: why; empty: it does not */
+    uint64_t segments, transactions;   /* since start */
+    uint64_t log_bytes, log_first_lsn; /* on disk, as allocated; the oldest kept */
     uint64_t ring_segments, ring_bytes, ring_bytes_max; /* of the log, kept in memory too */
     uint64_t streams_resumed,
         copies_begun;        /* primary: how secondaries were welcomed, since start */

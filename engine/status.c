@@ -137,6 +137,7 @@ void log_publish(struct engine *e)
 {
     struct engine_status *st = &e->status;
     struct gen *g = engine_log_gen(e);
+    struct err err;
     const struct epoch_rec *last = epochs_last(&e->cur->epochs);
 
     refresh_figures(e, env_mono_ns(e->cfg.env));
@@ -168,6 +169,9 @@ void log_publish(struct engine *e)
     modes_status(e, st);
     verify_status(e, st);
     progress_status(e, st);
+    st->log_end_ms = wal_end_commit_ms(e->cur->wal);
+    if (st->role == ENGINE_SECONDARY && modes_promotion_check(e, &err) != 0)
+        snprintf(st->promotion_needs_force, sizeof(st->promotion_needs_force), "%.159s", err.msg);
     st->log_bytes = wal_bytes(g->wal);
     st->log_first_lsn = wal_first_lsn(g->wal);
     st->ring_segments = e->ring.n;

@@ -40,6 +40,8 @@ int cmd_replication(int argc, char **argv)
         {"watch", replication_watch, "Show it again and again, in place or in lines"},
         {"doctor", replication_doctor, "Would this cluster become a secondary? Changes nothing"},
         {"retention", replication_retention, "Show or set how much log is kept for a secondary"},
+        {"promote", replication_promote,
+         "Make this secondary the primary; shows first what is lost"},
         {"mode", replication_mode, "Show or set where a write must be before it counts"},
         {"quorum", replication_quorum, "The same for any k of n secondaries"},
     };

@@ -198,6 +198,7 @@ static void setup(void)
 
     memset(&seen, 0, sizeof(seen));
     fake_start();
+    fake.config.max_loss_ms = -1;
     strcpy(dir, "/tmp/lockstep-repl-XXXXXX");
     cr_assert_not_null(mkdtemp(dir));
     fake.config.storage_path = dir;
