@@ -81,6 +81,7 @@ bool hex_to(const char *text, uint8_t *out, size_t len);
 struct join {
     struct request *rq;
     const char *token, *api_addr, *ca_file, *ca_path; /* as given; "" when not */
+    int64_t keep_old_ms; /* what this cluster holds is set aside for so long; 0: it goes */
 };
 /** All of secondary/enable: 0 when the engine follows durably. ERR_INVAL, ERR_ROLE, ... with what
  * was tried. */
@@ -108,6 +109,13 @@ void replication_preview(struct request *rq, struct response *rs);
 /** The loss that may be expected is within max_loss (of the request, else of the configuration), or
  * force; else the answer is filled. */
 bool replication_loss_accepted(struct request *rq, struct response *rs, bool force);
+
+/* ---- replication_wipe.c ---- */
+/** This cluster may become a secondary: it has no secrets, or its name was said; else the answer is
+ * filled. Sets keep_old_ms. */
+bool replication_wipe_accepted(struct request *rq, struct response *rs, struct join *j);
+json_t *replication_aside_json(struct request *rq, const struct engine_status *st);
+void replication_aside_delete(struct request *rq, struct response *rs); /* after the DR token */
 
 /* ---- replication_health.c ---- */
 /** Facts about this node that status tells: the hash of the key that its link shows (hex, empty:

@@ -52,6 +52,7 @@ void config_init(struct config *c)
     c->lag_warn_ms = 10000;
     c->scrub_interval_ms = 3600000;
     c->max_loss_ms = -1;
+    c->keep_wiped_ms = (int64_t)72 * 3600 * 1000;
 }
 
 static void listener_free(struct config_listener *l)

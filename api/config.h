@@ -42,7 +42,8 @@ struct config {
     int64_t fence_wait_ms;                 /* 0: the engine's default */
     int64_t lag_guard_ms;                  /* 0: off */
     uint64_t lag_guard_bytes;              /* 0: off */
-    int64_t max_loss_ms; /* a promotion that may lose more is refused; -1: none is */
+    int64_t max_loss_ms;   /* a promotion that may lose more is refused; -1: none is */
+    int64_t keep_wiped_ms; /* what a secondary held before is set aside so long; 72 h; 0: not */
 };
 /** Empty, with the defaults that are not zero; before config_parse. config_load does it itself. */
 void config_init(struct config *c);

@@ -59,6 +59,7 @@ const struct config_key config_replication_keys[] = {
     {"scrub_interval", CONFIG_MILLIS, offsetof(struct config, scrub_interval_ms)},
     {"fence_wait", CONFIG_MILLIS, offsetof(struct config, fence_wait_ms)},
     {"lag_warn", CONFIG_MILLIS, offsetof(struct config, lag_warn_ms)},
+    {"keep_wiped", CONFIG_MILLIS, offsetof(struct config, keep_wiped_ms)},
     {"max_loss", CONFIG_MILLIS, offsetof(struct config, max_loss_ms)},
     {"lag_guard", CONFIG_MILLIS, offsetof(struct config, lag_guard_ms)},
     {"lag_guard_bytes", CONFIG_BYTES, offsetof(struct config, lag_guard_bytes)},

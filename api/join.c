@@ -422,11 +422,16 @@ static int follow(const struct join *j, const struct bundle *b, struct err *err)
     struct core *c = j->rq->core;
     struct follow_config f = {0};
     struct follow_wait w = {.co = co_current()};
+    char id[40], name[128];
 
     snprintf(f.member_id, sizeof(f.member_id), "%s", b->id);
     snprintf(f.cluster_id, sizeof(f.cluster_id), "%s", b->cluster_id);
     snprintf(f.cluster_addr, sizeof(f.cluster_addr), "%s", c->config->cluster_addr);
     memcpy(f.primary_key_hash, b->primary_key_hash, 32);
+    f.keep_old_ms = j->keep_old_ms;
+    if (core_cluster(c, id, name, err) != 0)
+        return -1;
+    snprintf(f.old_name, sizeof(f.old_name), "%.63s", name);
     if (addr_of_url(b->cluster_addr, f.primary_addr, err) != 0 ||
         engine_follow(c->engine, &f, follow_done, &w, err) != 0)
         return -1;

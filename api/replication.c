@@ -515,6 +515,9 @@ static void secondary_enable(struct request *rq, struct response *rs)
         reply_error(
             rs, 400,
             "cluster is a DR primary: disable that first with sys/replication/dr/primary/disable");
+    } else if (!replication_wipe_accepted(rq, rs, &j)) {
+        log_warn(rq->core->log, "replication",
+                 "not enabled as DR secondary: the wipe was not confirmed");
     } else if (join_primary(&j, &err) != 0) {
         log_error(rq->core->log, "replication", "cannot enable the DR secondary: %s", err.msg);
         reply_error(rs, err.code == ERR_NOMEM || err.code == ERR_IO ? 500 : 400, "%s", err.msg);
@@ -716,6 +719,14 @@ static void token_delete(struct request *rq, struct response *rs)
         reply_empty(rs);
 }
 
+static void aside_delete(struct request *rq, struct response *rs)
+{
+    const char *token;
+
+    if (replication_dr_token(rq, rs, &token))
+        replication_aside_delete(rq, rs);
+}
+
 /* A cluster of its own again, with the data that it has. */
 static void secondary_disable(struct request *rq, struct response *rs)
 {
@@ -761,6 +772,7 @@ static const struct {
     {"dr/secondary/enable", ON_ANY, secondary_enable},
     {"dr/secondary/promote", ON_SECONDARY, promote},
     {"dr/secondary/operation-token/delete", ON_SECONDARY, token_delete},
+    {"dr/secondary/aside/delete", ON_SECONDARY, aside_delete},
     {"dr/secondary/disable", ON_SECONDARY, secondary_disable},
     {"dr/secondary/merkle-check", ON_SECONDARY, replication_check_handle},
     {"dr/secondary/reindex", ON_SECONDARY, replication_check_handle},

@@ -285,8 +285,14 @@ static void do_switch(struct engine *e, struct job *j)
     atomic_store(&e->rows_changed, true);
     if (e->cfg.hooks.store_replaced != NULL)
         e->cfg.hooks.store_replaced(e->cfg.hooks.arg);
-    say_wipe(e, j->gen, "the copy is whole; wiping what it replaces");
-    remove_gen(e, j->gen);
+    say_wipe(e, j->gen,
+             j->keep ? "the copy is whole; set aside is what it replaces"
+                     : "the copy is whole; wiping what it replaces");
+    if (j->keep) {
+        store_close(j->gen->store);
+        j->gen->store = NULL;
+    } else
+        remove_gen(e, j->gen);
     event_post(e, event_new(e, EV_SWITCHED, NULL, 0));
 }
 
@@ -335,7 +341,7 @@ static void do_job(struct engine *e, struct job *j)
         do_switch(e, j);
         break;
     case JOB_SAY_WIPE:
-        say_wipe(e, j->gen, "becoming a secondary: when the copy is whole, this will be wiped");
+        say_wipe(e, j->gen, "becoming a secondary: when the copy is whole, it replaces this");
         break;
     case JOB_DROP:
         remove_gen(e, j->gen);

@@ -11,9 +11,9 @@
  *     FINISH  the copy is whole at an LSN and made durable by a checkpoint. Folded on, or seen to
  *             be finished.
  *     SWITCH  one write of the local file names the new generation and the role secondary; then
- *             the old one is removed. Before that write the old generation counts, after it the
- *             new one; the other is removed at the next start.
- * Until the switch the old generation is untouched, so a secondary that had one can be promoted.
+ *             the old one is removed, or set aside (aside.c). Before that write the old generation
+ * counts, after it the new one; the other is removed at the next start. Until the switch the old
+ * generation is untouched, so a secondary that had one can be promoted.
  *
  * It ends whatever is written at the primary: the ranges are a finite walk through the keys, and
  * the log is folded up to the newest answer, not to its end.
@@ -274,6 +274,7 @@ static void on_finished(struct engine *e)
     struct gen *old = e->cur;
     struct job *j;
     struct err err;
+    bool keep;
 
     while (wal_in_flight(old->wal) > 0) /* writes of the time before; none as a rule */
         (void)disk_wait(e->cfg.disk, -1);
@@ -282,7 +283,10 @@ static void on_finished(struct engine *e)
         local_set_text(e, "damaged", NULL, &err) != 0 ||
         local_set_text(e, "commit", NULL, &err) != 0 || /* of the old generation */
         local_set_text(e, "unreadable", NULL, &err) != 0 ||
-        local_set_text(e, "copy", NULL, &err) != 0 || local_save(e, &err) != 0)
+        local_set_text(e, "copy", NULL, &err) != 0)
+        engine_fatal(e, &err);
+    keep = aside_keep(e, old);
+    if (local_save(e, &err) != 0)
         engine_fatal(e, &err);
     log_info(e->cfg.log, LOG_REPLICATION,
              "caught up to LSN %" PRIu64 ": %" PRIu64 " keys taken, %" PRIu64 " deleted, %" PRIu64
@@ -298,6 +302,7 @@ static void on_finished(struct engine *e)
     j = job_new(e, JOB_SWITCH);
     j->gen = old;
     j->arg = e->cur;
+    j->keep = keep;
     reset(f);
     verify_replaced(e);
     f->phase = COPY_SWITCH;

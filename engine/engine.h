@@ -276,6 +276,8 @@ struct follow_config {
     char primary_addr[256];       /* host:port of its cluster listener */
     uint8_t primary_key_hash[32]; /* the peer must have this key */
     char cluster_addr[256];       /* ours, for the member table */
+    int64_t keep_old_ms; /* > 0: the data that the first copy replaces is set aside for so long */
+    char old_name[64];   /* of the cluster that it is of, to be shown */
 };
 /**
  * Become a secondary: a durable role `bootstrapping` in a new generation beside the old data (which
@@ -308,6 +310,16 @@ CHECKED int engine_scrub(struct engine *e, bool reindex, engine_done_fn *done, v
  * off; durably. From a fenced cluster, too.
  */
 CHECKED int engine_secede(struct engine *e, engine_done_fn *done, void *arg, struct err *err);
+/** Remove what was set aside. done runs on the log thread: ERR_NOTFOUND. Any thread. */
+CHECKED int engine_aside_drop(struct engine *e, uint32_t generation, engine_done_fn *done,
+                              void *arg, struct err *err);
+/**
+ * Make the new data directory `to` of what is set aside in the data directory `path`, which is only
+ * read and may be in use. A server that is started on `to` is the cluster of before. ERR_EXISTS: to
+ * is there; ERR_NOTFOUND: no such generation is set aside. After another failure remove `to`.
+ */
+CHECKED int engine_aside_restore(struct disk *d, const char *path, uint32_t generation,
+                                 const char *to, struct err *err);
 /** The member table changed (revoked, ...): look at all connections again. Any thread. */
 void engine_members_changed(struct engine *e);
 
@@ -369,6 +381,15 @@ struct engine_peer { /* primary: one secondary; secondary: the primary */
     unsigned retain_percent;
     bool let_go; /* it came to 100: nothing is kept for it, until it keeps up again */
 };
+/* Data of before this cluster became a secondary (aside.c). */
+#define ENGINE_ASIDE_MAX 4u
+struct engine_aside {
+    uint32_t generation;        /* its folder: gen-<generation> */
+    int64_t since_ms, until_ms; /* wall; then it is removed */
+    uint64_t end_lsn;           /* of its log */
+    uint32_t minor;             /* for a start from it, as is the member id */
+    char name[64], member[64];  /* of the cluster */
+};
 #define ENGINE_PEERS_MAX 16
 #define ENGINE_BAD_LEAVES 64
 struct engine_status {
@@ -425,6 +446,8 @@ struct engine_status {
     struct engine_lag flush; /* from append to durable here, over a minute */
     uint64_t flushes;        /* since start, and the sum of their times */
     double flushes_ms;
+    size_t n_aside;
+    struct engine_aside aside[ENGINE_ASIDE_MAX];
     size_t n_peers;
     struct engine_peer peers[ENGINE_PEERS_MAX];
 };

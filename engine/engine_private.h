@@ -354,6 +354,7 @@ enum event_kind {
     EV_MODE,
     EV_MEMBERS,
     EV_KEY,
+    EV_ASIDE_DROP,
     EV_ANSWER,
     EV_FOUND,
     EV_ROOT,
@@ -415,6 +416,7 @@ struct job {
     struct buf buf;
     struct diff_range *range; /* owned */
     bool mark;                /* the segment is one: its root is told */
+    bool keep;                /* switch: the old generation stays, set aside */
     engine_done_fn *done;
     void *arg;
     uint64_t lsn;
@@ -530,6 +532,8 @@ struct engine {
     uint32_t
         last_gen; /* highest number ever used: a new copy never meets one that is being removed */
     uint64_t gen_serial;
+    size_t n_aside;
+    struct engine_aside aside[ENGINE_ASIDE_MAX];
     char member_id[64]; /* ours, since we were promoted */
     bool want_epoch;    /* founding: the first record is to be written */
     struct {
@@ -782,6 +786,13 @@ void verify_begin(struct engine *e, struct event *ev);
 void verify_status(const struct engine *e, struct engine_status *st);
 void verify_status_of(const struct engine *e, const struct equal *q, bool whole,
                       struct engine_peer *out);
+
+/* aside.c */
+CHECKED int aside_load(struct engine *e, struct err *err); /* at open */
+bool aside_holds(const struct engine *e, uint32_t generation);
+bool aside_keep(struct engine *e, const struct gen *old); /* false: it is to be removed */
+size_t aside_step(struct engine *e, int64_t now);
+void aside_drop(struct engine *e, struct event *ev); /* EV_ASIDE_DROP */
 
 /* apply_step.c */
 CHECKED int apply_recover(struct engine *e, struct gen *g, uint64_t commit_lsn, struct err *err);

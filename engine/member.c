@@ -165,13 +165,15 @@ int repl_mode_decode(const uint8_t *data, size_t len, struct repl_mode *md, stru
 
 int follow_encode(const struct follow_config *f, struct buf *out, struct err *err)
 {
-    mp_put_array(out, 6);
+    mp_put_array(out, 8);
     mp_put_uint(out, ROW_VERSION);
     put_text(out, f->member_id);
     put_text(out, f->cluster_id);
     put_text(out, f->primary_addr);
     mp_put_bin(out, f->primary_key_hash, sizeof(f->primary_key_hash));
     put_text(out, f->cluster_addr);
+    mp_put_int(out, f->keep_old_ms);
+    put_text(out, f->old_name);
     return buf_check(out, err);
 }
 
@@ -186,5 +188,10 @@ int follow_decode(const uint8_t *data, size_t len, struct follow_config *f, stru
     mp_text(&m, f->primary_addr, sizeof(f->primary_addr));
     mp_fixed(&m, f->primary_key_hash, sizeof(f->primary_key_hash));
     mp_text(&m, f->cluster_addr, sizeof(f->cluster_addr));
+    if (more >= 2 && !m.bad) {
+        f->keep_old_ms = mp_int(&m);
+        mp_text(&m, f->old_name, sizeof(f->old_name));
+        more -= 2;
+    }
     return row_end(&m, more, "follow", err);
 }

@@ -6,6 +6,7 @@
  *     <path>/lock          flock: one process
  *     <path>/local         local.h: role, generation, follow, copy, minor, epochs-<n>, member,
  *                          promoting, damaged, unreadable, and api/... for those above
+ *                          aside (aside.c)
  *     <path>/gen-<n>/wal   the log
  *     <path>/gen-<n>/store WiredTiger
  *
@@ -163,7 +164,8 @@ static int sweep_generations(struct engine *e, uint64_t keep, uint64_t keep_too,
         unsigned n;
         char end;
 
-        if (sscanf(l.v[i], "gen-%u%c", &n, &end) != 1 || n == keep || n == keep_too)
+        if (sscanf(l.v[i], "gen-%u%c", &n, &end) != 1 || n == keep || n == keep_too ||
+            aside_holds(e, n))
             continue;
         log_warn(e->cfg.log, LOG_REPLICATION, "removing %s/%s: left by an unfinished switch",
                  e->path, l.v[i]);
@@ -283,7 +285,7 @@ static int open_generations(struct engine *e, struct err *err)
     if (!there)
         return found(e, err);
     local_number(e, "copy", &copy, &copying);
-    if (note_unreadable(e, &copying, copy, err) != 0 ||
+    if (note_unreadable(e, &copying, copy, err) != 0 || aside_load(e, err) != 0 ||
         sweep_generations(e, number, copying ? copy : 0, err) != 0 ||
         open_gen(e, (uint32_t)number, &e->cur, err) != 0)
         return -1;

@@ -159,6 +159,7 @@ int replication_watch(int argc, char **argv);     /* cmd_watch.c */
 int replication_retention(int argc, char **argv); /* cmd_retention.c */
 int replication_doctor(int argc, char **argv);    /* cmd_doctor.c */
 int replication_promote(int argc, char **argv);   /* cmd_act.c */
+int replication_aside(int argc, char **argv);     /* cmd_aside.c */
 int replication_quorum(int argc, char **argv);
 int cmd_wal(int argc, char **argv);
 int cmd_cert(int argc, char **argv);

@@ -115,5 +115,97 @@ def token_of_before():
         assert b.dr_status()['mode'] == 'primary'
 
 
+def token_for(a, ident):
+    return a.ok('PUT', 'sys/replication/dr/primary/secondary-token', {'id': ident}).json['wrap_info']['token']
+
+
+def wipe_is_guarded():
+    """a cluster with secrets becomes a secondary only by its name; what it held is set aside, comes back whole, and goes in time"""
+    with World() as w:
+        a, b = w.server('primary'), w.server('secondary')
+        for s in (a, b):
+            s.start()
+            s.init()
+        a.ok('PUT', 'sys/replication/dr/primary/enable', {})
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        a.ok('PUT', 'kv/of', {'v': 'the primary'})
+        b.ok('POST', 'sys/mounts/own', {'type': 'kv', 'options': {'version': '2'}})
+        b.ok('PUT', 'own/data/x', {'data': {'v': '1'}})
+        keys, root = b.keys, b.token
+        path, token = 'sys/replication/dr/secondary/enable', token_for(a, 'secondary')
+        body = {'token': token, 'ca_file': w.ca}
+        want(b.call('PUT', path, body), 400, 'cluster secondary holds secrets')
+        r = b.call('PUT', path, {**body, 'confirm_wipe': 'primary'})
+        want(r, 400, 'confirm_wipe names another cluster')
+        assert 'own/ (2 entries)' in r.text and 'pass confirm_wipe=secondary' in r.text, r.text
+        assert b.ok('GET', 'own/data/x').data['data'] == {'v': '1'} and b.dr_status() == {'mode': 'disabled'}
+        b.ok('PUT', path, {**body, 'confirm_wipe': 'secondary'})
+        b.threshold, b.keys, b.token = a.threshold, a.keys, a.token
+        w.await_following(b)
+        aside = b.dr_status()['set_aside']
+        assert len(aside) == 1 and aside[0]['cluster_name'] == 'secondary' and aside[0]['until'] > aside[0]['since'], aside
+        generation = str(aside[0]['generation'])
+        assert f'secondary  ' in cli(b, 'replication', 'aside', 'list').stdout
+        # A restart keeps it, and it can be got back while the secondary runs.
+        b.kill()
+        b.start()
+        b.unseal()
+        w.await_following(b)
+        assert b.dr_status()['set_aside'] == aside
+        assert os.path.isdir(f'{b.dir}/data/gen-{generation}')
+        back = f'{w.dir}/back'
+        r = cli(b, 'replication', 'aside', 'restore', f'{b.dir}/data', '99', back)
+        assert r.returncode == 2 and 'not set aside' in r.stderr, r
+        r = cli(b, 'replication', 'aside', 'restore', f'{b.dir}/data', generation, back)
+        assert r.returncode == 0 and back in r.stdout, r
+        r = cli(b, 'replication', 'aside', 'restore', f'{b.dir}/data', generation, back)
+        assert r.returncode == 2 and 'is there already' in r.stderr, r
+        old = w.server('old', data=back)
+        old.start()
+        old.unseal(keys[:2])
+        assert old.ok('GET', 'own/data/x', token=root).data['data'] == {'v': '1'}
+        old.ok('PUT', 'own/data/y', {'data': {'v': '2'}}, token=root)
+        assert old.dr_status() == {'mode': 'disabled'}
+        old.stop()
+        dr = b.dr_token(a.keys[:2])
+        drop = 'sys/replication/dr/secondary/aside/delete'
+        want(b.call('PUT', drop, {'generation': generation}, token=''), 400, 'dr_operation_token')
+        want(b.call('PUT', drop, {'dr_operation_token': dr, 'generation': 99}, token=''), 400, 'not set aside')
+        r = cli(b, 'replication', 'aside', 'delete', f'-dr-token={dr}', generation)
+        assert r.returncode == 0, r
+        await_true('its folder to go', lambda: not os.path.exists(f'{b.dir}/data/gen-{generation}'))
+        assert 'set_aside' not in b.dr_status()
+
+
+def aside_goes_in_time():
+    """what is set aside goes when its time is over, also when that is while the server is down; nothing is kept of an empty cluster"""
+    with World() as w:
+        a = w.server('primary')
+        a.start()
+        a.init()
+        a.ok('PUT', 'sys/replication/dr/primary/enable', {})
+        for name, keep, secret in (('soon', '1s', True), ('down', '3s', True), ('never', '0s', True), ('empty', '72h', False)):
+            b = w.server(name)
+            with open(b.config, 'a') as f:
+                f.write(f'replication {{\n  keep_wiped = "{keep}"\n}}\n')
+            b.start()
+            b.init()
+            if secret:
+                b.ok('POST', 'sys/mounts/own', {'type': 'kv'})
+                b.ok('PUT', 'own/x', {'v': '1'})
+            b.ok('PUT', 'sys/replication/dr/secondary/enable',
+                 {'token': token_for(a, name), 'ca_file': w.ca, **({'confirm_wipe': name} if secret else {})})
+            b.threshold, b.keys = a.threshold, a.keys
+            w.await_following(b)
+            if name == 'down':
+                assert len(b.dr_status()['set_aside']) == 1
+                b.kill()
+                b.start()
+                b.unseal()
+            await_true(f'nothing to be aside on {name}', lambda: sorted(os.listdir(f'{b.dir}/data/')).count('gen-1') == 0)
+            assert 'set_aside' not in b.dr_status()
+            b.stop()
+
+
 if __name__ == '__main__':
-    sys.exit(run_tests([loss_is_told, bound_of_the_configuration, token_of_before], 'act'))
+    sys.exit(run_tests([loss_is_told, bound_of_the_configuration, token_of_before, wipe_is_guarded, aside_goes_in_time], 'act'))

@@ -184,7 +184,7 @@ def killed_while_enabling():
 
             def enable():
                 try:
-                    b.call('PUT', 'sys/replication/dr/secondary/enable', {'token': token, 'ca_file': w.ca})
+                    b.call('PUT', 'sys/replication/dr/secondary/enable', {'token': token, 'ca_file': w.ca, 'confirm_wipe': b.name})
                 except (OSError, http.client.HTTPException):
                     pass  # killed under it
 

@@ -41,7 +41,7 @@ def one_round(program, rng, outcomes):
 
         def enable(t):
             try:
-                b.call('PUT', 'sys/replication/dr/secondary/enable', {'token': t, 'ca_file': w.ca}, token=own_root)
+                b.call('PUT', 'sys/replication/dr/secondary/enable', {'token': t, 'ca_file': w.ca, 'confirm_wipe': b.name}, token=own_root)
             except OSError:
                 pass  # killed while it worked
             except Exception:
@@ -64,7 +64,7 @@ def one_round(program, rng, outcomes):
         if own:
             outcomes['old data in place'] += 1
             assert b.ok('GET', 'kv/own', token=own_root).data == {'v': 'own'}
-            b.ok('PUT', 'sys/replication/dr/secondary/enable', {'token': token('second'), 'ca_file': w.ca}, token=own_root)
+            b.ok('PUT', 'sys/replication/dr/secondary/enable', {'token': token('second'), 'ca_file': w.ca, 'confirm_wipe': b.name}, token=own_root)
         else:
             outcomes['resumed'] += 1
 

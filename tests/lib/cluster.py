@@ -224,7 +224,7 @@ class World:
         if a.dr_status()['mode'] != 'primary':
             a.ok('PUT', 'sys/replication/dr/primary/enable', {})
         w = a.ok('PUT', 'sys/replication/dr/primary/secondary-token', {'id': name}).json['wrap_info']
-        b.ok('PUT', 'sys/replication/dr/secondary/enable', {'token': w['token'], 'ca_file': self.ca})
+        b.ok('PUT', 'sys/replication/dr/secondary/enable', {'token': w['token'], 'ca_file': self.ca, 'confirm_wipe': b.name})
         b.threshold, b.keys, b.token = a.threshold, a.keys, a.token
         self.await_following(b)
 

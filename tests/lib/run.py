@@ -259,6 +259,8 @@ def _(name):
 @ring('roles')
 def _(name):
     script_ring(name, ['tests/clients/roles.py'])
+
+
 @ring('act')
 def _(name):
     script_ring(name, ['tests/clients/act.py'])
