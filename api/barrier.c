@@ -118,9 +118,9 @@ static void keys_free(struct keys *k)
         OPENSSL_secure_clear_free(k, sizeof(*k) + k->n_terms * sizeof(struct term));
 }
 
-static int ring_encode(struct barrier *b, const struct keys *k, struct buf *out, struct err *err)
+static int ring_seal(struct barrier *b, const struct keys *k, const uint8_t key[BARRIER_KEY_BYTES],
+                     const uint8_t id[ID_BYTES], const char *path, struct buf *out, struct err *err)
 {
-    static const uint8_t root_id[ID_BYTES] = {0};
     size_t len = RING_HEAD_BYTES + k->n_terms * TERM_BYTES;
     uint8_t *plain = OPENSSL_secure_zalloc(len), *p;
     int rc;
@@ -136,9 +136,16 @@ static int ring_encode(struct barrier *b, const struct keys *k, struct buf *out,
         put_le(p + ID_BYTES + 4, (uint64_t)k->terms[i].installed_ms, 8);
         memcpy(p + ID_BYTES + 12, k->terms[i].key, BARRIER_KEY_BYTES);
     }
-    rc = seal_with(b, k->root, root_id, BARRIER_KEYRING_PATH, plain, len, out, err);
+    rc = seal_with(b, key, id, path, plain, len, out, err);
     OPENSSL_secure_clear_free(plain, len);
     return rc;
+}
+
+static int ring_encode(struct barrier *b, const struct keys *k, struct buf *out, struct err *err)
+{
+    static const uint8_t root_id[ID_BYTES] = {0};
+
+    return ring_seal(b, k, k->root, root_id, BARRIER_KEYRING_PATH, out, err);
 }
 
 static int ring_parse(const uint8_t *plain, size_t len, const uint8_t root[32], struct keys **kp,
@@ -344,16 +351,16 @@ static const struct term *term_by_id(const struct keys *k, const uint8_t *id)
     return NULL;
 }
 
-static int decrypt_locked(struct barrier *b, const char *path, const uint8_t *sealed, size_t len,
-                          struct buf *out, struct err *err)
+static int decrypt_by(struct barrier *b, const struct keys *k, const char *path,
+                      const uint8_t *sealed, size_t len, struct buf *out, struct err *err)
 {
     size_t plain_len = len - HEAD_BYTES - TAG_BYTES;
     const struct term *t;
     uint8_t *p;
 
-    if (b->keys == NULL)
+    if (k == NULL)
         return sealed_error(err);
-    t = term_by_id(b->keys, sealed + 1);
+    t = term_by_id(k, sealed + 1);
     if (t == NULL)
         return err_set(err, ERR_CORRUPT, 0, "%s: sealed under a key term that the keyring lacks",
                        path);
@@ -377,8 +384,39 @@ int barrier_decrypt(struct barrier *b, const char *path, const void *sealed, siz
     if (check_head(sealed, len, err) != 0)
         return err_wrap(err, "%s", path);
     pthread_rwlock_rdlock(&b->lock);
-    rc = decrypt_locked(b, path, sealed, len, out, err);
+    rc = decrypt_by(b, b->keys, path, sealed, len, out, err);
     pthread_rwlock_unlock(&b->lock);
+    return rc;
+}
+
+int barrier_export(struct barrier *b, const char *path, struct buf *out, struct err *err)
+{
+    int rc;
+
+    pthread_rwlock_rdlock(&b->lock);
+    rc = b->keys != NULL
+             ? ring_seal(b, b->keys, b->keys->terms[0].key, b->keys->terms[0].id, path, out, err)
+             : sealed_error(err);
+    pthread_rwlock_unlock(&b->lock);
+    return rc;
+}
+
+int barrier_decrypt_by(struct barrier *b, const char *ring_path, const void *ring, size_t ring_len,
+                       const char *path, const void *sealed, size_t len, struct buf *out,
+                       struct err *err)
+{
+    static const uint8_t no_root[BARRIER_KEY_BYTES] = {0};
+    struct buf plain = {.secret = true};
+    struct keys *k = NULL;
+    int rc = -1;
+
+    out->secret = true;
+    if (barrier_decrypt(b, ring_path, ring, ring_len, &plain, err) == 0 &&
+        ring_parse(plain.data, plain.len, no_root, &k, err) == 0 &&
+        check_head(sealed, len, err) == 0)
+        rc = decrypt_by(b, k, path, sealed, len, out, err);
+    keys_free(k);
+    buf_free(&plain);
     return rc;
 }
 

@@ -45,6 +45,12 @@ CHECKED int barrier_rotate(struct barrier *b, int64_t now_ms, struct buf *keyrin
                            struct err *err);
 /** A keyring that came through the log (or our own rotation, once applied). */
 CHECKED int barrier_adopt(struct barrier *b, const void *keyring, size_t len, struct err *err);
+/** The keyring, sealed under its oldest term and bound to path: whoever has that term opens it. */
+CHECKED int barrier_export(struct barrier *b, const char *path, struct buf *out, struct err *err);
+/** Decrypt by the keyring that barrier_export gave for ring_path, wherever it was made. */
+CHECKED int barrier_decrypt_by(struct barrier *b, const char *ring_path, const void *ring,
+                               size_t ring_len, const char *path, const void *sealed, size_t len,
+                               struct buf *out /* marked secret */, struct err *err);
 void barrier_info(struct barrier *b, uint32_t *termp, int64_t *installed_msp,
                   uint64_t *encryptionsp);
 /** HKDF-SHA-256 of the root key with a label: epoch MAC key, token HMAC key, ... ERR_SEALED. */

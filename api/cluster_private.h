@@ -110,6 +110,11 @@ void replication_preview(struct request *rq, struct response *rs);
  * force; else the answer is filled. */
 bool replication_loss_accepted(struct request *rq, struct response *rs, bool force);
 
+/* ---- replication_lost.c ---- */
+json_t *replication_lost_json(struct request *rq, const struct engine_status *st);
+/* dr/primary/lost/{show,delete,apply}, dr/secondary/lost/{show,delete} */
+void replication_lost_handle(struct request *rq, struct response *rs);
+
 /* ---- replication_wipe.c ---- */
 /** This cluster may become a secondary: it has no secrets, or its name was said; else the answer is
  * filled. Sets keep_old_ms. */

@@ -269,6 +269,15 @@ static void on_fatal(void *arg, const struct err *err)
     _exit(1); /* what was answered is durable; nothing may be answered from here on */
 }
 
+static int on_lost_keyring(void *arg, const char *id, struct buf *out, struct err *err)
+{
+    struct core *c = arg;
+    char path[96];
+
+    snprintf(path, sizeof(path), LOST_KEYRING_PATH "%.63s", id);
+    return barrier_export(c->barrier, path, out, err);
+}
+
 static void on_role(void *arg, enum engine_role role)
 {
     struct core *c = arg;
@@ -292,6 +301,7 @@ void core_hooks(struct core *c, struct engine_hooks *h)
     *h = (struct engine_hooks){.arg = c,
                                .fatal = on_fatal,
                                .role = on_role,
+                               .lost_keyring = on_lost_keyring,
                                .store_replaced = on_replaced,
                                .enrol = cluster_enrol};
 }

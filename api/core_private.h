@@ -38,6 +38,9 @@ engine_done_fn commit_done;                /* with the commit as arg */
  * started is false when the engine did not take the change (err is filled). */
 CHECKED int commit_wait(struct commit *w, bool started, uint32_t limit_ms, struct err *err);
 
+/* What the keyring of a file of lost writes is bound to; no row lies there. */
+#define LOST_KEYRING_PATH "local/lost/" /* + its id */
+
 /* ---- seal.c ---- */
 #define SEAL_LATCH "core/seal"   /* init, unseal, seal and a new seal exclude each other */
 #define REKEY_LATCH "core/rekey" /* of struct rekey; taken before SEAL_LATCH */

@@ -201,6 +201,8 @@ static void set_common(struct request *rq, json_t *o, const struct engine_status
     set(o, "committed_lsn", json_integer((json_int_t)st->committed_lsn));
     set(o, "applied_lsn", json_integer((json_int_t)st->applied_lsn));
     set(o, "disk_reserve", json_boolean(st->disk_reserve));
+    if (st->n_lost > 0)
+        set(o, "lost_writes", replication_lost_json(rq, st));
     if (st->n_aside > 0)
         set(o, "set_aside", replication_aside_json(rq, st));
     if (st->reason[0] != '\0')

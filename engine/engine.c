@@ -311,6 +311,7 @@ void engine_close(struct engine *e)
            (e->copy != NULL && e->copy->wal != NULL && wal_in_flight(e->copy->wal) > 0))
         (void)disk_wait(e->cfg.disk, -1);
     close_queues(e);
+    lost_abort(e);
     free_connections(e);
     cursor_set(&e->feed, 0);
     cursor_set(&e->follow.fold, 0);

@@ -26,6 +26,7 @@
 #include "wal.h"
 
 struct engine;
+struct engine_lost; /* below */
 
 enum engine_role {
     ENGINE_PRIMARY,       /* serves and writes: also with replication disabled */
@@ -98,6 +99,9 @@ struct engine_hooks {
      * Log thread. */
     void (*enrol)(void *arg, uint64_t conn, const uint8_t peer_key_hash[32], const void *body,
                   size_t len);
+    /* The keyring as `id` of lost writes needs it (engine_lost_keyring). ERR_SEALED. Log thread,
+     * must not block. */
+    int (*lost_keyring)(void *arg, const char *id, struct buf *out, struct err *err);
     /* Something an operator's log should have in Vault's words is logged by the engine itself. */
 };
 
@@ -320,6 +324,20 @@ CHECKED int engine_aside_drop(struct engine *e, uint32_t generation, engine_done
  */
 CHECKED int engine_aside_restore(struct disk *d, const char *path, uint32_t generation,
                                  const char *to, struct err *err);
+/* A transaction of a file of lost writes; 1: enough. */
+typedef int engine_lost_fn(void *arg, uint64_t lsn, int64_t commit_ms, const uint8_t *data,
+                           size_t len, struct err *err);
+/** Read a file of lost writes from from_lsn on; every segment is checked. ERR_NOTFOUND,
+ * ERR_CORRUPT. Blocks. Any thread. */
+CHECKED int engine_lost_each(struct engine *e, const char *id, uint64_t from_lsn,
+                             struct engine_lost *head, engine_lost_fn *fn, void *arg,
+                             struct err *err);
+/** What hooks.lost_keyring gave for it; nothing when the present keyring opens its values. Blocks.
+ * Any thread. */
+CHECKED int engine_lost_keyring(struct engine *e, const char *id, struct buf *out, struct err *err);
+/** Remove the file. done runs on the log thread: ERR_NOTFOUND. Any thread. */
+CHECKED int engine_lost_delete(struct engine *e, const char *id, engine_done_fn *done, void *arg,
+                               struct err *err);
 /** The member table changed (revoked, ...): look at all connections again. Any thread. */
 void engine_members_changed(struct engine *e);
 
@@ -390,6 +408,20 @@ struct engine_aside {
     uint32_t minor;             /* for a start from it, as is the member id */
     char name[64], member[64];  /* of the cluster */
 };
+/* Writes that only this cluster has, since a promotion elsewhere forked off below them (lost.c). */
+#define ENGINE_LOST_MAX 16u
+#define ENGINE_LOST_DIR "lost"
+#define ENGINE_LOST_SAVING "saving" /* the file that is being written */
+struct engine_lost {
+    char id[64]; /* and name of the file */
+    char cluster_id[40], member[64];
+    uint64_t fork_lsn, first_lsn, last_lsn; /* first is fork + 1 when it is whole */
+    uint8_t hash[32];                       /* running hash at last_lsn */
+    int64_t saved_ms;
+    uint32_t epoch;                              /* that forked off */
+    bool whole;                                  /* false: the log's begin was released before */
+    uint64_t transactions, puts, deletes, bytes; /* of clients; of the segments */
+};
 #define ENGINE_PEERS_MAX 16
 #define ENGINE_BAD_LEAVES 64
 struct engine_status {
@@ -448,6 +480,8 @@ struct engine_status {
     double flushes_ms;
     size_t n_aside;
     struct engine_aside aside[ENGINE_ASIDE_MAX];
+    size_t n_lost;
+    struct engine_lost lost[ENGINE_LOST_MAX];
     size_t n_peers;
     struct engine_peer peers[ENGINE_PEERS_MAX];
 };

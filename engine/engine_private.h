@@ -355,6 +355,7 @@ enum event_kind {
     EV_MEMBERS,
     EV_KEY,
     EV_ASIDE_DROP,
+    EV_LOST_DELETE,
     EV_ANSWER,
     EV_FOUND,
     EV_ROOT,
@@ -534,6 +535,9 @@ struct engine {
     uint64_t gen_serial;
     size_t n_aside;
     struct engine_aside aside[ENGINE_ASIDE_MAX];
+    struct lost *lost; /* being saved; NULL: nothing */
+    size_t n_lost;
+    struct engine_lost lost_files[ENGINE_LOST_MAX];
     char member_id[64]; /* ours, since we were promoted */
     bool want_epoch;    /* founding: the first record is to be written */
     struct {
@@ -786,6 +790,15 @@ void verify_begin(struct engine *e, struct event *ev);
 void verify_status(const struct engine *e, struct engine_status *st);
 void verify_status_of(const struct engine *e, const struct equal *q, bool whole,
                       struct engine_peer *out);
+
+/* lost.c, lost_read.c */
+/** What only we have is not saved yet: true, and it has begun; do not follow now. */
+bool lost_first(struct engine *e, const struct link_welcome *w);
+bool lost_saves(const struct engine *e);
+void lost_abort(struct engine *e); /* nothing was given up: the next welcome begins again */
+size_t lost_step(struct engine *e);
+void lost_list(struct engine *e);                     /* look at the folder again */
+void lost_delete(struct engine *e, struct event *ev); /* EV_LOST_DELETE */
 
 /* aside.c */
 CHECKED int aside_load(struct engine *e, struct err *err); /* at open */

@@ -61,6 +61,7 @@ void follow_off(struct engine *e, const char *reason)
     uint64_t id = f->conn_id;
 
     f->state = FOLLOW_OFF;
+    lost_abort(e);
     if (c != NULL) {
         conn_goodbye(e, c, reason);
         conn_drop(e, c, reason);
@@ -291,6 +292,10 @@ static void on_welcome(struct engine *e, struct conn *c, const struct link_welco
         conn_close(e, c, "the copy holds what a promotion has cut off: beginning again");
         return;
     }
+    if (lost_first(e, w)) {
+        conn_close(e, c, "saving what only this cluster has, first");
+        return;
+    }
     if (w->decision == LINK_COPY)
         copy_start(e, w);
     else if (accept_stream(e, w, &err) != 0) {
@@ -498,7 +503,8 @@ static size_t dial(struct engine *e, int64_t now)
         log_deadline(e, f->retry_ns);
         return 0;
     }
-    if (e->cfg.link == NULL || f->phase == COPY_SWITCH || atomic_load(&e->stopping))
+    if (e->cfg.link == NULL || f->phase == COPY_SWITCH || lost_saves(e) ||
+        atomic_load(&e->stopping))
         return 0;
     f->conn_id = e->cfg.link->dial(e->cfg.net, f->cfg.primary_addr);
     f->state = FOLLOW_DIAL;

@@ -599,6 +599,9 @@ static void on_event(struct engine *e, struct event *ev)
     case EV_MODE:
         modes_begin(e, ev);
         break;
+    case EV_LOST_DELETE:
+        lost_delete(e, ev);
+        break;
     case EV_ASIDE_DROP:
         aside_drop(e, ev);
         break;
@@ -686,6 +689,7 @@ size_t engine_log_step(struct engine *e)
     work += retain_step(e, now);
     work += space_step(e, now);
     work += aside_step(e, now);
+    work += lost_step(e);
     work += promote_step(e);
     work += meet_step(e, now);
     work += build_step(e, now);

@@ -357,6 +357,7 @@ static int open_parts(struct engine *e, struct err *err)
     e->promotable = engine_role(e) == ENGINE_SECONDARY;
     if (e->copy != NULL && copy_resume(e, err) != 0)
         return -1;
+    lost_list(e);
     verify_load(e);
     e->follow.want_copy = e->cur->unreadable && e->copy == NULL;
     atomic_store(&e->catching_up, e->copy != NULL);

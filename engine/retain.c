@@ -218,6 +218,9 @@ static void release(struct engine *e)
 
     if (engine_role(e) == ENGINE_BOOTSTRAPPING || lsn > e->committed_lsn)
         return; /* a checkpoint of the generation before */
+    if (engine_role(e) != ENGINE_PRIMARY && e->follow.state != FOLLOW_STREAM)
+        return; /* its end may be in no other cluster: until the next primary says where it forked
+                   off, and that is saved (lost.c), nothing goes */
     if (engine_role(e) == ENGINE_PRIMARY)
         needed = e->retain_unknown && e->repl.primary_enabled ? e->retain_told
                                                               : retain_needed_lsn(e, NULL);

@@ -169,6 +169,8 @@ void log_publish(struct engine *e)
     modes_status(e, st);
     verify_status(e, st);
     progress_status(e, st);
+    st->n_lost = e->n_lost;
+    memcpy(st->lost, e->lost_files, sizeof(st->lost));
     st->n_aside = e->n_aside;
     memcpy(st->aside, e->aside, sizeof(st->aside));
     st->log_end_ms = wal_end_commit_ms(e->cur->wal);

@@ -160,6 +160,7 @@ int replication_retention(int argc, char **argv); /* cmd_retention.c */
 int replication_doctor(int argc, char **argv);    /* cmd_doctor.c */
 int replication_promote(int argc, char **argv);   /* cmd_act.c */
 int replication_aside(int argc, char **argv);     /* cmd_aside.c */
+int replication_lost(int argc, char **argv);      /* cmd_lost.c */
 int replication_quorum(int argc, char **argv);
 int cmd_wal(int argc, char **argv);
 int cmd_cert(int argc, char **argv);

@@ -42,6 +42,7 @@ int cmd_replication(int argc, char **argv)
         {"retention", replication_retention, "Show or set how much log is kept for a secondary"},
         {"promote", replication_promote,
          "Make this secondary the primary; shows first what is lost"},
+        {"lost", replication_lost, "Writes that only an old primary has: show them, take them in"},
         {"aside", replication_aside, "What this cluster held before it became a secondary"},
         {"mode", replication_mode, "Show or set where a write must be before it counts"},
         {"quorum", replication_quorum, "The same for any k of n secondaries"},

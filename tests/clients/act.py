@@ -207,5 +207,152 @@ def aside_goes_in_time():
             b.stop()
 
 
+def failed_over(w, a, b):
+    """b is the primary and has changed on; a, which has more, is back and stands alone. They never saw each other."""
+    w.await_caught_up(a, b)
+    b.kill()
+    yield 'alone'
+    a.kill()
+    b.start()
+    b.unseal(a.keys[:2])
+    b.ok('PUT', PROMOTE, {'dr_operation_token': b.dr_token(a.keys[:2])}, token='')
+    yield 'promoted'
+    b.stop()
+    a.start()
+    a.unseal()
+    await_true('the old primary to serve', lambda: a.call('GET', 'sys/mounts').status == 200)
+    a.ok('PUT', 'sys/replication/dr/primary/disable', {})
+    b.start()
+    b.unseal(a.keys[:2])
+    await_true('the new primary to serve', lambda: b.call('GET', 'sys/mounts').status == 200)
+
+
+def rejoin(w, a, b):
+    b.threshold, b.keys = a.threshold, a.keys
+    w.enable(b, a, 'back')
+    w.await_caught_up(b, a)
+
+
+def lost_writes():
+    """what only the old primary had is saved before it follows; the primary takes in what it has not changed since, the rest when told to"""
+    with World() as w:
+        a, b = w.pair()
+        b.token = a.root
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        a.ok('POST', 'sys/mounts/two', {'type': 'kv', 'options': {'version': '2'}})
+        for k in ('both', 'gone', 'same'):
+            a.ok('PUT', f'kv/{k}', {'v': 'before'})
+        for k in ('both', 'one'):
+            a.ok('PUT', f'two/data/{k}', {'data': {'v': 'before'}})
+        steps = failed_over(w, a, b)
+        next(steps)
+        a.ok('PUT', 'kv/only', {'v': 'lost'})
+        a.ok('PUT', 'kv/both', {'v': 'lost'})
+        a.ok('PUT', 'kv/same', {'v': 'lost 1'})
+        a.ok('PUT', 'kv/same', {'v': 'lost 2'})
+        a.ok('DELETE', 'kv/gone')
+        a.ok('PUT', 'two/data/one', {'data': {'v': 'lost'}})
+        a.ok('PUT', 'two/data/both', {'data': {'v': 'lost'}})
+        a.ok('PUT', 'two/data/new', {'data': {'v': 'lost'}})
+        gone = a.ok('POST', 'sys/mounts/third', {'type': 'kv'}) and a.ok('PUT', 'third/x', {'v': 'lost'})
+        assert gone.status == 204
+        token = a.ok('PUT', 'auth/token/create', {'ttl': '1h'}).json['auth']['client_token']
+        next(steps)
+        b.ok('PUT', 'kv/both', {'v': 'newer'})
+        b.ok('PUT', 'two/data/both', {'data': {'v': 'newer'}})
+        list(steps)
+        rejoin(w, a, b)
+        saved = a.dr_status()['lost_writes']
+        assert len(saved) == 1 and saved[0]['whole'] and saved[0]['epoch'] == 2 and saved[0]['puts'] > 8 and saved[0]['deletes'] >= 1, saved
+        ident = saved[0]['id']
+        assert os.path.getsize(f'{a.dir}/data/lost/{ident}') > 4096
+        assert b'lost' not in open(f'{a.dir}/data/lost/{ident}', 'rb').read()[4096:], 'a secret in clear'
+        assert ident in cli(a, 'replication', 'lost', 'list').stdout
+        dr = a.dr_token(a.keys[:2])
+        want(a.call('PUT', 'sys/replication/dr/secondary/lost/show', {'id': ident}, token=''), 400, 'dr_operation_token')
+        want(a.call('PUT', 'sys/replication/dr/secondary/lost/show', {'id': '../local', 'dr_operation_token': dr}, token=''), 400, 'no lost writes')
+        want(a.call('PUT', 'sys/replication/dr/primary/lost/show', {'id': ident}, token=''), 400)
+        want(b.call('PUT', 'sys/replication/dr/primary/lost/apply', {'fork_lsn': 1, 'groups': []}, token=''), 403)
+        shown = cli(a, 'replication', 'lost', 'show', f'-dr-token={dr}', ident)
+        assert shown.returncode == 0 and 'kv/only' in shown.stdout and 'kv/gone' in shown.stdout, shown
+        assert 'records are not of secrets' in shown.stderr, shown
+        flags = [f'-from={a.addr}', f'-dr-token={dr}', ident]
+        r = cli(b, 'replication', 'lost', 'apply', '-dry-run', *flags)
+        assert r.returncode == 0, r
+        want(b.call('GET', 'kv/only'), 404)
+        r = cli(b, 'replication', 'lost', 'apply', *flags)
+        assert r.returncode == 0, r
+        line = {l.split()[3]: l.split()[0] for l in r.stdout.splitlines()[2:] if l[0] != ' '}
+        assert line['kv/only'] == line['kv/same'] == line['kv/gone'] == 'applied' and line['kv/both'] == 'conflict', r.stdout
+        assert r.stdout.count('conflict') == 2 and r.stdout.count('no_mount') == 1, r.stdout
+        assert b.ok('GET', 'kv/only').data == {'v': 'lost'} and b.ok('GET', 'kv/same').data == {'v': 'lost 2'}
+        assert b.ok('GET', 'kv/both').data == {'v': 'newer'}
+        want(b.call('GET', 'kv/gone'), 404)
+        assert b.ok('GET', 'two/data/one').data['data'] == b.ok('GET', 'two/data/new').data['data'] == {'v': 'lost'}
+        assert b.ok('GET', 'two/data/both').data['data'] == {'v': 'newer'}
+        assert b.ok('GET', 'two/data/one?version=1').data['data'] == {'v': 'before'}
+        want(b.call('GET', 'auth/token/lookup-self', token=token), 403)
+        # Given again it changes nothing; told to, it takes the rest, and nothing else.
+        r = cli(b, 'replication', 'lost', 'apply', *flags)
+        assert r.returncode == 0 and 'applied' not in r.stdout and r.stdout.count('already') >= 5, r.stdout
+        r = cli(b, 'replication', 'lost', 'apply', '-overwrite', *flags)
+        assert r.returncode == 0 and r.stdout.count('overwritten') == 2, r.stdout
+        assert b.ok('GET', 'kv/both').data == b.ok('GET', 'two/data/both').data['data'] == {'v': 'lost'}
+        w.await_caught_up(b, a)
+        assert a.dr_status()['merkle_root'] == b.dr_status()['merkle_root']
+        r = cli(a, 'replication', 'lost', 'delete', f'-dr-token={dr}', ident)
+        assert r.returncode == 0 and 'lost_writes' not in a.dr_status(), r
+
+
+def lost_under_a_term_of_its_own():
+    """lost writes sealed under a key term that the new primary never had are opened all the same, after both rotated"""
+    with World() as w:
+        a, b = w.pair()
+        b.token = a.root
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        a.ok('PUT', 'kv/x', {'v': 'before'})
+        steps = failed_over(w, a, b)
+        next(steps)
+        a.ok('PUT', 'sys/rotate', {})
+        a.ok('PUT', 'kv/only', {'v': 'under the new term'})
+        next(steps)
+        b.ok('PUT', 'sys/rotate', {})
+        list(steps)
+        rejoin(w, a, b)
+        ident = a.dr_status()['lost_writes'][0]['id']
+        dr = a.dr_token(a.keys[:2])
+        r = cli(b, 'replication', 'lost', 'apply', f'-from={a.addr}', f'-dr-token={dr}', ident)
+        assert r.returncode == 0 and 'applied' in r.stdout and 'unreadable' not in r.stdout, r
+        assert b.ok('GET', 'kv/only').data == {'v': 'under the new term'}
+        # After a failback the same files are shown by their own cluster's tokens.
+        w.await_caught_up(b, a)
+        b.stop()
+        a.ok('PUT', PROMOTE, {'dr_operation_token': a.dr_token(a.keys[:2])}, token='')
+        a.token = a.root
+        r = cli(a, 'replication', 'lost', 'apply', ident)
+        assert r.returncode == 0 and 'already' in r.stdout, r
+
+
+def nothing_expires_on_a_secondary():
+    """a secondary expires nothing; after its promotion what is over is refused at once, and goes"""
+    with World() as w:
+        a, b = w.pair()
+        b.token = a.root
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        short = a.ok('PUT', 'auth/token/create', {'ttl': '2s', 'policies': ['root']}).json['auth']
+        long = a.ok('PUT', 'auth/token/create', {'ttl': '1h'}).json['auth']
+        w.await_caught_up(a, b)
+        a.kill()
+        await_true('the link to be seen as cut', lambda: not preview(b)['connected'])
+        root = b.dr_status()['merkle_root']
+        await_true('the token to be over', lambda: preview(b)['last_heard_age_ms'] > 4000)
+        assert b.dr_status()['merkle_root'] == root, 'a secondary changed its data by itself'
+        b.ok('PUT', PROMOTE, {'dr_operation_token': b.dr_token(a.keys[:2])}, token='')
+        want(b.call('GET', 'auth/token/lookup-self', token=short['client_token']), 403)
+        assert b.call('GET', 'auth/token/lookup-self', token=long['client_token']).status == 200
+        await_true('it to be removed', lambda: b.call('PUT', 'auth/token/lookup-accessor', {'accessor': short['accessor']}).status in (400, 403, 404))
+
+
 if __name__ == '__main__':
-    sys.exit(run_tests([loss_is_told, bound_of_the_configuration, token_of_before, wipe_is_guarded, aside_goes_in_time], 'act'))
+    sys.exit(run_tests([loss_is_told, bound_of_the_configuration, token_of_before, wipe_is_guarded, aside_goes_in_time, lost_writes, lost_under_a_term_of_its_own,
+                        nothing_expires_on_a_secondary], 'act'))

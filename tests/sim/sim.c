@@ -14,8 +14,8 @@
 #include <string.h>
 
 static const struct scenario *const tables[] = {
-    scenarios_basic, scenarios_many, scenarios_modes,  scenarios_cut,
-    scenarios_know,  scenarios_diff, scenarios_verify, scenarios_roles,
+    scenarios_basic, scenarios_many,   scenarios_modes, scenarios_cut, scenarios_know,
+    scenarios_diff,  scenarios_verify, scenarios_roles, scenarios_act,
 };
 
 static int run(const struct scenario *s, uint64_t seed, bool canary, bool verbose)

@@ -180,3 +180,40 @@ Test(barrier, a_keyring_of_another_cluster_is_not_adopted)
     barrier_free(other);
     buf_free(&foreign);
 }
+
+/* Two histories that forked: one keyring lacks the other's new term. */
+Test(barrier, an_exported_keyring_opens_what_was_sealed_under_a_term_of_its_own)
+{
+    struct barrier *other;
+    struct buf grown = {0}, sealed = {0}, exported = {0}, plain = {0};
+    uint8_t root[32];
+
+    cr_assert_eq(barrier_new(env_real(), &other, &err), 0);
+    root_of(b, root);
+    cr_assert_eq(barrier_open(other, root, ring.data, ring.len, &err), 0);
+    cr_assert_eq(barrier_rotate(b, 2000, &grown, &err), 0);
+    cr_assert_eq(barrier_adopt(b, grown.data, grown.len, &err), 0);
+    cr_assert_eq(barrier_encrypt(b, "logical/a", "secret", 6, &sealed, &err), 0);
+    cr_assert_eq(barrier_export(b, "local/lost/1", &exported, &err), 0, "%s", err.msg);
+    cr_assert_eq(barrier_decrypt(other, "logical/a", sealed.data, sealed.len, &plain, &err), -1);
+    buf_free(&plain);
+    cr_assert_eq(barrier_decrypt_by(other, "local/lost/1", exported.data, exported.len, "logical/a",
+                                    sealed.data, sealed.len, &plain, &err),
+                 0, "%s", err.msg);
+    cr_assert_eq(plain.len, 6);
+    cr_assert_arr_eq(plain.data, "secret", 6);
+    cr_assert(plain.secret);
+    buf_free(&plain);
+    cr_assert_eq(barrier_decrypt_by(other, "local/lost/2", exported.data, exported.len, "logical/a",
+                                    sealed.data, sealed.len, &plain, &err),
+                 -1, "the keyring opens at another path");
+    buf_free(&plain);
+    barrier_seal(b);
+    cr_assert_eq(barrier_export(b, "local/lost/1", &exported, &err), -1);
+    cr_assert_eq(err.code, ERR_SEALED);
+    barrier_free(other);
+    buf_free(&grown);
+    buf_free(&sealed);
+    buf_free(&exported);
+    buf_free(&plain);
+}
