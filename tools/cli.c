@@ -155,7 +155,7 @@ int flags_parse(const char *usage, const struct flag *flags, size_t n, struct cl
         if (f == NULL)
             f = flag_find(common, n_common, w, len);
         if (f == NULL) {
-            fprintf(stderr, "flag provided but not defined: -%.*s\nSee `lockstep %.*s -help`.\n",
+            fprintf(stderr, "flag provided but not defined: -%.*s\nSee `lockstep %.*s-help`.\n",
                     (int)len, w, (int)strcspn(usage, "[<"), usage);
             return -1;
         }
@@ -198,11 +198,11 @@ int verb_run(const char *group, const struct verb *verbs, size_t n, int argc, ch
         if (strcmp(verbs[i].name, argv[0]) == 0)
             return verbs[i].run(argc - 1, argv + 1);
     if (!help)
-        fprintf(out, "lockstep %s%s: no such command: %s\n\n", group, *group ? "" : "", argv[0]);
+        fprintf(out, "lockstep%s%s: no such command: %s\n\n", *group ? " " : "", group, argv[0]);
     fprintf(out, "Usage: lockstep %s%s<command> [options] [args]\n\nCommands:\n", group,
             *group ? " " : "");
     for (size_t i = 0; i < n; i++)
-        fprintf(out, "    %-16s %s\n", verbs[i].name, verbs[i].help);
+        fprintf(out, "    %-20s %s\n", verbs[i].name, verbs[i].help);
     return help && argc > 0 ? 0 : EXIT_LOCAL;
 }
 

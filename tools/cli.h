@@ -65,6 +65,7 @@ void client_init(struct client *c);
 void client_free(struct client *c);
 /** path without /v1/. body may be NULL (nothing is sent). 0 when an answer came, whatever its
  * status. */
+/* A PATCH body is sent as application/merge-patch+json. */
 int client_call(struct client *c, const char *method, const char *path, const json_t *body,
                 struct reply *r, struct err *err);
 void reply_free(struct reply *r);
@@ -96,7 +97,7 @@ struct table {
     char **cells;
     size_t n, cols;
 };
-void table_add(struct table *t, const char *cell); /* copies */
+void table_add(struct table *t, const char *cell); /* copies; "n/a" for an empty one */
 void table_addf(struct table *t, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void table_print(struct table *t, bool underline); /* and frees */
 /** Go's %v of a JSON value. */
@@ -147,6 +148,8 @@ int cmd_write(int argc, char **argv);
 int cmd_list(int argc, char **argv);
 int cmd_delete(int argc, char **argv);
 int cmd_unwrap(int argc, char **argv);
+int cmd_patch(int argc, char **argv);
+int cmd_path_help(int argc, char **argv);
 int cmd_kv(int argc, char **argv);
 int cmd_secrets(int argc, char **argv);
 int cmd_auth(int argc, char **argv);

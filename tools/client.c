@@ -148,13 +148,15 @@ static void curl_string(const struct client *c, const char *method, const char *
     printf(" %s\n", url);
 }
 
-static struct curl_slist *headers(const struct client *c)
+static struct curl_slist *headers(const struct client *c, const char *method)
 {
     struct curl_slist *h = NULL;
     char line[8192];
 
     h = curl_slist_append(h, "X-Vault-Request: true");
-    h = curl_slist_append(h, "Content-Type: application/json");
+    h = curl_slist_append(h, strcmp(method, "PATCH") == 0
+                                 ? "Content-Type: application/merge-patch+json"
+                                 : "Content-Type: application/json");
     h = curl_slist_append(h, "Expect:");
     if (c->token != NULL && !c->no_token) {
         snprintf(line, sizeof(line), "X-Vault-Token: %s", c->token);
@@ -197,11 +199,39 @@ static void url_of(const struct client *c, const char *path, char *out, size_t l
     out[n] = '\0';
 }
 
+/* VAULT_TLS_SERVER_NAME: the name is in the handshake and in the check of the certificate; the
+ * connection goes to the address. */
+static int name_server(CURL *curl, const struct client *c, const char *url,
+                       struct curl_slist **connect_to, struct curl_slist **h, struct err *err)
+{
+    const char *host = strstr(url, "://"), *rest, *port;
+    char text[1400];
+
+    if (c->tls_server_name == NULL || strncmp(url, "https://", 8) != 0)
+        return 0;
+    host += 3;
+    rest = host + strcspn(host, "/");
+    port = *host == '[' ? host + strcspn(host, "]") : host;
+    port = memchr(port, ':', (size_t)(rest - port));
+    if (port == NULL)
+        port = rest;
+    snprintf(text, sizeof(text), "::%.*s:%.*s", (int)(port - host), host,
+             port < rest ? (int)(rest - port - 1) : 3, port < rest ? port + 1 : "443");
+    *connect_to = curl_slist_append(NULL, text);
+    snprintf(text, sizeof(text), "Host: %.*s", (int)(rest - host), host);
+    *h = curl_slist_append(*h, text);
+    snprintf(text, sizeof(text), "https://%s%s", c->tls_server_name, port);
+    if (*connect_to == NULL || curl_easy_setopt(curl, CURLOPT_URL, text) != CURLE_OK ||
+        curl_easy_setopt(curl, CURLOPT_CONNECT_TO, *connect_to) != CURLE_OK)
+        return err_set(err, ERR_NOMEM, 0, "HTTP client");
+    return 0;
+}
+
 int client_call(struct client *c, const char *method, const char *path, const json_t *body,
                 struct reply *r, struct err *err)
 {
     char why[CURL_ERROR_SIZE] = "";
-    struct curl_slist *h = NULL;
+    struct curl_slist *h = NULL, *connect_to = NULL;
     char *text = NULL;
     CURLcode code = CURLE_OK;
     long status = 0;
@@ -219,12 +249,14 @@ int client_call(struct client *c, const char *method, const char *path, const js
         exit(0);
     }
     curl = curl_easy_init();
-    h = headers(c);
+    h = headers(c, method);
     if (curl == NULL || h == NULL) {
         err_set(err, ERR_NOMEM, 0, "HTTP client");
         goto out;
     }
     curl_easy_setopt(curl, CURLOPT_URL, r->url);
+    if (name_server(curl, c, r->url, &connect_to, &h, err) != 0)
+        goto out;
     curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, method);
     curl_easy_setopt(curl, CURLOPT_HTTPHEADER, h);
     curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
@@ -232,6 +264,9 @@ int client_call(struct client *c, const char *method, const char *path, const js
     curl_easy_setopt(curl, CURLOPT_TIMEOUT, (long)c->timeout_s);
     curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 1L);
     curl_easy_setopt(curl, CURLOPT_MAXREDIRS, 1L);
+    /* The token goes along: never from TLS to plain. */
+    curl_easy_setopt(curl, CURLOPT_REDIR_PROTOCOLS_STR,
+                     strncmp(c->addr, "https", 5) == 0 ? "https" : "http,https");
     curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, why);
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_body);
     curl_easy_setopt(curl, CURLOPT_WRITEDATA, &r->body);
@@ -280,6 +315,7 @@ out:
         free(text);
     }
     curl_slist_free_all(h);
+    curl_slist_free_all(connect_to);
     if (curl != NULL)
         curl_easy_cleanup(curl);
     return rc;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * cmd_generic.c - status, login, read, write, list, delete, unwrap, print, version.
+ * cmd_generic.c - status, login, read, write, patch, list, delete, unwrap, path-help, version.
  */
 #include "cli.h"
 
@@ -54,7 +54,7 @@ static void status_row(struct table *t, const char *name, const json_t *v)
 
     go_value(&text, v);
     table_add(t, name);
-    table_add(t, json_is_string(v) && text.len == 0 ? "n/a" : buf_str(&text));
+    table_add(t, buf_str(&text));
     buf_free(&text);
 }
 
@@ -353,6 +353,65 @@ int cmd_write(int argc, char **argv)
     }
 out:
     json_decref(body);
+    reply_free(&r);
+    client_free(&c);
+    return rc;
+}
+
+int cmd_patch(int argc, char **argv)
+{
+    struct client c;
+    struct reply r = {0};
+    struct err err = {0};
+    json_t *body = NULL;
+    int rc, i = start("patch [options] PATH K=V ...", NULL, 0, &c, argc, argv, 2, -1, &rc);
+    char doing[1100];
+
+    if (i < 0)
+        return rc;
+    snprintf(doing, sizeof(doing), "Error writing data to %s", argv[i]);
+    rc = EXIT_LOCAL;
+    if (kv_args(argc - i - 1, argv + i + 1, &body) != 0)
+        goto out;
+    rc = EXIT_REMOTE;
+    if (client_call(&c, "PATCH", trim_path(argv[i]), body, &r, &err) != 0 || !reply_ok(&r)) {
+        reply_fail(&c, &r, &err, doing);
+    } else if (json_is_object(json_object_get(r.json, "data"))) {
+        rc = output_secret(&c, &r);
+    } else {
+        output_warnings(r.json);
+        printf("Success! Data written to: %s\n", argv[i]);
+        rc = 0;
+    }
+out:
+    json_decref(body);
+    reply_free(&r);
+    client_free(&c);
+    return rc;
+}
+
+int cmd_path_help(int argc, char **argv)
+{
+    struct client c;
+    struct reply r = {0};
+    struct err err = {0};
+    struct buf path = {0};
+    int rc, i = start("path-help [options] PATH", NULL, 0, &c, argc, argv, 1, 1, &rc);
+
+    if (i < 0)
+        return rc;
+    rc = EXIT_REMOTE;
+    if (with_query(trim_path(argv[i]), "?help=1", 0, NULL, &path) != 0 ||
+        client_call(&c, "GET", buf_str(&path), NULL, &r, &err) != 0 || !reply_ok(&r)) {
+        reply_fail(&c, &r, &err, "Error retrieving help");
+    } else if (c.format != OUT_TABLE) {
+        rc = output_data(&c, r.json);
+    } else {
+        const char *text = json_string_value(json_object_get(r.json, "help"));
+        printf("%s\n", text != NULL ? text : "");
+        rc = 0;
+    }
+    buf_free(&path);
     reply_free(&r);
     client_free(&c);
     return rc;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * cmd_kv.c - kv put, get, list, delete, undelete, destroy, patch, metadata: for version 1 and 2
- * mounts.
+ * cmd_kv.c - kv put, get, list, delete, undelete, destroy, patch, rollback, metadata,
+ * enable-versioning: for version 1 and 2 mounts.
  *
  * As the official client does, each verb first asks sys/internal/ui/mounts/PATH which mount holds
  * the path and its version.
@@ -35,9 +35,9 @@ static int kv_find(struct kv *k, const char *arg, const char *doing)
     struct reply r = {0};
     struct err err = {0};
     const json_t *data, *options;
-    const char *mount;
+    const char *mount, *wrap_ttl = k->c.wrap_ttl;
     size_t len;
-    int rc = EXIT_REMOTE;
+    int rc = EXIT_REMOTE, asked;
 
     while (*arg == '/')
         arg++;
@@ -45,7 +45,10 @@ static int kv_find(struct kv *k, const char *arg, const char *doing)
     for (len = strlen(path); len > 0 && path[len - 1] == '/'; len--)
         path[len - 1] = '\0';
     snprintf(ask, sizeof(ask), "sys/internal/ui/mounts/%s", path);
-    if (client_call(&k->c, "GET", ask, NULL, &r, &err) != 0 || !reply_ok(&r)) {
+    k->c.wrap_ttl = NULL; /* what is asked for is to be wrapped, not this */
+    asked = client_call(&k->c, "GET", ask, NULL, &r, &err);
+    k->c.wrap_ttl = wrap_ttl;
+    if (asked != 0 || !reply_ok(&r)) {
         reply_fail(&k->c, &r, &err, doing);
         goto out;
     }
@@ -236,6 +239,10 @@ static int kv_get(int argc, char **argv)
         reply_fail(&k.c, &r, &err, doing);
         goto out;
     }
+    if (json_is_object(json_object_get(r.json, "wrap_info"))) {
+        rc = output_secret(&k.c, &r);
+        goto out;
+    }
     data = json_object_get(r.json, "data");
     if (!json_is_object(data)) {
         fprintf(stderr, "No value found at %s\n", path);
@@ -372,6 +379,101 @@ static int kv_destroy(int argc, char **argv)
     return kv_versions("destroy", "kv destroy -versions=N[,N] PATH", true, argc, argv);
 }
 
+/* The data of an old version as a new one, unless somebody writes meanwhile. */
+static int kv_rollback(int argc, char **argv)
+{
+    int64_t version = 0;
+    struct flag flags[] = {{"version", FLAG_INT, &version, "The version to go back to."}};
+    struct kv k = {0};
+    struct reply latest = {0}, old = {0}, r = {0};
+    struct err err = {0};
+    json_t *body = NULL;
+    const json_t *data;
+    char path[2048], ask[2100];
+    int rc, i = kv_begin(&k, "kv rollback -version=N PATH", flags, 1, argc, argv, &rc);
+
+    if (i < 0)
+        return rc;
+    rc = EXIT_LOCAL;
+    if (version <= 0) {
+        fprintf(stderr, "Version flag must be specified\n");
+        goto out;
+    }
+    rc = kv_find(&k, argv[i], "Error rolling back");
+    if (rc != 0)
+        goto out;
+    rc = EXIT_LOCAL;
+    if (!k.v2) {
+        fprintf(stderr, "K/V engine mount must be version 2 for rollback support\n");
+        goto out;
+    }
+    rc = EXIT_REMOTE;
+    kv_path(&k, "data", path, sizeof(path));
+    snprintf(ask, sizeof(ask), "%s?version=%lld", path, (long long)version);
+    if (client_call(&k.c, "GET", path, NULL, &latest, &err) != 0 ||
+        !json_is_object(json_object_get(latest.json, "data"))) {
+        reply_fail(&k.c, &latest, &err, "Error doing pre-read");
+        goto out;
+    }
+    if (client_call(&k.c, "GET", ask, NULL, &old, &err) != 0 ||
+        (!reply_ok(&old) && old.status != 404)) {
+        reply_fail(&k.c, &old, &err, "Error reading");
+        goto out;
+    }
+    data = json_object_get(json_object_get(old.json, "data"), "data");
+    if (!json_is_object(data)) {
+        fprintf(stderr, "Cannot roll back to a version that has been deleted or does not exist\n");
+        goto out;
+    }
+    body =
+        json_pack("{s:O, s:{s:O?}}", "data", data, "options", "cas",
+                  json_object_get(json_object_get(json_object_get(latest.json, "data"), "metadata"),
+                                  "version"));
+    if (client_call(&k.c, "PUT", path, body, &r, &err) != 0 || !reply_ok(&r)) {
+        reply_fail(&k.c, &r, &err, "Error writing data");
+        goto out;
+    }
+    rc = output_secret(&k.c, &r);
+out:
+    json_decref(body);
+    reply_free(&latest);
+    reply_free(&old);
+    reply_free(&r);
+    client_free(&k.c);
+    return rc;
+}
+
+static int kv_enable_versioning(int argc, char **argv)
+{
+    struct kv k = {0};
+    struct reply r = {0};
+    struct err err = {0};
+    json_t *body;
+    char path[1100];
+    int rc, i = kv_begin(&k, "kv enable-versioning PATH", NULL, 0, argc, argv, &rc);
+
+    if (i < 0)
+        return rc;
+    rc = EXIT_REMOTE;
+    snprintf(path, sizeof(path), "%s", argv[i]);
+    for (size_t len = strlen(path); len > 0 && path[len - 1] == '/'; len--)
+        path[len - 1] = '\0';
+    snprintf(k.mount, sizeof(k.mount), "%s", path);
+    snprintf(path, sizeof(path), "sys/mounts/%s/tune", k.mount);
+    body = json_pack("{s:{s:s}}", "options", "version", "2");
+    if (client_call(&k.c, "POST", path, body, &r, &err) != 0 || !reply_ok(&r)) {
+        reply_fail(&k.c, &r, &err, "Error tuning secrets engine");
+    } else {
+        output_warnings(r.json);
+        printf("Success! Tuned the secrets engine at: %s/\n", k.mount);
+        rc = 0;
+    }
+    json_decref(body);
+    reply_free(&r);
+    client_free(&k.c);
+    return rc;
+}
+
 static int meta_call(const char *usage, const char *method, int argc, char **argv)
 {
     int64_t max_versions = -1;
@@ -495,7 +597,9 @@ int cmd_kv(int argc, char **argv)
         {"delete", kv_delete, "Delete a secret, or versions of it"},
         {"undelete", kv_undelete, "Bring deleted versions back"},
         {"destroy", kv_destroy, "Remove versions for good"},
+        {"rollback", kv_rollback, "Write an old version's data as a new version"},
         {"metadata", kv_metadata, "A key's versions and settings"},
+        {"enable-versioning", kv_enable_versioning, "Turn a version 1 mount into version 2"},
     };
 
     return verb_run("kv", verbs, sizeof(verbs) / sizeof(verbs[0]), argc, argv);

@@ -160,12 +160,12 @@ static void seal_table(const json_t *s)
         table_add(&t, "Unseal Progress");
         table_addf(&t, "%lld/%lld", num(s, "progress"), num(s, "t"));
         table_add(&t, "Unseal Nonce");
-        table_add(&t, *str(s, "nonce") ? str(s, "nonce") : "n/a");
+        table_add(&t, str(s, "nonce"));
     }
     table_add(&t, "Version");
     table_add(&t, str(s, "version"));
     table_add(&t, "Build Date");
-    table_add(&t, *str(s, "build_date") ? str(s, "build_date") : "n/a");
+    table_add(&t, str(s, "build_date"));
     table_add(&t, "Storage Type");
     table_add(&t, str(s, "storage_type"));
     if (*str(s, "cluster_name")) {

@@ -81,7 +81,7 @@ static int list(const struct mounts_of *m, const char *usage, int argc, char **a
         table_add(&t, names[j]);
         table_addf(&t, "%s", json_string_value(json_object_get(v, "type")));
         table_addf(&t, "%s", json_string_value(json_object_get(v, "accessor")));
-        table_add(&t, d && *d ? d : "n/a");
+        table_add(&t, d ? d : "");
     }
     table_print(&t, true);
     rc = 0;

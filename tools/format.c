@@ -27,8 +27,11 @@ static void *must(void *p)
     return p;
 }
 
+/* An empty cell would look like a missing column. */
 void table_add(struct table *t, const char *cell)
 {
+    if (*cell == '\0')
+        cell = "n/a";
     t->cells = must(realloc(t->cells, (t->n + 1) * sizeof(char *)));
     t->cells[t->n++] = must(strdup(cell));
 }
@@ -386,6 +389,21 @@ static void row_value(struct table *t, const char *key, const json_t *v)
     buf_free(&text);
 }
 
+static bool named_so(const char *key, const char *word)
+{
+    size_t n = strlen(key), w = strlen(word);
+
+    return n >= w && strcmp(key + n - w, word) == 0 && (n == w || key[n - w - 1] == '_');
+}
+
+/* Fields with these names are durations and read better as such; the numbers stay in -format=json.
+ */
+static bool duration_field(const char *key)
+{
+    return named_so(key, "ttl") || named_so(key, "period") || named_so(key, "duration") ||
+           strcmp(key, "lease_max") == 0 || strcmp(key, "ttl_max") == 0;
+}
+
 static void rows_data(struct table *t, const json_t *data)
 {
     size_t n;
@@ -393,8 +411,7 @@ static void rows_data(struct table *t, const json_t *data)
 
     for (size_t i = 0; i < n; i++) {
         const json_t *v = json_object_get(data, keys[i]);
-        /* Durations of tokens and leases read better in hours; the numbers stay in -format=json. */
-        if (json_is_integer(v) && strcmp(keys[i], "lease_duration") == 0) {
+        if (json_is_integer(v) && duration_field(keys[i])) {
             struct buf text = {0};
             human_duration(&text, json_integer_value(v));
             table_add(t, keys[i]);

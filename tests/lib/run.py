@@ -219,6 +219,11 @@ def _(name):
     script_ring(name, ['tests/clients/api.py'])
 
 
+@ring('command line')
+def _(name):
+    script_ring(name, ['tests/clients/cli.py'])
+
+
 @ring('browser')
 def _(name):
     if browser.find() is None:
