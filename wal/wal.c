@@ -262,6 +262,8 @@ static int rotate(struct wal *w, const struct wal_base *base, struct err *err)
     }
     if (wal_file_add(w, &h, f, bytes, err) != 0)
         return -1;
+    /* Filled to its end, it was flushed with its last zeros. */
+    wal_last_file(w)->made_bytes = bytes == w->cfg.file_bytes ? bytes : 0;
     if (w->spares > 0)
         w->spares--;
     return 0;
@@ -271,7 +273,10 @@ static int rotate(struct wal *w, const struct wal_base *base, struct err *err)
 static int slot_join(struct wal *w, struct slot *s, struct err *err)
 {
     const struct wal_file *f = wal_last_file(w);
-    struct file_head h = {.number = f->number, .base = f->base, .durable_lsn = w->durable_lsn};
+    struct file_head h = {.number = f->number,
+                          .base = f->base,
+                          .durable_lsn = w->durable_lsn,
+                          .bytes = f->made_bytes};
 
     s->copy = aligned_alloc(DISK_BLOCK_BYTES, WAL_FILE_HEAD_BYTES + s->seg->padded_len);
     if (s->copy == NULL)
@@ -507,7 +512,11 @@ static int write_first(struct wal *w, const char *tmp, uint64_t number, const st
                        struct err *err)
 {
     const struct disk_ops *ops = w->cfg.disk->ops;
-    struct file_head h = {.number = number, .start = true, .base = *base, .durable_lsn = base->lsn};
+    struct file_head h = {.number = number,
+                          .start = true,
+                          .base = *base,
+                          .durable_lsn = base->lsn,
+                          .bytes = w->cfg.file_bytes};
     uint8_t *block = aligned_alloc(DISK_BLOCK_BYTES, WAL_FILE_HEAD_BYTES);
     struct disk_file *f = NULL;
     int rc = -1;

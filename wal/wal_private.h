@@ -36,6 +36,7 @@ struct file_head {
     bool start;      /* a log begins here: files with lower numbers are leftovers of another */
     struct wal_base base; /* what the first segment of this file continues */
     uint64_t durable_lsn; /* of the log when this was written */
+    uint64_t bytes;       /* the file's length, durable before this was written; 0: not known */
 };
 void file_head_encode(uint8_t block[WAL_FILE_HEAD_BYTES], const struct file_head *h);
 bool file_head_decode(const uint8_t *block, size_t len, uint64_t number, struct file_head *h);
@@ -98,6 +99,7 @@ struct wal_file {
     struct disk_file *f;
     uint64_t number;
     uint64_t bytes;
+    uint64_t made_bytes; /* for its head: it was this long, durably, when it joined the log; or 0 */
     struct wal_base base;
     uint64_t end_off; /* where the next segment goes */
     struct seg_pos *segs;

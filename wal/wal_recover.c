@@ -88,11 +88,13 @@ void file_head_encode(uint8_t block[WAL_FILE_HEAD_BYTES], const struct file_head
     memcpy(block + 48, h->base.hash, WAL_HASH_BYTES);
     put64(block + 80, h->durable_lsn);
     put64(block + 8, XXH3_64bits(block + 16, 72));
+    put64(block + 88, h->bytes);
+    put64(block + 96, XXH3_64bits(block + 88, 8));
 }
 
 bool file_head_decode(const uint8_t *block, size_t len, uint64_t number, struct file_head *h)
 {
-    if (len < 88 || memcmp(block, head_magic, sizeof(head_magic)) != 0 ||
+    if (len < 104 || memcmp(block, head_magic, sizeof(head_magic)) != 0 ||
         get64(block + 8) != XXH3_64bits(block + 16, 72) || get64(block + 16) != number ||
         get64(block + 24) > 1 || get64(block + 40) > UINT32_MAX)
         return false;
@@ -102,6 +104,8 @@ bool file_head_decode(const uint8_t *block, size_t len, uint64_t number, struct 
                             .base.epoch = (uint32_t)get64(block + 40),
                             .durable_lsn = get64(block + 80)};
     memcpy(h->base.hash, block + 48, WAL_HASH_BYTES);
+    if (get64(block + 96) == XXH3_64bits(block + 88, 8))
+        h->bytes = get64(block + 88);
     return true;
 }
 
@@ -312,6 +316,20 @@ static uint64_t padded(const struct seg *s)
     return s->padded_len;
 }
 
+/* A file is made at its full length before it holds anything: no crash shortens it. */
+static int check_length(const struct scanner *c, struct err *err)
+{
+    char name[WAL_NAME_MAX];
+
+    if (c->w.size >= c->head.bytes)
+        return 0;
+    file_name(c->number, name);
+    return err_set(err, ERR_CORRUPT, 0,
+                   "%s: offset %" PRIu64 ": the file was cut, it had %" PRIu64
+                   " bytes; it begins at LSN %" PRIu64,
+                   name, c->w.size, c->head.bytes, c->head.base.lsn + 1);
+}
+
 /* Follow the chain through the open file. */
 static int scan_file(struct scanner *c, struct err *err)
 {
@@ -319,6 +337,8 @@ static int scan_file(struct scanner *c, struct err *err)
     uint64_t off = WAL_FILE_HEAD_BYTES;
     int rc = 0;
 
+    if (check_length(c, err) != 0)
+        return -1;
     s->bytes += c->w.size;
     if (c->v->file != NULL && c->v->file(c->v->arg, &c->head, c->w.size, err) != 0)
         return -1;
@@ -611,6 +631,7 @@ static int remove_name(struct wal *w, const char *name, struct err *err)
     return there ? w->cfg.disk->ops->remove(w->cfg.disk, path, err) : 0;
 }
 
+/* Durable: a killed process may have left it so. */
 static int spare_size(struct wal *w, uint64_t number, uint64_t *sizep, struct err *err)
 {
     const struct disk_ops *ops = w->cfg.disk->ops;
@@ -619,9 +640,11 @@ static int spare_size(struct wal *w, uint64_t number, uint64_t *sizep, struct er
     int rc;
 
     if (file_path(w->dir, number, path, err) != 0 ||
-        ops->open(w->cfg.disk, path, DISK_READ, &f, err) != 0)
+        ops->open(w->cfg.disk, path, DISK_WRITE | DISK_DIRECT, &f, err) != 0)
         return -1;
     rc = ops->size(f, sizep, err);
+    if (rc == 0 && *sizep == w->cfg.file_bytes)
+        rc = ops->sync(f, err);
     ops->close(f);
     return rc;
 }

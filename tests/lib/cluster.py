@@ -71,7 +71,8 @@ class Reply:
 class Server:
     """One server: its folder, its configuration, its process."""
 
-    def __init__(self, world, name, program, env=None, extra='', top='', host='127.0.0.1', under=(), data=None):
+    def __init__(self, world, name, program, env=None, extra='', top='', cluster_addr=None, host='127.0.0.1', under=(),
+                 data=None):
         """host: its address; under: a command that runs the program (in a namespace); data: its data directory."""
         self.world, self.name, self.program, self.env = world, name, program, env or {}
         self.host, self.under = host, list(under)
@@ -99,7 +100,7 @@ listener "tcp" {{
   tls_key_file    = "{world.tls}/{name}-key.pem"
 }}
 api_addr      = "{self.addr}"
-cluster_addr  = "https://{host}:{self.port + 1}"
+cluster_addr  = "{cluster_addr or f'https://{host}:{self.port + 1}'}"
 cluster_name  = "{name}"
 log_level     = "info"
 disable_mlock = true

@@ -287,6 +287,49 @@ Test(wal_recovery, a_missing_file_is_a_hole)
     shut();
 }
 
+/* Nothing behind the cut can say that more was durable: the file's own length does. */
+Test(wal_recovery, a_file_that_was_cut_is_said_even_when_it_is_the_last)
+{
+    static const uint64_t left[] = {4096 * 5 + 100, 4096 * 5, 4096};
+
+    for (unsigned number = 1; number <= 3; number++)
+        for (size_t i = 0; i < sizeof(left) / sizeof(left[0]); i++) {
+            struct wal_report rep;
+            struct disk_file *df;
+            char path[64], want[128];
+
+            start(1);
+            fixture_create(&f, NULL);
+            fixture_fill(&f, 40);
+            wal_close(f.wal);
+            f.wal = NULL;
+            path_of(number, path);
+            cr_assert_eq(f.disk->ops->open(f.disk, path, DISK_WRITE, &df, &f.err), 0);
+            cr_assert_eq(f.disk->ops->truncate(df, left[i], &f.err), 0);
+            f.disk->ops->close(df);
+            snprintf(want, sizeof(want), "%s: offset %lu: the file was cut", path + 9,
+                     (unsigned long)left[i]);
+            cr_assert_eq(verify(&rep), -1, "%s", want);
+            cr_assert_not_null(strstr(f.err.msg, want), "%s", f.err.msg);
+            cr_assert_eq(wal_open(&f.cfg, &f.wal, &f.err), -1);
+            cr_assert_eq(f.err.code, ERR_CORRUPT);
+            shut();
+        }
+}
+
+Test(wal_recovery, a_head_without_a_length_is_that_of_an_older_program)
+{
+    start(1);
+    fixture_create(&f, NULL);
+    fixture_fill(&f, 4);
+    wal_close(f.wal);
+    f.wal = NULL;
+    flip(1, 90);
+    fixture_open(&f);
+    cr_assert_eq(wal_end_lsn(f.wal), 4);
+    shut();
+}
+
 /* Power is lost at each write of a cut: the log is the old one or the short one, never neither. */
 Test(wal_recovery, a_cut_is_whole_or_not_begun_wherever_the_power_goes)
 {
