@@ -138,8 +138,13 @@ def restarts():
         assert a.stop() == 0
         with open(a.log) as f:
             log = f.read()
-        for line in ('pre-seal teardown starting', 'stopping rollback manager', 'pre-seal teardown complete', 'vault is sealed'):
-            assert line in log, f'missing in the log of a clean stop: {line}'
+        at = log.index('==> Vault shutdown triggered')
+        for line in ('core: marked as sealed', 'core: pre-seal teardown starting', 'rollback: stopping rollback manager',
+                     'core: pre-seal teardown complete', 'core: stopping cluster listeners',
+                     'core.cluster-listener: rpc listeners successfully shut down',
+                     'core: cluster listeners successfully shut down', 'core: vault is sealed'):
+            assert line in log[at:], f'missing in the log of a clean stop, or out of order: {line}'
+            at = log.index(line, at)
         with open(b.log) as f:
             log = f.read()
         for line in ('replication: stream started: remote_index=', 'core: successful mount: namespace= path=kv/ type=kv'):
