@@ -135,6 +135,18 @@ static const struct path_doc docs[] = {
     {"token", "roles", "l", "List the token roles."},
     {"token", "roles/{role}", "rwd", "Look at, write or delete a token role."},
     {"token", "tidy", "w", "Clean up after tokens."},
+    {"approle", "role", "l", "List the roles."},
+    {"approle", "role/{role_name}", "rwd", "Look at, write or delete a role."},
+    {"approle", "role/{role_name}/role-id", "rw", "A role's id."},
+    {"approle", "role/{role_name}/secret-id", "wl", "Make a secret id; list the accessors of all."},
+    {"approle", "role/{role_name}/secret-id/lookup", "w", "Look at a secret id."},
+    {"approle", "role/{role_name}/secret-id/destroy", "wd", "Destroy a secret id."},
+    {"approle", "role/{role_name}/secret-id-accessor/lookup", "w",
+     "Look at a secret id by its accessor."},
+    {"approle", "role/{role_name}/secret-id-accessor/destroy", "wd",
+     "Destroy a secret id by its accessor."},
+    {"approle", "role/{role_name}/custom-secret-id", "w", "Make a secret id of the given text."},
+    {"approle", "login", "w", "Log in."},
     {"userpass", "users", "l", "List the users."},
     {"userpass", "users/{username}", "rwd", "Look at, write or delete a user."},
     {"userpass", "users/{username}/password", "w", "Set a user's password."},
@@ -292,7 +304,7 @@ void help_handle(struct request *rq, struct response *rs)
 
 static const struct {
     const char *type, *name;
-} builtins[] = {{"auth", "userpass"}, {"secret", "kv"}};
+} builtins[] = {{"auth", "approle"}, {"auth", "userpass"}, {"secret", "kv"}};
 
 static json_t *plugin_names(const char *type)
 {

@@ -53,6 +53,7 @@ static const struct mount_type types[] = {
     {"kv", false, kv1_handle, kv1_exists},
     {"token", true, token_handle, NULL},
     {"userpass", true, userpass_handle, userpass_exists},
+    {"approle", true, approle_handle, approle_exists},
 };
 
 const struct mount_type *mount_type_find(const char *name, bool auth)

@@ -14,7 +14,7 @@
 
 struct mount {
     const char *path; /* "kv/", "auth/token/", "sys/" */
-    const char *type; /* system, cubbyhole, identity, token, kv, userpass */
+    const char *type; /* system, cubbyhole, identity, token, kv, userpass, approle */
     const char *uuid, *accessor, *description, *prefix;
     int kv_version; /* 1 or 2 for kv */
     bool auth, builtin;
@@ -84,6 +84,8 @@ void cubbyhole_handle(struct request *rq, struct response *rs);
 bool cubbyhole_exists(struct request *rq);
 void userpass_handle(struct request *rq, struct response *rs);
 bool userpass_exists(struct request *rq);
+void approle_handle(struct request *rq, struct response *rs);
+bool approle_exists(struct request *rq);
 #define CUBBYHOLE_PREFIX "cubbyhole/" /* + token hmac + "/" + key */
 
 #endif

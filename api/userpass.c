@@ -2,19 +2,16 @@
 /*
  * userpass.c - the auth method of user names and passwords.
  *
- *     <mount prefix>user/<name>                  {salt, hash, token_...}
- *     <mount prefix>token/<expiry>/<token hmac>  {}: a token that a login gave out
+ *     <mount prefix>user/<name>   {salt, hash, token_...}
  *
- * A password is kept as scrypt of it (N 2^14, r 8, p 1) under a salt of its own. The second kind of
- * row goes into the transaction that makes the token, so that disabling the mount can revoke each
- * of them (sweep.c); expiry is 16 hex digits of milliseconds, so that rows of tokens that have
- * expired come first and are dropped by the way.
+ * A password is kept as scrypt of it (N 2^14, r 8, p 1) under a salt of its own.
  */
 #include <ctype.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <string.h>
 
+#include "auth_login.h"
 #include "core.h"
 #include "mounts_private.h"
 #include "token_private.h"
@@ -22,7 +19,6 @@
 #define SALT_BYTES 16
 #define HASH_BYTES 32
 #define NAME_MAX_BYTES 256
-#define DROPPED_AT_ONCE 16
 
 static const char *const known_user[] = {"username",
                                          "password",
@@ -40,8 +36,6 @@ static const char *const known_user[] = {"username",
                                          "token_type",
                                          NULL};
 static const char *const known_login[] = {"username", "password", NULL};
-static const char *const seconds_fields[] = {"token_ttl", "token_max_ttl", "token_explicit_max_ttl",
-                                             "token_period"};
 
 /* ---- passwords ---- */
 
@@ -135,67 +129,6 @@ static int user_load(struct request *rq, const char *key, json_t **userp, struct
     return 0;
 }
 
-static json_t *user_new(void)
-{
-    return json_pack("{s:[],s:i,s:[],s:i,s:b,s:i,s:i,s:i,s:s}", "token_bound_cidrs",
-                     "token_explicit_max_ttl", 0, "token_policies", "token_max_ttl", 0,
-                     "token_no_default_policy", 0, "token_num_uses", 0, "token_period", 0,
-                     "token_ttl", 0, "token_type", "default");
-}
-
-/* Put what the request gives into user. -1: answered. */
-static int user_fields(struct request *rq, struct response *rs, json_t *user)
-{
-    json_t *list = NULL, *cidrs = NULL;
-    const char *type;
-    int64_t n;
-    bool yes;
-    int bad = 0;
-
-    if (field_list(rq, rs, "token_bound_cidrs", &cidrs) != 0)
-        return -1;
-    n = (int64_t)json_array_size(cidrs);
-    json_decref(cidrs);
-    if (n > 0) {
-        reply_error(rs, 400, "token_bound_cidrs is not supported here; nothing was stored");
-        return -1;
-    }
-    if (field_str(rq, rs, "token_type", "default", &type) != 0)
-        return -1;
-    if (strcmp(type, "default") != 0 && strcmp(type, "service") != 0 &&
-        strcmp(type, "default-service") != 0) {
-        reply_error(rs, 400, "invalid 'token_type' value");
-        return -1;
-    }
-    for (size_t i = 0; i < sizeof(seconds_fields) / sizeof(seconds_fields[0]); i++) {
-        if (field_seconds(rq, rs, seconds_fields[i], 0, &n) != 0)
-            return -1;
-        if (field_given(rq, seconds_fields[i]))
-            bad |= json_object_set_new(user, seconds_fields[i], json_integer(n));
-    }
-    if (field_int(rq, rs, "token_num_uses", 0, &n) != 0 ||
-        field_bool(rq, rs, "token_no_default_policy", false, &yes) != 0)
-        return -1;
-    if (n < 0) {
-        reply_error(rs, 400, "'token_num_uses' cannot be negative");
-        return -1;
-    }
-    if (field_given(rq, "token_num_uses"))
-        bad |= json_object_set_new(user, "token_num_uses", json_integer(n));
-    if (field_given(rq, "token_no_default_policy"))
-        bad |= json_object_set_new(user, "token_no_default_policy", json_boolean(yes));
-    if (field_list(rq, rs, field_given(rq, "token_policies") ? "token_policies" : "policies",
-                   &list) != 0)
-        return -1;
-    if (list != NULL)
-        bad |= json_object_set_new(user, "token_policies", list);
-    if (bad != 0) {
-        reply_router_error(rs, 500, "out of memory");
-        return -1;
-    }
-    return 0;
-}
-
 /* What of a user a write may set. */
 enum part { PART_ALL, PART_PASSWORD, PART_POLICIES };
 
@@ -220,11 +153,11 @@ static void user_write(struct request *rq, struct response *rs, const char *name
         reply_error(rs, 400, "username does not exist");
         goto out;
     }
-    if (user == NULL && (user = user_new()) == NULL) {
+    if (user == NULL && (user = auth_fields_new()) == NULL) {
         err_set(&err, ERR_NOMEM, 0, "user");
         goto failed;
     }
-    if (part != PART_PASSWORD && user_fields(rq, rs, user) != 0)
+    if (part != PART_PASSWORD && auth_fields(rq, rs, user) != 0)
         goto out;
     if (part != PART_POLICIES && password[0] != '\0' && set_password(rq, user, password, &err) != 0)
         goto failed;
@@ -310,106 +243,11 @@ static void user_list(struct request *rq, struct response *rs)
 
 /* ---- login ---- */
 
-static int64_t least(int64_t ttl, int64_t bound)
+static void login_as(struct request *rq, struct response *rs, const char *name, const json_t *user)
 {
-    return bound > 0 && ttl > bound ? bound : ttl;
-}
-
-static int64_t user_int(const json_t *user, const char *name)
-{
-    return json_integer_value(json_object_get(user, name));
-}
-
-static int drop_key(void *arg, const char *key, const uint8_t *value, size_t len, uint64_t lsn,
-                    struct err *err)
-{
-    void **args = arg;
-
-    (void)value;
-    (void)len;
-    (void)lsn;
-    /* Keys are in the order of their times, so the first that is to come ends it. */
-    if (strcmp(key, args[1]) >= 0)
-        return 1;
-    return batch_delete(args[0], key, err);
-}
-
-/* The row that leads from the mount to a token of it; and some of those whose tokens have expired
- * go. */
-static int link_token(struct request *rq, struct batch *b, const struct token *t, int64_t max_ms,
-                      struct err *err)
-{
-    const char *folder = arena_printf(rq->arena, "%stoken/", rq->mount->prefix);
-    const char *now = arena_printf(rq->arena, "%stoken/%016llx", rq->mount->prefix,
-                                   (unsigned long long)rq->now_ms);
-    const char *key = arena_printf(rq->arena, "%stoken/%016llx/%s", rq->mount->prefix,
-                                   (unsigned long long)max_ms, t->hmac);
-    void *args[] = {b, (void *)now};
-    json_t *empty = json_object();
-    int rc = -1;
-
-    if (folder == NULL || now == NULL || key == NULL || empty == NULL)
-        err_set(err, ERR_NOMEM, 0, "login");
-    else if (engine_scan(rq->core->engine, folder, NULL, DROPPED_AT_ONCE, true, drop_key, args,
-                         err) == 0)
-        rc = batch_put(b, key, empty, err);
-    json_decref(empty);
-    return rc;
-}
-
-/* Make the token of a login that was right. */
-static void login_token(struct request *rq, struct response *rs, const char *name,
-                        const json_t *user)
-{
-    const struct mount *m = rq->mount;
-    int64_t period = user_int(user, "token_period"), ttl = user_int(user, "token_ttl"),
-            longest = INT64_MAX / 2000;
-    int64_t explicit_max = user_int(user, "token_explicit_max_ttl"),
-            max = user_int(user, "token_max_ttl");
-    json_t *policies =
-        policies_sanitize(json_object_get(user, "token_policies"),
-                          !json_is_true(json_object_get(user, "token_no_default_policy")));
     json_t *meta = json_pack("{s:s}", "username", name);
-    struct batch *b = batch_new(rq->core);
-    struct token *t = NULL;
-    struct err err = {0};
-    struct token_new n = {.policies = policies,
-                          .meta = meta,
-                          .path = rq->full_path,
-                          .period_s = period,
-                          .num_uses = user_int(user, "token_num_uses"),
-                          .orphan = true,
-                          .renewable = true};
 
-    /* A token's row knows one bound on its whole life: the least of those that the user has. */
-    n.explicit_max_ttl_s = explicit_max > 0 ? least(explicit_max, max) : max;
-    n.ttl_s = period > 0 ? period
-                         : least(ttl > 0 ? ttl : mount_default_ttl(rq->core, m),
-                                 mount_max_ttl(rq->core, m));
-    n.ttl_s = least(n.ttl_s, n.explicit_max_ttl_s);
-    /* Renewed for ever, the token lives at most so long. */
-    if (n.explicit_max_ttl_s > 0)
-        longest = n.explicit_max_ttl_s;
-    else if (period == 0)
-        longest = mount_max_ttl(rq->core, m) + rq->core->config->max_lease_ttl_s;
-    n.display_name =
-        arena_printf(rq->arena, "%.*s-%s", (int)strlen(m->path) - 6, m->path + 5, name);
-    if (policies == NULL || meta == NULL || b == NULL || n.display_name == NULL)
-        err_set(&err, ERR_NOMEM, 0, "login");
-    else if (token_create(rq, b, &n, &t, &err) == 0 &&
-             link_token(rq, b, t, rq->now_ms + longest * 1000, &err) == 0) {
-        struct batch *whole = b;
-
-        b = NULL;
-        if (batch_commit(whole, &err) == 0)
-            rs->auth = token_auth_block(t, n.ttl_s);
-        if (err.code == ERR_OK && rs->auth == NULL)
-            err_set(&err, ERR_NOMEM, 0, "login");
-    }
-    if (err.code != ERR_OK)
-        reply_err(rs, &err);
-    batch_free(b);
-    json_decref(policies);
+    auth_login(rq, rs, user, &(struct auth_who){.name = name, .meta = meta}, batch_new(rq->core));
     json_decref(meta);
 }
 
@@ -437,7 +275,7 @@ static void login(struct request *rq, struct response *rs, const char *name)
     if (!password_matches(user, password))
         reply_error(rs, 400, "invalid username or password");
     else
-        login_token(rq, rs, strrchr(key, '/') + 1, user);
+        login_as(rq, rs, strrchr(key, '/') + 1, user);
     json_decref(user);
     warn_unknown(rq, rs, false, known_login);
 }

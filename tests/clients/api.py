@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The HTTP API as Vault's clients and scripts use it, beyond the walk: texts, status codes and JSON types."""
-import base64
-import http.client
 import os
 import re
 import sys
+import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from cluster import Failed, World, await_true, run_tests  # noqa: E402
@@ -172,6 +171,83 @@ def userpass():
         want(a('GET', 'auth/userpass/users/bob'), 404)
         live = auth['client_token']
         a.ok('DELETE', 'sys/auth/userpass')
+        await_true('the tokens of the mount to go', lambda: a('GET', 'auth/token/lookup-self', token=live).status == 403, 10)
+
+
+def approle():
+    """auth/approle: roles, role ids, secret ids by id and accessor, uses and time, login"""
+    with World() as w:
+        a = Api(w)
+        a.ok('POST', 'sys/auth/approle', {'type': 'approle'})
+        want(a('LIST', 'auth/approle/role'), 404)
+        want(a('POST', 'auth/approle/role/app', {'token_policies': 'p1', 'token_ttl': '1h', 'secret_id_num_uses': 2}), 204)
+        equal(a.ok('LIST', 'auth/approle/role').data['keys'], ['app'])
+        d = a.ok('GET', 'auth/approle/role/app').data
+        has(d, bind_secret_id=True, secret_id_num_uses=2, secret_id_ttl=0, token_policies=['p1'], token_ttl=3600, local_secret_ids=False)
+        want(a('GET', 'auth/approle/role/none'), 404)
+        rid = a.ok('GET', 'auth/approle/role/app/role-id').data['role_id']
+        assert UUID.fullmatch(rid), rid
+        s = a.ok('POST', 'auth/approle/role/app/secret-id', {'metadata': '{"host":"h1"}'}).data
+        has(s, secret_id_num_uses=2, secret_id_ttl=0)
+        assert UUID.fullmatch(s['secret_id']) and UUID.fullmatch(s['secret_id_accessor']), s
+
+        def login(secret, role=rid, **kw):
+            return a('POST', 'auth/approle/login', {'role_id': role, 'secret_id': secret}, token='', **kw)
+        want(a('POST', 'auth/approle/login', {}, token=''), 500, LOGICAL('missing role_id'))
+        want(a('POST', 'auth/approle/login', {'role_id': rid}, token=''), 400, 'missing secret_id')
+        want(login('nope'), 400, 'invalid role or secret ID')
+        want(login(s['secret_id'], role='nope'), 400, 'invalid role or secret ID')
+        want(a('GET', 'auth/approle/login', token=''), 405)
+        auth = want(login(s['secret_id']), 200).json['auth']
+        has(auth, metadata={'host': 'h1', 'role_name': 'app'}, policies=['default', 'p1'], orphan=True, lease_duration=3600, renewable=True)
+        has(a.ok('GET', 'auth/token/lookup-self', token=auth['client_token']).data, display_name='approle', path='auth/approle/login')
+        d = a.ok('POST', 'auth/approle/role/app/secret-id/lookup', {'secret_id': s['secret_id']}).data
+        has(d, secret_id_num_uses=1, secret_id_accessor=s['secret_id_accessor'], metadata={'host': 'h1'},
+            expiration_time='0001-01-01T00:00:00Z')
+        equal(a.ok('POST', 'auth/approle/role/app/secret-id-accessor/lookup', {'secret_id_accessor': s['secret_id_accessor']}).data, d)
+        equal(a.ok('LIST', 'auth/approle/role/app/secret-id').data['keys'], [s['secret_id_accessor']])
+        want(login(s['secret_id']), 200)  # the last use
+        want(login(s['secret_id']), 400, 'invalid role or secret ID')
+        want(a('LIST', 'auth/approle/role/app/secret-id'), 404)
+        want(a('POST', 'auth/approle/role/app/secret-id/lookup', {'secret_id': s['secret_id']}), 204)
+
+        # Of many at once only as many get in as there are uses.
+        one = a.ok('POST', 'auth/approle/role/app/secret-id', {'num_uses': 1}).data['secret_id']
+        codes = []
+        threads = [threading.Thread(target=lambda: codes.append(login(one).status)) for _ in range(8)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        equal(sorted(codes), [200] + [400] * 7)
+
+        s = a.ok('POST', 'auth/approle/role/app/secret-id', {'ttl': '1s'}).data
+        equal(s['secret_id_ttl'], 1)
+        await_true('the secret id to expire', lambda: login(s['secret_id']).status == 400, 10)
+        a.ok('POST', 'auth/approle/role/app/custom-secret-id', {'secret_id': 'mine'})
+        want(a('POST', 'auth/approle/role/app/custom-secret-id', {'secret_id': 'mine'}), 400, 'SecretID is already registered')
+        want(login('mine'), 200)
+        want(a('POST', 'auth/approle/role/app/secret-id/destroy', {'secret_id': 'mine'}), 204)
+        want(login('mine'), 400, 'invalid role or secret ID')
+        s = a.ok('POST', 'auth/approle/role/app/secret-id').data
+        want(a('POST', 'auth/approle/role/app/secret-id-accessor/destroy', {'secret_id_accessor': s['secret_id_accessor']}), 204)
+        want(login(s['secret_id']), 400, 'invalid role or secret ID')
+        r = a('POST', 'auth/approle/role/app/secret-id-accessor/destroy', {'secret_id_accessor': s['secret_id_accessor']})
+        equal(r.status, 404)
+
+        a.ok('POST', 'auth/approle/role/app/role-id', {'role_id': 'chosen'})
+        s = a.ok('POST', 'auth/approle/role/app/secret-id').data['secret_id']
+        want(login(s), 400, 'invalid role or secret ID')
+        want(login(s, role='chosen'), 200)
+        want(a('POST', 'auth/approle/role/two', {'role_id': 'chosen'}), 400, 'role_id is used by another role')
+        want(a('POST', 'auth/approle/role/two', {'bind_secret_id': False}), 400,
+             'at least one constraint should be enabled on the role')
+        want(a('DELETE', 'auth/approle/role/app'), 204)
+        want(login(s, role='chosen'), 400, 'invalid role or secret ID')
+        a.ok('POST', 'auth/approle/role/app', {'role_id': 'chosen'})
+        want(login(s, role='chosen'), 400, 'invalid role or secret ID')  # its secret ids went with the role
+        live = auth['client_token']
+        a.ok('DELETE', 'sys/auth/approle')
         await_true('the tokens of the mount to go', lambda: a('GET', 'auth/token/lookup-self', token=live).status == 403, 10)
 
 
@@ -485,4 +561,4 @@ def transport():
 
 
 if __name__ == '__main__':
-    sys.exit(run_tests([tokens, userpass, kv, policies, mounts, wrapping, system, transport], 'api'))
+    sys.exit(run_tests([tokens, userpass, approle, kv, policies, mounts, wrapping, system, transport], 'api'))

@@ -117,6 +117,21 @@ Test(http_server, keep_alive_and_pipelining_in_order)
     close(fd);
 }
 
+/* A client that sends half a request and no more is not waited for. */
+Test(http_server, half_a_request_is_ended_after_its_time)
+{
+    struct http_listener_config cfg = {.address = "127.0.0.1:0", .read_timeout_ms = 200};
+    const char *text;
+    int fd;
+
+    cr_assert_eq(http_listen(server, &cfg, bound, sizeof(bound), &err), 0, "%s", err.msg);
+    fd = dial();
+    put(fd, "PUT /half HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf of it");
+    text = get(fd, "no such text", 1); /* until the server ends it; 20 s at most */
+    cr_assert_null(strstr(text, "PUT /half"), "it was taken for a whole one: %s", text);
+    close(fd);
+}
+
 /* No body on HEAD and 204. */
 Test(http_server, head_and_204_have_no_body)
 {

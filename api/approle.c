@@ -1,0 +1,680 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * approle.c - the auth method for programs: a role id that is no secret, and secret ids.
+ *
+ *     <mount prefix>role/<name>              {role_id, bind_secret_id, secret_id_..., token_...}
+ *     <mount prefix>role_id/<hash>           {name}
+ *     <mount prefix>secret/<name>/<hash>     {accessor, created_ms, expire_ms, num_uses, metadata}
+ *     <mount prefix>accessor/<name>/<text>   {hash}
+ *
+ * Ids are stored under their HMAC. A login holds the latch of its secret id from reading to
+ * applying, and the use that it takes goes into the transaction that makes its token: a secret id
+ * of one use gives one token, also when two come at once or the server dies in between.
+ */
+#include <ctype.h>
+#include <string.h>
+
+#include "auth_login.h"
+#include "core.h"
+#include "mounts.h"
+#include "token_private.h"
+
+#define NAME_MAX_BYTES 256
+#define ID_MAX_BYTES 4096
+
+static const char *const known_role[] = {"role_name",
+                                         "role_id",
+                                         "bind_secret_id",
+                                         "secret_id_num_uses",
+                                         "secret_id_ttl",
+                                         "secret_id_bound_cidrs",
+                                         "bound_cidr_list",
+                                         "local_secret_ids",
+                                         "policies",
+                                         "period",
+                                         "token_policies",
+                                         "token_ttl",
+                                         "token_max_ttl",
+                                         "token_explicit_max_ttl",
+                                         "token_period",
+                                         "token_num_uses",
+                                         "token_no_default_policy",
+                                         "token_bound_cidrs",
+                                         "token_type",
+                                         NULL};
+static const char *const known_secret[] = {"role_name", "secret_id",          "metadata",
+                                           "cidr_list", "token_bound_cidrs",  "num_uses",
+                                           "ttl",       "secret_id_accessor", NULL};
+static const char *const known_login[] = {"role_id", "secret_id", NULL};
+
+/* ---- rows ---- */
+
+static const char *key2(struct request *rq, const char *kind, const char *a)
+{
+    return arena_printf(rq->arena, "%s%s/%s", rq->mount->prefix, kind, a);
+}
+
+static const char *key3(struct request *rq, const char *kind, const char *a, const char *b)
+{
+    return arena_printf(rq->arena, "%s%s/%s/%s", rq->mount->prefix, kind, a, b);
+}
+
+/* 0 with *rowp NULL: there is none. */
+static int row_get(struct request *rq, const char *key, json_t **rowp, struct err *err)
+{
+    *rowp = NULL;
+    if (key == NULL)
+        return err_set(err, ERR_NOMEM, 0, "approle");
+    if (storage_get(rq->core, key, rowp, err) == 0)
+        return 0;
+    if (err->code != ERR_NOTFOUND)
+        return -1;
+    err_clear(err);
+    return 0;
+}
+
+static int put(struct batch *b, const char *key, const json_t *row, struct err *err)
+{
+    return key != NULL && row != NULL ? batch_put(b, key, row, err)
+                                      : err_set(err, ERR_NOMEM, 0, "approle");
+}
+
+static int drop(struct batch *b, const char *key, struct err *err)
+{
+    return key != NULL ? batch_delete(b, key, err) : err_set(err, ERR_NOMEM, 0, "approle");
+}
+
+static int64_t row_int(const json_t *row, const char *name)
+{
+    return json_integer_value(json_object_get(row, name));
+}
+
+/* Commit b (taken) unless what was put into it failed, and answer. */
+static void finish(struct request *rq, struct response *rs, struct batch *b, int rc,
+                   struct err *err)
+{
+    (void)rq;
+    if (b == NULL)
+        rc = err_set(err, ERR_NOMEM, 0, "approle");
+    if (rc != 0)
+        batch_free(b);
+    else
+        rc = batch_commit(b, err);
+    if (rc != 0)
+        reply_err(rs, err);
+    else if (rs->data == NULL && rs->errors == NULL)
+        reply_empty(rs);
+}
+
+/* ---- roles ---- */
+
+static json_t *role_new(struct request *rq)
+{
+    json_t *role = auth_fields_new();
+    char id[37];
+
+    uuid_new(rq->core, id);
+    if (role != NULL &&
+        json_object_update_new(role, json_pack("{s:s, s:b, s:i, s:i, s:b}", "role_id", id,
+                                               "bind_secret_id", 1, "secret_id_num_uses", 0,
+                                               "secret_id_ttl", 0, "local_secret_ids", 0)) != 0) {
+        json_decref(role);
+        return NULL;
+    }
+    return role;
+}
+
+static bool cidrs_given(struct request *rq, struct response *rs)
+{
+    static const char *const names[] = {"secret_id_bound_cidrs", "bound_cidr_list", "cidr_list"};
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        json_t *list = NULL;
+        size_t n;
+
+        if (field_list(rq, rs, names[i], &list) != 0)
+            return true;
+        n = json_array_size(list);
+        json_decref(list);
+        if (n > 0) {
+            reply_error(rs, 400, "%s is not supported here; nothing was stored", names[i]);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Put what the request gives into the role. -1: answered. */
+static int role_fields(struct request *rq, struct response *rs, json_t *role)
+{
+    const char *id;
+    int64_t uses, ttl;
+    bool bind;
+
+    if (cidrs_given(rq, rs) || auth_fields(rq, rs, role) != 0 ||
+        field_bool(rq, rs, "bind_secret_id", json_is_true(json_object_get(role, "bind_secret_id")),
+                   &bind) != 0 ||
+        field_int(rq, rs, "secret_id_num_uses", row_int(role, "secret_id_num_uses"), &uses) != 0 ||
+        field_seconds(rq, rs, "secret_id_ttl", row_int(role, "secret_id_ttl"), &ttl) != 0 ||
+        field_str(rq, rs, "role_id", "", &id) != 0)
+        return -1;
+    if (uses < 0 || ttl < 0) {
+        reply_error(rs, 400, "%s cannot be negative", uses < 0 ? "num_uses" : "secret_id_ttl");
+        return -1;
+    }
+    if (strlen(id) > ID_MAX_BYTES) {
+        reply_error(rs, 400, "role_id is too long");
+        return -1;
+    }
+    if (!bind) {
+        reply_error(rs, 400, "at least one constraint should be enabled on the role");
+        return -1;
+    }
+    json_object_set_new(role, "secret_id_num_uses", json_integer(uses));
+    json_object_set_new(role, "secret_id_ttl", json_integer(ttl));
+    if (id[0] != '\0')
+        json_object_set_new(role, "role_id", json_string(id));
+    return 0;
+}
+
+static const char *id_key(struct request *rq, const char *kind, const char *id, struct err *err)
+{
+    const char *hmac;
+
+    return token_hmac(rq, id, &hmac, err) == 0 ? key2(rq, kind, hmac) : NULL;
+}
+
+static void role_write(struct request *rq, struct response *rs, const char *name)
+{
+    const char *key = key2(rq, "role", name), *was = NULL, *old_key = NULL, *new_key;
+    json_t *role = NULL, *owner = NULL, *index = NULL;
+    struct batch *b = NULL;
+    struct latch_ref latch;
+    struct err err = {0};
+    int rc = -1;
+
+    latch_acquire(rq->core, rq->mount->prefix, &latch); /* role ids are unique over all roles */
+    if (row_get(rq, key, &role, &err) != 0)
+        goto failed;
+    if (role != NULL)
+        was = arena_strdup(rq->arena, json_string_value(json_object_get(role, "role_id")));
+    else if ((role = role_new(rq)) == NULL) {
+        err_set(&err, ERR_NOMEM, 0, "approle");
+        goto failed;
+    }
+    if (role_fields(rq, rs, role) != 0)
+        goto out;
+    new_key = id_key(rq, "role_id", json_string_value(json_object_get(role, "role_id")), &err);
+    if (new_key == NULL || row_get(rq, new_key, &owner, &err) != 0)
+        goto failed;
+    if (owner != NULL && strcmp(json_string_value(json_object_get(owner, "name")), name) != 0) {
+        reply_error(rs, 400, "role_id is used by another role");
+        goto out;
+    }
+    b = batch_new(rq->core);
+    index = json_pack("{s:s}", "name", name);
+    if (b == NULL)
+        goto failed;
+    if (was != NULL)
+        old_key = id_key(rq, "role_id", was, &err);
+    rc = 0;
+    if (old_key != NULL && strcmp(old_key, new_key) != 0)
+        rc = drop(b, old_key, &err);
+    if (rc == 0)
+        rc = put(b, key, role, &err) == 0 ? put(b, new_key, index, &err) : -1;
+failed:
+    finish(rq, rs, b, rc, &err);
+out:
+    latch_release(rq->core, &latch);
+    json_decref(role);
+    json_decref(owner);
+    json_decref(index);
+}
+
+/* The role, or NULL: answered. */
+static json_t *role_of(struct request *rq, struct response *rs, const char *name)
+{
+    json_t *role;
+    struct err err = {0};
+
+    if (row_get(rq, key2(rq, "role", name), &role, &err) != 0)
+        reply_err(rs, &err);
+    else if (role == NULL)
+        reply_no_errors(rs, 404);
+    return role;
+}
+
+static void role_read(struct request *rq, struct response *rs, const char *name)
+{
+    json_t *role = role_of(rq, rs, name);
+
+    if (role == NULL)
+        return;
+    json_object_del(role, "role_id");
+    json_object_set_new(role, "secret_id_bound_cidrs", json_null());
+    reply_data(rs, role);
+}
+
+static int drop_key(void *arg, const char *key, const uint8_t *value, size_t len, uint64_t lsn,
+                    struct err *err)
+{
+    (void)value;
+    (void)len;
+    (void)lsn;
+    return batch_delete(arg, key, err);
+}
+
+/* All of a role's secret ids go with it, in one transaction. */
+static void role_delete(struct request *rq, struct response *rs, const char *name)
+{
+    json_t *role = NULL;
+    struct batch *b = batch_new(rq->core);
+    struct latch_ref latch;
+    struct err err = {0};
+    int rc = -1;
+
+    latch_acquire(rq->core, rq->mount->prefix, &latch);
+    if (b != NULL && row_get(rq, key2(rq, "role", name), &role, &err) == 0) {
+        rc = drop(b, key2(rq, "role", name), &err);
+        batch_takes_away(b);
+        if (rc == 0 && role != NULL)
+            rc = drop(
+                b, id_key(rq, "role_id", json_string_value(json_object_get(role, "role_id")), &err),
+                &err);
+        if (rc == 0)
+            rc = engine_scan(rq->core->engine, key3(rq, "secret", name, ""), NULL, SIZE_MAX, true,
+                             drop_key, b, &err);
+        if (rc == 0)
+            rc = engine_scan(rq->core->engine, key3(rq, "accessor", name, ""), NULL, SIZE_MAX, true,
+                             drop_key, b, &err);
+    }
+    finish(rq, rs, b, rc, &err);
+    latch_release(rq->core, &latch);
+    json_decref(role);
+}
+
+static void list_under(struct request *rq, struct response *rs, const char *folder)
+{
+    json_t *keys = NULL;
+    struct err err = {0};
+
+    if (folder == NULL)
+        err_set(&err, ERR_NOMEM, 0, "approle");
+    if (folder == NULL || storage_list(rq->core, folder, &keys, &err) != 0)
+        reply_err(rs, &err);
+    else if (json_array_size(keys) == 0)
+        reply_no_errors(rs, 404);
+    else
+        reply_data(rs, json_pack("{s:O}", "keys", keys));
+    json_decref(keys);
+}
+
+static void role_id_handle(struct request *rq, struct response *rs, const char *name)
+{
+    json_t *role;
+
+    if (rq->op == OP_WRITE) {
+        if (!field_given(rq, "role_id"))
+            reply_error(rs, 400, "missing role_id");
+        else if ((role = role_of(rq, rs, name)) != NULL) {
+            json_decref(role);
+            role_write(rq, rs, name);
+        }
+    } else if (rq->op != OP_READ) {
+        reply_unsupported(rs);
+    } else if ((role = role_of(rq, rs, name)) != NULL) {
+        reply_data(rs, json_pack("{s:O}", "role_id", json_object_get(role, "role_id")));
+        json_decref(role);
+    }
+}
+
+/* ---- secret ids ---- */
+
+static void secret_make(struct request *rq, struct response *rs, const char *name, bool custom)
+{
+    json_t *role = role_of(rq, rs, name), *row = NULL, *index = NULL, *there = NULL;
+    const char *id, *meta, *hash, *key;
+    char made[37], accessor[37];
+    int64_t uses, ttl;
+    struct batch *b = NULL;
+    struct latch_ref latch;
+    struct err err = {0};
+    int rc = -1;
+
+    if (role == NULL)
+        return;
+    if (cidrs_given(rq, rs) || field_str(rq, rs, "secret_id", "", &id) != 0 ||
+        field_str(rq, rs, "metadata", "{}", &meta) != 0 ||
+        field_int(rq, rs, "num_uses", row_int(role, "secret_id_num_uses"), &uses) != 0 ||
+        field_seconds(rq, rs, "ttl", row_int(role, "secret_id_ttl"), &ttl) != 0)
+        goto done;
+    if (custom && id[0] == '\0') {
+        reply_error(rs, 400, "missing secret_id");
+        goto done;
+    }
+    if (uses < 0 || ttl < 0 || strlen(id) > ID_MAX_BYTES) {
+        reply_error(rs, 400, "num_uses, ttl or secret_id is out of bounds");
+        goto done;
+    }
+    uuid_new(rq->core, made);
+    uuid_new(rq->core, accessor);
+    id = custom ? id : made;
+    there = json_read((const uint8_t *)meta, strlen(meta), &err);
+    if (!json_is_object(there)) {
+        reply_error(rs, 400, "failed to parse metadata: it is not an object in JSON");
+        goto done;
+    }
+    if (token_hmac(rq, id, &hash, &err) != 0) {
+        reply_err(rs, &err);
+        goto done;
+    }
+    key = key3(rq, "secret", name, hash);
+    row = json_pack("{s:s, s:I, s:I, s:I, s:I, s:O}", "accessor", accessor, "created_ms",
+                    (json_int_t)rq->now_ms, "expire_ms",
+                    (json_int_t)(ttl > 0 ? rq->now_ms + ttl * 1000 : 0), "num_uses",
+                    (json_int_t)uses, "ttl", (json_int_t)ttl, "metadata", there);
+    index = json_pack("{s:s}", "hash", hash);
+    latch_acquire(rq->core, key != NULL ? key : rq->mount->prefix, &latch);
+    json_decref(there);
+    if (row_get(rq, key, &there, &err) == 0 && there != NULL) {
+        reply_error(rs, 400, "SecretID is already registered");
+    } else if (err.code != 0) {
+        reply_err(rs, &err);
+    } else {
+        b = batch_new(rq->core);
+        if (b != NULL)
+            rc = put(b, key, row, &err) == 0
+                     ? put(b, key3(rq, "accessor", name, accessor), index, &err)
+                     : -1;
+        reply_data(rs, json_pack("{s:s, s:s, s:I, s:I}", "secret_id", id, "secret_id_accessor",
+                                 accessor, "secret_id_num_uses", (json_int_t)uses, "secret_id_ttl",
+                                 (json_int_t)ttl));
+        finish(rq, rs, b, rc, &err);
+    }
+    latch_release(rq->core, &latch);
+done:
+    json_decref(role);
+    json_decref(row);
+    json_decref(index);
+    json_decref(there);
+}
+
+/* Which secret id a request means, by itself or by its accessor; NULL: answered. */
+static const char *secret_named(struct request *rq, struct response *rs, const char *name,
+                                bool by_accessor)
+{
+    const char *field = by_accessor ? "secret_id_accessor" : "secret_id", *text, *hash = NULL;
+    json_t *index;
+    struct err err = {0};
+
+    if (field_str(rq, rs, field, "", &text) != 0)
+        return NULL;
+    if (text[0] == '\0') {
+        reply_error(rs, 400, "missing %s", field);
+        return NULL;
+    }
+    if (!by_accessor) {
+        if (token_hmac(rq, text, &hash, &err) != 0)
+            reply_err(rs, &err);
+        return hash;
+    }
+    if (strchr(text, '/') != NULL || strlen(text) > 64)
+        text = "-";
+    if (row_get(rq, key3(rq, "accessor", name, text), &index, &err) != 0) {
+        reply_err(rs, &err);
+    } else if (index == NULL) {
+        reply_error(rs, 404, "failed to find accessor entry for secret_id_accessor: \"%s\"", text);
+    } else {
+        hash = arena_strdup(rq->arena, json_string_value(json_object_get(index, "hash")));
+        json_decref(index);
+    }
+    return hash;
+}
+
+static bool expired(const struct request *rq, const json_t *row)
+{
+    return row_int(row, "expire_ms") > 0 && row_int(row, "expire_ms") <= rq->now_ms;
+}
+
+static void secret_lookup(struct request *rq, struct response *rs, const char *name,
+                          const char *hash)
+{
+    json_t *row;
+    struct err err = {0};
+    int64_t expire;
+
+    if (row_get(rq, key3(rq, "secret", name, hash), &row, &err) != 0) {
+        reply_err(rs, &err);
+    } else if (row == NULL || expired(rq, row)) {
+        reply_empty(rs); /* as Vault answers it */
+    } else {
+        expire = row_int(row, "expire_ms");
+        reply_data(
+            rs, json_pack("{s:[], s:[], s:s, s:s, s:s, s:O, s:O, s:I, s:I}", "cidr_list",
+                          "token_bound_cidrs", "creation_time",
+                          time_rfc3339(rq->arena, row_int(row, "created_ms")), "last_updated_time",
+                          time_rfc3339(rq->arena, row_int(row, "created_ms")), "expiration_time",
+                          expire > 0 ? time_rfc3339(rq->arena, expire) : "0001-01-01T00:00:00Z",
+                          "metadata", json_object_get(row, "metadata"), "secret_id_accessor",
+                          json_object_get(row, "accessor"), "secret_id_num_uses",
+                          (json_int_t)row_int(row, "num_uses"), "secret_id_ttl",
+                          (json_int_t)row_int(row, "ttl")));
+    }
+    json_decref(row);
+}
+
+static int secret_drop(struct request *rq, struct batch *b, const char *name, const char *hash,
+                       const json_t *row, struct err *err)
+{
+    batch_takes_away(b);
+    if (drop(b, key3(rq, "secret", name, hash), err) != 0)
+        return -1;
+    return row == NULL ? 0
+                       : drop(b,
+                              key3(rq, "accessor", name,
+                                   json_string_value(json_object_get(row, "accessor"))),
+                              err);
+}
+
+static void secret_destroy(struct request *rq, struct response *rs, const char *name,
+                           const char *hash)
+{
+    const char *key = key3(rq, "secret", name, hash);
+    struct batch *b = batch_new(rq->core);
+    struct latch_ref latch;
+    json_t *row = NULL;
+    struct err err = {0};
+    int rc = -1;
+
+    latch_acquire(rq->core, key != NULL ? key : rq->mount->prefix, &latch);
+    if (b != NULL && row_get(rq, key, &row, &err) == 0)
+        rc = secret_drop(rq, b, name, hash, row, &err);
+    finish(rq, rs, b, rc, &err);
+    latch_release(rq->core, &latch);
+    json_decref(row);
+}
+
+static void secret_handle(struct request *rq, struct response *rs, const char *name,
+                          const char *rest)
+{
+    bool by_accessor = strncmp(rest, "secret-id-accessor/", 19) == 0;
+    const char *verb = strchr(rest, '/'), *hash;
+
+    if (strcmp(rest, "secret-id/") == 0 && rq->op == OP_LIST) {
+        list_under(rq, rs, key3(rq, "accessor", name, ""));
+        return;
+    }
+    if (rq->op != OP_WRITE && rq->op != OP_DELETE) {
+        reply_unsupported(rs);
+        return;
+    }
+    if (verb == NULL || verb[1] == '\0') {
+        if (rq->op == OP_WRITE)
+            secret_make(rq, rs, name, strncmp(rest, "custom-", 7) == 0);
+        else
+            reply_unsupported(rs);
+        return;
+    }
+    hash = secret_named(rq, rs, name, by_accessor);
+    if (hash == NULL)
+        return;
+    if (strcmp(verb, "/lookup") == 0 && rq->op == OP_WRITE)
+        secret_lookup(rq, rs, name, hash);
+    else if (strcmp(verb, "/destroy") == 0)
+        secret_destroy(rq, rs, name, hash);
+    else
+        reply_unsupported_path(rs);
+}
+
+/* ---- login ---- */
+
+/* The use of a secret id, into b. -1: answered, or err. */
+static int use_secret(struct request *rq, struct response *rs, const char *name, const char *hash,
+                      json_t *row, struct batch *b, struct err *err)
+{
+    int64_t uses = row_int(row, "num_uses");
+
+    if (row == NULL || expired(rq, row)) {
+        reply_error(rs, 400, "invalid role or secret ID");
+        return -1;
+    }
+    if (uses == 0) /* unlimited */
+        return 0;
+    if (uses == 1)
+        return secret_drop(rq, b, name, hash, row, err);
+    json_object_set_new(row, "num_uses", json_integer(uses - 1));
+    batch_takes_away(b);
+    return put(b, key3(rq, "secret", name, hash), row, err);
+}
+
+static void login_role(struct request *rq, struct response *rs, const char *name,
+                       const json_t *role, const char *secret)
+{
+    const char *hash, *key;
+    json_t *row = NULL, *meta = NULL;
+    struct batch *b = batch_new(rq->core);
+    struct latch_ref latch;
+    struct err err = {0};
+
+    if (b == NULL || token_hmac(rq, secret, &hash, &err) != 0 ||
+        (key = key3(rq, "secret", name, hash)) == NULL) {
+        if (err.code == 0)
+            err_set(&err, ERR_NOMEM, 0, "login");
+        reply_err(rs, &err);
+        batch_free(b);
+        return;
+    }
+    latch_acquire(rq->core, key, &latch);
+    if (row_get(rq, key, &row, &err) != 0 || use_secret(rq, rs, name, hash, row, b, &err) != 0) {
+        if (err.code != 0)
+            reply_err(rs, &err);
+        batch_free(b);
+    } else {
+        meta = json_copy(json_object_get(row, "metadata"));
+        json_object_set_new(meta, "role_name", json_string(name));
+        auth_login(rq, rs, role, &(struct auth_who){.meta = meta}, b);
+    }
+    latch_release(rq->core, &latch);
+    json_decref(row);
+    json_decref(meta);
+}
+
+static void login(struct request *rq, struct response *rs)
+{
+    const char *id, *secret, *name;
+    json_t *index = NULL, *role = NULL;
+    struct err err = {0};
+
+    if (rq->op != OP_WRITE) {
+        reply_unsupported(rs);
+        return;
+    }
+    if (field_str(rq, rs, "role_id", "", &id) != 0 ||
+        field_str(rq, rs, "secret_id", "", &secret) != 0)
+        return;
+    if (id[0] == '\0') {
+        reply_router_error(rs, 500, "missing role_id");
+        return;
+    }
+    if (row_get(rq, id_key(rq, "role_id", id, &err), &index, &err) == 0 && index != NULL) {
+        name = arena_strdup(rq->arena, json_string_value(json_object_get(index, "name")));
+        if (name != NULL && row_get(rq, key2(rq, "role", name), &role, &err) == 0 && role != NULL) {
+            if (secret[0] == '\0')
+                reply_error(rs, 400, "missing secret_id");
+            else
+                login_role(rq, rs, name, role, secret);
+        }
+    }
+    if (err.code != 0 && rs->errors == NULL)
+        reply_err(rs, &err);
+    else if (role == NULL && rs->errors == NULL)
+        reply_error(rs, 400, "invalid role or secret ID");
+    json_decref(index);
+    json_decref(role);
+    warn_unknown(rq, rs, false, known_login);
+}
+
+/* ---- which path ---- */
+
+static void role_handle(struct request *rq, struct response *rs, const char *rest)
+{
+    size_t n = strcspn(rest, "/");
+    char *name = arena_strndup(rq->arena, rest, n);
+
+    if (name == NULL || n > NAME_MAX_BYTES) {
+        reply_error(rs, 400, "role name is too long");
+        return;
+    }
+    for (char *p = name; *p != '\0'; p++)
+        *p = (char)tolower((unsigned char)*p);
+    rest += n + (rest[n] == '/');
+    if (*rest == '\0') {
+        if (rq->op == OP_WRITE)
+            role_write(rq, rs, name);
+        else if (rq->op == OP_READ)
+            role_read(rq, rs, name);
+        else if (rq->op == OP_DELETE)
+            role_delete(rq, rs, name);
+        else
+            reply_unsupported(rs);
+        warn_unknown(rq, rs, false, known_role);
+    } else if (strcmp(rest, "role-id") == 0) {
+        role_id_handle(rq, rs, name);
+    } else if (strncmp(rest, "secret-id", 9) == 0 || strcmp(rest, "custom-secret-id") == 0) {
+        secret_handle(rq, rs, name, rest);
+        warn_unknown(rq, rs, false, known_secret);
+    } else {
+        reply_unsupported_path(rs);
+    }
+}
+
+void approle_handle(struct request *rq, struct response *rs)
+{
+    if (strcmp(rq->path, "login") == 0)
+        login(rq, rs);
+    else if (strcmp(rq->path, "role/") == 0 && rq->op == OP_LIST)
+        list_under(rq, rs, key2(rq, "role", ""));
+    else if (strncmp(rq->path, "role/", 5) == 0 && rq->path[5] != '\0' && rq->path[5] != '/')
+        role_handle(rq, rs, rq->path + 5);
+    else
+        reply_unsupported_path(rs);
+}
+
+bool approle_exists(struct request *rq)
+{
+    const char *name = strncmp(rq->path, "role/", 5) == 0 ? rq->path + 5 : NULL;
+    struct buf value = {.secret = true};
+    struct err err = {0};
+    char *key;
+    bool yes;
+
+    if (name == NULL || strchr(name, '/') != NULL)
+        return true; /* these writes are updates */
+    key = arena_printf(rq->arena, "%srole/%s", rq->mount->prefix, name);
+    for (char *p = key != NULL ? key + strlen(rq->mount->prefix) : NULL; p != NULL && *p != '\0';
+         p++)
+        *p = (char)tolower((unsigned char)*p);
+    yes = key == NULL || engine_get(rq->core->engine, key, &value, &err) == 0;
+    buf_free(&value);
+    return yes;
+}

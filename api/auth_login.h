@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * auth_login.h - the token_ fields of a user or role of an auth method, and the token of a login.
+ */
+#ifndef LOCKSTEP_AUTH_LOGIN_H
+#define LOCKSTEP_AUTH_LOGIN_H
+
+#include "handler.h"
+
+/** The token_ fields with their defaults. NULL: out of memory. */
+json_t *auth_fields_new(void);
+/** Put what the request gives into row. -1: answered, and row is not to be stored. */
+CHECKED int auth_fields(struct request *rq, struct response *rs, json_t *row);
+
+struct auth_who {
+    const char *name; /* after the mount's name in the display name, or NULL */
+    const json_t *meta;
+};
+/**
+ * Make the token of a login that was right, by the row's token_ fields, in one transaction with
+ * what is in b (taken; NULL: out of memory), and answer. Coroutine.
+ */
+void auth_login(struct request *rq, struct response *rs, const json_t *row,
+                const struct auth_who *who, struct batch *b);
+
+#endif
