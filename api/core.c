@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "audit.h"
 #include "core.h"
 #include "core_private.h"
 #include "mounts.h"
@@ -80,6 +81,7 @@ void core_free(struct core *c)
         return;
     if (c->tokens != NULL)
         tokens_free(c);
+    audits_free(c);
     if (c->policies != NULL)
         policies_free(c);
     if (c->mounts != NULL)
@@ -122,7 +124,8 @@ int core_prepare(struct core *c, struct err *err)
     engine_status(c->engine, st);
     c->role = (int)st->role; /* as recovered; the hook tells changes only */
     free(st);
-    if (mounts_new(c, err) != 0 || policies_new(c, err) != 0 || tokens_new(c, err) != 0)
+    if (mounts_new(c, err) != 0 || policies_new(c, err) != 0 || tokens_new(c, err) != 0 ||
+        audits_new(c, err) != 0)
         return -1;
     return engine_watch(c->engine, BARRIER_KEYRING_PATH, keyring_changed, c, err);
 }
@@ -148,6 +151,7 @@ static void drop_caches(struct core *c)
 {
     mounts_forget(c);
     policy_forget(c, NULL);
+    audits_forget(c);
     tokens_forget(c);
 }
 

@@ -26,6 +26,7 @@ struct latches;
 struct mounts;     /* mounts.c's cache */
 struct tokens;     /* token.c: what is known of revocations under way */
 struct policies;   /* policy.c's cache */
+struct audits;     /* audit.c's devices */
 struct cluster;    /* cluster.c: link credentials, enable/promote work */
 struct seal;       /* seal.c: shares given so far */
 struct rekey;      /* rekey.c: the rekey under way */
@@ -46,6 +47,7 @@ struct core {
     struct mounts *mounts;
     struct tokens *tokens;
     struct policies *policies;
+    struct audits *audits; /* NULL in tests: there are none */
     struct ceremonies *ceremonies;
     struct cluster *cluster;
     struct seal *seal;

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "audit.h"
 #include "core.h"
 #include "core_private.h"
 #include "mounts.h"
@@ -30,6 +31,8 @@ struct exchange {
     struct ack ack;
     bool head;
     bool help; /* ?help=1: of the path, not its content */
+    struct audit_facts facts;
+    bool told; /* the audit devices have the request: they get the answer, too */
 };
 
 static bool starts(const char *s, const char *prefix)
@@ -475,6 +478,27 @@ static bool is_root(const struct token *t)
            strcmp(json_string_value(json_array_get(t->policies, 0)), "root") == 0;
 }
 
+static void not_audited(struct exchange *x)
+{
+    if (strcmp(x->rq.full_path, "sys/seal") == 0)
+        reply_error(&x->rs, 500, "failed to audit request, cannot continue");
+    else
+        reply_error(&x->rs, 500, "internal error");
+}
+
+/* The request's line. Nothing is executed without it; a refusal stays one, written down or not. */
+static int audit_it(struct exchange *x, bool allowed)
+{
+    const char *error = json_string_value(json_array_get(x->rs.errors, 0));
+
+    x->facts.allowed = allowed;
+    x->facts.error = error != NULL ? arena_strdup(x->rq.arena, error) : NULL;
+    x->told = audit_request(&x->rq, &x->facts) == 0;
+    if (!x->told)
+        not_audited(x);
+    return x->told ? 0 : -1;
+}
+
 /* The mount's handler, after the policy has decided. */
 static void run_mount(struct exchange *x, const struct mount *m, bool checked)
 {
@@ -489,9 +513,14 @@ static void run_mount(struct exchange *x, const struct mount *m, bool checked)
     if (checked) {
         if (rq->op == OP_WRITE && m != NULL && m->exists != NULL && !is_root(rq->token))
             exists = m->exists(rq);
-        if (policy_check(rq, &x->rs, exists, sudo_path(rq->full_path)) != 0)
+        x->facts.create = !exists;
+        if (policy_check(rq, &x->rs, exists, sudo_path(rq->full_path)) != 0) {
+            (void)!audit_it(x, false);
             return;
+        }
     }
+    if (audit_it(x, true) != 0)
+        return;
     if (m == NULL)
         reply_error(&x->rs, 404, "no handler for route \"%s\". route entry not found.",
                     rq->full_path);
@@ -537,6 +566,10 @@ static void run_logical(struct exchange *x)
     if (x->role != ENGINE_PRIMARY && x->role != ENGINE_FENCED) {
         /* Only sys paths pass the role gate; their table may be another cluster's in the making. */
         rq->path = rq->full_path + strlen("sys/");
+        /* The devices are the primary's, the files may not be there yet: nothing is refused for it,
+         * least of all a promotion. */
+        x->facts.allowed = true;
+        x->told = audit_request(rq, &x->facts) == 0;
         sys_handle(rq, &x->rs);
         return;
     }
@@ -548,8 +581,10 @@ static void run_logical(struct exchange *x)
     rq->path = m != NULL ? rest : rq->full_path;
     open = open || login_path(m, rest);
     if (!open) {
-        if (check_token(x, &token, &last) != 0)
+        if (check_token(x, &token, &last) != 0) {
+            (void)!audit_it(x, false);
             goto out;
+        }
     } else if (rq->client_token != NULL && starts(rq->full_path, "sys/internal/ui/") &&
                token_lookup(rq, rq->client_token, &token, &err) == 0) {
         rq->token = token;
@@ -560,6 +595,15 @@ static void run_logical(struct exchange *x)
         log_error(x->core->log, "core", "failed to revoke token after its last use: %s", err.msg);
 out:
     mount_table_unref(table);
+}
+
+/* The answer's line goes before the answer; what nobody wrote down is not told. */
+static void run_audited(struct exchange *x)
+{
+    run_logical(x);
+    x->facts.error = NULL;
+    if (x->told && audit_response(&x->rq, &x->rs, &x->facts) != 0 && x->role == ENGINE_PRIMARY)
+        not_audited(x);
 }
 
 static void run(struct exchange *x)
@@ -611,7 +655,7 @@ static void run(struct exchange *x)
     if (rq->full_path == NULL)
         reply_router_error(&x->rs, 500, "out of memory");
     else
-        run_logical(x);
+        run_audited(x);
 }
 
 void router_handle(void *arg, struct http_request *http, struct http_response *out)

@@ -20,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "audit.h"
 #include "core.h"
 #include "core_private.h"
 #include "tls.h"
@@ -319,6 +320,7 @@ static void reload(struct server *s)
     }
     config_free(&fresh);
     reload_tls(s);
+    audits_forget(s->core); /* files that were moved away are opened anew */
     core_look(s->core);
 }
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "audit.h"
 #include "core.h"
 #include "core_private.h"
 #include "mounts.h"
@@ -152,9 +153,9 @@ static const struct {
     {"leases/renew", sys_leases},
     {"leases/revoke*", sys_leases},
     {"leases/tidy", sys_leases},
-    {"audit", sys_audit},
-    {"audit/*", sys_audit},
-    {"audit-hash/*", sys_audit},
+    {"audit", audit_handle},
+    {"audit/*", audit_handle},
+    {"audit-hash/*", audit_handle},
 };
 
 void sys_handle(struct request *rq, struct response *rs)

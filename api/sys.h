@@ -15,7 +15,7 @@ handler_fn sys_random, sys_hash, sys_decode_token;
 handler_fn sys_metrics, sys_in_flight;
 /* sys_state.c */
 handler_fn sys_host_info, sys_ha_status, sys_step_down, sys_version_history, sys_config_state,
-    sys_leases, sys_audit, sys_loggers;
+    sys_leases, sys_loggers;
 /* sys_config.c */
 handler_fn sys_config_ui, sys_config_audited;
 /* cors.c */

@@ -9,11 +9,11 @@
 #include <ctype.h>
 #include <string.h>
 
+#include "audit_private.h"
 #include "core.h"
 #include "sys.h"
 
 #define UI_HEADERS_ROW "sys/config/ui-headers"
-#define AUDIT_HEADERS_ROW "sys/config/audited-headers"
 #define HEADER_NAME_MAX 128
 
 int setting_get(struct core *c, const char *row, json_t **valuep, struct err *err)

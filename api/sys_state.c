@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
  * sys_state.c - what sys/ tells of the server, its log levels, and what this version has none of
- * (leases of secrets, audit devices), told so.
+ * (leases of secrets), told so.
  */
 #include <stdio.h>
 #include <string.h>
@@ -201,25 +201,6 @@ void sys_leases(struct request *rq, struct response *rs)
         rs->status = sync ? 204 : 202;
     } else {
         reply_error(rs, 400, strcmp(what, "renew") == 0 ? "lease not found" : "invalid lease");
-    }
-}
-
-void sys_audit(struct request *rq, struct response *rs)
-{
-    const char *name = strchr(rq->path, '/');
-
-    if (strncmp(rq->path, "audit-hash/", 11) == 0) {
-        if (only(rq, rs, OP_WRITE))
-            reply_error(rs, 400, "unknown audit backend \"%s/\"", name + 1);
-    } else if (name == NULL || name[1] == '\0') {
-        if (only(rq, rs, OP_READ))
-            reply_data(rs, json_object());
-    } else if (rq->op == OP_DELETE) {
-        reply_empty(rs);
-    } else if (rq->op == OP_WRITE) {
-        reply_error(rs, 400, "audit devices are not supported by this version");
-    } else {
-        reply_unsupported(rs);
     }
 }
 

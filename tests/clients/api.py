@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The HTTP API as Vault's clients and scripts use it, beyond the walk: texts, status codes and JSON types."""
+import json
+import signal
 import os
 import re
 import sys
@@ -515,6 +517,102 @@ def system():
         has(h, initialized=True, sealed=False, standby=False, replication_dr_mode='disabled', enterprise=False)
 
 
+def lines(path):
+    with open(path) as f:
+        return [json.loads(line) for line in f]
+
+
+def audit():
+    """audit devices: enable, list, refuse; each request and answer in lines, hashed; none writable: nothing is executed"""
+    with World() as w:
+        a = Api(w)
+        log = os.path.join(w.dir, 'logs', 'audit.log')
+        equal(a.ok('GET', 'sys/audit').data, {})
+        for body, text in (({'type': 'nope'}, 'unknown backend type: "nope"'), ({'type': 'file'}, 'file_path is required'),
+                           ({'type': 'file', 'options': {'file_path': log, 'format': 'zz'}}, 'unknown format type "zz"'),
+                           ({'type': 'file', 'options': {'file_path': w.dir}},
+                            f'sanity check failed; unable to open "{w.dir}" for writing: open {w.dir}: is a directory')):
+            want(a('PUT', 'sys/audit/file', body), 400, text)
+        want(a('PUT', 'sys/audit/file', {'type': 'file', 'description': 'all', 'options': {'file_path': log, 'mode': '0640'}}), 204)
+        assert os.stat(log).st_mode & 0o777 == 0o640
+        want(a('PUT', 'sys/audit/file', {'type': 'file', 'options': {'file_path': log}}), 400, 'path already in use')
+        want(a('GET', 'sys/audit/file'), 405)
+        r = a.ok('GET', 'sys/audit').json
+        equal(r['file/'], {'type': 'file', 'description': 'all', 'local': False, 'path': 'file/',
+                           'options': {'file_path': log, 'mode': '0640'}})
+        equal(r['data'], {'file/': r['file/']})
+
+        def hashed(text):
+            return a.ok('POST', 'sys/audit-hash/file', {'input': text}).json['hash']
+        assert re.fullmatch('hmac-sha256:[0-9a-f]{64}', hashed('x'))
+        want(a('POST', 'sys/audit-hash/nope', {'input': 'x'}), 400, 'unknown audit backend "nope/"')
+        want(a('POST', 'sys/audit-hash/file', {}), 400, 'the "input" parameter is empty')
+
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        a.policy('p1', 'path "kv/*" { capabilities = ["create", "update", "read"] }')
+        t = a.token(policies=['p1'])
+        a.ok('PUT', 'sys/config/auditing/request-headers/X-Mine', {'hmac': False})
+        before = len(lines(log))
+        a.ok('PUT', 'kv/x', {'secret': 'hush', 'n': 7, 'list': ['hush', True]}, token=t['client_token'], headers={'X-Mine': 'yes'})
+        equal(len(lines(log)), before + 2)
+        got = a.ok('GET', 'kv/x', token=t['client_token']).json
+        want(a('DELETE', 'kv/x', token=t['client_token']), 403)
+        want(a('GET', 'kv/x', token='s.' + 'x' * 24), 403)
+        rq, rs, read, answer, denied, _, bad, _ = lines(log)[before:before + 8]
+        has(rq, type='request')
+        has(rq['request'], operation='create', path='kv/x', mount_point='kv/', mount_type='kv', mount_class='secret',
+            remote_address='127.0.0.1', namespace={'id': 'root'}, client_token=hashed(t['client_token']),
+            client_token_accessor=hashed(t['accessor']), headers={'x-mine': ['yes']},
+            data={'secret': hashed('hush'), 'n': 7, 'list': [hashed('hush'), True]})
+        has(rq['auth'], client_token=hashed(t['client_token']), accessor=hashed(t['accessor']), display_name='token',
+            policies=['default', 'p1'], token_type='service')
+        equal(rq['auth']['policy_results']['allowed'], True)
+        assert rq['auth']['policy_results']['granting_policies'][1] == {'name': 'p1', 'namespace_id': 'root', 'type': 'acl'}
+        has(rs, type='response')
+        equal(rs['request']['id'], rq['request']['id'])
+        has(read['request'], operation='read', id=got['request_id'])
+        equal(answer['response']['data']['secret'], hashed('hush'))
+        assert '1 error occurred' in denied['error'] and denied['auth']['policy_results']['allowed'] is False, denied
+        assert bad['error'] == 'permission denied' and bad['auth'] == {}, bad
+        # A new token and a wrapping token are in no line in clear.
+        new = a.token(policies=['p1'])
+        wrapped = a.ok('GET', 'kv/x', headers={'X-Vault-Wrap-TTL': '60'}).json['wrap_info']
+        text = open(log).read()
+        for secret in (new['client_token'], new['accessor'], wrapped['token'], a.root, 'hush'):
+            assert secret not in text, secret
+        assert hashed(new['client_token']) in text and hashed(wrapped['token']) in text
+        # Tuned keys stay in clear; raw devices hash nothing; a prefix stands before each line.
+        a.ok('POST', 'sys/mounts/kv/tune', {'audit_non_hmac_request_keys': 'secret', 'audit_non_hmac_response_keys': 'secret'})
+        raw = os.path.join(w.dir, 'raw.log')
+        a.ok('PUT', 'sys/audit/raw', {'type': 'file', 'options': {'file_path': raw, 'log_raw': 'true', 'prefix': '@cee: '}})
+        a.ok('PUT', 'kv/y', {'secret': 'clear', 'other': 'hidden'})
+        equal(lines(log)[-2]['request']['data'], {'secret': 'clear', 'other': hashed('hidden')})
+        last = next(line for line in reversed(open(raw).read().splitlines()) if '"kv/y"' in line)
+        assert last.startswith('@cee: {') and 'hidden' in open(raw).read() and a.root in last, last
+        # A file that was moved away is opened again at SIGHUP.
+        os.rename(log, log + '.1')
+        a.s.proc.send_signal(signal.SIGHUP)
+        await_true('a new file', lambda: a('GET', 'kv/y').status == 200 and os.path.exists(log), 10)
+        # One device is enough; with none nothing is executed, and health goes on.
+        os.unlink(raw)
+        os.mkdir(raw)
+        a.s.kill()
+        a.s.start()
+        a.s.unseal()
+        a.ok('GET', 'kv/y')
+        want(a('DELETE', 'sys/audit/file'), 500)  # written down, but not its answer: only the broken one is left
+        want(a('PUT', 'kv/z', {'v': 1}), 500, 'internal error')
+        equal(a('GET', 'sys/health', token='').status, 200)
+        want(a('PUT', 'sys/seal'), 500, 'failed to audit request, cannot continue')
+        os.rmdir(raw)
+        a.s.proc.send_signal(signal.SIGHUP)
+        await_true('the device to be there', lambda: a('GET', 'kv/y').status == 200, 10)
+        want(a('GET', 'kv/z'), 404)
+        want(a('DELETE', 'sys/audit/raw'), 204)
+        want(a('DELETE', 'sys/audit/raw'), 204)
+        equal(a.ok('GET', 'sys/audit').data, {})
+
+
 def transport():
     """HTTP: methods, redirects, encoded paths, odd headers, forms, escapes"""
     with World() as w:
@@ -561,4 +659,4 @@ def transport():
 
 
 if __name__ == '__main__':
-    sys.exit(run_tests([tokens, userpass, approle, kv, policies, mounts, wrapping, system, transport], 'api'))
+    sys.exit(run_tests([tokens, userpass, approle, kv, policies, mounts, wrapping, system, audit, transport], 'api'))

@@ -4,6 +4,7 @@
 import http.client
 import os
 import random
+import signal
 import sys
 import threading
 
@@ -162,6 +163,28 @@ def disable():
         w.await_caught_up(b, a)
 
 
+def audit_of_a_secondary():
+    """a secondary that cannot write the primary's audit file is promoted all the same, and then serves only when it can"""
+    with World() as w:
+        a, b = w.pair()
+        logs = os.path.join(w.dir, 'logs')
+        a.ok('PUT', 'sys/audit/file', {'type': 'file', 'options': {'file_path': os.path.join(logs, 'audit.log')}})
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        w.await_caught_up(a, b)
+        os.rename(logs, logs + '.1')
+        open(logs, 'w').close()  # in place of the folder
+        dr = b.dr_token(a.keys[:2])
+        a.kill()
+        b.ok('PUT', 'sys/replication/dr/secondary/promote', {'dr_operation_token': dr}, token='')
+        want(b.call('PUT', 'kv/x', {'v': 1}, token=a.root), 500, 'internal error')
+        want(b.call('GET', 'sys/health', token=''), 200)
+        os.unlink(logs)
+        b.proc.send_signal(signal.SIGHUP)
+        await_true('requests to be served', lambda: b.call('GET', 'sys/mounts', token=a.root).status == 200, 10)
+        want(b.call('GET', 'kv/x', token=a.root), 404)
+        assert '"path":"kv/x"' in open(os.path.join(logs, 'audit.log')).read()
+
+
 def killed_while_enabling():
     """killed at any moment of secondary/enable, a cluster is the old one, whole, or goes on to be the secondary"""
     seed = int(os.environ.get('SEED', '3'))
@@ -212,5 +235,5 @@ def killed_while_enabling():
 
 
 if __name__ == '__main__':
-    sys.exit(run_tests([sealed_secondary, primary_restarts, two_secondaries, after_promotion, operation_token, disable,
+    sys.exit(run_tests([sealed_secondary, primary_restarts, two_secondaries, after_promotion, operation_token, audit_of_a_secondary, disable,
                         killed_while_enabling], 'replication'))

@@ -18,8 +18,8 @@
 
 /* A line under another name follows the level of all. */
 static const char *const components[] = {
-    "core",        "core.cluster-listener", "http", "replication", "rollback", "storage",
-    "storage.wal", "storage.wiredtiger",    "token"};
+    "audit",   "core",        "core.cluster-listener", "http", "replication", "rollback",
+    "storage", "storage.wal", "storage.wiredtiger",    "token"};
 
 #define COMPONENTS (sizeof(components) / sizeof(components[0]))
 

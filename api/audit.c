@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * audit.c - the set of audit devices, and writing to them.
+ *
+ * The set is an immutable snapshot that requests reference. A change of a row makes it stale; the
+ * next request reads the rows and opens the files anew, and the last who used the old set closes
+ * its files. Lines are written by a helper thread: a file system that hangs holds the requests that
+ * it must record, and no reactor.
+ */
+#include "audit_private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core_private.h"
+#include "sys.h"
+
+struct audits {
+    pthread_mutex_t lock; /* current, and the refs of every set */
+    struct audit_set *current;
+    _Atomic uint64_t changes;
+};
+
+static void set_free(struct audit_set *s)
+{
+    for (size_t i = 0; i < s->n; i++) {
+        if (s->devices[i].fd > STDERR_FILENO)
+            close(s->devices[i].fd);
+        free(s->devices[i].path);
+        free(s->devices[i].salt);
+        free(s->devices[i].prefix);
+    }
+    free(s->devices);
+    json_decref(s->headers);
+    free(s);
+}
+
+static void set_unref(struct audits *as, struct audit_set *s)
+{
+    bool last;
+
+    pthread_mutex_lock(&as->lock);
+    last = --s->refs == 0;
+    pthread_mutex_unlock(&as->lock);
+    if (last)
+        set_free(s);
+}
+
+static void changed(void *arg, const char *key, uint64_t lsn)
+{
+    struct core *c = arg;
+
+    (void)key;
+    (void)lsn;
+    audits_forget(c);
+}
+
+int audits_new(struct core *c, struct err *err)
+{
+    struct audits *as = calloc(1, sizeof(*as));
+
+    if (as == NULL)
+        return err_set(err, ERR_NOMEM, 0, "audit");
+    pthread_mutex_init(&as->lock, NULL);
+    atomic_init(&as->changes, 1);
+    c->audits = as;
+    if (engine_watch(c->engine, AUDIT_FOLDER, changed, c, err) == 0 &&
+        engine_watch(c->engine, AUDIT_HEADERS_ROW, changed, c, err) == 0)
+        return 0;
+    audits_free(c);
+    return -1;
+}
+
+void audits_free(struct core *c)
+{
+    if (c->audits == NULL)
+        return;
+    if (c->audits->current != NULL)
+        set_free(c->audits->current);
+    pthread_mutex_destroy(&c->audits->lock);
+    free(c->audits);
+    c->audits = NULL;
+}
+
+void audits_forget(struct core *c)
+{
+    if (c->audits != NULL)
+        atomic_fetch_add(&c->audits->changes, 1);
+}
+
+/* ---- opening ---- */
+
+/* Go's text of an errno: as C's, in lower case. */
+static const char *why(struct arena *a, const char *path, int code)
+{
+    char text[128];
+    const char *s = strerror_r(code, text, sizeof(text));
+
+    return arena_printf(a, "open %s: %c%s", path, s[0] >= 'A' && s[0] <= 'Z' ? s[0] + 32 : s[0],
+                        s + 1);
+}
+
+static int make_parents(const char *path, mode_t mode)
+{
+    char *copy = strdup(path);
+    int rc = copy != NULL ? 0 : -1;
+
+    for (char *p = copy; rc == 0 && (p = strchr(p + 1, '/')) != NULL;) {
+        *p = '\0';
+        if (mkdir(copy, mode) != 0 && errno != EEXIST)
+            rc = -1;
+        *p = '/';
+    }
+    free(copy);
+    return rc;
+}
+
+static const char *option(const json_t *options, const char *name, const char *dflt)
+{
+    const char *s = json_string_value(json_object_get(options, name));
+
+    return s != NULL && s[0] != '\0' ? s : dflt;
+}
+
+struct opening { /* for the helper thread */
+    const char *path;
+    mode_t mode;
+    bool keep_mode;
+    int fd, code;
+};
+
+static void open_work(void *arg)
+{
+    struct opening *o = arg;
+
+    o->fd = -1;
+    if (make_parents(o->path, 0700) == 0)
+        o->fd = open(o->path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, o->mode);
+    o->code = errno;
+    if (o->fd >= 0 && !o->keep_mode && fchmod(o->fd, o->mode) != 0 && errno != EPERM) {
+        o->code = errno;
+        close(o->fd);
+        o->fd = -1;
+    }
+}
+
+int audit_open(struct arena *a, const json_t *options, bool *discardp, int *fdp, const char **whyp)
+{
+    const char *path = option(options, "file_path", option(options, "path", "")),
+               *mode = option(options, "mode", "0600");
+    struct opening o = {.path = path};
+    char *end;
+
+    *fdp = -1;
+    *discardp = strcmp(path, "discard") == 0;
+    if (*discardp)
+        return 0;
+    if (strcmp(path, "stdout") == 0) {
+        *fdp = STDOUT_FILENO;
+        return 0;
+    }
+    o.mode = (mode_t)strtoul(mode, &end, 8);
+    o.keep_mode = o.mode == 0;
+    if (*end != '\0' || o.mode > 0777) {
+        *whyp = arena_printf(a, "invalid mode %s", mode);
+        return -1;
+    }
+    if (o.keep_mode)
+        o.mode = 0600;
+    co_blocking(open_work, &o);
+    *fdp = o.fd;
+    if (o.fd >= 0)
+        return 0;
+    *whyp = why(a, path, o.code);
+    return -1;
+}
+
+/* ---- the set ---- */
+
+static int device_load(struct request *rq, const char *name, struct audit_device *d,
+                       struct err *err)
+{
+    struct core *c = rq->core;
+    const char *key = arena_printf(rq->arena, AUDIT_FOLDER "%s", name), *reason = "";
+    const json_t *options;
+    bool yes;
+    json_t *row;
+
+    if (key == NULL)
+        return err_set(err, ERR_NOMEM, 0, "audit");
+    if (storage_get(c, key, &row, err) != 0)
+        return -1;
+    options = json_object_get(row, "options");
+    *d = (struct audit_device){.fd = -1, .hmac_accessor = true};
+    d->path = strdup(name);
+    d->salt = strdup(option(row, "salt", ""));
+    d->prefix = strdup(option(options, "prefix", ""));
+    if (parse_bool(option(options, "log_raw", "false"), &yes) == 0)
+        d->log_raw = yes;
+    if (parse_bool(option(options, "hmac_accessor", "true"), &yes) == 0)
+        d->hmac_accessor = yes;
+    if (audit_open(rq->arena, options, &d->discard, &d->fd, &reason) != 0)
+        log_error(c->log, "audit", "cannot open the device: path=%s/ error=%s", name, reason);
+    json_decref(row);
+    return d->path != NULL && d->salt != NULL && d->prefix != NULL
+               ? 0
+               : err_set(err, ERR_NOMEM, 0, "audit");
+}
+
+static int set_load(struct request *rq, uint64_t changes, struct audit_set **sp, struct err *err)
+{
+    struct audit_set *s = calloc(1, sizeof(*s));
+    json_t *names = NULL, *v;
+    size_t i;
+    int rc = -1;
+
+    *sp = NULL;
+    if (s == NULL)
+        return err_set(err, ERR_NOMEM, 0, "audit");
+    s->refs = 1;
+    s->changes = changes;
+    if (storage_list(rq->core, AUDIT_FOLDER, &names, err) != 0 ||
+        setting_get(rq->core, AUDIT_HEADERS_ROW, &s->headers, err) != 0)
+        goto out;
+    s->devices = calloc(json_array_size(names) + 1, sizeof(*s->devices));
+    if (s->devices == NULL) {
+        err_set(err, ERR_NOMEM, 0, "audit");
+        goto out;
+    }
+    json_array_foreach(names, i, v)
+    {
+        s->n++;
+        if (device_load(rq, json_string_value(v), &s->devices[i], err) != 0)
+            goto out;
+    }
+    *sp = s;
+    s = NULL;
+    rc = 0;
+out:
+    json_decref(names);
+    if (s != NULL)
+        set_free(s);
+    return rc;
+}
+
+/* The current set with a reference. */
+static int set_get(struct request *rq, struct audit_set **sp, struct err *err)
+{
+    struct audits *as = rq->core->audits;
+    struct audit_set *fresh, *old = NULL;
+    uint64_t changes = atomic_load(&as->changes);
+
+    pthread_mutex_lock(&as->lock);
+    *sp = as->current != NULL && as->current->changes == changes ? as->current : NULL;
+    if (*sp != NULL)
+        (*sp)->refs++;
+    pthread_mutex_unlock(&as->lock);
+    if (*sp != NULL)
+        return 0;
+    if (set_load(rq, changes, &fresh, err) != 0)
+        return -1;
+    fresh->refs++; /* one is the caller's */
+    pthread_mutex_lock(&as->lock);
+    old = as->current;
+    as->current = fresh;
+    pthread_mutex_unlock(&as->lock);
+    if (old != NULL)
+        set_unref(as, old);
+    *sp = fresh;
+    return 0;
+}
+
+/* ---- writing ---- */
+
+struct writing { /* for the helper thread */
+    const struct audit_set *set;
+    struct buf *lines; /* one a device */
+    size_t taken;
+};
+
+static void write_work(void *arg)
+{
+    struct writing *w = arg;
+
+    for (size_t i = 0; i < w->set->n; i++) {
+        const struct buf *b = &w->lines[i];
+        ssize_t n;
+
+        if (w->set->devices[i].discard) {
+            w->taken++;
+            continue;
+        }
+        if (w->set->devices[i].fd < 0 || b->failed || b->len == 0)
+            continue;
+        do
+            n = write(w->set->devices[i].fd, b->data, b->len); /* one line, one write */
+        while (n < 0 && errno == EINTR);
+        w->taken += n == (ssize_t)b->len;
+    }
+}
+
+static int tell(struct request *rq, const struct response *rs, const struct audit_facts *f)
+{
+    struct audit_set *set = NULL;
+    struct writing w = {0};
+    struct err err = {0};
+    int rc = -1;
+
+    if (rq->core->audits == NULL)
+        return 0;
+    if (set_get(rq, &set, &err) != 0) {
+        log_error(rq->core->log, "audit", "cannot read the devices: %s", err.msg);
+        return -1;
+    }
+    if (set->n == 0) {
+        rc = 0;
+        goto out;
+    }
+    w.set = set;
+    w.lines = calloc(set->n, sizeof(*w.lines));
+    if (w.lines == NULL)
+        goto out;
+    for (size_t i = 0; i < set->n; i++) {
+        w.lines[i].secret = true;
+        if (!set->devices[i].discard &&
+            audit_line(set, &set->devices[i], rq, rs, f, &w.lines[i]) != 0)
+            buf_clear(&w.lines[i]);
+    }
+    co_blocking(write_work, &w);
+    rc = w.taken > 0 ? 0 : -1;
+    if (rc != 0)
+        log_error(rq->core->log, "audit", "no audit device took the line: path=%s", rq->full_path);
+out:
+    for (size_t i = 0; w.lines != NULL && i < set->n; i++)
+        buf_free(&w.lines[i]);
+    free(w.lines);
+    set_unref(rq->core->audits, set);
+    return rc;
+}
+
+int audit_request(struct request *rq, const struct audit_facts *f)
+{
+    return tell(rq, NULL, f);
+}
+
+int audit_response(struct request *rq, const struct response *rs, const struct audit_facts *f)
+{
+    return tell(rq, rs, f);
+}
+
+int audit_hash(const char *salt, const char *text, size_t len, char out[AUDIT_HMAC_CHARS + 1])
+{
+    uint8_t md[32];
+    unsigned n = 0;
+
+    if (HMAC(EVP_sha256(), salt, (int)strlen(salt), (const uint8_t *)text, len, md, &n) == NULL)
+        return -1;
+    memcpy(out, "hmac-sha256:", 12);
+    for (unsigned i = 0; i < 32; i++)
+        snprintf(out + 12 + 2 * i, 3, "%02x", md[i]);
+    return 0;
+}
