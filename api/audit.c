@@ -346,6 +346,34 @@ out:
     return rc;
 }
 
+void audit_unwritable(struct core *c, char *names, size_t len)
+{
+    struct request rq = {.core = c, .arena = arena_new(4096)};
+    struct audit_set *set = NULL;
+    struct err err = {0};
+    size_t broken = 0, at = 0;
+
+    names[0] = '\0';
+    /* The rows cannot be read: sealed, or in the middle of a switch. */
+    if (c->audits == NULL || core_sealed(c) || rq.arena == NULL || set_get(&rq, &set, &err) != 0)
+        goto out;
+    for (size_t i = 0; i < set->n; i++) {
+        if (set->devices[i].fd >= 0 || set->devices[i].discard)
+            continue;
+        if (at < len)
+            at += (size_t)snprintf(names + at, len - at, "%s%s/", broken > 0 ? ", " : "",
+                                   set->devices[i].path);
+        broken++;
+    }
+    if (broken > 0)
+        audits_forget(c);
+    if (broken < set->n)
+        names[0] = '\0';
+    set_unref(c->audits, set);
+out:
+    arena_free(rq.arena);
+}
+
 int audit_request(struct request *rq, const struct audit_facts *f)
 {
     return tell(rq, NULL, f);

@@ -22,6 +22,12 @@ void audits_free(struct core *c); /* after engine_close */
  * thread. */
 void audits_forget(struct core *c);
 
+/**
+ * Names of the devices when not one of them can be written here, ", " between; else empty. Those
+ * whose files could not be opened are tried again at the next request. Coroutine.
+ */
+void audit_unwritable(struct core *c, char *names, size_t len);
+
 struct audit_facts { /* what the router found out about a request */
     bool create;     /* the write makes something new */
     bool allowed;

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "audit.h"
 #include "cluster_private.h"
 #include "core_private.h"
 
@@ -62,6 +63,9 @@ static const struct {
      "with "
      "force."},
     {"disk_reserve", true, true, "Writes are refused. Free space on this disk."},
+    {"audit_unwritable", true, false,
+     "A primary serves nothing while no audit device takes its lines. Make the file and its folder "
+     "writable for the server on this machine."},
     {"certificate_expired", true, false, "Renew it, then send SIGHUP to the server."},
     {"data_damaged", true, true,
      "Rows are not what the Merkle tree says. A secondary takes what differs from its primary by "
@@ -108,6 +112,7 @@ struct probes {
     struct cert_probe certs[CONFIG_LISTENERS_MAX + 2];
     size_t n_certs;
     char link_key_hash[65];
+    char audit[128]; /* devices that cannot be written; empty: all is well */
     uint64_t data_bytes;
     bool looked;        /* once: a start is over. The coroutine's, like all below */
     struct health told; /* what the log knows */
@@ -279,6 +284,17 @@ static void of_certs(struct core *c, int64_t now_ms, struct health *h)
     pthread_mutex_unlock(&p->mu);
 }
 
+static void of_audit(struct core *c, struct health *h)
+{
+    struct probes *p = c->probes;
+
+    pthread_mutex_lock(&p->mu);
+    if (p->audit[0] != '\0')
+        add(h, "audit_unwritable", "", "the files of all audit devices cannot be opened here: %s",
+            p->audit);
+    pthread_mutex_unlock(&p->mu);
+}
+
 static void collect(struct core *c, const struct engine_status *st, int64_t now_ms,
                     struct health *h)
 {
@@ -289,8 +305,10 @@ static void collect(struct core *c, const struct engine_status *st, int64_t now_
     else if (st->role != ENGINE_FENCED)
         of_secondary_role(c, st, h);
     of_disk(st, h);
-    if (c->probes != NULL)
+    if (c->probes != NULL) {
+        of_audit(c, h);
         of_certs(c, now_ms, h);
+    }
 }
 
 /* ---- status ---- */
@@ -392,6 +410,16 @@ static void probe_certs(struct core *c, struct probes *p)
     pthread_mutex_unlock(&p->mu);
 }
 
+static void probe_audit(struct core *c, struct probes *p)
+{
+    char names[sizeof(p->audit)];
+
+    audit_unwritable(c, names, sizeof(names));
+    pthread_mutex_lock(&p->mu);
+    memcpy(p->audit, names, sizeof(names));
+    pthread_mutex_unlock(&p->mu);
+}
+
 static bool has(const struct health *h, const struct reason *r)
 {
     for (size_t i = 0; i < h->n; i++)
@@ -426,6 +454,7 @@ void probes_run(struct core *c)
     if (st != NULL && now != NULL) {
         engine_status(c->engine, st);
         probe_certs(c, c->probes);
+        probe_audit(c, c->probes);
         run_blocking(measure, c);
         /* At a start nobody is connected yet. */
         if (c->probes->looked && (st->replicating || st->role == ENGINE_FENCED))

@@ -173,14 +173,19 @@ def audit_of_a_secondary():
         w.await_caught_up(a, b)
         os.rename(logs, logs + '.1')
         open(logs, 'w').close()  # in place of the folder
+        b.proc.send_signal(signal.SIGHUP)
+
+        def told(yes):
+            return ('audit_unwritable' in [r['code'] for r in b.dr_status()['reasons']]) == yes
+        await_true('the reason before the disaster', lambda: told(True))
         dr = b.dr_token(a.keys[:2])
         a.kill()
         b.ok('PUT', 'sys/replication/dr/secondary/promote', {'dr_operation_token': dr}, token='')
         want(b.call('PUT', 'kv/x', {'v': 1}, token=a.root), 500, 'internal error')
         want(b.call('GET', 'sys/health', token=''), 200)
         os.unlink(logs)
-        b.proc.send_signal(signal.SIGHUP)
-        await_true('requests to be served', lambda: b.call('GET', 'sys/mounts', token=a.root).status == 200, 10)
+        await_true('requests to be served', lambda: b.call('GET', 'sys/mounts', token=a.root).status == 200)
+        await_true('the reason to go', lambda: told(False))
         want(b.call('GET', 'kv/x', token=a.root), 404)
         assert '"path":"kv/x"' in open(os.path.join(logs, 'audit.log')).read()
 
