@@ -18,10 +18,9 @@ static struct store *store;
 static struct err err;
 static unsigned panics;
 
-static void on_panic(void *arg, const char *why)
+static void on_panic(void *arg, const char *why, bool unreadable)
 {
-    (void)arg;
-    (void)why;
+    (void)arg, (void)why, (void)unreadable;
     panics++;
 }
 
