@@ -252,10 +252,11 @@ void envelope_write(const struct request *rq, struct response *rs, struct http_r
     bool enveloped = rs->data != NULL || rs->auth != NULL || rs->wrap != NULL || rs->data_null ||
                      rs->warnings != NULL;
     int status = rs->status;
-    const char *type = rs->text != NULL ? rs->content_type : "application/json";
+    bool streamed = rs->stream.next != NULL && rs->errors == NULL;
+    const char *type = rs->text != NULL || streamed ? rs->content_type : "application/json";
 
     if (status == 0) {
-        if (rs->text != NULL || rs->raw != NULL || enveloped)
+        if (rs->text != NULL || streamed || rs->raw != NULL || enveloped)
             status = 200;
         else if (rq->op == OP_READ || rq->op == OP_LIST)
             reply_no_errors(rs, status = 404);
@@ -263,7 +264,11 @@ void envelope_write(const struct request *rq, struct response *rs, struct http_r
             status = 204;
     }
     b->secret = true;
-    if (rs->text != NULL) {
+    if (rs->stream.next != NULL && !streamed)
+        rs->stream.end(rs->stream.arg);
+    if (streamed) {
+        out->stream = rs->stream;
+    } else if (rs->text != NULL) {
         buf_adds(b, rs->text);
     } else if (rs->errors != NULL) {
         buf_adds(b, "{\"errors\":");

@@ -16,12 +16,12 @@
 
 #include "buf.h"
 #include "errors.h"
+#include "http.h"
 #include "txn.h"
 
 struct core;  /* core.h: the server's state */
 struct mount; /* mounts.h */
 struct token; /* token.h */
-struct http_request;
 
 enum op { OP_READ, OP_WRITE, OP_DELETE, OP_LIST, OP_PATCH };
 /* OP_WRITE is POST and PUT: create or update is decided for the ACL by the backend's existence
@@ -74,8 +74,10 @@ struct response {
     json_t *raw;      /* owned: a bare body without envelope */
     const char *text; /* a bare text body (arena), with content_type */
     const char *content_type;
-    json_t *warnings; /* owned array or NULL */
-    json_t *errors;   /* owned array: an error answer; status must be set */
+    struct http_stream stream; /* a bare body, made while it is sent, with content_type; next NULL:
+                                  none */
+    json_t *warnings;          /* owned array or NULL */
+    json_t *errors;            /* owned array: an error answer; status must be set */
     json_t *top; /* owned object: copies beside the envelope (VAULT's double reply); `double_reply`
                     makes it from data */
     bool double_reply;

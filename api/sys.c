@@ -132,6 +132,7 @@ static const struct {
     {"tools/random*", sys_random},
     {"tools/hash*", sys_hash},
     {"decode-token", sys_decode_token},
+    {"storage/snapshot", sys_snapshot},
     {"metrics", sys_metrics},
     {"in-flight-req", sys_in_flight},
     {"host-info", sys_host_info},

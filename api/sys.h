@@ -13,6 +13,8 @@
 handler_fn sys_random, sys_hash, sys_decode_token;
 /* sys_metrics.c */
 handler_fn sys_metrics, sys_in_flight;
+/* sys_snapshot.c */
+handler_fn sys_snapshot;
 /* sys_state.c */
 handler_fn sys_host_info, sys_ha_status, sys_step_down, sys_version_history, sys_config_state,
     sys_leases, sys_loggers;

@@ -144,6 +144,7 @@ static void *log_main(void *arg)
 
         (void)disk_wait(d, wait);
     }
+    snapshot_stop(e, "the server is stopping");
     follow_off(e, "this secondary is stopping");
     peers_clear(e, "this server is stopping");
     return NULL;
@@ -310,6 +311,7 @@ void engine_close(struct engine *e)
     while ((e->cur != NULL && e->cur->wal != NULL && wal_in_flight(e->cur->wal) > 0) ||
            (e->copy != NULL && e->copy->wal != NULL && wal_in_flight(e->copy->wal) > 0))
         (void)disk_wait(e->cfg.disk, -1);
+    snapshot_stop(e, "the server is stopping");
     close_queues(e);
     lost_abort(e);
     free_connections(e);
@@ -535,6 +537,8 @@ void event_post(struct engine *e, struct event *ev)
 void event_free(struct event *ev)
 {
     free(ev->follow);
+    if (ev->kind == EV_SNAPSHOT)
+        snapshot_feed_unref(ev->arg);
     sub_free(ev->sub);
     diff_range_free(ev->range);
     free(ev->copy);

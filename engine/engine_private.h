@@ -364,7 +364,8 @@ enum event_kind {
     EV_COPY_STEP,
     EV_COPY_FOLD,
     EV_COPY_FINISHED,
-    EV_SWITCHED
+    EV_SWITCHED,
+    EV_SNAPSHOT
 };
 struct event {
     struct queue_node node;
@@ -505,6 +506,11 @@ struct engine {
         int64_t canary_ns, verified_ns;
     } ages[ENGINE_PEERS_MAX];
 
+    /* One snapshot at a time (snapshot.c); the log after the pin is kept for it. UINT64_MAX: none
+     */
+    _Atomic bool snapshot_busy;
+    _Atomic uint64_t snapshot_pin;
+
     struct watch watches[WATCHES_MAX]; /* fixed before start */
     size_t n_watches;
 
@@ -570,7 +576,8 @@ struct engine {
     bool alone;          /* promoted to stand alone: it meets nobody until replication is off */
     char reason[64];
     int64_t space_ns;
-    uint64_t space_bytes, free_bytes;
+    uint64_t space_bytes, free_bytes; /* free_bytes: at the last look; 0: not looked yet */
+    struct snapshot_feed *snapshot;   /* NULL: none is being made */
     uint64_t n_segments, n_transactions;
     uint64_t n_streams, n_copies; /* welcomes */
     struct retain_saved {         /* cursors as the local file had them at the start */
@@ -809,6 +816,13 @@ void aside_drop(struct engine *e, struct event *ev); /* EV_ASIDE_DROP */
 
 /* apply_step.c */
 CHECKED int apply_recover(struct engine *e, struct gen *g, uint64_t commit_lsn, struct err *err);
+
+/* snapshot.c */
+#define SNAPSHOT_REPLACED "the data was replaced by the primary's while the snapshot was made"
+void snapshot_attach(struct engine *e, struct event *ev); /* EV_SNAPSHOT */
+size_t snapshot_step(struct engine *e);
+void snapshot_stop(struct engine *e, const char *why); /* before the log that it reads is closed */
+void snapshot_feed_unref(struct snapshot_feed *f);     /* takes NULL */
 
 /* member.c */
 CHECKED int follow_encode(const struct follow_config *f, struct buf *out, struct err *err);

@@ -632,6 +632,9 @@ static void on_event(struct engine *e, struct event *ev)
     case EV_SWITCHED:
         copy_event(e, ev);
         break;
+    case EV_SNAPSHOT:
+        snapshot_attach(e, ev);
+        break;
     }
 }
 
@@ -696,6 +699,7 @@ size_t engine_log_step(struct engine *e)
     work += modes_step(e, now);
     work += commit_step(e, now);
     work += feed_step(e);
+    work += snapshot_step(e);
     work += peers_ship(e);
     work += follow_step(e, now);
     work += conns_tick(e, now);

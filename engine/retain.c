@@ -213,7 +213,7 @@ uint64_t retain_needed_lsn(struct engine *e, const struct peer *except)
 
 static void release(struct engine *e)
 {
-    uint64_t lsn = atomic_load(&e->checkpoint_lsn), needed = UINT64_MAX;
+    uint64_t lsn = atomic_load(&e->checkpoint_lsn), needed = UINT64_MAX, pinned;
     struct err err;
 
     if (engine_role(e) == ENGINE_BOOTSTRAPPING || lsn > e->committed_lsn)
@@ -227,8 +227,11 @@ static void release(struct engine *e)
     else if (e->retain_told != 0 &&
              wal_bytes_after(e->cur->wal, e->retain_told) <= e->cfg.retain_bytes)
         needed = e->retain_told;
+    pinned = atomic_load(&e->snapshot_pin); /* after the checkpoint's LSN: snapshot.c pins first */
     if (needed < lsn)
         lsn = needed;
+    if (pinned < lsn)
+        lsn = pinned;
     if (wal_retain_after(e->cur->wal, lsn, &err) != 0)
         engine_fatal(e, &err);
     save(e);

@@ -612,8 +612,9 @@ int store_open(const struct store_config *cfg, struct store **sp, struct err *er
     *sp = NULL;
     if (s == NULL)
         return -1;
-    if (merkle_new(&s->tree, err) != 0 || make_dir(s, err) != 0 || connect_wt(s, err) != 0 ||
-        create_tables(s, err) != 0 || session_open(s, &s->writer, err) != 0 || load(s, err) != 0) {
+    if (merkle_new(&s->tree, err) != 0 || make_dir(s, err) != 0 ||
+        store_backup_forget(s, err) != 0 || connect_wt(s, err) != 0 || create_tables(s, err) != 0 ||
+        session_open(s, &s->writer, err) != 0 || load(s, err) != 0) {
         err_wrap(err, "open %s", s->dir);
         s->failed = true; /* no checkpoint of what could not be read */
         store_close(s);
@@ -633,6 +634,7 @@ void store_close(struct store *s)
         if (store_checkpoint(s, &lsn, &err) != 0)
             log_error(s->cfg.log, COMPONENT, "checkpoint at close: %s", err.msg);
     }
+    store_backup_end(s);
     session_close(s->writer);
     while (s->pool != NULL) {
         struct store_session *ss = s->pool;
@@ -831,15 +833,25 @@ uint64_t store_checkpoint_lsn(struct store *s)
 }
 
 /* ---- Merkle ---- */
-int store_merkle_root(struct store *s, uint8_t root[MERKLE_HASH_BYTES], uint64_t *lsnp,
-                      struct err *err)
+int store_proof(struct store *s, uint8_t root[MERKLE_HASH_BYTES], struct store_point *p,
+                struct err *err)
 {
     int rc;
 
     pthread_mutex_lock(&s->state_lock);
     rc = merkle_root(s->tree, root, err);
-    if (lsnp != NULL)
-        *lsnp = s->point.lsn;
+    *p = s->point;
     pthread_mutex_unlock(&s->state_lock);
+    return rc;
+}
+
+int store_merkle_root(struct store *s, uint8_t root[MERKLE_HASH_BYTES], uint64_t *lsnp,
+                      struct err *err)
+{
+    struct store_point p;
+    int rc = store_proof(s, root, &p, err);
+
+    if (lsnp != NULL)
+        *lsnp = p.lsn;
     return rc;
 }

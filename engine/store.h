@@ -8,7 +8,7 @@
  * after its LSN is recovery.
  *
  * Threads: store_apply belongs to the apply thread; reads may come from any thread (a session of
- * the pool each); store_checkpoint from one thread at a time, beside reads and applies.
+ * the pool each); store_checkpoint too, beside reads and applies.
  */
 #ifndef LOCKSTEP_STORE_H
 #define LOCKSTEP_STORE_H
@@ -92,10 +92,25 @@ CHECKED int store_list(struct store *s, const char *prefix,
 CHECKED int store_checkpoint(struct store *s, uint64_t *lsnp, struct err *err);
 uint64_t store_checkpoint_lsn(struct store *s); /* of the last durable checkpoint */
 
+/* ---- backup ---- */
+/**
+ * Hold the last checkpoint as it is: each(arg, name) for every file in dir that makes it up. Until
+ * store_backup_end they may be read up to the size that they have now, while applies and
+ * checkpoints go on (which take new space meanwhile). Take a checkpoint first. ERR_BUSY: held
+ * already. One thread at a time.
+ */
+CHECKED int store_backup_begin(struct store *s, void (*each)(void *arg, const char *name),
+                               void *arg, struct err *err);
+void store_backup_end(struct store *s); /* also when there is none; store_close does it too */
+const char *store_dir(const struct store *s);
+
 /* ---- Merkle ---- */
 /** Root of the tree at the applied LSN. Any thread. */
 CHECKED int store_merkle_root(struct store *s, uint8_t root[MERKLE_HASH_BYTES], uint64_t *lsnp,
                               struct err *err);
+/** Root and point, of one moment. Any thread. */
+CHECKED int store_proof(struct store *s, uint8_t root[MERKLE_HASH_BYTES], struct store_point *p,
+                        struct err *err);
 /** Recompute every leaf from the kv table and compare. ERR_CORRUPT names the first bad leaf. */
 CHECKED int store_merkle_check(struct store *s, struct err *err);
 uint32_t merkle_leaf_of(const char *key, size_t len);

@@ -70,6 +70,8 @@ struct store {
     struct buf row; /* LSN and value, put together */
     uint64_t stamp;
 
+    WT_SESSION *backup; /* of the thread that makes a backup; NULL: none */
+
     _Atomic bool copying; /* there is a COPY_ROW; set by the writing thread */
 };
 
@@ -166,5 +168,14 @@ CHECKED int store_page_put(struct store *s, const struct store_page *p, const ch
 void scrub_note(struct store *s, const char *key, size_t key_len, const uint8_t *minus,
                 const uint8_t *plus);
 void scrub_commit(struct store *s, uint64_t lsn); /* under state_lock */
+
+/* ---- store_backup.c ---- */
+#define STORE_TURTLE "WiredTiger.turtle" /* names the checkpoint of a store that lives */
+#define STORE_BACKUP "WiredTiger.backup" /* the same of a backup that was not opened yet */
+/**
+ * Before WiredTiger opens dir: a store that lives (it has a turtle file) drops the backup file that
+ * a crash in the middle of a backup left. WiredTiger would go back to the backup's checkpoint.
+ */
+CHECKED int store_backup_forget(struct store *s, struct err *err);
 
 #endif

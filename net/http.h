@@ -44,10 +44,21 @@ struct http_request {
 /** First header of that name (any case), or NULL. */
 const char *http_header(const struct http_request *rq, const char *name);
 
+/* A body of unknown length, sent as it is made. next runs on the coroutine, appends a piece to out
+ * (about 1 MiB at most) and returns 1, 0 with the last one, or -1: the connection is cut, so that
+ * the client sees a body that is not whole. The next piece is asked for when the client has taken
+ * most of what was sent; one that takes nothing for a minute is cut off. end is called once, in
+ * every case. */
+struct http_stream {
+    int (*next)(void *arg, struct buf *out);
+    void (*end)(void *arg);
+    void *arg;
+};
 struct http_response {
     int status;
     struct buf headers; /* complete lines "Name: value\r\n"; Content-Length and Date are added */
     struct buf body;    /* freed (wiped) by the server */
+    struct http_stream stream; /* next NULL: body is the body */
     bool close;
 };
 /* Runs on a coroutine; fills rs before it returns. */

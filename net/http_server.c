@@ -37,6 +37,7 @@
 #define INPUT_MAX_BYTES (64u << 10)
 #define OUTPUT_MAX_BYTES (1u << 20)
 #define LINGER_MS 2000
+#define STREAM_STALL_NS (60 * (int64_t)1000000000)
 
 struct http_server;
 
@@ -161,6 +162,20 @@ static void shut(struct hconn *h, const char *reason)
         conn_end(h->conn, reason, LINGER_MS);
 }
 
+/* Until the client has taken most of the output; false: it did not in time, or is gone. */
+static bool await_output(struct hconn *h, int64_t limit_ns)
+{
+    while (!h->shut && h->conn != NULL && conn_pending(h->conn) > OUTPUT_MAX_BYTES) {
+        h->draining = co_current();
+        if (!co_wait_for(limit_ns)) {
+            h->draining = NULL;
+            shut(h, "client does not read");
+        }
+        h->draining = NULL;
+    }
+    return !h->shut && h->conn != NULL;
+}
+
 static void write_head(struct hconn *h, struct buf *out, int status, size_t body_len,
                        bool body_allowed)
 {
@@ -220,6 +235,53 @@ static void send_response(struct hconn *h, const struct http_request *rq, struct
     buf_free(&rs->body);
 }
 
+static void write_piece(struct hconn *h, const struct buf *piece, bool chunked)
+{
+    char size[24];
+
+    if (piece->len == 0)
+        return;
+    if (chunked)
+        conn_write(h->conn, size, (size_t)snprintf(size, sizeof(size), "%zx\r\n", piece->len));
+    conn_write(h->conn, piece->data, piece->len);
+    if (chunked)
+        conn_write(h->conn, "\r\n", 2);
+}
+
+/* HTTP/1.0 knows no chunks: there the end of the connection ends the body. */
+static void send_stream(struct hconn *h, const struct http_request *rq, struct http_response *rs,
+                        bool close_after)
+{
+    bool chunked = rq->minor > 0;
+    struct buf piece = {0};
+    int rc = 1;
+
+    write_head(h, &piece, rs->status, 0, false);
+    buf_add(&piece, rs->headers.data, rs->headers.len);
+    buf_printf(&piece, "%s%s\r\n", chunked ? "Transfer-Encoding: chunked\r\n" : "",
+               close_after || !chunked ? "Connection: close\r\n" : "");
+    if (piece.failed || rs->headers.failed)
+        shut(h, "out of memory for an answer");
+    else if (h->conn != NULL)
+        conn_write(h->conn, piece.data, piece.len);
+    while (rc == 1 && await_output(h, STREAM_STALL_NS)) {
+        buf_clear(&piece);
+        rc = rs->stream.next(rs->stream.arg, &piece);
+        if (piece.failed)
+            rc = -1;
+        if (rc >= 0 && h->conn != NULL)
+            write_piece(h, &piece, chunked);
+    }
+    if (rc == 0 && chunked && h->conn != NULL)
+        conn_write(h->conn, "0\r\n\r\n", 5);
+    else if (rc != 0)
+        shut(h, "the answer could not be finished");
+    rs->stream.end(rs->stream.arg);
+    buf_free(&piece);
+    buf_free(&rs->headers);
+    buf_free(&rs->body);
+}
+
 /* 1: a request is complete in the parser. 0: more is needed. -1: refused, the connection ends. */
 static int parse_some(struct hconn *h)
 {
@@ -260,18 +322,15 @@ static void run_requests(void *arg)
         h->entry->server->fn(h->entry->server->arg, rq, &rs);
         close_after = rs.close || http_parser_wants_close(h->parser) ||
                       atomic_load(&h->entry->server->stopping);
-        send_response(h, rq, &rs, close_after);
+        if (rs.stream.next != NULL) {
+            close_after = close_after || rq->minor == 0;
+            send_stream(h, rq, &rs, close_after);
+        } else
+            send_response(h, rq, &rs, close_after);
         http_parser_reset(h->parser);
         if (close_after)
             shut(h, "closed");
-        while (!h->shut && h->conn != NULL && conn_pending(h->conn) > OUTPUT_MAX_BYTES) {
-            h->draining = co_current();
-            if (!co_wait_for(idle_timeout_ns(h))) {
-                h->draining = NULL;
-                shut(h, "client does not read");
-            }
-            h->draining = NULL;
-        }
+        (void)await_output(h, idle_timeout_ns(h));
     } while (!h->shut && parse_some(h) == 1);
     h->busy = false;
     if (h->conn == NULL) {

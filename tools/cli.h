@@ -68,6 +68,14 @@ void client_free(struct client *c);
 /* A PATCH body is sent as application/merge-patch+json. */
 int client_call(struct client *c, const char *method, const char *path, const json_t *body,
                 struct reply *r, struct err *err);
+/**
+ * GET path, the body to fd. r gets the status, and the body of an answer that is an error. No
+ * overall time limit: a body that stands still for a minute is given up. progress (may be NULL) is
+ * called with the bytes so far.
+ */
+int client_download(struct client *c, const char *path, int fd,
+                    void (*progress)(void *arg, uint64_t bytes), void *arg, struct reply *r,
+                    struct err *err);
 void reply_free(struct reply *r);
 static inline bool reply_ok(const struct reply *r)
 {
@@ -165,6 +173,7 @@ int replication_promote(int argc, char **argv);   /* cmd_act.c */
 int replication_aside(int argc, char **argv);     /* cmd_aside.c */
 int replication_lost(int argc, char **argv);      /* cmd_lost.c */
 int replication_quorum(int argc, char **argv);
+int operator_snapshot(int argc, char **argv); /* cmd_snapshot.c */
 int cmd_wal(int argc, char **argv);
 int cmd_cert(int argc, char **argv);
 int cmd_version(int argc, char **argv);

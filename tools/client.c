@@ -227,6 +227,49 @@ static int name_server(CURL *curl, const struct client *c, const char *url,
     return 0;
 }
 
+static int set_common(CURL *curl, const struct client *c, const char *url, const char *method,
+                      struct curl_slist **connect_to, struct curl_slist **h, char *why,
+                      struct err *err)
+{
+    curl_easy_setopt(curl, CURLOPT_URL, url);
+    curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, method);
+    curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
+    curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 1L);
+    curl_easy_setopt(curl, CURLOPT_MAXREDIRS, 1L);
+    /* The token goes along: never from TLS to plain. */
+    curl_easy_setopt(curl, CURLOPT_REDIR_PROTOCOLS_STR,
+                     strncmp(c->addr, "https", 5) == 0 ? "https" : "http,https");
+    curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, why);
+    if (c->cacert != NULL)
+        curl_easy_setopt(curl, CURLOPT_CAINFO, c->cacert);
+    else if (c->capath != NULL)
+        curl_easy_setopt(curl, CURLOPT_CAPATH, c->capath);
+    if (c->client_cert != NULL)
+        curl_easy_setopt(curl, CURLOPT_SSLCERT, c->client_cert);
+    if (c->client_key != NULL)
+        curl_easy_setopt(curl, CURLOPT_SSLKEY, c->client_key);
+    if (c->skip_verify) {
+        curl_easy_setopt(curl, CURLOPT_SSL_VERIFYPEER, 0L);
+        curl_easy_setopt(curl, CURLOPT_SSL_VERIFYHOST, 0L);
+    }
+    if (name_server(curl, c, url, connect_to, h, err) != 0)
+        return -1;
+    curl_easy_setopt(curl, CURLOPT_HTTPHEADER, *h);
+    return 0;
+}
+
+static int call_failed(const struct client *c, const char *method, const char *url, const char *why,
+                       CURLcode code, struct err *err)
+{
+    const char *hint = strncmp(c->addr, "https", 5) == 0 && strstr(why, "certificate") != NULL
+                           ? " (set VAULT_CACERT to the CA that signed the server's certificate)"
+                           : "";
+
+    return err_set(err, ERR_IO, 0, "%s \"%s\": %s%s", method, url,
+                   *why ? why : curl_easy_strerror(code), hint);
+}
+
 int client_call(struct client *c, const char *method, const char *path, const json_t *body,
                 struct reply *r, struct err *err)
 {
@@ -254,37 +297,14 @@ int client_call(struct client *c, const char *method, const char *path, const js
         err_set(err, ERR_NOMEM, 0, "HTTP client");
         goto out;
     }
-    curl_easy_setopt(curl, CURLOPT_URL, r->url);
-    if (name_server(curl, c, r->url, &connect_to, &h, err) != 0)
+    if (set_common(curl, c, r->url, method, &connect_to, &h, why, err) != 0)
         goto out;
-    curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, method);
-    curl_easy_setopt(curl, CURLOPT_HTTPHEADER, h);
-    curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
     curl_easy_setopt(curl, CURLOPT_TIMEOUT, (long)c->timeout_s);
-    curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 1L);
-    curl_easy_setopt(curl, CURLOPT_MAXREDIRS, 1L);
-    /* The token goes along: never from TLS to plain. */
-    curl_easy_setopt(curl, CURLOPT_REDIR_PROTOCOLS_STR,
-                     strncmp(c->addr, "https", 5) == 0 ? "https" : "http,https");
-    curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, why);
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_body);
     curl_easy_setopt(curl, CURLOPT_WRITEDATA, &r->body);
     if (text != NULL) {
         curl_easy_setopt(curl, CURLOPT_POSTFIELDS, text);
         curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)strlen(text));
-    }
-    if (c->cacert != NULL)
-        curl_easy_setopt(curl, CURLOPT_CAINFO, c->cacert);
-    else if (c->capath != NULL)
-        curl_easy_setopt(curl, CURLOPT_CAPATH, c->capath);
-    if (c->client_cert != NULL)
-        curl_easy_setopt(curl, CURLOPT_SSLCERT, c->client_cert);
-    if (c->client_key != NULL)
-        curl_easy_setopt(curl, CURLOPT_SSLKEY, c->client_key);
-    if (c->skip_verify) {
-        curl_easy_setopt(curl, CURLOPT_SSL_VERIFYPEER, 0L);
-        curl_easy_setopt(curl, CURLOPT_SSL_VERIFYHOST, 0L);
     }
     for (int64_t attempt = 0;; attempt++) {
         buf_clear(&r->body);
@@ -297,12 +317,7 @@ int client_call(struct client *c, const char *method, const char *path, const js
         poll(NULL, 0, 1000); /* the official clients' pause before they ask again */
     }
     if (code != CURLE_OK) {
-        const char *hint =
-            strncmp(c->addr, "https", 5) == 0 && strstr(why, "certificate") != NULL
-                ? " (set VAULT_CACERT to the CA that signed the server's certificate)"
-                : "";
-        err_set(err, ERR_IO, 0, "%s \"%s\": %s%s", method, r->url,
-                *why ? why : curl_easy_strerror(code), hint);
+        call_failed(c, method, r->url, why, code, err);
         goto out;
     }
     r->status = (int)status;
@@ -318,6 +333,89 @@ out:
     curl_slist_free_all(connect_to);
     if (curl != NULL)
         curl_easy_cleanup(curl);
+    return rc;
+}
+
+struct download {
+    CURL *curl;
+    int fd;
+    int sys; /* errno of a write that failed */
+    uint64_t bytes;
+    struct reply *r;
+    void (*progress)(void *arg, uint64_t bytes);
+    void *arg;
+};
+
+/* An answer that is no success is kept as text, up to what an error can be long. */
+static size_t on_piece(char *data, size_t size, size_t n, void *arg)
+{
+    struct download *d = arg;
+    size_t len = size * n, done = 0;
+    long status = 0;
+
+    curl_easy_getinfo(d->curl, CURLINFO_RESPONSE_CODE, &status);
+    if (status != 200)
+        return d->r->body.len < 65536 ? on_body(data, size, n, &d->r->body) : len;
+    while (done < len) {
+        ssize_t w = write(d->fd, data + done, len - done);
+
+        if (w < 0 && errno == EINTR)
+            continue;
+        if (w <= 0) {
+            d->sys = errno;
+            return 0;
+        }
+        done += (size_t)w;
+    }
+    d->bytes += len;
+    if (d->progress != NULL)
+        d->progress(d->arg, d->bytes);
+    return len;
+}
+
+int client_download(struct client *c, const char *path, int fd,
+                    void (*progress)(void *arg, uint64_t bytes), void *arg, struct reply *r,
+                    struct err *err)
+{
+    struct download d = {
+        .curl = curl_easy_init(), .fd = fd, .r = r, .progress = progress, .arg = arg};
+    char why[CURL_ERROR_SIZE] = "";
+    struct curl_slist *h = headers(c, "GET"), *connect_to = NULL;
+    long status = 0;
+    CURLcode code;
+    int rc = -1;
+
+    *r = (struct reply){.body = {.secret = true}};
+    snprintf(r->method, sizeof(r->method), "GET");
+    url_of(c, path, r->url, sizeof(r->url));
+    if (d.curl == NULL || h == NULL) {
+        err_set(err, ERR_NOMEM, 0, "HTTP client");
+        goto out;
+    }
+    if (set_common(d.curl, c, r->url, "GET", &connect_to, &h, why, err) != 0)
+        goto out;
+    curl_easy_setopt(d.curl, CURLOPT_CONNECTTIMEOUT, (long)c->timeout_s);
+    curl_easy_setopt(d.curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
+    curl_easy_setopt(d.curl, CURLOPT_LOW_SPEED_TIME, 120L);
+    curl_easy_setopt(d.curl, CURLOPT_WRITEFUNCTION, on_piece);
+    curl_easy_setopt(d.curl, CURLOPT_WRITEDATA, &d);
+    code = curl_easy_perform(d.curl);
+    if (d.sys != 0)
+        err_set(err, ERR_IO, d.sys, "write the file");
+    else if (code != CURLE_OK)
+        call_failed(c, "GET", r->url, why, code, err);
+    else {
+        curl_easy_getinfo(d.curl, CURLINFO_RESPONSE_CODE, &status);
+        r->status = (int)status;
+        if (r->body.len > 0)
+            r->json = json_loadb((const char *)r->body.data, r->body.len, JSON_DECODE_ANY, NULL);
+        rc = 0;
+    }
+out:
+    curl_slist_free_all(h);
+    curl_slist_free_all(connect_to);
+    if (d.curl != NULL)
+        curl_easy_cleanup(d.curl);
     return rc;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
  * cmd_operator.c - operator init, unseal, seal, generate-root (also -dr-token), rekey, rotate,
- * key-status.
+ * key-status; snapshot and restore are in cmd_snapshot.c.
  */
 #include "cli.h"
 
@@ -616,6 +616,7 @@ int cmd_operator(int argc, char **argv)
         {"rotate", cmd_rotate, "Rotate the encryption key"},
         {"key-status", cmd_key_status, "Show the encryption key's term"},
         {"step-down", cmd_step_down, "Give up active duty"},
+        {"snapshot", operator_snapshot, "Save the data to a file, or check such a file"},
     };
 
     return verb_run("operator", verbs, sizeof(verbs) / sizeof(verbs[0]), argc, argv);

@@ -251,6 +251,11 @@ def _(name):
     script_ring(name, ['tests/clients/modes.py'])
 
 
+@ring('snapshot and drill')
+def _(name):
+    script_ring(name, ['tests/clients/snapshot.py'])
+
+
 @ring('replication')
 def _(name):
     script_ring(name, ['tests/clients/replication.py'])

@@ -18,9 +18,38 @@ static struct http_server *server;
 static struct err err;
 static char bound[64];
 
+/* "one", "two" and the end; or "one" and no more. */
+static struct stream {
+    int asked, ended;
+    bool broken;
+} stream;
+
+static int stream_next(void *arg, struct buf *out)
+{
+    struct stream *s = arg;
+
+    s->asked++;
+    if (s->asked == 2 && s->broken)
+        return -1;
+    if (s->asked < 3)
+        buf_adds(out, s->asked == 1 ? "one" : "two");
+    return s->asked < 3;
+}
+
+static void stream_end(void *arg)
+{
+    ((struct stream *)arg)->ended++;
+}
+
 static void echo(void *arg, struct http_request *rq, struct http_response *rs)
 {
     (void)arg;
+    if (strncmp(rq->target, "/stream", 7) == 0) {
+        stream = (struct stream){.broken = strcmp(rq->target, "/stream-broken") == 0};
+        rs->status = 200;
+        rs->stream = (struct http_stream){stream_next, stream_end, &stream};
+        return;
+    }
     rs->status = strcmp(rq->target, "/none") == 0 ? 204 : 200;
     buf_adds(&rs->headers, "Content-Type: text/plain\r\n");
     if (strcmp(rq->target, "/big") == 0) {
@@ -146,6 +175,40 @@ Test(http_server, head_and_204_have_no_body)
     text = get(fd, "\r\n\r\n", 1);
     cr_assert_eq(strncmp(text, "HTTP/1.1 204 ", 13), 0);
     cr_assert_null(strstr(text, "Content-Length"));
+    close(fd);
+}
+
+/* A body of unknown length comes in chunks, and the connection serves on. */
+Test(http_server, a_stream_comes_in_chunks)
+{
+    int fd = dial();
+    const char *text;
+
+    put(fd, "GET /stream HTTP/1.1\r\nHost: x\r\n\r\nGET /next HTTP/1.1\r\nHost: x\r\n\r\n");
+    text = get(fd, "GET /next 0", 1);
+    cr_assert_not_null(strstr(text, "Transfer-Encoding: chunked\r\n\r\n3\r\none\r\n3\r\ntwo\r\n"
+                                    "0\r\n\r\nHTTP/1.1 200 "),
+                       "%s", text);
+    cr_assert_eq(stream.ended, 1);
+    close(fd);
+    fd = dial();
+    put(fd, "GET /stream HTTP/1.0\r\nHost: x\r\n\r\n");
+    text = get(fd, "no such text", 1);
+    cr_assert_not_null(strstr(text, "Connection: close\r\n\r\nonetwo"), "%s", text);
+    close(fd);
+}
+
+/* One that cannot go on is cut, so that nobody takes a part for the whole. */
+Test(http_server, a_broken_stream_is_cut_without_its_last_chunk)
+{
+    int fd = dial();
+    const char *text;
+
+    put(fd, "GET /stream-broken HTTP/1.1\r\nHost: x\r\n\r\n");
+    text = get(fd, "no such text", 1);
+    cr_assert_not_null(strstr(text, "\r\n\r\n3\r\none\r\n"), "%s", text);
+    cr_assert_null(strstr(text, "\r\n0\r\n"));
+    cr_assert_eq(stream.ended, 1);
     close(fd);
 }
 
