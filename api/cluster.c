@@ -509,20 +509,30 @@ void cluster_store_replaced(struct core *c)
     OPENSSL_secure_clear_free(root, BARRIER_KEY_BYTES);
 }
 
-void cluster_unsealed(struct core *c)
+void cluster_epoch_key(struct core *c)
 {
-    struct repl_config rc;
+    char id[40], name[128], label[64];
     uint8_t key[32];
     struct err err = {0};
 
-    if (barrier_derive(c->barrier, "epoch", key, &err) == 0)
-        engine_epoch_key(c->engine, key);
-    else if (err.code != ERR_SEALED)
+    if (core_cluster(c, id, name, &err) == 0) {
+        snprintf(label, sizeof(label), "epoch/%s", id);
+        if (barrier_derive(c->barrier, label, key, &err) == 0)
+            engine_epoch_key(c->engine, key);
+    }
+    if (err.code != ERR_OK && err.code != ERR_SEALED)
         log_error(c->log, "replication", "cannot derive the epoch key: %s", err.msg);
     OPENSSL_cleanse(key, sizeof(key));
+}
+
+void cluster_unsealed(struct core *c)
+{
+    struct repl_config rc;
+    struct err err = {0};
+
+    cluster_epoch_key(c);
     if (c->role != ENGINE_PRIMARY)
         return;
-    err_clear(&err);
     if (repl_config_get(c, &rc, &err) != 0 ||
         (rc.primary_enabled && primary_settle(c, NULL, &err) != 0))
         log_error(c->log, "replication", "cannot take up the work of a primary: %s", err.msg);

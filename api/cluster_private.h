@@ -34,6 +34,9 @@ CHECKED int identity_key(struct core *c, struct link_identity *id, struct err *e
 CHECKED int identity_remove(struct core *c, struct err *err); /* durable; none: fine */
 /** From now on connections use it; NULL: all are refused. */
 CHECKED int cluster_credentials(struct core *c, const struct link_identity *id, struct err *err);
+/** The key of promotion records: of the barrier and the cluster's id, which a copy of the data that
+ * is a cluster of its own does not share. Again when the id changes. */
+void cluster_epoch_key(struct core *c);
 /** The primary's root key, used when its copy is in place. Copied to secure memory; NULL: forget.
  */
 CHECKED int cluster_expect_root(struct core *c, const uint8_t *root, struct err *err);

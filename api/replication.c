@@ -462,6 +462,7 @@ static int disable_do(struct core *c, struct err *err)
     }
     if (batch_commit(d.batch, err) != 0)
         return -1;
+    cluster_epoch_key(c);
     engine_members_changed(c->engine);
     if (cluster_credentials(c, NULL, err) != 0 || identity_remove(c, err) != 0)
         return -1;

@@ -5,6 +5,9 @@
  *
  * So they work on a secondary that shares the barrier's keys, cannot be renewed or revoked, and end
  * with their time to live, or with their parent unless they are orphans.
+ *
+ * The seal is bound to the cluster's id, which a pair shares: a restored or drilled copy of the
+ * data has the same keys but another id, so a token that was made there opens nothing here.
  */
 #include <openssl/crypto.h>
 #include <stdlib.h>
@@ -13,7 +16,7 @@
 #include "policy_private.h"
 #include "token_private.h"
 
-#define BATCH_PATH "sys/token/batch" /* the seal is bound to it; no row lies there */
+#define BATCH_PATH "sys/token/batch/" /* + cluster id; no row lies there */
 #define BATCH_TEXT_MAX 65536
 
 bool token_is_batch(const char *id)
@@ -69,15 +72,26 @@ static int unbase64url(struct buf *out, const char *in)
     return (bits & ((1u << n) - 1)) != 0 || n >= 6 ? -1 : 0;
 }
 
+static int batch_path(struct core *c, char out[64], struct err *err)
+{
+    char id[40], name[128];
+
+    if (core_cluster(c, id, name, err) != 0)
+        return -1;
+    snprintf(out, 64, BATCH_PATH "%s", id);
+    return 0;
+}
+
 int token_batch_new(struct request *rq, json_t *row, const char **idp, struct err *err)
 {
     struct buf text = {.secret = true}, sealed = {0}, id = {.secret = true};
+    char path[64];
     int rc = -1;
 
     *idp = NULL;
     json_write(&text, row);
-    if (buf_check(&text, err) != 0 ||
-        barrier_encrypt(rq->core->barrier, BATCH_PATH, text.data, text.len, &sealed, err) != 0)
+    if (buf_check(&text, err) != 0 || batch_path(rq->core, path, err) != 0 ||
+        barrier_encrypt(rq->core->barrier, path, text.data, text.len, &sealed, err) != 0)
         goto out;
     buf_adds(&id, "b.");
     base64url(&id, sealed.data, sealed.len);
@@ -100,6 +114,7 @@ int token_batch_row(struct request *rq, const char *id, json_t **rowp, struct er
 {
     struct buf sealed = {0}, text = {.secret = true};
     struct err why = {0};
+    char path[64];
     int rc = -1;
 
     *rowp = NULL;
@@ -107,9 +122,9 @@ int token_batch_row(struct request *rq, const char *id, json_t **rowp, struct er
         err_set(err, ERR_DENIED, 0, "bad token");
         goto out;
     }
-    if (buf_check(&sealed, err) != 0)
+    if (buf_check(&sealed, err) != 0 || batch_path(rq->core, path, err) != 0)
         goto out;
-    if (barrier_decrypt(rq->core->barrier, BATCH_PATH, sealed.data, sealed.len, &text, &why) != 0) {
+    if (barrier_decrypt(rq->core->barrier, path, sealed.data, sealed.len, &text, &why) != 0) {
         if (why.code == ERR_SEALED || why.code == ERR_NOMEM)
             *err = why;
         else

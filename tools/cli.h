@@ -14,6 +14,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <time.h>
+
 #include "buf.h"
 #include "errors.h"
 
@@ -132,6 +134,19 @@ int replication_duration(const char *text, double *msp);
 /** "16MiB", "4096" to bytes. 0 or -1. */
 int replication_bytes(const char *text, double *bytesp);
 
+/* ---- progress (show_progress.c): on stderr, after two seconds ---- */
+struct show_progress {
+    const char *doing;
+    struct timespec start;
+    double shown_s;
+};
+void show_begin(struct show_progress *p, const char *doing);
+bool show_due(struct show_progress *p); /* it is time for a line */
+void show_bytes(void *progress, uint64_t bytes);
+void show_part(void *progress, uint64_t done, uint64_t all); /* bytes */
+void json_add_hex(json_t *o, const char *name, const uint8_t *data, size_t len);
+void json_add_time(json_t *o, const char *name, int64_t ms); /* RFC 3339 */
+
 /* ---- input ---- */
 /** k=v words (v: @file, - for stdin) to an object. */
 int kv_args(int argc, char **argv, json_t **outp);
@@ -174,6 +189,7 @@ int replication_aside(int argc, char **argv);     /* cmd_aside.c */
 int replication_lost(int argc, char **argv);      /* cmd_lost.c */
 int replication_quorum(int argc, char **argv);
 int operator_snapshot(int argc, char **argv); /* cmd_snapshot.c */
+int operator_restore(int argc, char **argv);  /* cmd_restore.c */
 int cmd_wal(int argc, char **argv);
 int cmd_cert(int argc, char **argv);
 int cmd_version(int argc, char **argv);

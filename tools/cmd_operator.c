@@ -617,6 +617,7 @@ int cmd_operator(int argc, char **argv)
         {"key-status", cmd_key_status, "Show the encryption key's term"},
         {"step-down", cmd_step_down, "Give up active duty"},
         {"snapshot", operator_snapshot, "Save the data to a file, or check such a file"},
+        {"restore", operator_restore, "Make a data directory of a snapshot, at any LSN or time"},
     };
 
     return verb_run("operator", verbs, sizeof(verbs) / sizeof(verbs[0]), argc, argv);

@@ -14,89 +14,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
-/* ---- progress, on a terminal or in a log: after two seconds, then twice a second ---- */
-struct progress {
-    const char *doing;
-    struct timespec start;
-    double shown_s;
-};
-
-static void progress_begin(struct progress *p, const char *doing)
-{
-    p->doing = doing;
-    p->shown_s = 1.5;
-    clock_gettime(CLOCK_MONOTONIC, &p->start);
-}
-
-static bool progress_due(struct progress *p)
-{
-    struct timespec now;
-    double s;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    s = (double)(now.tv_sec - p->start.tv_sec) + (double)(now.tv_nsec - p->start.tv_nsec) / 1e9;
-    if (s < p->shown_s + 0.5)
-        return false;
-    p->shown_s = s;
-    return true;
-}
-
-static void show_bytes(void *arg, uint64_t bytes)
-{
-    struct progress *p = arg;
-
-    if (progress_due(p))
-        fprintf(stderr, "%s: %.1f MiB, %.1f MiB/s\n", p->doing, (double)bytes / 1048576.0,
-                (double)bytes / 1048576.0 / p->shown_s);
-}
-
-static void show_part(void *arg, uint64_t done, uint64_t all)
-{
-    struct progress *p = arg;
-
-    if (all > 0 && progress_due(p))
-        fprintf(stderr, "%s: %.1f of %.1f MiB, about %.0f s left\n", p->doing,
-                (double)done / 1048576.0, (double)all / 1048576.0,
-                p->shown_s * (double)(all - done) / (double)done);
-}
-
 /* ---- showing ---- */
-static void add_hex(json_t *o, const char *name, const uint8_t *data, size_t len)
-{
-    char text[65];
-
-    for (size_t i = 0; i < len && i < 32; i++)
-        snprintf(text + 2 * i, 3, "%02x", data[i]);
-    json_object_set_new(o, name, json_string(text));
-}
-
-static void add_time(json_t *o, const char *name, int64_t ms)
-{
-    time_t at = (time_t)(ms / 1000);
-    char text[64], whole[80];
-    struct tm tm;
-
-    gmtime_r(&at, &tm);
-    strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
-    snprintf(whole, sizeof(whole), "%s.%03dZ", text, (int)(ms % 1000));
-    json_object_set_new(o, name, json_string(whole));
-}
-
 static json_t *info_json(const struct snapshot_info *i)
 {
     json_t *o = json_object();
 
     json_object_set_new(o, "cluster_id", json_string(i->cluster_id));
-    add_time(o, "created", i->created_ms);
-    add_time(o, "restores_from_time", i->store_ms);
+    json_add_time(o, "created", i->created_ms);
+    json_add_time(o, "restores_from_time", i->store_ms);
     json_object_set_new(o, "lsn", json_integer((json_int_t)i->lsn));
     json_object_set_new(o, "epoch", json_integer(i->epoch));
-    add_hex(o, "merkle_root", i->root, sizeof(i->root));
-    add_hex(o, "running_hash", i->hash, sizeof(i->hash));
-    add_hex(o, "sha256", i->digest, sizeof(i->digest));
+    json_add_hex(o, "merkle_root", i->root, sizeof(i->root));
+    json_add_hex(o, "running_hash", i->hash, sizeof(i->hash));
+    json_add_hex(o, "sha256", i->digest, sizeof(i->digest));
     json_object_set_new(o, "store_files", json_integer((json_int_t)i->files));
     json_object_set_new(o, "store_bytes", json_integer((json_int_t)i->file_bytes));
     json_object_set_new(o, "log_segments", json_integer((json_int_t)i->segments));
@@ -109,9 +41,9 @@ static json_t *info_json(const struct snapshot_info *i)
 static int check(const char *path, struct snapshot_info *info, struct err *err)
 {
     static const struct snapshot_visitor nothing;
-    struct progress p;
+    struct show_progress p;
 
-    progress_begin(&p, "checking");
+    show_begin(&p, "checking");
     return snapshot_read_file(path, &nothing, info, show_part, &p, err);
 }
 
@@ -172,7 +104,7 @@ static int sync_parent(const char *path)
 static int fetch(struct client *c, const char *aside, struct snapshot_info *info)
 {
     int fd = open(aside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600), rc = EXIT_REMOTE;
-    struct progress p;
+    struct show_progress p;
     struct reply r = {0};
     struct err err = {0};
 
@@ -180,7 +112,7 @@ static int fetch(struct client *c, const char *aside, struct snapshot_info *info
         fprintf(stderr, "Error: %s: %s\n", aside, strerror(errno));
         return EXIT_LOCAL;
     }
-    progress_begin(&p, "saving");
+    show_begin(&p, "saving");
     if (client_download(c, "sys/storage/snapshot", fd, show_bytes, &p, &r, &err) != 0 ||
         !reply_ok(&r)) {
         reply_fail(c, &r, &err, "Error saving the snapshot");

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Snapshots of real servers: saved under load, checked offline, refused when damaged."""
+"""Snapshots of real servers: saved under load, checked offline, restored to any LSN or time, refused when damaged."""
+import datetime
 import json
 import os
 import socket
 import subprocess
 import sys
 import threading
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from cluster import Failed, World, await_true, run_tests  # noqa: E402
@@ -162,5 +164,173 @@ def a_reader_that_goes_away():
         raw.close()
 
 
+def restore(w, s, snapshot, *args, **kw):
+    """Into the data directory of s, which is not started."""
+    out = cli(w, None, 'operator', 'restore', f'-snapshot={snapshot}', f'-into={s.dir}/data', *args, **kw)
+    return json.loads(out) if out else None
+
+
+def log_of(s):
+    gens = sorted(d for d in os.listdir(f'{s.dir}/data') if d.startswith('gen-'))
+    return f'{s.dir}/data/{gens[-1]}/wal'
+
+
+def born(w, name, of):
+    """A server that was not started, to be restored into: it will have the keys and tokens of another one."""
+    s = w.server(name)
+    s.keys, s.threshold, s.token, s.root = of.keys, of.threshold, of.token, of.root
+    return s
+
+
+def keys(s, prefix):
+    r = s.call('LIST', 'kv/')
+    return {int(k[len(prefix):]) for k in (r.data or {'keys': []})['keys'] if k.startswith(prefix)} if r.status == 200 else set()
+
+
+def to_any_lsn():
+    """from one snapshot and the log: exactly what was committed up to an LSN, also inside a segment of many transactions; a running server's log will do"""
+    with World() as w:
+        s = one(w)
+        lsn_of = {}
+        lock = threading.Lock()
+
+        def write(part):
+            conn = s.connect()
+            for i in range(part, 240, 8):
+                r = s.ok('PUT', f'kv/k{i}', {'v': i}, conn=conn, headers={'X-Lockstep-Ack': 'local'})
+                with lock:
+                    lsn_of[i] = int(r.headers['X-Lockstep-LSN'])
+        s.ok('PUT', 'kv/before', {'v': 1})
+        path, info = save(w, s, 'snap')
+        many = [threading.Thread(target=write, args=(p,)) for p in range(8)]
+        for t in many:
+            t.start()
+        for t in many:
+            t.join()
+        assert len(lsn_of) == 240
+        s.ok('DELETE', 'kv/before')
+        ordered = sorted(lsn_of.values())
+        for n, target in enumerate((ordered[7], ordered[100], ordered[101], ordered[-1])):
+            r = born(w, f'restored{n}', s)
+            rep = restore(w, r, path, f'-wal={log_of(s)}', f'-to-lsn={target}')
+            assert rep['lsn'] == target and rep['root_equals_snapshot'], rep
+            r.start()
+            r.unseal()
+            assert keys(r, 'k') == {i for i, lsn in lsn_of.items() if lsn <= target}, target
+            assert r.ok('GET', 'kv/before').data['v'] == 1
+            r.ok('PUT', 'kv/new', {'v': 'writes go on'})
+            r.stop()
+            r.start()
+            r.unseal()
+            assert r.ok('GET', 'kv/new').data['v'] == 'writes go on'
+            r.stop()
+        r = born(w, 'latest', s)
+        rep = restore(w, r, path, f'-wal={log_of(s)}')
+        r.start()
+        r.unseal()
+        assert r.call('GET', 'kv/before').status == 404 and len(keys(r, 'k')) == 240
+        r.stop()
+        r = born(w, 'alone', s)
+        rep = restore(w, r, path)
+        assert rep['lsn'] == info['lsn'] and rep['merkle_root'] == info['merkle_root'], (rep, info)
+
+
+def to_any_time():
+    """from one snapshot and the log: what was committed at or before a time; a time that cannot be proven to be covered is refused"""
+    with World() as w:
+        s = one(w)
+        path, info = save(w, s, 'snap')
+
+        def now():
+            return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='milliseconds')
+        times = []
+        for i in range(5):
+            s.ok('PUT', f'kv/k{i}', {'v': i})
+            times.append(now())
+            ms = time.time() * 1000 // 1
+            await_true('the next millisecond', lambda: time.time() * 1000 // 1 > ms)
+        for n in (0, 2, 3):
+            r = born(w, f'restored{n}', s)
+            rep = restore(w, r, path, f'-wal={log_of(s)}', f'-to-time={times[n]}')
+            assert rep['commit_time'] <= times[n].replace('+00:00', 'Z'), rep
+            r.start()
+            r.unseal()
+            assert keys(r, 'k') == set(range(n + 1)), n
+            r.stop()
+        r = born(w, 'later', s)
+        restore(w, r, path, f'-wal={log_of(s)}', f'-to-time={now()}', code=2, text='cannot tell what was committed')
+        restore(w, r, path, '-to-time=2020-01-01T00:00:00Z', code=2, text='older snapshot')
+        for bad in ('yesterday', '2026-02-31T00:00:00Z', '2026-01-01T00:00:00', '2026-01-01'):
+            restore(w, r, path, f'-to-time={bad}', code=1, text='is no time')
+        assert not os.path.exists(f'{r.dir}/data'), 'a refused restore leaves nothing'
+
+
+def refused_restores():
+    """not into what is not empty or in use, not before the snapshot, not beyond the log, not with another cluster's log, not from a damaged file"""
+    with World() as w:
+        s, other = one(w), one(w, 'other')
+        for i in range(20):
+            s.ok('PUT', f'kv/k{i}', {'v': i})
+            other.ok('PUT', f'kv/k{i}', {'v': i})
+        path, info = save(w, s, 'snap')
+        s.ok('PUT', 'kv/after', {'v': 1})
+        restore(w, s, path, code=2, text='a server is running on')
+        r = born(w, 'r', s)
+        os.makedirs(f'{r.dir}/data/something')
+        restore(w, r, path, code=2, text='not empty')
+        assert os.listdir(f'{r.dir}/data') == ['something']
+        os.rmdir(f'{r.dir}/data/something')
+        for args, code, text in ((['-to-lsn=3'], 2, 'older snapshot'), ([f'-to-lsn={info["lsn"] + 100000}', f'-wal={log_of(s)}'], 2, 'ends at LSN'),
+                                 ([f'-to-lsn={info["lsn"] + 1}'], 2, 'ends at LSN'), ([f'-wal={log_of(other)}'], 2, 'another history'),
+                                 ([f'-wal={w.dir}'], 2, w.dir), (['-to-lsn=9', '-to-time=2026-01-01T00:00:00Z'], 1, 'one target')):
+            restore(w, r, path, *args, code=code, text=text)
+            assert os.listdir(f'{r.dir}/data') == [], (args, os.listdir(f'{r.dir}/data'))
+        whole = open(path, 'rb').read()
+        bad = os.path.join(w.dir, 'bad')
+        open(bad, 'wb').write(whole[:len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 4]) + whole[len(whole) // 2 + 1:])
+        restore(w, r, bad, code=2, text='checksum')
+        assert os.listdir(f'{r.dir}/data') == []
+        restore(w, r, path)
+        restore(w, r, path, code=2, text='not empty')
+
+
+def sequence_22_restore_is_a_cluster_of_its_own():
+    """sequence 22: what was restored has a new cluster id, no members and no link key; it fences nobody, and its batch tokens open nothing of the real cluster"""
+    with World() as w:
+        a, b = w.pair()
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        a.ok('PUT', 'sys/policies/acl/promoter', {
+            'policy': 'path "sys/replication/dr/secondary/*" { capabilities = ["update"] }'})
+        a.ok('POST', 'auth/token/roles/handler', {'allowed_policies': 'promoter', 'orphan': True, 'renewable': False, 'token_type': 'batch'})
+        batch = {'policies': ['promoter'], 'ttl': '1h'}
+        a.ok('PUT', 'sys/replication/dr/primary/mode', {'id': 'secondary', 'mode': 'flush'})
+        path, info = save(w, a, 'snap')
+        r = born(w, 'restored', a)
+        rep = restore(w, r, path)
+        assert rep['snapshot_cluster_id'] == info['cluster_id'] != rep['cluster_id'], rep
+        assert not os.path.exists(f'{r.dir}/data/link'), 'a link key was restored'
+        r.start()
+        r.unseal()
+        st = r.ok('GET', 'sys/replication/dr/status', token='').data
+        assert st.get('dr', st)['mode'] == 'disabled', st
+        assert r.ok('GET', 'sys/seal-status', token='').json['cluster_id'] == rep['cluster_id']
+        # Writes do not wait for the real secondary, and the real pair does not notice.
+        r.ok('PUT', 'kv/only-here', {'v': 1})
+        forged = r.ok('POST', 'auth/token/create/handler', batch).json['auth']['client_token']
+        real = a.ok('POST', 'auth/token/create/handler', batch).json['auth']['client_token']
+        promote = 'sys/replication/dr/secondary/promote'
+        want(b.call('PUT', promote, {'dr_operation_token': forged}, token=''), 403)
+        want(a.call('GET', 'auth/token/lookup-self', token=forged), 403)
+        # Enabled as a primary of its own it still is nobody to the real pair.
+        r.ok('PUT', 'sys/replication/dr/primary/enable', {})
+        assert r.ok('GET', 'sys/seal-status', token='').json['cluster_id'] == rep['cluster_id']
+        a.ok('PUT', 'kv/goes-on', {'v': 2})
+        w.await_caught_up(a, b)
+        assert a.dr_status()['mode'] == 'primary' and b.dr_status()['state'] == 'stream-wals'
+        assert a.call('GET', 'kv/only-here').status == 404
+        want(b.call('PUT', promote, {'dr_operation_token': real}, token=''), 200)
+
+
 if __name__ == '__main__':
-    sys.exit(run_tests([saved_under_load, damaged, who_may, a_reader_that_goes_away], 'snapshot'))
+    sys.exit(run_tests([saved_under_load, damaged, who_may, a_reader_that_goes_away, to_any_lsn, to_any_time, refused_restores,
+                        sequence_22_restore_is_a_cluster_of_its_own], 'snapshot'))

@@ -4,6 +4,7 @@
  */
 #include <criterion/criterion.h>
 #include <ftw.h>
+#include <openssl/evp.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -13,9 +14,9 @@
 
 #include "engine.h"
 #include "engine_private.h"
+#include "restore.h"
 #include "snapshot.h"
 #include "snapshot_private.h"
-#include "store_private.h"
 
 /* ---- one engine on a real disk ---- */
 struct node {
@@ -137,9 +138,11 @@ static void put_cluster(struct node *n)
     buf_free(&b);
 }
 
+/* 64 KiB each. */
 static void fill(struct node *n, unsigned from, unsigned count)
 {
-    char key[64], value[600];
+    static char value[65536];
+    char key[64];
 
     memset(value, 'v', sizeof(value));
     for (unsigned i = from; i < from + count; i++) {
@@ -336,7 +339,7 @@ Test(snapshot, one_made_while_writing_goes_on_is_whole_and_writers_go_on)
 
     node_open(&node);
     put_cluster(&node);
-    fill(&node, 0, 2000);
+    fill(&node, 0, 100);
     pthread_create(&t, NULL, write_on, &w);
     for (int i = 0; i < 3; i++) {
         before = atomic_load(&w.wrote);
@@ -365,10 +368,10 @@ Test(snapshot, the_log_is_kept_for_it_and_let_go_when_it_ends)
 
     node_open(&node);
     put_cluster(&node);
-    fill(&node, 0, 100);
+    fill(&node, 0, 10);
     cr_assert_eq(engine_snapshot_begin(node.e, &s, &err), 0, "%s", err.msg);
     for (unsigned i = 0; i < 4; i++) { /* more than a file of log each, and a checkpoint */
-        fill(&node, 1000 * i, 2500);
+        fill(&node, 10 * i, 25);
         engine_checkpoint_step(node.e, true);
         fill(&node, 0, 1); /* a turn of the log thread: retention has been looked at */
     }
@@ -426,7 +429,7 @@ Test(snapshot, a_stop_in_the_middle_ends_it)
 
 Test(snapshot, before_the_disk_is_full_it_is_given_up)
 {
-    struct engine_snapshot *s;
+    struct engine_snapshot *s = NULL;
     struct buf b = {0};
     struct err err = {0};
     uint64_t free_bytes;
@@ -438,8 +441,8 @@ Test(snapshot, before_the_disk_is_full_it_is_given_up)
     node_close(&node);
     node.reserve_bytes = free_bytes / 10 * 6; /* above the reserve, below twice that */
     node_open(&node);
-    cr_assert_eq(engine_snapshot_begin(node.e, &s, &err), 0, "%s", err.msg);
-    engine_checkpoint_step(node.e, true);
+    if (engine_snapshot_begin(node.e, &s, &err) != 0)
+        rc = -1; /* seen at once */
     for (int i = 0; i < 100 && rc == 1; i++) {
         fill(&node, 0, 1);
         rc = engine_snapshot_next(s, &b, &err);
@@ -448,6 +451,163 @@ Test(snapshot, before_the_disk_is_full_it_is_given_up)
     cr_assert_eq(err.code, ERR_NOSPC);
     engine_snapshot_end(s);
     buf_free(&b);
+}
+
+/* ---- restored ---- */
+static int restore_to(const struct buf *b, const char *into, uint64_t to_lsn,
+                      struct restore_report *rep, struct err *err)
+{
+    struct restore_config cfg = {.env = env_real(), .to_lsn = to_lsn, .cache_bytes = 16u << 20};
+    struct restore *r;
+    int rc = -1;
+
+    cr_assert_eq(disk_uring_open(64, &cfg.disk, err), 0, "%s", err->msg);
+    if (restore_directory_begin(&cfg, into, &r, err) == 0 &&
+        restore_feed(r, b->data, b->len, err) == 0 && restore_snapshot_end(r, err) == 0)
+        rc = restore_finish(r, rep, err);
+    restore_free(r);
+    disk_free(cfg.disk);
+    return rc;
+}
+
+static void expect_key(struct node *n, const char *key, bool there)
+{
+    struct buf b = {0};
+    struct err err = {0};
+
+    cr_assert_eq(engine_get(n->e, key, &b, &err) == 0, there, "%s", key);
+    buf_free(&b);
+}
+
+/* Members and modes are of one cluster; its LSNs and epochs too. */
+Test(snapshot, a_restored_directory_opens_as_a_primary_without_members_and_in_an_epoch_of_its_own)
+{
+    struct engine_status st;
+    struct restore_report rep;
+    struct snapshot_info info;
+    struct node copy = {0};
+    struct buf b = {0};
+    struct err err = {0};
+
+    node_open(&node);
+    put_cluster(&node);
+    fill(&node, 0, 50);
+    put_good(&node, ENGINE_KEY_MEMBERS "site-b", "x", 1);
+    put_good(&node, ENGINE_KEY_MODES "site-b", "x", 1);
+    put_good(&node, "core/seal-config", "{}", 2);
+    take(&node, &b, &info);
+    snprintf(copy.path, sizeof(copy.path), "%.200s/copy", node.path);
+    cr_assert_eq(restore_to(&b, copy.path, 0, &rep, &err), 0, "%s", err.msg);
+    cr_assert_eq(rep.lsn, info.lsn);
+    cr_assert_eq(memcmp(rep.root, info.root, sizeof(info.root)), 0);
+    cr_assert(rep.root_equal);
+    for (int i = 0; i < 2; i++) { /* and again: the local file and the log agree */
+        node_open(&copy);
+        engine_status(copy.e, &st);
+        cr_assert_eq(st.role, ENGINE_PRIMARY);
+        cr_assert_eq(st.epoch, info.epoch + 1);
+        cr_assert_geq(st.applied_lsn, rep.end_lsn);
+        cr_assert_str_neq(st.cluster_id, "the-cluster");
+        cr_assert_str_eq(st.cluster_id, rep.cluster_id);
+        cr_assert_eq(st.n_peers, 0);
+        expect_key(&copy, "logical/key-000049", true);
+        expect_key(&copy, "core/seal-config", true);
+        expect_key(&copy, ENGINE_KEY_MEMBERS "site-b", false);
+        expect_key(&copy, ENGINE_KEY_MODES "site-b", false);
+        fill(&copy, 100, 10);
+        node_close(&copy);
+    }
+    buf_free(&b);
+}
+
+Test(snapshot, a_target_within_a_segment_takes_the_first_of_its_transactions)
+{
+    struct restore_report rep;
+    struct snapshot_info info;
+    struct node copy = {0};
+    struct wait w[20] = {{PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, {0}}};
+    struct engine_snapshot *s;
+    struct buf b = {0};
+    struct err err = {0};
+    uint64_t first;
+    char key[32];
+    int rc;
+
+    node_open(&node);
+    put_cluster(&node);
+    cr_assert_eq(engine_snapshot_begin(node.e, &s, &err), 0, "%s", err.msg);
+    first = atomic_load(&node.e->applied_lsn) + 1;
+    for (int i = 0; i < 20; i++) { /* queued together */
+        struct txn *t = txn_new();
+
+        pthread_mutex_init(&w[i].mu, NULL);
+        pthread_cond_init(&w[i].cond, NULL);
+        snprintf(key, sizeof(key), "many-%02d", i);
+        cr_assert_eq(txn_put(t, key, "v", 1, &err), 0);
+        cr_assert_eq(engine_submit(node.e, t, on_done, &w[i], &err), 0);
+    }
+    for (int i = 0; i < 20; i++) {
+        pthread_mutex_lock(&w[i].mu);
+        while (!w[i].done)
+            pthread_cond_wait(&w[i].cond, &w[i].mu);
+        pthread_mutex_unlock(&w[i].mu);
+    }
+    do {
+        rc = engine_snapshot_next(s, &b, &err);
+    } while (rc == 1);
+    cr_assert_eq(rc, 0, "%s", err.msg);
+    info = *engine_snapshot_info(s);
+    engine_snapshot_end(s);
+    cr_assert_eq(info.lsn, first + 19);
+    for (int n = 0; n < 20; n += 3) {
+        snprintf(copy.path, sizeof(copy.path), "%.200s/copy-%d", node.path, n);
+        cr_assert_eq(restore_to(&b, copy.path, first + (uint64_t)n, &rep, &err), 0, "%s", err.msg);
+        cr_assert_eq(rep.lsn, first + (uint64_t)n);
+        node_open(&copy);
+        for (int i = 0; i < 20; i++) {
+            snprintf(key, sizeof(key), "many-%02d", i);
+            expect_key(&copy, key, i <= n);
+        }
+        node_close(&copy);
+    }
+    buf_free(&b);
+}
+
+/* Each chunk's own sum is right: the root tells that this is not the state that was saved. */
+Test(snapshot, a_state_that_is_not_the_saved_one_is_refused_by_its_root)
+{
+    struct snapshot_writer w;
+    struct restore_report rep;
+    struct snapshot_info info;
+    struct buf b = {0}, tail = {0};
+    char into[300];
+    struct err err = {0};
+    size_t at, last = 0;
+
+    node_open(&node);
+    put_cluster(&node);
+    fill(&node, 0, 20);
+    take(&node, &b, &info);
+    for (at = SNAPSHOT_MAGIC_BYTES; at < b.len;) {
+        last = at;
+        at += SNAPSHOT_CHUNK_HEAD + b.data[at + 4] + ((size_t)b.data[at + 5] << 8) +
+              ((size_t)b.data[at + 6] << 16);
+    }
+    /* The same end with another root: everything else, the digest too, is right. */
+    cr_assert_eq(snapshot_writer_init(&w, &err), 0);
+    EVP_DigestUpdate(w.md, b.data, last);
+    w.info = info;
+    w.info.root[3] ^= 1;
+    cr_assert_eq(snapshot_write_end(&w, &tail, &err), 0);
+    b.len = last;
+    buf_add(&b, tail.data, tail.len);
+    snprintf(into, sizeof(into), "%s/copy", node.path);
+    cr_assert_eq(restore_to(&b, into, 0, &rep, &err), -1);
+    cr_assert_not_null(strstr(err.msg, "Merkle roots differ"), "%s", err.msg);
+    cr_assert_eq(access(into, F_OK), -1, "what was begun is removed");
+    snapshot_writer_fini(&w);
+    buf_free(&b);
+    buf_free(&tail);
 }
 
 /* ---- the store's own trap ---- */
@@ -485,7 +645,7 @@ Test(snapshot, a_store_does_not_go_back_to_a_backup_that_a_crash_left)
     int files = 0;
 
     snprintf(dir, sizeof(dir), "%s/store", node.path);
-    snprintf(live, sizeof(live), "%s/%s", dir, STORE_BACKUP);
+    snprintf(live, sizeof(live), "%s/WiredTiger.backup", dir);
     snprintf(aside, sizeof(aside), "%s/aside", node.path);
     cfg.dir = dir;
     cr_assert_eq(store_open(&cfg, &s, &err), 0, "%s", err.msg);

@@ -148,6 +148,21 @@ static bool lives(const char *token)
     return yes;
 }
 
+/* The row that names the cluster. */
+static void be_cluster(const char *id)
+{
+    struct repl_config conf = {0};
+    struct batch *b = batch_new(&f.core);
+    struct buf row = {0};
+    struct err err = {0};
+
+    snprintf(conf.cluster_id, sizeof(conf.cluster_id), "%s", id);
+    cr_assert_eq(repl_config_encode(&conf, &row, &err), 0);
+    cr_assert_eq(batch_put_clear(b, ENGINE_KEY_CONFIG, row.data, row.len, &err), 0);
+    cr_assert_eq(batch_commit(b, &err), 0, "%s", err.msg);
+    buf_free(&row);
+}
+
 static void setup(void)
 {
     struct buf keyring = {0};
@@ -170,6 +185,7 @@ static void setup(void)
     buf_free(&keyring);
     cr_assert_eq(policies_new(&f.core, &err), 0);
     cr_assert_eq(tokens_new(&f.core, &err), 0);
+    be_cluster("one");
     rq = request(NULL, OP_WRITE, "sys/init", "{}");
     b = batch_new(&f.core);
     cr_assert_eq(policy_init(b, &err), 0, "%s", err.msg);
@@ -407,6 +423,19 @@ Test(token, a_batch_token_is_all_in_its_id)
     cr_assert_eq(status(t, OP_WRITE, "auth/token/renew-self", "{}"), 400);
     f.now_ms += 8 * 3600 * 1000;
     cr_assert_not(lives(t));
+}
+
+/* A restored copy has the same keys; its tokens must not open the real one. */
+Test(token, a_batch_token_of_a_fork_with_another_cluster_id_opens_nothing)
+{
+    const char *t =
+        arena_strdup(f.arena, make(f.root, "{\"type\":\"batch\",\"policies\":[\"default\"]}"));
+
+    cr_assert(lives(t));
+    be_cluster("another");
+    cr_assert(!lives(t));
+    be_cluster("one");
+    cr_assert(lives(t));
 }
 
 Test(token, a_changed_batch_token_is_refused)
