@@ -83,7 +83,7 @@ bool hex_to(const char *text, uint8_t *out, size_t len);
 /* ---- join.c ---- */
 struct join {
     struct request *rq;
-    const char *token, *api_addr, *ca_file, *ca_path; /* as given; "" when not */
+    const char *token, *api_addr, *ca_file, *ca_path, *seed_file; /* as given; "" when not */
     int64_t keep_old_ms; /* what this cluster holds is set aside for so long; 0: it goes */
 };
 /** All of secondary/enable: 0 when the engine follows durably. ERR_INVAL, ERR_ROLE, ... with what

@@ -14,6 +14,7 @@
 #include "audit.h"
 #include "core.h"
 #include "core_private.h"
+#include "drill.h"
 #include "mounts.h"
 #include "policy.h"
 #include "sys.h"
@@ -58,10 +59,11 @@ int core_new(const struct config *cfg, struct env *env, struct logger *log, stru
     c->ceremonies = ceremonies_new();
     c->rekey = rekey_new();
     c->inflights = inflights_new();
+    c->drill = drill_new(c);
     c->background = calloc(1, sizeof(*c->background));
     c->probes = probes_new();
     if (c->latches == NULL || c->seal == NULL || c->ceremonies == NULL || c->rekey == NULL ||
-        c->inflights == NULL || c->background == NULL || c->probes == NULL) {
+        c->inflights == NULL || c->drill == NULL || c->background == NULL || c->probes == NULL) {
         core_free(c);
         return err_set(err, ERR_NOMEM, 0, "core");
     }
@@ -90,6 +92,7 @@ void core_free(struct core *c)
     barrier_free(c->barrier);
     rekey_free(c->rekey);
     inflights_free(c->inflights);
+    drill_free(c->drill);
     ceremonies_free(c->ceremonies);
     seal_free(c->seal);
     latches_free(c->latches);
@@ -180,6 +183,8 @@ static void background_start(struct core *c)
 static void role_changed(struct core *c)
 {
     drop_caches(c);
+    if (c->role != ENGINE_SECONDARY)
+        drill_end_soon(c);
     if (c->role != ENGINE_PRIMARY)
         core_background_stop(c);
     if (core_sealed(c))

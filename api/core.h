@@ -31,6 +31,7 @@ struct cluster;    /* cluster.c: link credentials, enable/promote work */
 struct seal;       /* seal.c: shares given so far */
 struct rekey;      /* rekey.c: the rekey under way */
 struct inflights;  /* inflight.c: requests under way */
+struct drill;      /* drill.c: the fork that is served, and what was seen of the last one */
 struct background; /* core.c: events of the engine, and periodic work */
 struct probes;     /* replication_health.c: what is looked at before it fails */
 
@@ -53,6 +54,7 @@ struct core {
     struct seal *seal;
     struct rekey *rekey;
     struct inflights *inflights;
+    struct drill *drill;
     struct background *background;
     struct probes *probes; /* NULL in tests: nothing is looked at */
     _Atomic bool
@@ -66,8 +68,9 @@ struct core {
 /** "disabled", "primary" or "secondary": replication_dr_mode. */
 const char *core_dr_mode(struct core *c);
 
-/** Run `lockstep server`: returns the exit code after a clean stop. paths: -config arguments. */
-int server_run(const char *const *paths, size_t n);
+/** Run `lockstep server`: returns the exit code after a clean stop. paths: -config arguments.
+ * drill_fd: -1, or this process serves a drill (drill.h). */
+int server_run(const char *const *paths, size_t n, int drill_fd);
 
 /* ---- seal.c: sys/init, seal-status, unseal, seal, and the seal configuration ---- */
 #define SEAL_CONFIG_PATH "core/seal-config" /* clear: {type, shares, threshold}; */

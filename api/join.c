@@ -2,7 +2,8 @@
 /*
  * join.c - secondary/enable: from a secondary token to a node that follows.
  *
- * In order: read the token; make our key, durably; unwrap once over the primary's API; dial its
+ * In order: make a generation of the snapshot, when one is given (nothing is spent when it is no
+ * good); read the token; make our key, durably; unwrap once over the primary's API; dial its
  * cluster address with the bootstrap certificate and send our public key; store the certificate
  * that comes back, durably; hand over to the engine, which makes the new role durable and only then
  * lets the old data go. A failure before that leaves this cluster as it was. After the unwrap the
@@ -16,6 +17,7 @@
 #include "cluster_private.h"
 #include "core_private.h"
 #include "jwt.h"
+#include "snapshot.h"
 #include "tls.h"
 
 #define UNWRAP_CONNECT_S 10L
@@ -417,7 +419,9 @@ static void follow_done(void *arg, uint64_t lsn, const struct err *err)
     co_wake(w->co);
 }
 
-static int follow(const struct join *j, const struct bundle *b, struct err *err)
+/* Takes seed, which may be NULL. */
+static int follow(const struct join *j, const struct bundle *b, struct engine_seed *seed,
+                  struct err *err)
 {
     struct core *c = j->rq->core;
     struct follow_config f = {0};
@@ -429,11 +433,13 @@ static int follow(const struct join *j, const struct bundle *b, struct err *err)
     snprintf(f.cluster_addr, sizeof(f.cluster_addr), "%s", c->config->cluster_addr);
     memcpy(f.primary_key_hash, b->primary_key_hash, 32);
     f.keep_old_ms = j->keep_old_ms;
-    if (core_cluster(c, id, name, err) != 0)
+    if (core_cluster(c, id, name, err) != 0 ||
+        addr_of_url(b->cluster_addr, f.primary_addr, err) != 0) {
+        engine_seed_free(seed);
         return -1;
+    }
     snprintf(f.old_name, sizeof(f.old_name), "%.63s", name);
-    if (addr_of_url(b->cluster_addr, f.primary_addr, err) != 0 ||
-        engine_follow(c->engine, &f, follow_done, &w, err) != 0)
+    if (engine_follow_seed(c->engine, &f, seed, follow_done, &w, err) != 0)
         return -1;
     co_wait();
     if (w.err.code == ERR_OK)
@@ -443,9 +449,10 @@ static int follow(const struct join *j, const struct bundle *b, struct err *err)
 }
 
 static int admit(const struct join *j, const struct bundle *b, struct link_identity *me,
-                 const struct admission *a, struct err *err)
+                 const struct admission *a, struct engine_seed **seedp, struct err *err)
 {
     struct core *c = j->rq->core;
+    struct engine_seed *seed = *seedp;
 
     buf_clear(&me->cert);
     buf_clear(&me->ca);
@@ -455,16 +462,60 @@ static int admit(const struct join *j, const struct bundle *b, struct link_ident
         identity_save(c, me, err) != 0 || cluster_credentials(c, me, err) != 0 ||
         cluster_expect_root(c, a->root.data, err) != 0)
         return -1;
-    if (follow(j, b, err) == 0)
+    *seedp = NULL;
+    if (follow(j, b, seed, err) == 0)
         return 0;
     if (cluster_expect_root(c, NULL, NULL) != 0)
         log_warn(c->log, "replication", "cannot forget the root key");
     return -1;
 }
 
+/* ---- the snapshot ---- */
+struct seeding {
+    const struct join *join;
+    struct engine_seed *seed;
+    struct err err;
+    int rc;
+};
+
+/* Helper thread: minutes, for a large one. */
+static void seed_run(void *arg)
+{
+    struct seeding *s = arg;
+    struct disk *disk;
+
+    s->rc = disk_uring_open(64, &disk, &s->err);
+    if (s->rc != 0)
+        return;
+    s->rc = engine_seed_new(s->join->rq->core->engine, disk, s->join->seed_file, &s->seed, &s->err);
+    disk_free(disk);
+}
+
+static int seed_make(const struct join *j, struct engine_seed **seedp, struct err *err)
+{
+    struct seeding s = {.join = j};
+
+    *seedp = NULL;
+    if (j->seed_file[0] == '\0')
+        return 0;
+    run_blocking(seed_run, &s);
+    if (s.rc != 0) {
+        *err = s.err;
+        return err_wrap(err, "seed_file %s", j->seed_file);
+    }
+    *seedp = s.seed;
+    return 0;
+}
+
+static void seed_drop_run(void *seed)
+{
+    engine_seed_free(seed);
+}
+
 int join_primary(const struct join *j, struct err *err)
 {
     struct core *c = j->rq->core;
+    struct engine_seed *seed = NULL;
     struct jwt_claims claims = {0};
     struct bundle b = {0};
     struct admission a = {.root.secret = true};
@@ -473,7 +524,7 @@ int join_primary(const struct join *j, struct err *err)
     int rc = -1;
 
     if (check_token(j, &claims, err) != 0 || repl_config_get(c, &own, err) != 0 ||
-        identity_key(c, &me, err) != 0 ||
+        seed_make(j, &seed, err) != 0 || identity_key(c, &me, err) != 0 ||
         unwrap(j, j->api_addr[0] != '\0' ? j->api_addr : claims.addr, &b, err) != 0)
         goto out;
     if (strcmp(own.cluster_id, b.cluster_id) == 0) {
@@ -481,12 +532,19 @@ int join_primary(const struct join *j, struct err *err)
                 "this secondary token was made by this cluster itself: use it on the other one");
         goto out;
     }
+    if (seed != NULL && strcmp(engine_seed_info(seed)->cluster_id, b.cluster_id) != 0) {
+        err_set(err, ERR_INVAL, 0, "the snapshot %.100s is not of the token's cluster",
+                j->seed_file);
+        goto out;
+    }
     log_info(c->log, "replication", "secondary token unwrapped: id=%s primary_cluster_addr=%s",
              b.id, b.cluster_addr);
     if (enrol(j, &b, &me, &a, err) != 0)
         goto out;
-    rc = admit(j, &b, &me, &a, err);
+    rc = admit(j, &b, &me, &a, &seed, err);
 out:
+    if (seed != NULL)
+        run_blocking(seed_drop_run, seed);
     OPENSSL_cleanse(&claims, sizeof(claims));
     json_decref(b.json);
     json_decref(a.json);

@@ -10,6 +10,7 @@
 
 #include "cluster_private.h"
 #include "core_private.h"
+#include "drill.h"
 #include "tls.h"
 
 #define SECONDARY_TTL_S 1800
@@ -505,7 +506,8 @@ static void secondary_enable(struct request *rq, struct response *rs)
     if (field_str(rq, rs, "token", "", &j.token) != 0 ||
         field_str(rq, rs, "primary_api_addr", "", &j.api_addr) != 0 ||
         field_str(rq, rs, "ca_file", "", &j.ca_file) != 0 ||
-        field_str(rq, rs, "ca_path", "", &j.ca_path) != 0)
+        field_str(rq, rs, "ca_path", "", &j.ca_path) != 0 ||
+        field_str(rq, rs, "seed_file", "", &j.seed_file) != 0)
         return;
     latch_acquire(rq->core, REPL_LATCH, &latch);
     if (rq->core->role != ENGINE_PRIMARY) { /* another call was faster */
@@ -645,6 +647,8 @@ bool replication_dr_token(struct request *rq, struct response *rs, const char **
 {
     if (field_str(rq, rs, "dr_operation_token", "", tokenp) != 0)
         return false;
+    if ((*tokenp)[0] == '\0' && rq->client_token != NULL)
+        *tokenp = rq->client_token; /* a GET has no body */
     if ((*tokenp)[0] == '\0') {
         reply_error(rs, 400,
                     "dr_operation_token must be provided: make one with generate-root -dr-token");
@@ -846,6 +850,11 @@ void replication_handle(struct request *rq, struct response *rs)
         /* Needs no token: it is no more than status tells to anybody. */
         if (may_run(rq, rs, ON_SECONDARY) && check_whole(rq, rs))
             replication_preview(rq, rs);
+        return;
+    }
+    if (strcmp(rest, "dr/secondary/drill") == 0 || strcmp(rest, "dr/secondary/drill/stop") == 0) {
+        if (may_run(rq, rs, ON_SECONDARY))
+            drill_handle(rq, rs);
         return;
     }
     while (i < n && strcmp(verbs[i].path, rest) != 0)

@@ -19,6 +19,7 @@
 
 #include "core.h"
 #include "core_private.h"
+#include "drill.h"
 #include "mounts.h"
 #include "policy.h"
 #include "token.h"
@@ -626,6 +627,7 @@ int core_seal(struct core *c, struct err *err)
         log_info(c->log, "core", "marked as sealed");
         log_info(c->log, "core", "pre-seal teardown starting");
         core_background_stop(c);
+        drill_end_soon(c); /* it holds the same keys */
         cluster_sealed(c);
         ceremonies_drop(c->ceremonies);
         rekey_drop(c->rekey);

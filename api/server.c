@@ -23,6 +23,7 @@
 #include "audit.h"
 #include "core.h"
 #include "core_private.h"
+#include "drill.h"
 #include "tls.h"
 
 #define DISK_RING_ENTRIES 256
@@ -37,6 +38,7 @@ struct seal_task {
 struct server {
     const char *const *paths;
     size_t n_paths;
+    int drill_fd; /* -1: none */
     struct config config;
     struct env *env;
     struct logger *log;
@@ -257,11 +259,22 @@ static int open_disks(struct server *s, struct err *err)
 }
 #endif
 
+/* A drill is nobody's on the link. */
+static void no_cluster(struct config *c)
+{
+    for (size_t i = 0; i < c->n_listeners; i++) {
+        free(c->listeners[i].cluster_address);
+        c->listeners[i].cluster_address = NULL;
+    }
+}
+
 static int start(struct server *s, struct err *err)
 {
     if (config_load(s->paths, s->n_paths, &s->config, err) != 0 ||
         config_complete(&s->config, err) != 0)
         return -1;
+    if (s->drill_fd >= 0)
+        no_cluster(&s->config);
     if (memory_protect(!s->config.disable_mlock, err) != 0 || open_log(s, err) != 0)
         return -1;
     if (core_new(&s->config, s->env, s->log, &s->core, err) != 0 || make_reactors(s, err) != 0)
@@ -275,6 +288,7 @@ static int start(struct server *s, struct err *err)
     if (open_engine(s, err) != 0)
         return -1;
     core_started(s->core);
+    drill_recover(s->core);
     if (listen_all(s, err) != 0)
         return -1;
     return write_pid(s, err);
@@ -374,6 +388,7 @@ static void stop(struct server *s)
         c->stopping = true;
         if (c->http != NULL)
             http_server_shutdown(c->http);
+        drill_stop(c);
         if (s->reactors_started > 0 && s->engine_started)
             seal_and_wait(c, &s->seal);
         if (s->cluster_started)
@@ -408,9 +423,10 @@ static void stop(struct server *s)
     config_free(&s->config);
 }
 
-int server_run(const char *const *paths, size_t n)
+int server_run(const char *const *paths, size_t n, int drill_fd)
 {
-    struct server s = {.paths = paths, .n_paths = n, .env = env_real(), .log_fd = -1};
+    struct server s = {
+        .paths = paths, .n_paths = n, .drill_fd = drill_fd, .env = env_real(), .log_fd = -1};
     struct err err = {0};
     sigset_t signals;
     int got, code = 0;
@@ -424,8 +440,10 @@ int server_run(const char *const *paths, size_t n)
     pthread_sigmask(SIG_BLOCK, &signals,
                     NULL); /* inherited by every thread: only sigwait below takes them */
     signal(SIGPIPE, SIG_IGN);
-    if (start(&s, &err) != 0) {
+    if (start(&s, &err) != 0 || (drill_fd >= 0 && drill_serve(s.core, drill_fd, &err) != 0)) {
         fprintf(stderr, "Error starting the server: %s\n", err.msg);
+        if (drill_fd >= 0)
+            drill_report_failure(drill_fd, err.msg);
         stop(&s);
         return 1;
     }

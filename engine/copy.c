@@ -100,7 +100,7 @@ static int make_generation(struct engine *e, const struct link_welcome *w, bool 
 {
     struct wal_config wc;
     struct gen *g = NULL;
-    uint32_t number = e->last_gen + 1;
+    uint32_t number = gen_number(e);
 
     *gp = NULL;
     if (gen_remove(e, number, err) != 0 || gen_new(e, number, &g, err) != 0)

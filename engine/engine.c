@@ -7,6 +7,7 @@
  * or at closing with an unknown outcome.
  */
 #include "engine_private.h"
+#include "snapshot.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -537,6 +538,7 @@ void event_post(struct engine *e, struct event *ev)
 void event_free(struct event *ev)
 {
     free(ev->follow);
+    engine_seed_free(ev->seed);
     if (ev->kind == EV_SNAPSHOT)
         snapshot_feed_unref(ev->arg);
     sub_free(ev->sub);
@@ -602,21 +604,7 @@ void engine_link_answer(struct engine *e, uint64_t conn, const void *body, size_
 int engine_follow(struct engine *e, const struct follow_config *cfg, engine_done_fn *done,
                   void *arg, struct err *err)
 {
-    struct event *ev;
-
-    if (cfg->member_id[0] == '\0' || cfg->primary_addr[0] == '\0')
-        return err_set(err, ERR_INVAL, 0, "follow needs a member id and the primary's address");
-    ev = event_new(e, EV_FOLLOW, NULL, 0);
-    ev->follow = malloc(sizeof(*ev->follow));
-    if (ev->follow == NULL) {
-        event_free(ev);
-        return err_set(err, ERR_NOMEM, 0, "follow");
-    }
-    *ev->follow = *cfg;
-    ev->done = done;
-    ev->arg = arg;
-    event_post(e, ev);
-    return 0;
+    return engine_follow_seed(e, cfg, NULL, done, arg, err);
 }
 
 static int promote(struct engine *e, bool force, bool alone, engine_done_fn *done, void *arg,

@@ -379,6 +379,7 @@ struct event {
     void *arg;
     struct follow_config *follow; /* owned */
     struct sub *sub;              /* owned: EV_MODE */
+    struct engine_seed *seed;     /* owned: EV_FOLLOW, may be NULL */
     struct buf buf;               /* owned */
     struct diff_range *range;     /* owned */
     struct store_copy *copy;      /* owned */
@@ -536,7 +537,7 @@ struct engine {
     struct cursor feed;      /* next to apply */
     uint64_t committed_lsn;  /* of cur */
     uint32_t minor;
-    uint32_t
+    _Atomic uint32_t
         last_gen; /* highest number ever used: a new copy never meets one that is being removed */
     uint64_t gen_serial;
     size_t n_aside;
@@ -619,6 +620,8 @@ void add_name(void *arg, const char *name); /* for disk list; arg: struct names 
 void names_free(struct names *l);
 void engine_fatal(struct engine *e, const struct err *err); /* does not return */
 CHECKED int gen_new(struct engine *e, uint32_t number, struct gen **gp, struct err *err);
+uint32_t gen_number(struct engine *e); /* one that was never used; any thread */
+CHECKED int gen_open(struct engine *e, uint32_t number, struct gen **gp, struct err *err);
 void gen_free(struct gen *g); /* closes both */
 CHECKED int gen_open_store(struct gen *g, struct err *err);
 CHECKED int gen_wal_config(struct gen *g, struct wal_config *wc, struct err *err);
@@ -816,6 +819,13 @@ void aside_drop(struct engine *e, struct event *ev); /* EV_ASIDE_DROP */
 
 /* apply_step.c */
 CHECKED int apply_recover(struct engine *e, struct gen *g, uint64_t commit_lsn, struct err *err);
+
+/* seed.c */
+CHECKED int seed_open(struct engine *e, struct engine_seed *s, struct gen **gp, struct err *err);
+/* Into the local file, not committed, under local_mu: it is the copy. */
+CHECKED int seed_note(struct engine *e, struct engine_seed *s, const struct gen *g,
+                      struct err *err);
+void seed_begin(struct engine *e, struct gen *g); /* that is durable: the copy is whole */
 
 /* snapshot.c */
 #define SNAPSHOT_REPLACED "the data was replaced by the primary's while the snapshot was made"

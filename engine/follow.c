@@ -86,6 +86,7 @@ void follow_resume(struct engine *e)
 void follow_begin(struct engine *e, struct event *ev)
 {
     struct buf b = {0};
+    struct gen *seed = NULL;
     struct err err;
     struct job *j;
 
@@ -97,7 +98,8 @@ void follow_begin(struct engine *e, struct event *ev)
         err_set(&err, ERR_AGAIN, 0, "a copy is just being put in place");
         goto refuse;
     }
-    if (follow_encode(ev->follow, &b, &err) != 0)
+    if (follow_encode(ev->follow, &b, &err) != 0 ||
+        (ev->seed != NULL && seed_open(e, ev->seed, &seed, &err) != 0))
         goto refuse;
     follow_off(e, "this cluster follows another primary now");
     peers_clear(e, "this cluster becomes a secondary");
@@ -105,7 +107,9 @@ void follow_begin(struct engine *e, struct event *ev)
     pthread_mutex_lock(&e->local_mu);
     if (local_set(e->local, "follow", b.data, b.len, &err) != 0 ||
         local_set(e->local, "role", "bootstrapping", 13, &err) != 0 ||
-        local_set(e->local, "copy", NULL, 0, &err) != 0 || local_commit(e->local, &err) != 0) {
+        local_set(e->local, "copy", NULL, 0, &err) != 0 ||
+        (seed != NULL && seed_note(e, ev->seed, seed, &err) != 0) ||
+        local_commit(e->local, &err) != 0) {
         pthread_mutex_unlock(&e->local_mu);
         engine_fatal(e, &err);
     }
@@ -125,6 +129,8 @@ void follow_begin(struct engine *e, struct event *ev)
     j = job_new(e, JOB_SAY_WIPE);
     j->gen = e->cur;
     job_post(e, j);
+    if (seed != NULL)
+        seed_begin(e, seed);
     follow_resume(e);
     buf_free(&b);
     if (ev->done != NULL)

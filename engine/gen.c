@@ -132,13 +132,20 @@ static int gen_make(struct engine *e, uint32_t number, struct gen **gp, struct e
     return 0;
 }
 
+uint32_t gen_number(struct engine *e)
+{
+    return atomic_fetch_add(&e->last_gen, 1) + 1;
+}
+
 int gen_new(struct engine *e, uint32_t number, struct gen **gp, struct err *err)
 {
+    uint32_t seen = atomic_load(&e->last_gen);
+
     if (gen_make(e, number, gp, err) != 0)
         return -1;
     (*gp)->serial = ++e->gen_serial;
-    if (number > e->last_gen)
-        e->last_gen = number;
+    while (number > seen && !atomic_compare_exchange_weak(&e->last_gen, &seen, number))
+        ;
     return 0;
 }
 

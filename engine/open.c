@@ -124,7 +124,7 @@ static int scan_epochs(void *arg, struct seg *s, struct err *err)
     return 0;
 }
 
-static int open_gen(struct engine *e, uint32_t number, struct gen **gp, struct err *err)
+int gen_open(struct engine *e, uint32_t number, struct gen **gp, struct err *err)
 {
     struct wal_config wc;
     struct gen *g = NULL;
@@ -287,11 +287,11 @@ static int open_generations(struct engine *e, struct err *err)
     local_number(e, "copy", &copy, &copying);
     if (note_unreadable(e, &copying, copy, err) != 0 || aside_load(e, err) != 0 ||
         sweep_generations(e, number, copying ? copy : 0, err) != 0 ||
-        open_gen(e, (uint32_t)number, &e->cur, err) != 0)
+        gen_open(e, (uint32_t)number, &e->cur, err) != 0)
         return -1;
     local_number(e, "unreadable", &bad, &unreadable);
     e->cur->unreadable = unreadable && bad == number;
-    if (copying && open_gen(e, (uint32_t)copy, &e->copy, err) != 0)
+    if (copying && gen_open(e, (uint32_t)copy, &e->copy, err) != 0)
         return -1;
     return 0;
 }

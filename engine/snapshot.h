@@ -49,6 +49,21 @@ const struct snapshot_info *engine_snapshot_info(const struct engine_snapshot *s
 /** Before engine_close; takes NULL. */
 void engine_snapshot_end(struct engine_snapshot *s);
 
+/* ---- a secondary that begins with one ---- */
+struct engine_seed;
+/**
+ * Make a generation of the snapshot in the file, and prove it, beside what is there. Blocks for as
+ * long as that takes. disk: of the calling thread. ERR_CORRUPT: it is not whole.
+ */
+CHECKED int engine_seed_new(struct engine *e, struct disk *disk, const char *path,
+                            struct engine_seed **sp, struct err *err);
+const struct snapshot_info *engine_seed_info(const struct engine_seed *s);
+void engine_seed_free(struct engine_seed *s); /* takes NULL; what was made and not used goes */
+/** engine_follow, with the seed (taken in every case; may be NULL) in place of a copy. */
+CHECKED int engine_follow_seed(struct engine *e, const struct follow_config *cfg,
+                               struct engine_seed *s, engine_done_fn *done, void *arg,
+                               struct err *err);
+
 /* ---- reading one ---- */
 /* Called in the order of the file; each may be NULL, and ends the reading with -1. */
 struct snapshot_visitor {

@@ -180,6 +180,7 @@ int cmd_policy(int argc, char **argv);
 int cmd_token(int argc, char **argv);
 int cmd_operator(int argc, char **argv);
 int cmd_replication(int argc, char **argv);
+int replication_drill(int argc, char **argv);     /* cmd_drill.c */
 int replication_mode(int argc, char **argv);      /* cmd_modes.c */
 int replication_watch(int argc, char **argv);     /* cmd_watch.c */
 int replication_retention(int argc, char **argv); /* cmd_retention.c */

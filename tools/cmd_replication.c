@@ -44,6 +44,7 @@ int cmd_replication(int argc, char **argv)
          "Make this secondary the primary; shows first what is lost"},
         {"lost", replication_lost, "Writes that only an old primary has: show them, take them in"},
         {"aside", replication_aside, "What this cluster held before it became a secondary"},
+        {"drill", replication_drill, "Rehearse a promotion on a fork of the secondary's state"},
         {"mode", replication_mode, "Show or set where a write must be before it counts"},
         {"quorum", replication_quorum, "The same for any k of n secondaries"},
     };

@@ -10,9 +10,12 @@
 int cmd_server(int argc, char **argv)
 {
     struct flag_list paths = {0};
-    struct flag flags[] = {{"config", FLAG_LIST, &paths,
-                            "Configuration file or folder (HCL or JSON); may be repeated."}};
-    int i = flags_parse("server -config=PATH", flags, 1, NULL, argc, argv);
+    int64_t drill_fd = -1;
+    struct flag flags[] = {
+        {"config", FLAG_LIST, &paths,
+         "Configuration file or folder (HCL or JSON); may be repeated."},
+        {"drill-fd", FLAG_INT, &drill_fd, "Set by a secondary for the server of its drill."}};
+    int i = flags_parse("server -config=PATH", flags, 2, NULL, argc, argv);
 
     if (i < 0)
         return i == -2 ? 0 : EXIT_LOCAL;
@@ -20,5 +23,5 @@ int cmd_server(int argc, char **argv)
         fprintf(stderr, "Must specify at least one config path using -config\n");
         return EXIT_LOCAL;
     }
-    return server_run(paths.values, paths.n);
+    return server_run(paths.values, paths.n, (int)drill_fd);
 }

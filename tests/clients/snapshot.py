@@ -294,6 +294,104 @@ def refused_restores():
         restore(w, r, path, code=2, text='not empty')
 
 
+def merkle(a, b):
+    """The roots of both at an equal LSN."""
+    def same():
+        x, y = a.dr_status(), b.dr_status()
+        return x['applied_lsn'] == y['applied_lsn'] and x['merkle_root'] == y['merkle_root']
+    await_true('equal roots', same)
+
+
+def enable_seeded(w, a, b, path, name='secondary', status=200, text=''):
+    token = a.ok('PUT', 'sys/replication/dr/primary/secondary-token', {'id': name}).json['wrap_info']['token']
+    want(b.call('PUT', 'sys/replication/dr/secondary/enable', {'token': token, 'ca_file': w.ca, 'seed_file': path}), status, text)
+    return token
+
+
+def seeded():
+    """a secondary that is enabled with a snapshot begins at its LSN and takes only the log from there; it survives a kill and a promotion"""
+    with World() as w:
+        a = one(w, 'primary')
+        a.ok('PUT', 'sys/replication/dr/primary/enable', {})
+        for i in range(200):
+            a.ok('PUT', f'kv/k{i}', {'v': i, 'pad': 'x' * 2000})
+        path, info = save(w, a, 'snap')
+        a.ok('PUT', 'kv/after', {'v': 'the snapshot'})
+        b = w.server('secondary')
+        b.start()
+        b.init()
+        enable_seeded(w, a, b, path)
+        b.threshold, b.keys, b.token = a.threshold, a.keys, a.token
+        w.await_following(b)
+        w.await_caught_up(a, b)
+        merkle(a, b)
+        log = open(b.log).read()
+        assert f'the snapshot is whole: LSN {info["lsn"]}' in log, log
+        assert 'catching up with the primary' not in log, 'it was copied'
+        b.kill()
+        a.ok('PUT', 'kv/meanwhile', {'v': 1})
+        b.start()
+        b.unseal()
+        w.await_following(b)
+        w.await_caught_up(a, b)
+        merkle(a, b)
+        want(b.call('PUT', 'sys/replication/dr/secondary/promote', {'dr_operation_token': b.dr_token(a.keys[:2])}, token=''), 200)
+        await_true('the promoted one to serve', lambda: b.call('GET', 'kv/meanwhile').status == 200)
+        assert len(keys(b, 'k')) == 200 and b.ok('GET', 'kv/after').data['v'] == 'the snapshot'
+
+
+def seeded_from_an_old_one():
+    """when the primary no longer has the log that goes on from it, the difference is fetched, not all"""
+    with World() as w:
+        a = one(w, 'primary')
+        a.ok('PUT', 'sys/replication/dr/primary/enable', {})
+        for i in range(60):
+            a.ok('PUT', f'kv/k{i}', {'v': i, 'pad': os.urandom(20000).hex()})
+        path, info = save(w, a, 'snap')
+        # The one that is promoted took its copy later: its log begins behind the snapshot's LSN.
+        b = w.server('between')
+        b.start()
+        b.init()
+        w.enable(a, b, 'between')
+        a.ok('PUT', 'kv/k0', {'v': 'changed'})
+        w.await_caught_up(a, b)
+        want(b.call('PUT', 'sys/replication/dr/secondary/promote', {'dr_operation_token': b.dr_token(a.keys[:2])}, token=''), 200)
+        a.stop()
+        await_true('the promoted one to serve', lambda: b.call('GET', 'kv/k0').status == 200)
+        c = w.server('late')
+        c.start()
+        c.init()
+        enable_seeded(w, b, c, path, name='late')
+        c.threshold, c.keys, c.token = a.threshold, a.keys, a.token
+        w.await_following(c)
+        w.await_caught_up(b, c)
+        merkle(b, c)
+        log = open(c.log).read()
+        assert 'by its difference to the data at hand' in log, log[-3000:]
+
+
+def seeds_that_are_refused():
+    """a damaged snapshot, another cluster's, one that is not there: nothing changes, and a good token is not spent on a damaged one"""
+    with World() as w:
+        a, other = one(w, 'primary'), one(w, 'other')
+        a.ok('PUT', 'sys/replication/dr/primary/enable', {})
+        path, _ = save(w, a, 'snap')
+        foreign, _ = save(w, other, 'foreign')
+        whole = open(path, 'rb').read()
+        bad = os.path.join(w.dir, 'bad')
+        open(bad, 'wb').write(whole[:-40000] + bytes([whole[-40000] ^ 1]) + whole[-39999:])
+        b = one(w, 'secondary')
+        b.ok('PUT', 'kv/mine', {'v': 'still here'})
+        token = enable_seeded(w, a, b, bad, status=400, text='checksum')
+        enable_seeded(w, a, b, foreign, name='two', status=400, text='not of the token')
+        want(b.call('PUT', 'sys/replication/dr/secondary/enable', {'token': token, 'ca_file': w.ca, 'seed_file': '/nowhere'}), 400, 'No such file')
+        assert b.ok('GET', 'kv/mine').data['v'] == 'still here'
+        assert sorted(d for d in os.listdir(f'{b.dir}/data') if d.startswith('gen')) == ['gen-1'], os.listdir(f'{b.dir}/data')
+        want(b.call('PUT', 'sys/replication/dr/secondary/enable', {'token': token, 'ca_file': w.ca, 'seed_file': path}), 200)
+        b.threshold, b.keys, b.token = a.threshold, a.keys, a.token
+        w.await_following(b)
+
+
 def sequence_22_restore_is_a_cluster_of_its_own():
     """sequence 22: what was restored has a new cluster id, no members and no link key; it fences nobody, and its batch tokens open nothing of the real cluster"""
     with World() as w:
@@ -333,4 +431,5 @@ def sequence_22_restore_is_a_cluster_of_its_own():
 
 if __name__ == '__main__':
     sys.exit(run_tests([saved_under_load, damaged, who_may, a_reader_that_goes_away, to_any_lsn, to_any_time, refused_restores,
+                        seeded, seeded_from_an_old_one, seeds_that_are_refused,
                         sequence_22_restore_is_a_cluster_of_its_own], 'snapshot'))

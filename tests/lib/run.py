@@ -254,6 +254,7 @@ def _(name):
 @ring('snapshot and drill')
 def _(name):
     script_ring(name, ['tests/clients/snapshot.py'])
+    script_ring(name, ['tests/clients/drill.py'])
 
 
 @ring('replication')
