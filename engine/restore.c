@@ -106,9 +106,9 @@ static void time_text(int64_t ms, char out[40])
     snprintf(out, 40, "%s.%03dZ", date, (int)(ms % 1000));
 }
 
-static void on_panic(void *arg, const char *why)
+static void on_panic(void *arg, const char *why, bool unreadable)
 {
-    (void)arg, (void)why; /* the call that met it gives an error */
+    (void)arg, (void)why, (void)unreadable; /* the call that met it gives an error */
 }
 
 static int on_files_end(void *arg, const struct snapshot_info *info, struct err *err)
