@@ -177,6 +177,7 @@ int cmd_kv(int argc, char **argv);
 int cmd_secrets(int argc, char **argv);
 int cmd_auth(int argc, char **argv);
 int cmd_policy(int argc, char **argv);
+int cmd_audit(int argc, char **argv);
 int cmd_token(int argc, char **argv);
 int cmd_operator(int argc, char **argv);
 int cmd_replication(int argc, char **argv);

@@ -38,6 +38,7 @@ int main(int argc, char **argv)
         {"kv", cmd_kv, "Work with key/value secrets"},
         {"secrets", cmd_secrets, "Work with secrets engines"},
         {"auth", cmd_auth, "Work with auth methods"},
+        {"audit", cmd_audit, "Work with audit devices"},
         {"policy", cmd_policy, "Work with policies"},
         {"token", cmd_token, "Work with tokens"},
         {"operator", cmd_operator, "Init, unseal, seal, generate-root, rekey, ..."},

@@ -265,6 +265,35 @@ def words():
         assert code == 2 and 'https://127.0.0.1:1/v1/sys/mounts' in err, (code, err)
 
 
+def audit():
+    """audit list, enable, disable"""
+    with World() as w:
+        s, c = server(w)
+        s.init()
+        c.ok('login', s.root)
+        c.says('audit', 'list', code=2, err='No audit devices are enabled.\n')
+        log = os.path.join(w.dir, 'audit.log')
+        c.says('audit', 'enable', '-description=all of it', 'file', f'file_path={log}', out='Success! Enabled the file audit device at: file/\n')
+        c.says('audit', 'enable', '-path=two/', 'file', 'file_path=discard', out='Success! Enabled the file audit device at: two/\n')
+        c.says('audit', 'list', out='''Path     Type    Description
+----     ----    -----------
+file/    file    all of it
+two/     file    n/a
+''')
+        out = c.ok('audit', 'list', '-detailed')
+        assert f'replicated     file_path={log}\n' in out, out
+        assert json.loads(c.ok('audit', 'list', '-format=json'))['two/']['options'] == {'file_path': 'discard'}
+        c.says('audit', 'enable', 'file', code=2, err='''Error enabling audit device: Error making API request.
+
+URL: PUT <...>/v1/sys/audit/file
+Code: 400. Errors:
+
+* path already in use
+''')
+        c.says('audit', 'disable', 'file', out='Success! Disabled audit device (if it was enabled) at: file/\n')
+        assert '"path":"sys/audit/file"' in open(log).read()
+
+
 def primary_words():
     """what the walk's verbs print on a primary"""
     with World() as w:
@@ -309,4 +338,4 @@ OTP Length    26
 
 
 if __name__ == '__main__':
-    sys.exit(run_tests([life, secrets, words, primary_words], 'cli'))
+    sys.exit(run_tests([life, secrets, words, audit, primary_words], 'cli'))
