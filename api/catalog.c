@@ -184,12 +184,16 @@ static bool pattern_matches(const char *pattern, const char *path)
     }
 }
 
+/* Of those that fit, the longest says most. */
 static const struct path_doc *doc_find(const char *type, const char *path)
 {
+    const struct path_doc *best = NULL;
+
     for (size_t i = 0; i < COUNT(docs); i++)
-        if (strcmp(docs[i].type, type) == 0 && pattern_matches(docs[i].pattern, path))
-            return &docs[i];
-    return NULL;
+        if (strcmp(docs[i].type, type) == 0 && pattern_matches(docs[i].pattern, path) &&
+            (best == NULL || strlen(docs[i].pattern) > strlen(best->pattern)))
+            best = &docs[i];
+    return best;
 }
 
 /* ---- OpenAPI ---- */
