@@ -56,6 +56,7 @@
 #define STILL_NS (5 * NS_PER_S)            /* without a step for so long: stopped, or starved */
 #define MEET_MAX (2u * ENGINE_PEERS_MAX)
 #define WATCHES_MAX 32u
+#define RETAIN_SAVE_NS (10 * NS_PER_S)         /* between two writes of the cursors */
 #define RETAIN_WORTH_BYTES ((uint64_t)1 << 20) /* kept for one that is away: worth freeing */
 #define APPLY_BATCH_SEGS 64u
 #define APPLY_BATCH_BYTES (8u << 20)
@@ -590,7 +591,8 @@ struct engine {
     bool retain_unknown;    /* the members of before have no slots yet */
     uint64_t retain_told; /* secondary: the other members may need the log after it; 0: not told */
     int64_t retain_ns;    /* when the limits were last looked at */
-    struct appended {     /* what is being flushed */
+    int64_t retain_saved_ns; /* when the cursors last went to the local file */
+    struct appended {        /* what is being flushed */
         uint64_t last_lsn;
         int64_t ns;
     } appended[2 * WAL_IN_FLIGHT_MAX];

@@ -65,6 +65,8 @@ static void save(struct engine *e)
     struct err err;
     size_t n = 0;
 
+    e->retain_saved_ns = env_mono_ns(e->cfg.env);
+
     for (size_t i = 0; i < ENGINE_PEERS_MAX; i++)
         n += e->peers[i].used;
     mp_put_array(&b, 2 + n);
@@ -234,12 +236,11 @@ static void release(struct engine *e)
         lsn = pinned;
     if (wal_retain_after(e->cur->wal, lsn, &err) != 0)
         engine_fatal(e, &err);
-    save(e);
 }
 
 size_t retain_step(struct engine *e, int64_t now)
 {
-    bool due = atomic_exchange(&e->retain_due, false);
+    bool due = atomic_exchange(&e->retain_due, false), gone = false;
 
     if (!due && now - e->retain_ns < NS_PER_S)
         return 0; /* lag_count_waiting wakes us each second while there is a member */
@@ -247,9 +248,13 @@ size_t retain_step(struct engine *e, int64_t now)
     e->dirty = true;
     for (size_t i = 0; engine_role(e) == ENGINE_PRIMARY && i < ENGINE_PEERS_MAX; i++) {
         if (e->peers[i].used && watch(e, &e->peers[i], now))
-            due = true;
+            gone = true;
     }
-    if (due)
+    if (due || gone)
         release(e);
-    return due;
+    /* Two flushes that writes wait for: not at each checkpoint of a busy primary. An older cursor
+     * keeps more. */
+    if (gone || (due && now - e->retain_saved_ns >= RETAIN_SAVE_NS))
+        save(e);
+    return due || gone;
 }

@@ -123,6 +123,13 @@ int replication_print(const struct client *c, const json_t *data)
                text_of(peer, "cluster_address"));
         if (json_object_get(peer, "mode") != NULL)
             printf(", mode %s", text_of(peer, "mode"));
+        if (number_of(peer, "verified_equal_lsn") > 0)
+            printf(", verified equal at LSN %.0f, %.0f s ago",
+                   number_of(peer, "verified_equal_lsn"),
+                   number_of(peer, "verified_equal_age_ms") / 1000);
+        if (strcmp(text_of(peer, "verified"), "different") == 0 ||
+            strcmp(text_of(peer, "verified"), "damaged") == 0)
+            printf(", %s", text_of(peer, "verified"));
         printf("\n");
         print_lag(peer);
     }
