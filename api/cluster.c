@@ -30,7 +30,9 @@ struct cluster {
     struct core *core;
     pthread_mutex_t mutex;
     struct link_net *net; /* NULL: stopped */
-    uint8_t *root;        /* secure memory, BARRIER_KEY_BYTES; NULL: none is expected */
+    /* Secure memory, BARRIER_KEY_BYTES; NULL: none. */
+    uint8_t *root;     /* that a primary sent */
+    uint8_t *own_root; /* of the barrier, while the store is replaced */
 };
 
 /* ---- link events, to the engine ---- */
@@ -433,6 +435,8 @@ void cluster_stop(struct core *c)
         link_net_free(net);
 }
 
+static void replace_root(struct cluster *cl, uint8_t **at, uint8_t *root);
+
 void cluster_free(struct core *c)
 {
     struct cluster *cl = c->cluster;
@@ -440,8 +444,8 @@ void cluster_free(struct core *c)
     if (cl == NULL)
         return;
     cluster_stop(c);
-    if (cl->root != NULL)
-        OPENSSL_secure_clear_free(cl->root, BARRIER_KEY_BYTES);
+    replace_root(cl, &cl->root, NULL);
+    replace_root(cl, &cl->own_root, NULL);
     pthread_mutex_destroy(&cl->mutex);
     free(cl);
     c->cluster = NULL;
@@ -449,10 +453,21 @@ void cluster_free(struct core *c)
 
 /* ---- keys ---- */
 
-int cluster_expect_root(struct core *c, const uint8_t *root, struct err *err)
+static void replace_root(struct cluster *cl, uint8_t **at, uint8_t *root)
 {
-    struct cluster *cl = c->cluster;
-    uint8_t *mine = NULL, *old;
+    uint8_t *old;
+
+    pthread_mutex_lock(&cl->mutex);
+    old = *at;
+    *at = root;
+    pthread_mutex_unlock(&cl->mutex);
+    if (old != NULL)
+        OPENSSL_secure_clear_free(old, BARRIER_KEY_BYTES);
+}
+
+static int keep_root(struct cluster *cl, uint8_t **at, const uint8_t *root, struct err *err)
+{
+    uint8_t *mine = NULL;
 
     if (root != NULL) {
         mine = OPENSSL_secure_malloc(BARRIER_KEY_BYTES);
@@ -460,53 +475,56 @@ int cluster_expect_root(struct core *c, const uint8_t *root, struct err *err)
             return err_set(err, ERR_NOMEM, 0, "no guarded memory for the root key");
         memcpy(mine, root, BARRIER_KEY_BYTES);
     }
-    pthread_mutex_lock(&cl->mutex);
-    old = cl->root;
-    cl->root = mine;
-    pthread_mutex_unlock(&cl->mutex);
-    if (old != NULL)
-        OPENSSL_secure_clear_free(old, BARRIER_KEY_BYTES);
+    replace_root(cl, at, mine);
     return 0;
+}
+
+int cluster_expect_root(struct core *c, const uint8_t *root, struct err *err)
+{
+    return keep_root(c->cluster, &c->cluster->root, root, err);
 }
 
 void cluster_store_replacing(struct core *c)
 {
     struct buf root = {.secret = true};
     struct err err = {0};
-    bool expected;
 
-    pthread_mutex_lock(&c->cluster->mutex);
-    expected = c->cluster->root != NULL;
-    pthread_mutex_unlock(&c->cluster->mutex);
-    if (!expected && barrier_is_open(c->barrier) &&
+    if (barrier_is_open(c->barrier) &&
         (barrier_root(c->barrier, &root, &err) != 0 ||
-         cluster_expect_root(c, root.data, &err) != 0))
-        log_warn(c->log, "replication", "this secondary will need its unseal keys: %s", err.msg);
+         keep_root(c->cluster, &c->cluster->own_root, root.data, &err) != 0))
+        log_warn(c->log, "replication", "this secondary may need its unseal keys: %s", err.msg);
     buf_free(&root);
 }
 
+static bool try_root(struct core *c, uint8_t **at, struct err *err)
+{
+    uint8_t *root;
+    bool opened;
+
+    pthread_mutex_lock(&c->cluster->mutex);
+    root = *at;
+    *at = NULL;
+    pthread_mutex_unlock(&c->cluster->mutex);
+    if (root == NULL)
+        return false;
+    opened = core_unseal_with_root(c, root, err) == 0;
+    OPENSSL_secure_clear_free(root, BARRIER_KEY_BYTES);
+    return opened;
+}
+
+/* The key that the primary sent when this secondary was taken in; or, when that was long ago or
+ * never, the one that has opened the barrier until now: a first copy that went on after a restart
+ * finds the old cluster's here. */
 void cluster_store_replaced(struct core *c)
 {
-    struct cluster *cl = c->cluster;
-    struct err err = {0};
-    uint8_t *root;
+    struct err err = {0}, own = {0};
 
-    pthread_mutex_lock(&cl->mutex);
-    root = cl->root;
-    cl->root = NULL;
-    pthread_mutex_unlock(&cl->mutex);
-    if (root == NULL) {
-        log_info(c->log, "replication",
-                 "the primary's data is in place: unseal with the primary's unseal keys");
-        return;
-    }
-    /* A first copy that went on after a restart finds the old cluster's key here, not the
-     * primary's. */
-    if (core_unseal_with_root(c, root, &err) != 0)
+    if (!try_root(c, &c->cluster->root, &err) && !try_root(c, &c->cluster->own_root, &own))
         log_warn(c->log, "replication",
-                 "the primary's data is in place: unseal with the primary's unseal keys (%s)",
-                 err.msg);
-    OPENSSL_secure_clear_free(root, BARRIER_KEY_BYTES);
+                 "the primary's data is in place: unseal with the primary's unseal keys%s%s",
+                 own.code != ERR_OK || err.code != ERR_OK ? ": " : "",
+                 own.code != ERR_OK ? own.msg : err.msg);
+    replace_root(c->cluster, &c->cluster->own_root, NULL);
 }
 
 void cluster_epoch_key(struct core *c)

@@ -85,6 +85,8 @@ struct join {
     struct request *rq;
     const char *token, *api_addr, *ca_file, *ca_path, *seed_file; /* as given; "" when not */
     int64_t keep_old_ms; /* what this cluster holds is set aside for so long; 0: it goes */
+    bool keep;           /* the data: update-primary, not enable */
+    bool give_up;        /* with keep: what is here beyond the primary's history */
 };
 /** All of secondary/enable: 0 when the engine follows durably. ERR_INVAL, ERR_ROLE, ... with what
  * was tried. */
@@ -135,6 +137,15 @@ bool replication_health_json(struct request *rq, json_t *o, const struct engine_
 /* ---- replication_retain.c ---- */
 void replication_retention_handle(struct request *rq, struct response *rs); /* primary/retention */
 json_t *replication_retention_json(const struct engine_peer *p);
+
+/* ---- replication_roles.c ---- */
+void replication_demote_handle(struct request *rq, struct response *rs);
+void replication_update_primary_handle(struct request *rq, struct response *rs);
+/** Of our link key. */
+CHECKED int replication_own_hash(struct core *c, uint8_t hash[32], struct err *err);
+/** Another primary, the same data. Coroutine. */
+CHECKED int replication_retarget(struct core *c, const struct follow_config *f, bool give_up,
+                                 struct err *err);
 
 /* ---- replication_modes.c ---- */
 void replication_mode_handle(struct request *rq, struct response *rs); /* primary/mode, quorum */

@@ -27,6 +27,7 @@ enum event {
     EVENT_REPLACED = 2,
     EVENT_SWEEP = 4,
     EVENT_TIMER = 8,
+    EVENT_REJOINED = 16,
     EVENT_PROBE = 64
 };
 
@@ -224,6 +225,8 @@ static void events_co(void *arg)
             store_replaced(g->core);
         if (events & EVENT_ROLE)
             role_changed(g->core);
+        if (events & EVENT_REJOINED)
+            replication_rejoined(g->core);
         if (events & EVENT_SWEEP)
             sweep(g->core);
         if (events & (EVENT_TIMER | EVENT_PROBE | EVENT_ROLE))
@@ -305,6 +308,14 @@ static void on_replaced(void *arg)
         post(c->background, EVENT_REPLACED);
 }
 
+static void on_rejoined(void *arg)
+{
+    struct core *c = arg;
+
+    if (c->background->task.run != NULL)
+        post(c->background, EVENT_REJOINED);
+}
+
 void core_hooks(struct core *c, struct engine_hooks *h)
 {
     *h = (struct engine_hooks){.arg = c,
@@ -312,7 +323,8 @@ void core_hooks(struct core *c, struct engine_hooks *h)
                                .role = on_role,
                                .lost_keyring = on_lost_keyring,
                                .store_replaced = on_replaced,
-                               .enrol = cluster_enrol};
+                               .enrol = cluster_enrol,
+                               .rejoined = on_rejoined};
 }
 
 /* ---- unseal and seal ---- */

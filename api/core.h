@@ -112,7 +112,9 @@ CHECKED int cluster_new(struct core *c,
 const struct link_ops *cluster_link_ops(struct core *c, void **netp);
 CHECKED int cluster_start(struct core *c,
                           struct err *err); /* after engine_start: listener, credentials */
-void cluster_unsealed(struct core *c);      /* credentials of a primary, epoch key. Coroutine */
+void replication_rejoined(
+    struct core *c);                   /* the rows of old primaries that follow now. Coroutine */
+void cluster_unsealed(struct core *c); /* credentials of a primary, epoch key. Coroutine */
 void cluster_sealed(struct core *c);
 /** A copy replaced the store and the core is about to seal: keep the root key, so that a secondary
  * that was unsealed stays so. */

@@ -328,10 +328,31 @@ static int enrol_check(const struct enrol *e, const struct enrol_request *r, str
     return 0;
 }
 
+struct other_ids {
+    struct batch *batch;
+    const struct member *m;
+};
+
+/* A key has one id: one that comes under another id has left the old one. */
+static int drop_other_id(void *arg, const struct member *m, struct err *err)
+{
+    struct other_ids *o = arg;
+    char key[128];
+
+    if (strcmp(m->id, o->m->id) == 0 || memcmp(m->key_hash, o->m->key_hash, 32) != 0)
+        return 0;
+    snprintf(key, sizeof(key), ENGINE_KEY_MODES "%.63s", m->id);
+    if (batch_delete(o->batch, key, err) != 0)
+        return -1;
+    snprintf(key, sizeof(key), ENGINE_KEY_MEMBERS "%.63s", m->id);
+    return batch_delete(o->batch, key, err);
+}
+
 static int enrol_commit(struct core *c, const struct enrol_request *r, struct activation *a,
                         struct err *err)
 {
     struct member m = {0};
+    struct other_ids others = {.m = &m};
     struct batch *b;
 
     a->used = true;
@@ -343,7 +364,9 @@ static int enrol_commit(struct core *c, const struct enrol_request *r, struct ac
     b = batch_new(c);
     if (b == NULL)
         return err_set(err, ERR_NOMEM, 0, "enrol");
-    if (member_put(b, &m, err) != 0 || activation_put(b, r->id, a, err) != 0) {
+    others.batch = b;
+    if (members_each(c, drop_other_id, &others, err) != 0 || member_put(b, &m, err) != 0 ||
+        activation_put(b, r->id, a, err) != 0) {
         batch_free(b);
         return -1;
     }

@@ -439,6 +439,10 @@ static int follow(const struct join *j, const struct bundle *b, struct engine_se
         return -1;
     }
     snprintf(f.old_name, sizeof(f.old_name), "%.63s", name);
+    if (j->keep) {
+        engine_seed_free(seed);
+        return replication_retarget(c, &f, j->give_up, err);
+    }
     if (engine_follow_seed(c->engine, &f, seed, follow_done, &w, err) != 0)
         return -1;
     co_wait();
@@ -527,7 +531,14 @@ int join_primary(const struct join *j, struct err *err)
         seed_make(j, &seed, err) != 0 || identity_key(c, &me, err) != 0 ||
         unwrap(j, j->api_addr[0] != '\0' ? j->api_addr : claims.addr, &b, err) != 0)
         goto out;
-    if (strcmp(own.cluster_id, b.cluster_id) == 0) {
+    if (j->keep && strcmp(own.cluster_id, b.cluster_id) != 0) {
+        err_set(err, ERR_INVAL, 0,
+                "the primary is of another cluster (%.36s): disable this secondary, then enable it "
+                "there",
+                b.cluster_id);
+        goto out;
+    }
+    if (!j->keep && strcmp(own.cluster_id, b.cluster_id) == 0) {
         err_set(err, ERR_INVAL, 0,
                 "this secondary token was made by this cluster itself: use it on the other one");
         goto out;

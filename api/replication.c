@@ -366,18 +366,25 @@ static int revoke_do(struct core *c, const char *id, bool *foundp, struct err *e
     struct member m;
     struct batch *b = batch_new(c);
     struct err why = {0};
+    uint8_t own[32];
     char key[128];
     int rc = 0;
 
     *foundp = false;
     if (b == NULL)
         return err_set(err, ERR_NOMEM, 0, "revoke");
+    if (replication_own_hash(c, own, err) != 0) {
+        batch_free(b);
+        return -1;
+    }
     if (member_get(c, id, &m, &why) == 0) {
-        *foundp = !m.primary;
+        bool us = memcmp(m.key_hash, own, sizeof(own)) == 0;
+
+        *foundp = !us;
         m.revoked = true;
         snprintf(key, sizeof(key), ENGINE_KEY_MODES "%.63s", id);
-        rc = m.primary ? 0 : member_put(b, &m, err);
-        if (rc == 0 && !m.primary)
+        rc = us ? 0 : member_put(b, &m, err);
+        if (rc == 0 && !us)
             rc = batch_delete(b, key, err);
     } else if (why.code != ERR_NOTFOUND) {
         rc = err_set(err, why.code, 0, "%s", why.msg);
@@ -471,6 +478,8 @@ static int disable_do(struct core *c, struct err *err)
     return 0;
 }
 
+static int promote_do(struct core *c, bool force, bool alone, struct err *err);
+
 static void primary_disable(struct request *rq, struct response *rs)
 {
     struct repl_config conf;
@@ -479,7 +488,9 @@ static void primary_disable(struct request *rq, struct response *rs)
 
     latch_acquire(rq->core, REPL_LATCH, &latch);
     if (check_enabled(rq, rs, &conf)) {
-        if (disable_do(rq->core, &err) != 0)
+        /* A fenced one leaves, superseding nobody. */
+        if ((rq->core->role == ENGINE_FENCED && promote_do(rq->core, true, true, &err) != 0) ||
+            disable_do(rq->core, &err) != 0)
             reply_err(rs, &err);
         else
             reply_warning(rs, "This cluster is having replication disabled. Vault will be "
@@ -673,22 +684,37 @@ static bool check_whole(struct request *rq, struct response *rs)
     return false;
 }
 
+/* A fenced cluster has its tokens and their policies still, so the router has looked at one. */
+static bool may_promote(struct request *rq, struct response *rs, bool force)
+{
+    const char *token;
+
+    if (rq->core->role != ENGINE_FENCED)
+        return replication_dr_token(rq, rs, &token) && check_whole(rq, rs);
+    if (force)
+        return true;
+    reply_error(
+        rs, 400,
+        "this cluster was superseded, or is one side of a split: with force=true it becomes "
+        "the primary again, and supersedes the other one");
+    return false;
+}
+
 static void promote(struct request *rq, struct response *rs)
 {
     struct core *c = rq->core;
-    const char *token, *addr;
+    const char *addr;
     struct err err = {0};
     bool force, preview;
 
-    if (!replication_dr_token(rq, rs, &token) || field_cluster_addr(rq, rs, &addr) != 0 ||
-        field_bool(rq, rs, "force", false, &force) != 0 ||
-        field_bool(rq, rs, "preview", false, &preview) != 0 || !check_whole(rq, rs))
+    if (field_cluster_addr(rq, rs, &addr) != 0 || field_bool(rq, rs, "force", false, &force) != 0 ||
+        field_bool(rq, rs, "preview", false, &preview) != 0 || !may_promote(rq, rs, force))
         return;
     if (preview) { /* the token is good */
         replication_preview(rq, rs);
         return;
     }
-    if (!replication_loss_accepted(rq, rs, force))
+    if (c->role != ENGINE_FENCED && !replication_loss_accepted(rq, rs, force))
         return;
     log_info(c->log, "replication", "promoting to DR primary: force=%s", force ? "true" : "false");
     if (promote_do(c, force, false, &err) != 0) {
@@ -772,10 +798,12 @@ static const struct {
     {"dr/primary/secondary-token", ON_ANY, secondary_token},
     {"dr/primary/revoke-secondary", ON_ANY, revoke_secondary},
     {"dr/primary/disable", ON_ANY, primary_disable},
+    {"dr/primary/demote", ON_ANY, replication_demote_handle},
     {"merkle-check", ON_ANY, replication_check_handle},
     {"reindex", ON_ANY, replication_check_handle},
     {"dr/secondary/enable", ON_ANY, secondary_enable},
     {"dr/secondary/promote", ON_SECONDARY, promote},
+    {"dr/secondary/update-primary", ON_SECONDARY, replication_update_primary_handle},
     {"dr/secondary/operation-token/delete", ON_SECONDARY, token_delete},
     {"dr/secondary/aside/delete", ON_SECONDARY, aside_delete},
     {"dr/secondary/lost/show", ON_SECONDARY, replication_lost_handle},
@@ -805,6 +833,9 @@ static void not_secondary(struct response *rs)
  * there. */
 static bool may_run(struct request *rq, struct response *rs, enum gate gate)
 {
+    if (rq->core->role == ENGINE_FENCED &&
+        strcmp(rq->path, "replication/dr/secondary/promote") == 0)
+        gate = ON_ANY;
     if (gate == ON_SECONDARY && !is_secondary(rq->core)) {
         not_secondary(rs);
         return false;

@@ -40,6 +40,8 @@ static const struct {
     {"not_connected", true, false,
      "See last_error and the primary's log; check the network to its cluster address. If the "
      "primary is lost, promote this secondary."},
+    {"no_primary", true, true,
+     "Point this secondary to the primary with update-primary, or promote it."},
     {"first_copy", true, false,
      "Wait until the copy is whole: until then this cluster cannot be promoted."},
     {"secondary_disconnected", true, false,
@@ -235,7 +237,9 @@ static void of_secondary_role(struct core *c, const struct engine_status *st, st
     if (st->role == ENGINE_BOOTSTRAPPING)
         add(h, "first_copy", "", "the first copy is not whole: %" PRIu64 " keys so far",
             st->copy_keys);
-    if (!p->connected)
+    if (strcmp(st->connection_state, "idle") == 0)
+        add(h, "no_primary", "", "this secondary follows nobody");
+    else if (!p->connected)
         add(h, "not_connected", "", "no connection to the primary at %s%s%s", p->cluster_addr,
             p->last_error[0] != '\0' ? ": " : "", p->last_error);
     if (st->role == ENGINE_SECONDARY)

@@ -558,6 +558,11 @@ static void run_logical(struct exchange *x)
     bool last = false, open = open_path(rq->full_path) || open_metrics(x);
     struct err err = {0};
 
+    /* A fenced cluster has no DR tokens, but its own. */
+    if (x->role == ENGINE_FENCED &&
+        strcmp(rq->full_path, "sys/replication/dr/secondary/promote") == 0)
+        open = false;
+
     if ((strcmp(rq->full_path, "sys/wrapping/lookup") == 0 ||
          strcmp(rq->full_path, "sys/wrapping/unwrap") == 0 ||
          strcmp(rq->full_path, "sys/wrapping/rewrap") == 0) &&

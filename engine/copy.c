@@ -283,7 +283,7 @@ static void on_finished(struct engine *e)
         local_set_text(e, "damaged", NULL, &err) != 0 ||
         local_set_text(e, "commit", NULL, &err) != 0 || /* of the old generation */
         local_set_text(e, "unreadable", NULL, &err) != 0 ||
-        local_set_text(e, "copy", NULL, &err) != 0)
+        local_set_text(e, "give_up", NULL, &err) != 0 || local_set_text(e, "copy", NULL, &err) != 0)
         engine_fatal(e, &err);
     keep = aside_keep(e, old);
     if (local_save(e, &err) != 0)
@@ -293,6 +293,7 @@ static void on_finished(struct engine *e)
              " bytes over the link in %" PRId64 " ms; switching to %s",
              f->folded_lsn, atomic_load(&e->copy_keys), atomic_load(&e->copy_deleted),
              f->moved_bytes, env_wall_ms(e->cfg.env) - f->copy_started_ms, e->copy->dir);
+    f->give_up = false;
     cursor_set(&e->feed, f->folded_lsn + 1);
     snapshot_stop(e, SNAPSHOT_REPLACED);
     wal_close(old->wal);

@@ -277,6 +277,8 @@ static void close_queues(struct engine *e)
         e->verify.asks[i].done(e->verify.asks[i].arg, 0, &closed);
     if (e->promote.on && e->promote.done != NULL)
         e->promote.done(e->promote.arg, 0, &unknown);
+    if (e->demote.on && e->demote.done != NULL)
+        e->demote.done(e->demote.arg, 0, &unknown);
     answer_rest(&e->held, &unknown);
     answer_rest(&e->held_ask, &unknown);
     answer_rest(&e->waiting, &unknown);
@@ -599,6 +601,40 @@ void engine_link_answer(struct engine *e, uint64_t conn, const void *body, size_
     ev->flag = body != NULL;
     snprintf(ev->text, sizeof(ev->text), "%s", reason != NULL ? reason : "");
     event_post(e, ev);
+}
+
+int engine_demote(struct engine *e, engine_done_fn *done, void *arg, struct err *err)
+{
+    struct event *ev;
+
+    if (engine_role(e) != ENGINE_PRIMARY && engine_role(e) != ENGINE_FENCED)
+        return err_set(err, ERR_ROLE, 0, "not a primary");
+    ev = event_new(e, EV_DEMOTE, NULL, 0);
+    ev->done = done;
+    ev->arg = arg;
+    event_post(e, ev);
+    return 0;
+}
+
+int engine_retarget(struct engine *e, const struct follow_config *cfg, bool give_up,
+                    engine_done_fn *done, void *arg, struct err *err)
+{
+    struct event *ev;
+
+    if (cfg->member_id[0] == '\0')
+        return err_set(err, ERR_INVAL, 0, "a secondary needs a member id");
+    ev = event_new(e, EV_RETARGET, NULL, 0);
+    ev->follow = malloc(sizeof(*ev->follow));
+    if (ev->follow == NULL) {
+        event_free(ev);
+        return err_set(err, ERR_NOMEM, 0, "follow");
+    }
+    *ev->follow = *cfg;
+    ev->flag = give_up;
+    ev->done = done;
+    ev->arg = arg;
+    event_post(e, ev);
+    return 0;
 }
 
 int engine_follow(struct engine *e, const struct follow_config *cfg, engine_done_fn *done,

@@ -102,6 +102,8 @@ struct engine_hooks {
     /* The keyring as `id` of lost writes needs it (engine_lost_keyring). ERR_SEALED. Log thread,
      * must not block. */
     int (*lost_keyring)(void *arg, const char *id, struct buf *out, struct err *err);
+    /* Primary: a member that was a primary once follows now. Log thread. */
+    void (*rejoined)(void *arg);
     /* Something an operator's log should have in Vault's words is logged by the engine itself. */
 };
 
@@ -278,10 +280,13 @@ struct follow_config {
     char member_id[64];
     char cluster_id[40];          /* of the primary */
     char primary_addr[256];       /* host:port of its cluster listener */
-    uint8_t primary_key_hash[32]; /* the peer must have this key */
+    uint8_t primary_key_hash[32]; /* the peer must have this key; not used with addrs */
     char cluster_addr[256];       /* ours, for the member table */
     int64_t keep_old_ms; /* > 0: the data that the first copy replaces is set aside for so long */
     char old_name[64];   /* of the cluster that it is of, to be shown */
+    /* HOST:PORT with commas, tried in turn instead of primary_addr; the peer must have the key of
+     * an unrevoked member. */
+    char addrs[1024];
 };
 /**
  * Become a secondary: a durable role `bootstrapping` in a new generation beside the old data (which
@@ -338,6 +343,21 @@ CHECKED int engine_lost_keyring(struct engine *e, const char *id, struct buf *ou
 /** Remove the file. done runs on the log thread: ERR_NOTFOUND. Any thread. */
 CHECKED int engine_lost_delete(struct engine *e, const char *id, engine_done_fn *done, void *arg,
                                struct err *err);
+/**
+ * Step down, with all data: nothing new is taken, what is under way becomes durable and goes to the
+ * connected secondaries (5 s at most), then this is a secondary that follows nobody, durably. Of a
+ * fenced cluster, too. done runs on the apply thread. ERR_ROLE: not a primary, or never enabled;
+ * ERR_BUSY. Any thread.
+ */
+CHECKED int engine_demote(struct engine *e, engine_done_fn *done, void *arg, struct err *err);
+/**
+ * A secondary follows another primary of the same history from now on, with the data that it has;
+ * with neither primary_addr nor addrs, nobody. give_up: where this one's history is not the
+ * primary's, the primary's counts. done runs on the apply thread when that is durable. ERR_ROLE:
+ * not a secondary; ERR_BUSY, ERR_AGAIN. Any thread.
+ */
+CHECKED int engine_retarget(struct engine *e, const struct follow_config *cfg, bool give_up,
+                            engine_done_fn *done, void *arg, struct err *err);
 /** The member table changed (revoked, ...): look at all connections again. Any thread. */
 void engine_members_changed(struct engine *e);
 

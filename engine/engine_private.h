@@ -309,6 +309,8 @@ void diff_range_free(struct diff_range *r); /* takes NULL */
 struct follow {
     enum follow_state state;
     struct follow_config cfg;
+    size_t addr_next; /* of cfg.addrs: the one to dial */
+    bool give_up;     /* what is here beyond the primary's history; until a copy is in place */
     uint64_t conn_id;
     int64_t retry_ns, backoff_ns;
     struct seg_deque rx; /* received, checked, not yet appended */
@@ -357,6 +359,8 @@ enum event_kind {
     EV_KEY,
     EV_ASIDE_DROP,
     EV_LOST_DELETE,
+    EV_DEMOTE,
+    EV_RETARGET,
     EV_ANSWER,
     EV_FOUND,
     EV_ROOT,
@@ -556,6 +560,12 @@ struct engine {
         engine_done_fn *done;
         void *arg;
     } promote;
+    struct {
+        bool on;
+        int64_t until_ns;
+        engine_done_fn *done;
+        void *arg;
+    } demote;
     struct repl_config repl;
     struct conn *conns;
     size_t n_conns;
@@ -710,6 +720,11 @@ CHECKED int fence_load(struct engine *e, struct err *err);
 CHECKED int fence_note_commit(struct engine *e, struct err *err); /* not saved yet */
 uint64_t fence_noted_commit(struct engine *e);
 
+/* demote.c */
+void demote_begin(struct engine *e, struct event *ev);
+size_t demote_step(struct engine *e, int64_t now);
+void retarget_begin(struct engine *e, struct event *ev);
+
 /* meet.c */
 const char *own_member_id(const struct engine *e);
 void meet_rows(struct engine *e);          /* the member table, as applied; or the role changed */
@@ -756,7 +771,8 @@ void diff_conn_free(struct conn *c);
 
 /* follow.c */
 void follow_begin(struct engine *e, struct event *ev);
-void follow_resume(struct engine *e); /* at start */
+void follow_resume(struct engine *e);       /* at start */
+bool follow_wanted(const struct follow *f); /* it has somebody to follow */
 void follow_off(struct engine *e, const char *reason);
 void follow_opened(struct engine *e, struct conn *c);
 void follow_closed(struct engine *e, const char *reason);

@@ -187,7 +187,8 @@ void promote_begin(struct engine *e, struct event *ev)
 
     bool fenced = ev->flag && engine_role(e) == ENGINE_FENCED;
 
-    if (e->promote.on || (!fenced && (engine_role(e) != ENGINE_SECONDARY || !e->promotable)))
+    if (e->promote.on || e->demote.on ||
+        (!fenced && (engine_role(e) != ENGINE_SECONDARY || !e->promotable)))
         err_set(&err, ERR_ROLE, 0, "%s",
                 e->promote.on ? "a promotion is under way" : "not a secondary with a whole copy");
     else if (modes_promotion_check(e, &err) != 0 && ev->flag) {

@@ -72,10 +72,20 @@ void follow_off(struct engine *e, const char *reason)
     f->conn_id = 0;
 }
 
+bool follow_wanted(const struct follow *f)
+{
+    return f->cfg.primary_addr[0] != '\0' || f->cfg.addrs[0] != '\0';
+}
+
 void follow_resume(struct engine *e)
 {
     struct follow *f = &e->follow;
 
+    e->dirty = true;
+    if (engine_role(e) == ENGINE_FENCED || !follow_wanted(f)) {
+        f->state = FOLLOW_OFF;
+        return;
+    }
     f->state = FOLLOW_WAIT;
     f->retry_ns = env_mono_ns(e->cfg.env);
     f->backoff_ns = 0;
@@ -145,6 +155,16 @@ refuse:
 }
 
 /* ---- hello ---- */
+static bool right_peer(struct engine *e, const struct conn *c)
+{
+    struct member m;
+    struct err err;
+
+    if (e->follow.cfg.addrs[0] != '\0')
+        return member_by_key(e, c->key_hash, &m, &err) == 0;
+    return memcmp(c->key_hash, e->follow.cfg.primary_key_hash, sizeof(c->key_hash)) == 0;
+}
+
 void follow_opened(struct engine *e, struct conn *c)
 {
     struct follow *f = &e->follow;
@@ -154,7 +174,7 @@ void follow_opened(struct engine *e, struct conn *c)
         return;
     }
     c->state = CONN_FOLLOW;
-    if (memcmp(c->key_hash, f->cfg.primary_key_hash, sizeof(c->key_hash)) != 0) {
+    if (!right_peer(e, c)) {
         log_error(e->cfg.log, LOG_REPLICATION,
                   "%s answered with a key that is not the primary's: not following it",
                   f->cfg.primary_addr);
@@ -190,7 +210,7 @@ static int fill_hello(struct engine *e, struct link_hello *h, struct err *err)
     memcpy(h->cluster_id, f->cfg.cluster_id, sizeof(h->cluster_id));
     memcpy(h->cluster_addr, f->cfg.cluster_addr, sizeof(h->cluster_addr));
     h->wall_ms = env_wall_ms(e->cfg.env);
-    if (e->copy == NULL && engine_role(e) == ENGINE_BOOTSTRAPPING) {
+    if (e->copy == NULL && (engine_role(e) == ENGINE_BOOTSTRAPPING || f->give_up)) {
         h->want_copy = true; /* what is here belongs to another history: say nothing of it */
         return 0;
     }
@@ -255,6 +275,8 @@ static void stream_begin(struct engine *e, const struct link_welcome *w)
 
     f->state = FOLLOW_STREAM;
     f->backoff_ns = 0;
+    if (f->addr_next > 0)
+        f->addr_next--; /* after a cut this one is tried first */
     f->equal.heard_lsn = 0;
     f->rx_lsn = wal_end_lsn(g->wal);
     f->rx_epoch = wal_end_epoch(g->wal);
@@ -288,7 +310,8 @@ static void on_welcome(struct engine *e, struct conn *c, const struct link_welco
         conn_drop(e, c, w->reason);
         return;
     }
-    if (!bootstrapping && ours != NULL && (theirs == NULL || theirs->number < ours->number)) {
+    if (!bootstrapping && !e->follow.give_up && ours != NULL &&
+        (theirs == NULL || theirs->number < ours->number)) {
         conn_close(e, c, "the primary is of an older epoch than this secondary");
         return;
     }
@@ -501,6 +524,27 @@ static size_t send_ack(struct engine *e, int64_t now)
     return 1;
 }
 
+static void next_address(struct follow *f)
+{
+    const char *at = f->cfg.addrs;
+    size_t n;
+
+    if (at[0] == '\0')
+        return;
+    for (size_t i = 0; i < f->addr_next && at != NULL; i++) {
+        at = strchr(at, ',');
+        at = at != NULL ? at + 1 : NULL;
+    }
+    if (at == NULL) {
+        at = f->cfg.addrs;
+        f->addr_next = 0;
+    }
+    n = strcspn(at, ",");
+    snprintf(f->cfg.primary_addr, sizeof(f->cfg.primary_addr), "%.*s", (int)(n < 255 ? n : 255),
+             at);
+    f->addr_next++;
+}
+
 static size_t dial(struct engine *e, int64_t now)
 {
     struct follow *f = &e->follow;
@@ -512,6 +556,7 @@ static size_t dial(struct engine *e, int64_t now)
     if (e->cfg.link == NULL || f->phase == COPY_SWITCH || lost_saves(e) ||
         atomic_load(&e->stopping))
         return 0;
+    next_address(f);
     f->conn_id = e->cfg.link->dial(e->cfg.net, f->cfg.primary_addr);
     f->state = FOLLOW_DIAL;
     f->retry_ns = now + DIAL_NS;

@@ -367,7 +367,7 @@ static size_t build_step(struct engine *e, int64_t now)
 {
     size_t built = 0;
 
-    if (engine_role(e) != ENGINE_PRIMARY) {
+    if (engine_role(e) != ENGINE_PRIMARY || e->demote.on) {
         take_queue(e);
         log_refuse(e, &e->pending, ERR_ROLE, "this cluster is not a primary");
         return 0;
@@ -596,6 +596,12 @@ static void on_event(struct engine *e, struct event *ev)
     case EV_PROMOTE:
         promote_begin(e, ev);
         break;
+    case EV_DEMOTE:
+        demote_begin(e, ev);
+        break;
+    case EV_RETARGET:
+        retarget_begin(e, ev);
+        break;
     case EV_MODE:
         modes_begin(e, ev);
         break;
@@ -695,6 +701,7 @@ size_t engine_log_step(struct engine *e)
     work += lost_step(e);
     work += promote_step(e);
     work += meet_step(e, now);
+    work += demote_step(e, now);
     work += build_step(e, now);
     work += modes_step(e, now);
     work += commit_step(e, now);

@@ -165,7 +165,7 @@ int repl_mode_decode(const uint8_t *data, size_t len, struct repl_mode *md, stru
 
 int follow_encode(const struct follow_config *f, struct buf *out, struct err *err)
 {
-    mp_put_array(out, 8);
+    mp_put_array(out, 9);
     mp_put_uint(out, ROW_VERSION);
     put_text(out, f->member_id);
     put_text(out, f->cluster_id);
@@ -174,6 +174,7 @@ int follow_encode(const struct follow_config *f, struct buf *out, struct err *er
     put_text(out, f->cluster_addr);
     mp_put_int(out, f->keep_old_ms);
     put_text(out, f->old_name);
+    put_text(out, f->addrs);
     return buf_check(out, err);
 }
 
@@ -192,6 +193,10 @@ int follow_decode(const uint8_t *data, size_t len, struct follow_config *f, stru
         f->keep_old_ms = mp_int(&m);
         mp_text(&m, f->old_name, sizeof(f->old_name));
         more -= 2;
+    }
+    if (more > 0) { /* older programs do not write it */
+        mp_text(&m, f->addrs, sizeof(f->addrs));
+        more--;
     }
     return row_end(&m, more, "follow", err);
 }

@@ -244,6 +244,7 @@ static int take_role(struct engine *e, struct err *err)
     if (local_get_locked(e, "follow", &follow, err) != 0 ||
         follow_decode(follow.data, follow.len, &e->follow.cfg, err) != 0)
         goto out;
+    local_number(e, "give_up", &v, &e->follow.give_up);
     rc = 0;
 out:
     buf_free(&role);
@@ -366,7 +367,7 @@ static int open_parts(struct engine *e, struct err *err)
         env_mono_ns(e->cfg.env) +
         (e->cfg.scrub_interval_ms < SCRUB_FIRST_MS ? e->cfg.scrub_interval_ms : SCRUB_FIRST_MS) *
             NS_PER_MS;
-    if (engine_role(e) != ENGINE_PRIMARY && engine_role(e) != ENGINE_FENCED)
+    if (engine_role(e) != ENGINE_PRIMARY)
         follow_resume(e);
     log_read_rows(e);
     meet_opened_engine(e);

@@ -266,7 +266,7 @@ static int list_member(void *arg, const char *key, const uint8_t *value, size_t 
         log_error(e->cfg.log, LOG_REPLICATION, "%s: %s", key, bad.msg);
         return 0;
     }
-    if (m.revoked || m.primary || strcmp(m.id, e->member_id) == 0)
+    if (m.revoked || m.primary || strcmp(m.id, own_member_id(e)) == 0)
         return 0;
     p = peer_slot(e, m.id);
     if (p != NULL)
@@ -494,6 +494,10 @@ void peer_hello(struct engine *e, struct conn *c, const struct link_hello *h)
         return;
     }
     peer_start(e, c, p, h, w);
+    if (member.primary && e->cfg.hooks.rejoined != NULL) {
+        log_publish(e); /* who is connected, for the one who is told */
+        e->cfg.hooks.rejoined(e->cfg.hooks.arg);
+    }
 }
 
 /* ---- shipping ---- */

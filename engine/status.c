@@ -128,6 +128,7 @@ static void status_words(struct engine *e, struct engine_status *st)
                                                                : "stream-wals");
     snprintf(st->connection_state, sizeof(st->connection_state), "%s",
              f->state == FOLLOW_STREAM                          ? "ready"
+             : f->state == FOLLOW_OFF && !follow_wanted(f)      ? "idle"
              : f->state == FOLLOW_OFF                           ? "shutdown"
              : f->state == FOLLOW_WAIT && f->last_error_ms != 0 ? "transient_failure"
                                                                 : "connecting");

@@ -190,8 +190,12 @@ int replication_promote(int argc, char **argv);   /* cmd_act.c */
 int replication_aside(int argc, char **argv);     /* cmd_aside.c */
 int replication_lost(int argc, char **argv);      /* cmd_lost.c */
 int replication_quorum(int argc, char **argv);
-int operator_snapshot(int argc, char **argv); /* cmd_snapshot.c */
-int operator_restore(int argc, char **argv);  /* cmd_restore.c */
+int operator_snapshot(int argc, char **argv);  /* cmd_snapshot.c */
+int operator_restore(int argc, char **argv);   /* cmd_restore.c */
+int replication_demote(int argc, char **argv); /* cmd_roles.c */
+int replication_disable(int argc, char **argv);
+int replication_update_primary(int argc, char **argv);
+int replication_revoke(int argc, char **argv);
 int cmd_wal(int argc, char **argv);
 int cmd_cert(int argc, char **argv);
 int cmd_version(int argc, char **argv);

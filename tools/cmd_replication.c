@@ -47,6 +47,11 @@ int cmd_replication(int argc, char **argv)
         {"drill", replication_drill, "Rehearse a promotion on a fork of the secondary's state"},
         {"mode", replication_mode, "Show or set where a write must be before it counts"},
         {"quorum", replication_quorum, "The same for any k of n secondaries"},
+        {"demote", replication_demote, "Step down: a secondary that follows nobody yet"},
+        {"update-primary", replication_update_primary,
+         "Follow another primary, with the same data"},
+        {"revoke", replication_revoke, "Cut a secondary off for good"},
+        {"disable", replication_disable, "Leave: a cluster of its own, with its data"},
     };
 
     return verb_run("replication", verbs, sizeof(verbs) / sizeof(verbs[0]), argc, argv);

@@ -101,5 +101,147 @@ def alone():
         await_true('the epoch to be confirmed', lambda: 'epoch_unconfirmed' not in [r['code'] for r in a.dr_status()['reasons']])
 
 
+def demote(a):
+    a.ok('PUT', 'sys/replication/dr/primary/demote', {})
+    s = a.dr_status()
+    assert s['mode'] == 'secondary' and s['state'] == 'idle' and s['connection_state'] == 'idle', s
+    assert [r['code'] for r in s['reasons']] == ['no_primary'], s['reasons']
+
+
+def update_primary(a, keys, **kw):
+    return a.ok('PUT', 'sys/replication/dr/secondary/update-primary', {'dr_operation_token': a.dr_token(keys), **kw}, token='')
+
+
+def fail_back():
+    """the lost primary comes back, rejoins by difference while sealed and not, and takes over again; all with the command line"""
+    with World() as w:
+        a, b = w.pair()
+        keys = a.keys[:2]
+        cluster_id = a.dr_status()['cluster_id']
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        a.ok('PUT', 'kv/x', {'v': '1'})
+        w.await_caught_up(a, b)
+        b.proc.send_signal(signal.SIGSTOP)
+        a.ok('PUT', 'kv/lost', {'v': '1'})
+        a.kill()
+        b.proc.send_signal(signal.SIGCONT)
+        promote(b, keys)
+        b.ok('PUT', 'kv/x', {'v': '2'}, token=a.root)
+        b.token = a.root
+        a.start()
+        a.unseal()
+        await_true('the old primary to be fenced', fenced(a), 10)
+        want(a.call('PUT', 'sys/replication/dr/secondary/update-primary', {'dr_operation_token': 's.x'}), 400, 'Not a DR secondary')
+        assert a.cli('replication', 'demote').returncode == 0
+        assert a.dr_status()['cluster_id'] == cluster_id
+        want(a.call('PUT', 'sys/replication/dr/secondary/update-primary', {'update_primary_addrs': [b.cluster_addr]}, token=''), 400,
+             'dr_operation_token')
+        want(a.call('PUT', 'sys/replication/dr/secondary/update-primary',
+                    {'dr_operation_token': a.dr_token(keys), 'token': 'x', 'update_primary_addrs': [b.cluster_addr]}, token=''), 400, 'exclude')
+        r = a.cli('replication', 'update-primary', f'-dr-token={a.dr_token(keys)}', 'https://127.0.0.1:1', b.cluster_addr)
+        assert r.returncode == 0, r.stdout
+        w.await_following(a)
+        w.await_caught_up(b, a)
+        assert a.dr_status()['merkle_root'] == b.dr_status()['merkle_root']
+        await_true('the old primary to be an ordinary member', lambda: b.dr_status()['known_secondaries'] == [cluster_id])
+        # A demoted primary goes on receiving, restarted and sealed.
+        a.kill()
+        a.start()
+        b.ok('PUT', 'kv/y', {'v': '1'})
+
+        def taken():
+            p = b.dr_status()['secondaries'][0]
+            return p['connection_status'] == 'connected' and p['durable_lsn'] == b.dr_status()['last_dr_wal']
+        await_true('the sealed old primary to take the log', taken)
+        a.unseal(keys)
+        w.await_caught_up(b, a)
+        # Back, as planned.
+        want(b.call('PUT', 'sys/replication/dr/primary/demote', {}, token='s.' + 'x' * 24), 403)
+        demote(b)
+        want(b.call('GET', 'kv/x'), 400, 'path disabled in replication DR secondary mode')
+        promote(a, keys)
+        assert a.ok('GET', 'kv/x').data == {'v': '2'} and a.ok('GET', 'kv/y').data == {'v': '1'}
+        assert a.call('GET', 'kv/lost').status == 404
+        token = a.ok('PUT', 'sys/replication/dr/primary/secondary-token', {'id': 'site-b'}).json['wrap_info']['token']
+        update_primary(b, keys, token=token, ca_file=w.ca)
+        w.await_following(b)
+        a.ok('PUT', 'kv/z', {'v': '1'})
+        w.await_caught_up(a, b)
+        s = a.dr_status()
+        assert s['known_secondaries'] == ['site-b'] and s['healthy'], s
+        # Forget the primary, and remember it.
+        update_primary(b, keys)
+        assert b.dr_status()['state'] == 'idle'
+        update_primary(b, keys, update_primary_addrs=a.cluster_addr)
+        w.await_following(b)
+        assert a.cli('replication', 'revoke', 'site-b').returncode == 0
+        await_true('the revoked one to be cut', lambda: b.dr_status()['state'] == 'idle')
+        assert a.dr_status()['known_secondaries'] == []
+
+
+def third_follows():
+    """a second secondary follows the promoted one by its address alone, keeps its data, and a rekey reaches a sealed one"""
+    with World() as w:
+        a, b = w.pair()
+        keys = a.keys[:2]
+        c = w.server('third')
+        c.start()
+        c.init()
+        w.enable(a, c, 'third')
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        a.ok('PUT', 'kv/x', {'v': '1'})
+        w.await_caught_up(a, b)
+        w.await_caught_up(a, c)
+        a.kill()
+        promote(b, keys)
+        b.token = a.root
+        await_true('the third to be told', lambda: 'newer_primary' in [r['code'] for r in c.dr_status()['reasons']], 10)
+        update_primary(c, keys, update_primary_addrs=[a.cluster_addr, b.cluster_addr])
+        assert c.dr_status()['mode'] == 'secondary'
+        w.await_following(c)
+        b.ok('PUT', 'kv/y', {'v': '1'})
+        w.await_caught_up(b, c)
+        assert sorted(b.dr_status()['known_secondaries']) == ['third']
+        # The old primary is forgotten, and what it says counts no more.
+        b.ok('PUT', 'sys/replication/dr/primary/revoke-secondary', {'id': b.dr_status()['cluster_id']})
+        # Sealed while the keys change.
+        c.kill()
+        c.start()
+        r = b.ok('PUT', 'sys/rekey/init', {'secret_shares': 3, 'secret_threshold': 2}).json
+        for k in keys:
+            r2 = b.ok('PUT', 'sys/rekey/update', {'key': k, 'nonce': r['nonce']}).json
+        new = r2['keys_base64'][:2]
+        await_true('the sealed one to take the new seal', lambda: b.dr_status()['secondaries'][0]['durable_lsn'] == b.dr_status()['last_dr_wal']
+                   and b.dr_status()['secondaries'][0]['connection_status'] == 'connected')
+        c.unseal(new)
+        w.await_caught_up(b, c)
+
+
+def disabled_when_fenced():
+    """a fenced cluster can leave with its data, and supersedes nobody; or it is promoted by force and supersedes"""
+    with World() as w:
+        a, b = w.pair()
+        keys = a.keys[:2]
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        a.ok('PUT', 'kv/x', {'v': '1'})
+        w.await_caught_up(a, b)
+        a.kill()
+        promote(b, keys)
+        b.token = a.root
+        a.start()
+        a.unseal()
+        await_true('the old primary to be fenced', fenced(a), 10)
+        want(a.call('PUT', 'sys/replication/dr/secondary/promote', {'force': True}, token=''), 403, 'permission denied')
+        want(a.call('PUT', 'sys/replication/dr/secondary/promote', {}), 400, 'force')
+        a.ok('PUT', 'sys/replication/dr/secondary/promote', {'force': True})
+        assert a.ok('GET', 'kv/x').data == {'v': '1'} and a.dr_status()['epoch'] == 3
+        await_true('the other one to be fenced', fenced(b, 'superseded by epoch 3'), 10)
+        assert b.cli('replication', 'disable').returncode == 0
+        assert b.dr_status() == {'mode': 'disabled'} and b.ok('GET', 'kv/x').data == {'v': '1'}
+        a.ok('PUT', 'kv/x', {'v': '2'})
+        threading.Event().wait(3)  # longer than members take to meet
+        assert a.ok('GET', 'kv/x').data == {'v': '2'} and b.ok('GET', 'kv/x').data == {'v': '1'}
+
+
 if __name__ == '__main__':
-    sys.exit(run_tests([fenced_old_primary, stopped_primary, alone], 'roles'))
+    sys.exit(run_tests([fenced_old_primary, stopped_primary, alone, fail_back, third_follows, disabled_when_fenced], 'roles'))

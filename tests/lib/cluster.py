@@ -82,6 +82,7 @@ class Server:
         self.log = os.path.join(self.dir, 'server.log')
         self.config = os.path.join(self.dir, 'server.hcl')
         self.addr = f'https://{host}:{self.port}'
+        self.cluster_addr = f'https://{host}:{self.port + 1}'
         self.proc = None
         self.keys, self.root, self.token, self.threshold = [], None, None, 0
         subprocess.run([world.program, 'cert', 'server', f'-dir={world.tls}', f'-name={name}', *([] if host == '127.0.0.1' else [f'-host={host}'])], check=True,
@@ -177,6 +178,12 @@ disable_mlock = true
             last = self.ok('PUT', 'sys/unseal', {'key': k}, token='').json
         if last['sealed']:
             raise Failed(f'{self.name} is still sealed: {last}')
+
+    def cli(self, *args):
+        """The command line, as an operator of this server uses it."""
+        return subprocess.run([self.program, *args], env={**os.environ, 'VAULT_ADDR': self.addr, 'VAULT_CACERT': self.world.ca,
+                                                          'VAULT_TOKEN': self.token or ''},
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
 
     def dr_status(self):
         d = self.ok('GET', 'sys/replication/dr/status', token='').data

@@ -42,7 +42,9 @@ struct node {
     uint8_t key_hash[32];
     int role;
     int follows; /* the node that it was enabled at; -1: none */
-    bool named;  /* it has a member id of its own; else it founded the cluster */
+    bool
+        apart; /* its history was given up: until it has caught up its state is of no LSN of ours */
+    bool named; /* it has a member id of its own; else it founded the cluster */
     unsigned crashes, opens;
     bool cut; /* the power went in the middle of a call: nobody hears of this node any more */
 };

@@ -290,6 +290,212 @@ static void revoked_stays_out(struct world *w)
     sim_check(w, role_of(w, 0) == ENGINE_PRIMARY, "a revoked member fenced the primary");
 }
 
+/* ---- changes of roles that keep the data ---- */
+static void await_probe(struct world *w, struct probe *p, const char *what)
+{
+    while (!p->done)
+        sim_check(w, world_step(w), "%s is not answered", what);
+    sim_check(w, p->acked, "%s was refused", what);
+}
+
+static void demote(struct world *w, int i)
+{
+    struct probe p = {0};
+    struct err err = {0};
+
+    if (engine_demote(w->n[i].e, on_probe, &p, &err) != 0)
+        sim_fail(w, "demote: %s", err.msg);
+    await_probe(w, &p, "the demotion");
+    sim_check(w, role_of(w, i) == ENGINE_SECONDARY, "not a secondary");
+    w->n[i].follows = -1;
+}
+
+/* p -1: nobody. By addresses alone, the dead before the right one; the key is in the table. */
+static void retarget(struct world *w, int i, int p, bool give_up)
+{
+    struct follow_config f = {.cluster_id = "cluster"};
+    struct probe done = {0};
+    struct err err = {0};
+
+    snprintf(f.member_id, sizeof(f.member_id), "%s", "cluster");
+    if (w->n[i].named)
+        snprintf(f.member_id, sizeof(f.member_id), "member-%d", i);
+    if (p >= 0)
+        snprintf(f.addrs, sizeof(f.addrs), "%d,%d", (int)w->n_nodes - 1 - p, p);
+    if (engine_retarget(w->n[i].e, &f, give_up, on_probe, &done, &err) != 0)
+        sim_fail(w, "update-primary: %s", err.msg);
+    await_probe(w, &done, "update-primary");
+    w->n[i].follows = p;
+}
+
+static int watched;
+static bool watched_streams(struct world *w)
+{
+    return node_streams(w, watched);
+}
+
+static void await_stream(struct world *w, int i)
+{
+    watched = i;
+    sim_check(w, world_until(w, watched_streams, 60 * SEC), "node %d does not follow", i);
+}
+
+/* The whole way there and back. The old primary held writes that were answered and not shipped;
+ * those are the loss that the lag allowed, and nothing else. It takes the difference without a
+ * wipe, goes on with that over restarts and without its key (16), and can be promoted again. */
+static void fail_back(struct world *w)
+{
+    struct engine_status st;
+
+    pair(w);
+    check_equal(w);
+    net_partition(w, 0, 1, true);
+    write_many(w, 60); /* never shipped */
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes are not answered");
+    node_crash(w, 0);
+    promote(w, 1);
+    write_many(w, 60);
+    net_heal(w);
+    w->n[0].apart = true;
+    node_open(w, 0);
+    sim_check(w, world_until(w, first_fenced, 10 * SEC), "the old primary is not fenced");
+    demote(w, 0);
+    if (sim_rand(w, 2) == 0) {
+        node_crash(w, 0);
+        node_open(w, 0);
+    }
+    engine_status(w->n[0].e, &st);
+    sim_check(w, st.role == ENGINE_SECONDARY && strcmp(st.state, "idle") == 0,
+              "a demoted primary is %d, %s", (int)st.role, st.state);
+    retarget(w, 0, 1, false);
+    for (int i = 0; i < 4; i++) {
+        world_run(w, (int64_t)sim_rand(w, 40) * MS);
+        node_crash(w, 0);
+        write_many(w, 10);
+        node_open(w, 0);
+        engine_epoch_key(w->n[0].e, NULL);
+    }
+    await_stream(w, 0);
+    w->n[0].apart = false;
+    check_equal(w);
+    /* Back, planned: nothing is lost. */
+    node_stop(w, 0);
+    node_open(w, 0);
+    await_stream(w, 0);
+    write_many(w, 40);
+    demote(w, 1);
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes are left open by a demotion");
+    promote(w, 0);
+    for (uint32_t k = 0; k < w->n_ops; k++)
+        sim_check(w, !w->ops[k].acked || !w->ops[k].lost || k < 160,
+                  "write %u of LSN %llu was lost by a planned change", k,
+                  (unsigned long long)w->ops[k].lsn);
+    retarget(w, 1, 0, false);
+    await_stream(w, 1);
+    write_many(w, 40);
+    check_equal(w);
+    engine_status(w->n[0].e, &st);
+    sim_check(w, st.copies_begun == 0, "a planned change took a copy");
+}
+
+/* A crash at any moment of a demotion leaves a primary or an idle secondary, with all that was
+ * answered. */
+static void crash_in_demotion(struct world *w)
+{
+    struct probe p = {0};
+    struct err err = {0};
+    unsigned steps = (unsigned)sim_rand(w, 14);
+    bool told;
+
+    pair(w);
+    check_equal(w);
+    write_many(w, 30);
+    if (engine_demote(w->n[0].e, on_probe, &p, &err) != 0)
+        sim_fail(w, "demote: %s", err.msg);
+    for (unsigned i = 0; i < steps; i++)
+        world_step(w);
+    told = p.done;
+    node_crash(w, 0);
+    node_open(w, 0);
+    sim_check(w, role_of(w, 0) == ENGINE_SECONDARY || (role_of(w, 0) == ENGINE_PRIMARY && !told),
+              "role %d after a crash in a demotion", (int)role_of(w, 0));
+    check_acked(w, 0);
+    if (role_of(w, 0) == ENGINE_SECONDARY)
+        promote(w, 0);
+    await_stream(w, 1);
+    write_many(w, 20);
+    check_equal(w);
+}
+
+/* 9, the end of it: a person chooses one side; what the other one had is given up by force only. */
+static void split_chosen(struct world *w)
+{
+    struct engine_status st;
+
+    split(w);
+    promote_aside(w, 1);
+    demote(w, 2);
+    retarget(w, 2, 1, false);
+    world_run(w, 10 * SEC);
+    engine_status(w->n[2].e, &st);
+    sim_check(w, !node_streams(w, 2) && strcmp(st.reason, "primary_lost_history") == 0,
+              "a history was merged silently: %s, %s", st.state, st.reason);
+    retarget(w, 2, 1, true);
+    await_stream(w, 2);
+    write_many(w, 20);
+    check_equal(w);
+    sim_check(w, role_of(w, 1) == ENGINE_PRIMARY, "the chosen one does not serve");
+}
+
+/* 15, 19: the secondaries of a lost primary follow the promoted one, by its address: no token, no
+ * CA that only the lost one had. One that is ahead takes the difference, one that is behind the
+ * stream; none is wiped. */
+static void follow_promoted(struct world *w)
+{
+    struct engine_status st;
+    uint64_t ahead;
+
+    write_many(w, 100);
+    for (int i = 1; i < 4; i++)
+        enable(w, 0, i);
+    sim_check(w, world_until(w, secondary_streams, 60 * SEC), "no stream");
+    check_equal(w);
+    net_partition(w, 0, 3, true);
+    write_many(w, 30);
+    world_run(w, SEC);
+    net_partition(w, 0, 1, true);
+    write_many(w, 30);
+    world_run(w, SEC);
+    engine_status(w->n[2].e, &st);
+    ahead = st.applied_lsn;
+    node_crash(w, 0);
+    net_heal(w);
+    engine_status(w->n[1].e, &st);
+    sim_check(w, ahead > st.durable_lsn, "nobody is ahead");
+    promote(w, 1);
+    write_many(w, 10);
+    for (int i = 2; i < 4; i++) {
+        retarget(w, i, 1, false);
+        sim_check(w, role_of(w, i) == ENGINE_SECONDARY, "wiped");
+    }
+    await_stream(w, 2);
+    await_stream(w, 3);
+    write_many(w, 40);
+    check_equal(w);
+    engine_status(w->n[1].e, &st);
+    sim_check(w, st.copies_begun == 1, "%llu took a copy, not the one that was ahead",
+              (unsigned long long)st.copies_begun);
+    /* Its member row stands there, too, until it is revoked. */
+    put_member(w, 1, 3, true);
+    world_run(w, SEC);
+    sim_check(w, !node_streams(w, 3), "a revoked secondary streams");
+    w->n[3].follows = -1;
+    node_crash(w, 3);
+    node_open(w, 3);
+    world_run(w, 15 * SEC);
+    sim_check(w, !node_streams(w, 3), "a revoked secondary came back");
+}
+
 const struct scenario scenarios_roles[] = {
     {"old_primary_meets", old_primary_meets,
      "an old primary is fenced before it serves, and stays so", 0},
@@ -299,5 +505,10 @@ const struct scenario scenarios_roles[] = {
     {"split", split, "of a split nobody is picked silently", 3},
     {"restored_primary", restored_primary, "a primary from an old image takes no copy along", 0},
     {"revoked_stays_out", revoked_stays_out, "a revoked member's epoch is not believed", 3},
+    {"fail_back", fail_back, "an old primary rejoins by difference, and takes over again", 0},
+    {"crash_in_demotion", crash_in_demotion, "a crash in a demotion leaves one of the two roles",
+     0},
+    {"split_chosen", split_chosen, "a person ends a split, and force alone gives a side up", 3},
+    {"follow_promoted", follow_promoted, "secondaries follow the promoted one without a wipe", 4},
     {NULL, NULL, NULL, 0},
 };

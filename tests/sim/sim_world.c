@@ -504,7 +504,7 @@ void check_prefix(struct world *w, int i)
     struct held h;
     struct engine_status st;
 
-    if (w->n[i].role == ENGINE_BOOTSTRAPPING ||
+    if (w->n[i].apart || w->n[i].role == ENGINE_BOOTSTRAPPING ||
         (w->n[i].role != ENGINE_SECONDARY && i != w->primary))
         return;
     hold(w, i, &h);

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * demote.c - a primary steps down, and a secondary changes whom it follows; both without a wipe.
+ *
+ * A demotion, and what a crash leaves after each step:
+ *   1. nothing new is taken: what is queued is refused
+ *   2. writes in flight become durable and are applied, and go to the connected secondaries that
+ *      have a whole copy, for DEMOTE_LIMIT_NS at most: a primary
+ *   3. the role is durable: a secondary that follows nobody, with all its data, and promotable
+ * What was committed is noted with the role, so that nothing that was answered is ever taken for a
+ * tail that can be cut. A fenced cluster is demoted in step 3 alone.
+ *
+ * A change of the primary keeps the data at hand, too: the new primary finds in hello where the
+ * histories part. give_up says that an operator gives up what is here beyond that, so that a
+ * primary of another history is not refused; a copy by difference follows.
+ */
+#include "engine_private.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define DEMOTE_LIMIT_NS (5 * NS_PER_S)
+
+static void answer(struct engine *e, engine_done_fn *done, void *arg, const struct err *err)
+{
+    struct job *j = job_new(e, JOB_CALL);
+
+    j->done = done;
+    j->arg = arg;
+    if (err != NULL)
+        j->err = *err;
+    job_post(e, j);
+}
+
+void demote_begin(struct engine *e, struct event *ev)
+{
+    struct err err = {0};
+    enum engine_role role = engine_role(e);
+
+    if (e->demote.on || e->promote.on)
+        err_set(&err, ERR_BUSY, 0, "a change of the role is under way");
+    else if (role != ENGINE_PRIMARY && role != ENGINE_FENCED)
+        err_set(&err, ERR_ROLE, 0, "not a primary");
+    else if (e->repl.cluster_id[0] == '\0')
+        err_set(&err, ERR_ROLE, 0, "replication was never enabled here");
+    if (err.code != ERR_OK) {
+        answer(e, ev->done, ev->arg, &err);
+    } else {
+        e->demote.on = true;
+        e->demote.until_ns = env_mono_ns(e->cfg.env) + DEMOTE_LIMIT_NS;
+        e->demote.done = ev->done;
+        e->demote.arg = ev->arg;
+    }
+    ev->done = NULL;
+}
+
+static bool drained(const struct engine *e)
+{
+    uint64_t end = wal_end_lsn(e->cur->wal);
+
+    if (wal_in_flight(e->cur->wal) > 0 || e->waiting.head != NULL ||
+        atomic_load(&e->applied_lsn) < e->committed_lsn)
+        return false;
+    for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
+        const struct peer *p = &e->peers[i];
+
+        if (p->used && p->conn != NULL && p->whole && p->applied_lsn < end)
+            return false;
+    }
+    return true;
+}
+
+static void own_follow_row(struct engine *e, struct follow_config *f)
+{
+    struct member m;
+    struct err err;
+
+    memset(f, 0, sizeof(*f));
+    snprintf(f->member_id, sizeof(f->member_id), "%s", own_member_id(e));
+    memcpy(f->cluster_id, e->repl.cluster_id, sizeof(f->cluster_id));
+    if (member_read(e, own_member_id(e), &m, &err) == 0)
+        memcpy(f->cluster_addr, m.cluster_addr, sizeof(f->cluster_addr));
+}
+
+static void save_follow(struct engine *e, const struct follow_config *f)
+{
+    struct buf row = {0};
+    struct err err;
+
+    if (follow_encode(f, &row, &err) != 0 ||
+        local_set_locked(e, "follow", row.data, row.len, &err) != 0)
+        engine_fatal(e, &err);
+    buf_free(&row);
+}
+
+static void step_down(struct engine *e)
+{
+    struct follow_config f;
+    struct err err;
+
+    own_follow_row(e, &f);
+    save_follow(e, &f);
+    if (fence_note_commit(e, &err) != 0 || local_set_text(e, "role", "secondary", &err) != 0 ||
+        local_set_text(e, "fence", NULL, &err) != 0 ||
+        local_set_text(e, "promoting", NULL, &err) != 0 || local_save(e, &err) != 0)
+        engine_fatal(e, &err);
+    e->follow.cfg = f;
+    e->follow.commit_told = 0;
+    e->promotable = true;
+    e->reason[0] = '\0';
+    log_info(e->cfg.log, LOG_REPLICATION,
+             "demoted at LSN %" PRIu64 ": this cluster serves nothing and follows nobody yet",
+             e->committed_lsn);
+    engine_role_set(e, ENGINE_SECONDARY);
+    log_refuse(e, &e->waiting, ERR_UNKNOWN_OUTCOME,
+               "this cluster was demoted while the write was under way");
+    modes_release_all(e, "this cluster was demoted while the write was under way");
+    modes_reset(e);
+    peers_clear(e, "this cluster was demoted");
+    meet_rows(e);
+}
+
+size_t demote_step(struct engine *e, int64_t now)
+{
+    if (!e->demote.on)
+        return 0;
+    if (engine_role(e) == ENGINE_PRIMARY && !drained(e) && now < e->demote.until_ns) {
+        log_deadline(e, e->demote.until_ns);
+        return 0;
+    }
+    if (wal_in_flight(e->cur->wal) > 0) /* a slow disk, but no guess */
+        return 0;
+    step_down(e);
+    answer(e, e->demote.done, e->demote.arg, NULL);
+    memset(&e->demote, 0, sizeof(e->demote));
+    return 1;
+}
+
+/* ---- another primary ---- */
+static int retarget_check(struct engine *e, const struct follow_config *f, struct err *err)
+{
+    enum engine_role role = engine_role(e);
+
+    if (e->promote.on)
+        return err_set(err, ERR_BUSY, 0, "a promotion is under way");
+    if (e->follow.phase == COPY_SWITCH)
+        return err_set(err, ERR_AGAIN, 0, "a copy is just being put in place: try again");
+    if (role != ENGINE_SECONDARY && role != ENGINE_BOOTSTRAPPING)
+        return err_set(err, ERR_ROLE, 0, "not a secondary");
+    if (role == ENGINE_BOOTSTRAPPING && f->addrs[0] != '\0')
+        return err_set(err, ERR_ROLE, 0,
+                       "the first copy is not whole, so there is no member table yet to know the "
+                       "primary by: use a token");
+    return 0;
+}
+
+void retarget_begin(struct engine *e, struct event *ev)
+{
+    struct follow *f = &e->follow;
+    struct err err;
+
+    if (retarget_check(e, ev->follow, &err) != 0) {
+        answer(e, ev->done, ev->arg, &err);
+        ev->done = NULL;
+        return;
+    }
+    follow_off(e, "this cluster follows another primary now");
+    copy_abandon(e);
+    f->give_up = ev->flag;
+    save_follow(e, ev->follow);
+    if (local_set_text(e, "give_up", f->give_up ? "1" : NULL, &err) != 0 ||
+        local_save(e, &err) != 0)
+        engine_fatal(e, &err);
+    f->cfg = *ev->follow;
+    f->addr_next = 0;
+    f->commit_told = 0;
+    f->want_copy = false;
+    f->last_error[0] = '\0';
+    f->last_error_ms = 0;
+    e->reason[0] = '\0';
+    if (follow_wanted(f))
+        log_info(e->cfg.log, LOG_REPLICATION, "following another primary from now on: %s",
+                 f->cfg.addrs[0] != '\0' ? f->cfg.addrs : f->cfg.primary_addr);
+    else
+        log_info(e->cfg.log, LOG_REPLICATION, "the primary is forgotten: following nobody");
+    follow_resume(e);
+    log_publish(e);
+    answer(e, ev->done, ev->arg, NULL);
+    ev->done = NULL;
+}
