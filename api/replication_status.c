@@ -275,6 +275,22 @@ static int find_api_addr(void *arg, const struct member *m, struct err *err)
     return 0;
 }
 
+/* Those that follow this secondary. */
+static json_t *fed_json(const struct engine_status *st)
+{
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < st->n_fed; i++) {
+        const struct engine_fed *f = &st->fed[i];
+
+        json_array_append_new(
+            list, json_pack("{s:s, s:s, s:I, s:I}", "node_id", f->id, "connection_status",
+                            f->connected ? "connected" : "disconnected", "durable_lsn",
+                            (json_int_t)f->durable_lsn, "applied_lsn", (json_int_t)f->applied_lsn));
+    }
+    return list;
+}
+
 static json_t *secondary_json(struct request *rq, struct engine_status *st)
 {
     json_t *o = json_object(), *list = json_array(), *addrs = json_array();
@@ -297,6 +313,7 @@ static json_t *secondary_json(struct request *rq, struct engine_status *st)
         json_array_append_new(addrs, address(st->peers[i].cluster_addr));
     }
     set(o, "primaries", list);
+    set(o, "secondaries", fed_json(st));
     set(o, "known_primary_cluster_addrs", addrs);
     if (st->sync_phase[0] != '\0')
         set(o, "progress", sync_json(rq, st));

@@ -294,6 +294,7 @@ static void on_finished(struct engine *e)
              f->folded_lsn, atomic_load(&e->copy_keys), atomic_load(&e->copy_deleted),
              f->moved_bytes, env_wall_ms(e->cfg.env) - f->copy_started_ms, e->copy->dir);
     f->give_up = false;
+    peers_clear_followers(e, "a copy is put in place here"); /* their cursors walk the old log */
     cursor_set(&e->feed, f->folded_lsn + 1);
     snapshot_stop(e, SNAPSHOT_REPLACED);
     wal_close(old->wal);

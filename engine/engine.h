@@ -502,6 +502,12 @@ struct engine_status {
     struct engine_aside aside[ENGINE_ASIDE_MAX];
     size_t n_lost;
     struct engine_lost lost[ENGINE_LOST_MAX];
+    size_t n_fed; /* secondary: those that follow it */
+    struct engine_fed {
+        char id[64];
+        bool connected;
+        uint64_t durable_lsn, applied_lsn;
+    } fed[ENGINE_PEERS_MAX];
     size_t n_peers;
     struct engine_peer peers[ENGINE_PEERS_MAX];
 };

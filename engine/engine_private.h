@@ -758,6 +758,7 @@ void peer_sent(struct engine *e, struct event *ev);
 bool peers_known(const struct engine *e);
 void peers_check(struct engine *e);
 void peers_clear(struct engine *e, const char *reason);
+void peers_clear_followers(struct engine *e, const char *reason); /* not what we follow */
 void peers_free(struct engine *e);
 CHECKED int member_read(struct engine *e, const char *id, struct member *m, struct err *err);
 /* The unrevoked member with this key. ERR_DENIED: none. */

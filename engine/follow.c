@@ -487,6 +487,8 @@ static size_t follow_commit(struct engine *e)
         lsn <= e->committed_lsn)
         return 0;
     e->committed_lsn = lsn; /* fed to apply in the next step */
+    e->commits[e->commit_seq++ % COMMITS_KEPT] =
+        (struct commit_time){.lsn = lsn, .mono_ns = env_mono_ns(e->cfg.env)};
     e->dirty = true;
     return 1;
 }

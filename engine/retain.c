@@ -226,9 +226,13 @@ static void release(struct engine *e)
     if (engine_role(e) == ENGINE_PRIMARY)
         needed = e->retain_unknown && e->repl.primary_enabled ? e->retain_told
                                                               : retain_needed_lsn(e, NULL);
-    else if (e->retain_told != 0 &&
-             wal_bytes_after(e->cur->wal, e->retain_told) <= e->cfg.retain_bytes)
-        needed = e->retain_told;
+    else {
+        needed = retain_needed_lsn(e, NULL); /* of those that follow this secondary */
+        if (e->retain_told != 0 && e->retain_told < needed)
+            needed = e->retain_told;
+        if (needed != UINT64_MAX && wal_bytes_after(e->cur->wal, needed) > e->cfg.retain_bytes)
+            needed = UINT64_MAX;
+    }
     pinned = atomic_load(&e->snapshot_pin); /* after the checkpoint's LSN: snapshot.c pins first */
     if (needed < lsn)
         lsn = needed;

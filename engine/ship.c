@@ -302,6 +302,15 @@ void peers_check(struct engine *e)
         retain_members_known(e);
 }
 
+void peers_clear_followers(struct engine *e, const char *reason)
+{
+    for (struct conn *c = e->conns; c != NULL; c = c->next) {
+        if (!c->dead && c->state == CONN_PEER)
+            conn_close(e, c, reason);
+    }
+    peers_free(e);
+}
+
 void peers_clear(struct engine *e, const char *reason)
 {
     for (struct conn *c = e->conns; c != NULL; c = c->next) {
@@ -340,6 +349,13 @@ static void welcome_refuse(struct link_welcome *w, const char *reason)
 {
     w->decision = LINK_REFUSE;
     snprintf(w->reason, sizeof(w->reason), "%s", reason);
+}
+
+/* The end of its log is in ours; on a secondary, in what no other primary can take back. */
+static bool ours_to_keep(struct engine *e, const struct link_hello *h)
+{
+    return (engine_role(e) == ENGINE_PRIMARY || h->end_lsn <= e->committed_lsn) &&
+           same_at(e, h->end_lsn, h->end_hash);
 }
 
 static void decide(struct engine *e, const struct link_hello *h, struct link_welcome *w)
@@ -381,7 +397,30 @@ static void decide(struct engine *e, const struct link_hello *h, struct link_wel
         return;
     }
     w->decision = LINK_STREAM;
-    w->from_lsn = (same_at(e, h->end_lsn, h->end_hash) ? h->end_lsn : h->commit_lsn) + 1;
+    w->from_lsn = (ours_to_keep(e, h) ? h->end_lsn : h->commit_lsn) + 1;
+}
+
+/* A secondary with a whole copy passes on what it knows as committed; nothing of its tail, which
+ * its own primary may still disown. */
+static bool passes_on(const struct engine *e)
+{
+    return engine_role(e) == ENGINE_SECONDARY && e->copy == NULL && e->follow.phase == COPY_NONE &&
+           follow_wanted(&e->follow) && !e->promote.on;
+}
+
+/* Of a secondary that is followed: what it has is in order, and what it lacks is on its way. */
+static int check_passing(struct engine *e, const struct conn *c, const struct link_hello *h,
+                         struct err *err)
+{
+    const struct conn *up = e->follow.conn_id != 0 ? conn_find(e, e->follow.conn_id) : NULL;
+
+    if (!passes_on(e))
+        return err_set(err, ERR_ROLE, 0, "not a primary");
+    if (up != NULL && memcmp(up->key_hash, c->key_hash, sizeof(up->key_hash)) == 0)
+        return err_set(err, ERR_ROLE, 0, "this secondary follows that one");
+    if (h->commit_lsn > e->committed_lsn)
+        return err_set(err, ERR_AGAIN, 0, "this secondary is behind that one");
+    return 0;
 }
 
 static int check_hello(struct engine *e, struct conn *c, const struct link_hello *h,
@@ -390,8 +429,8 @@ static int check_hello(struct engine *e, struct conn *c, const struct link_hello
     if (h->version < LINK_PROTOCOL_OLDEST)
         return err_set(err, ERR_PROTO, 0, "protocol version %" PRIu32 ", this side speaks %u to %u",
                        h->version, LINK_PROTOCOL_OLDEST, LINK_PROTOCOL_VERSION);
-    if (engine_role(e) != ENGINE_PRIMARY)
-        return err_set(err, ERR_ROLE, 0, "not a primary");
+    if (engine_role(e) != ENGINE_PRIMARY && check_passing(e, c, h, err) != 0)
+        return -1;
     if (!e->repl.primary_enabled)
         return err_set(err, ERR_ROLE, 0, "replication is not enabled");
     if (strcmp(h->cluster_id, e->repl.cluster_id) != 0)
@@ -536,7 +575,7 @@ static size_t ship_one(struct engine *e, struct peer *p)
             conn_close(e, p->conn, err.msg);
             return sent;
         }
-        if (rc == 0)
+        if (rc == 0 || (engine_role(e) != ENGINE_PRIMARY && seg_last_lsn(s) > e->committed_lsn))
             break;
         if (!note_shipped(p, s)) {
             conn_close(e, p->conn, "out of memory");
@@ -565,7 +604,7 @@ size_t peers_ship(struct engine *e)
 {
     size_t sent = 0;
 
-    if (engine_role(e) != ENGINE_PRIMARY)
+    if (engine_role(e) != ENGINE_PRIMARY && engine_role(e) != ENGINE_SECONDARY)
         return 0;
     for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
         if (e->peers[i].used && e->peers[i].conn != NULL)

@@ -93,6 +93,18 @@ static void status_of_primary(struct engine *e, struct engine_status *st)
     struct engine_peer *out = &st->peers[0];
     int64_t mark = atomic_load(&e->mark_applied_ms), age;
 
+    for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
+        const struct peer *p = &e->peers[i];
+        struct engine_fed *fed = &st->fed[st->n_fed];
+
+        if (!p->used)
+            continue;
+        memcpy(fed->id, p->member.id, sizeof(fed->id));
+        fed->connected = p->conn != NULL;
+        fed->durable_lsn = p->durable_lsn;
+        fed->applied_lsn = p->applied_lsn;
+        st->n_fed++;
+    }
     st->n_peers = 1;
     memset(out, 0, sizeof(*out));
     snprintf(out->id, sizeof(out->id), "%s", "primary");

@@ -128,7 +128,7 @@ static void compare(struct engine *e, struct equal *q, const char *who)
                       "%s holds other data at LSN %" PRIu64 ": the roots differ", who,
                       q->heard_lsn);
         q->differs = true;
-        if (engine_role(e) == ENGINE_SECONDARY)
+        if (q == &e->follow.equal) /* not one that follows this secondary */
             repair(e, "the data here is not the primary's");
         return;
     }

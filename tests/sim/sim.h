@@ -167,6 +167,7 @@ extern const struct scenario scenarios_know[];   /* sim_know.c */
 extern const struct scenario scenarios_cut[];    /* sim_cut.c */
 extern const struct scenario scenarios_roles[];  /* sim_roles.c */
 extern const struct scenario scenarios_act[];    /* sim_act.c */
-void pair(struct world *w); /* node 1 follows node 0, which holds a hundred writes */
+void leave_behind(struct world *w); /* node 0 keeps nothing that node 1, which is down, needs */
+void pair(struct world *w);         /* node 1 follows node 0, which holds a hundred writes */
 
 #endif

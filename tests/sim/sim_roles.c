@@ -496,6 +496,56 @@ static void follow_promoted(struct world *w)
     sim_check(w, !node_streams(w, 3), "a revoked secondary came back");
 }
 
+/* 19: a secondary passes on what is committed and nothing of its tail: what its primary may still
+ * disown, nobody else has. The chain goes on over crashes, a copy in its middle, and a promotion of
+ * its head. */
+static void cascade(struct world *w)
+{
+    struct engine_status head, tail;
+
+    write_many(w, 100);
+    enable(w, 0, 1);
+    enable(w, 0, 2);
+    sim_check(w, world_until(w, secondary_streams, 60 * SEC), "no stream");
+    check_equal(w);
+    retarget(w, 2, 1, false);
+    net_partition(w, 0, 2, true); /* from here on there is no other way */
+    await_stream(w, 2);
+    write_many(w, 50);
+    check_equal(w);
+    for (int i = 0; i < 6; i++) {
+        int down = (int)sim_rand(w, 3);
+
+        write_many(w, 30);
+        for (unsigned k = (unsigned)sim_rand(w, 60); k > 0; k--) {
+            world_step(w);
+            engine_status(w->n[1].e, &head);
+            engine_status(w->n[2].e, &tail);
+            sim_check(w, tail.appended_lsn <= head.committed_lsn,
+                      "LSN %llu was passed on, %llu is committed",
+                      (unsigned long long)tail.appended_lsn,
+                      (unsigned long long)head.committed_lsn);
+        }
+        node_crash(w, down);
+        world_run(w, (int64_t)sim_rand(w, 500) * MS);
+        node_open(w, down);
+        await_stream(w, 1);
+        await_stream(w, 2);
+    }
+    check_equal(w);
+    leave_behind(w); /* node 1: it takes a copy */
+    node_open(w, 1);
+    await_stream(w, 1);
+    await_stream(w, 2);
+    write_many(w, 20);
+    check_equal(w);
+    node_crash(w, 0);
+    promote(w, 1);
+    await_stream(w, 2);
+    write_many(w, 30);
+    check_equal(w);
+}
+
 const struct scenario scenarios_roles[] = {
     {"old_primary_meets", old_primary_meets,
      "an old primary is fenced before it serves, and stays so", 0},
@@ -510,5 +560,6 @@ const struct scenario scenarios_roles[] = {
      0},
     {"split_chosen", split_chosen, "a person ends a split, and force alone gives a side up", 3},
     {"follow_promoted", follow_promoted, "secondaries follow the promoted one without a wipe", 4},
+    {"cascade", cascade, "a secondary passes on what is committed, and nothing else", 3},
     {NULL, NULL, NULL, 0},
 };

@@ -354,7 +354,7 @@ static void clock_jumps(struct world *w)
 }
 
 /* The primary goes on until it no longer keeps what the secondary, which is down, needs. */
-static void leave_behind(struct world *w)
+void leave_behind(struct world *w)
 {
     w->retain_bytes = 1;
     w->value_min = 4000;
