@@ -77,6 +77,12 @@ CHECKED int raw_no_pgp(struct request *rq, struct response *rs, int64_t shares, 
 /** Go's base64 (padded, or raw without): -1 and *badp the offset of Go's error text. */
 CHECKED int base64_read(const char *text, bool padded, uint8_t *out, size_t cap, size_t *lenp,
                         size_t *badp);
+/** index.c: X-Vault-Index of an answer to a write of this LSN (0: none) in a replicating cluster.
+ */
+void index_tell(struct core *c, uint64_t lsn, struct buf *headers);
+/** -1: a state that the request demands is not here; rs says so (412; 400 unreadable). */
+CHECKED int index_demanded(struct core *c, const struct http_request *http, struct response *rs);
+
 void base64_write(struct buf *out, const uint8_t *data, size_t len, bool padded);
 void hex_write(struct buf *out, const uint8_t *data, size_t len);
 

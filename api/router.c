@@ -640,6 +640,9 @@ static void run(struct exchange *x)
         return;
     if (check_role(x, raw != NULL && raw->sealed) != 0)
         return;
+    if (x->role == ENGINE_PRIMARY && (raw == NULL || !raw->sealed) &&
+        index_demanded(x->core, x->http, &x->rs) != 0)
+        return;
     len = strlen(rq->full_path);
     if (rq->op == OP_WRITE && rq->full_path[len - 1] == '/') {
         reply_error(&x->rs, 400, "cannot write to a path ending in '/'");
@@ -682,6 +685,7 @@ void router_handle(void *arg, struct http_request *http, struct http_response *o
     run(&x);
     co_local_set(NULL);
     tell_ack(&x);
+    index_tell(x.core, x.ack.lsn, &out->headers);
     inflight_end(x.core, &under_way);
     envelope_write(&x.rq, &x.rs, out);
     if (x.head)

@@ -361,6 +361,23 @@ CHECKED int engine_retarget(struct engine *e, const struct follow_config *cfg, b
 /** The member table changed (revoked, ...): look at all connections again. Any thread. */
 void engine_members_changed(struct engine *e);
 
+/* A state that a client has seen: an LSN of an epoch. */
+struct engine_index {
+    char cluster_id[40];
+    uint32_t epoch;
+    uint8_t epoch_id[16];
+    uint64_t lsn;
+};
+enum engine_index_state {
+    INDEX_REACHED,
+    INDEX_MISSING, /* not here: not yet, or never heard of */
+    INDEX_LOST     /* never will be: it lay beyond the end of its epoch */
+};
+/** All but the LSN, as of now. false: not a primary with secondaries. Any thread. */
+bool engine_index_now(struct engine *e, struct engine_index *x);
+/** Fills epoch_id from epoch; zeros when it is not known. Any thread. */
+enum engine_index_state engine_index_state(struct engine *e, struct engine_index *x);
+
 /* How far a secondary is, in the order in which a write gets there. */
 enum lag_stage {
     LAG_SENT,     /* given to the kernel of the primary */

@@ -346,6 +346,14 @@ struct follow {
     bool consistent;
 };
 
+/* ---- index.c ---- */
+struct epoch_ends {
+    size_t n;
+    uint32_t number[EPOCHS_MAX];
+    uint8_t id[EPOCHS_MAX][16];
+    uint64_t begin_lsn[EPOCHS_MAX]; /* where the one before it ended */
+};
+
 /* ---- events for the log thread ---- */
 enum event_kind {
     EV_OPENED,
@@ -507,6 +515,7 @@ struct engine {
 
     pthread_mutex_t status_mu;
     struct engine_status status; /* as of the last step */
+    struct epoch_ends ends;
     struct status_ages { /* of its peers: monotonic times, from which ages are told; 0: none */
         int64_t behind_ns[LAG_STAGES];
         int64_t canary_ns, verified_ns;
@@ -661,6 +670,9 @@ void log_cut(struct engine *e, struct gen *g,
 void log_refuse(struct engine *e, struct sub_list *l, enum err_code code, const char *why);
 void log_deadline(struct engine *e, int64_t ns);
 void log_read_rows(struct engine *e);
+
+/* index.c */
+void index_publish(struct engine *e);
 
 /* status.c */
 void log_publish(struct engine *e); /* the status, as it is now */

@@ -240,6 +240,14 @@ bool meet_epochs(struct engine *e, const struct epochs *history, enum engine_rol
     return true;
 }
 
+/* A newer epoch that we cannot believe: no word that there is none. */
+static bool unproven(const struct engine *e, const struct epochs *history)
+{
+    const struct epoch_rec *ours = epochs_last(&e->cur->epochs), *theirs = epochs_last(history);
+
+    return ours != NULL && theirs != NULL && theirs->number > ours->number;
+}
+
 void meet_heard(struct engine *e, const uint8_t key_hash[32])
 {
     for (size_t i = 0; i < e->meet.n; i++) {
@@ -281,7 +289,8 @@ void meet_asked(struct engine *e, struct conn *c, const struct link_msg *m)
     }
     fill(e, &tell, MSG_EPOCH_TELL); /* as it is now: of a split both must hear */
     conn_send(e, c, &tell, NULL);
-    if (!meet_epochs(e, &m->epoch.epochs, (enum engine_role)m->epoch.role, who.id))
+    if (!meet_epochs(e, &m->epoch.epochs, (enum engine_role)m->epoch.role, who.id) &&
+        !unproven(e, &m->epoch.epochs))
         meet_heard(e, c->key_hash);
 }
 
@@ -314,7 +323,8 @@ void meet_told(struct engine *e, struct conn *c, const struct link_msg *m)
     if (meet_epochs(e, &m->epoch.epochs, (enum engine_role)m->epoch.role, t->member.id))
         return; /* all connections are closed */
     conn_drop(e, c, "asked");
-    meet_heard(e, c->key_hash);
+    if (!unproven(e, &m->epoch.epochs))
+        meet_heard(e, c->key_hash);
 }
 
 bool meet_closed(struct engine *e, uint64_t conn)

@@ -214,6 +214,7 @@ void log_publish(struct engine *e)
         }
     } else
         status_of_primary(e, st);
+    index_publish(e);
     pthread_mutex_unlock(&e->status_mu);
     e->dirty = false;
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Who serves: fencing, failing back, demote, update-primary, revoke."""
+import base64
 import os
 import signal
 import sys
@@ -121,10 +122,11 @@ def fail_back():
         a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
         a.ok('PUT', 'kv/x', {'v': '1'})
         w.await_caught_up(a, b)
-        b.proc.send_signal(signal.SIGSTOP)
+        b.kill()
         a.ok('PUT', 'kv/lost', {'v': '1'})
         a.kill()
-        b.proc.send_signal(signal.SIGCONT)
+        b.start()
+        b.unseal(keys)
         promote(b, keys)
         b.ok('PUT', 'kv/x', {'v': '2'}, token=a.root)
         b.token = a.root
@@ -243,5 +245,55 @@ def disabled_when_fenced():
         assert a.ok('GET', 'kv/x').data == {'v': '2'} and b.ok('GET', 'kv/x').data == {'v': '1'}
 
 
+def index_header():
+    """an index of a write is satisfied where the write is, and beyond the end of its epoch answers 412 for good"""
+    with World() as w:
+        a, b = w.pair()
+        keys = a.keys[:2]
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        kept = a.ok('PUT', 'kv/x', {'v': '1'}).headers['X-Vault-Index']
+        parts = base64.b64decode(kept).decode().split(':')
+        assert parts[:3] == ['v1', a.dr_status()['cluster_id'], '1'] and int(parts[3]) > 0 and len(parts) == 5, parts
+        assert 'X-Vault-Index' not in a.ok('GET', 'kv/x', headers={'X-Vault-Index': kept}).headers
+        w.await_caught_up(a, b)
+        b.kill()
+        lost = a.ok('PUT', 'kv/lost', {'v': '1'}).headers['X-Vault-Index']
+        a.ok('GET', 'kv/lost', headers={'X-Vault-Index': lost})
+        a.kill()
+        b.start()
+        b.unseal(keys)
+        promote(b, keys)
+        b.token = a.root
+        for i in range(20):
+            b.ok('PUT', f'kv/k{i}', {'v': '1'})
+        b.ok('GET', 'kv/x', headers={'X-Vault-Index': kept})
+        want(b.call('GET', 'kv/lost', headers={'X-Vault-Index': lost}), 412, 'the write was lost when epoch 1 ended')
+        forged = base64.b64encode(base64.b64decode(kept)[:-1] + b'g').decode()
+        want(b.call('GET', 'kv/x', headers={'X-Vault-Index': forged}), 412, 'not of this history')
+        want(b.call('GET', 'kv/x', headers={'X-Vault-Index': 'v1'}), 400, 'X-Vault-Index')
+
+
+def cascade():
+    """a secondary follows a secondary; a revocation at the primary reaches it through the one in between"""
+    with World() as w:
+        a, b = w.pair()
+        keys = a.keys[:2]
+        c = w.server('third')
+        c.start()
+        c.init()
+        w.enable(a, c, 'third')
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        w.await_caught_up(a, c)
+        update_primary(c, keys, update_primary_addrs=b.cluster_addr)
+        w.await_following(c)
+        a.ok('PUT', 'kv/x', {'v': '1'})
+        w.await_caught_up(a, c)
+        s = b.dr_status()['secondaries']
+        assert [(x['node_id'], x['connection_status']) for x in s] == [('third', 'connected')], s
+        a.ok('PUT', 'sys/replication/dr/primary/revoke-secondary', {'id': 'third'})
+        await_true('the revocation to reach the one in between', lambda: not [x for x in b.dr_status()['secondaries'] if x['connection_status'] == 'connected'])
+
+
 if __name__ == '__main__':
-    sys.exit(run_tests([fenced_old_primary, stopped_primary, alone, fail_back, third_follows, disabled_when_fenced], 'roles'))
+    sys.exit(run_tests([fenced_old_primary, stopped_primary, alone, fail_back, third_follows, disabled_when_fenced,
+                        index_header, cascade], 'roles'))

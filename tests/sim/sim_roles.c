@@ -546,6 +546,45 @@ static void cascade(struct world *w)
     check_equal(w);
 }
 
+/* 25: what a client wrote in the old epoch beyond its end is lost for good, however far the log has
+ * come since; what lay before it is there. */
+static void index_after_failover(struct world *w)
+{
+    struct engine_index kept = {0}, lost = {0};
+    struct engine_status st;
+
+    pair(w);
+    write_many(w, 30);
+    check_equal(w);
+    sim_check(w, engine_index_now(w->n[0].e, &kept), "no index");
+    lost = kept;
+    kept.lsn = w->ops[w->n_ops - 1].lsn;
+    net_partition(w, 0, 1, true);
+    write_many(w, 30);
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes are not answered");
+    lost.lsn = w->ops[w->n_ops - 1].lsn;
+    sim_check(w, engine_index_state(w->n[0].e, &lost) == INDEX_REACHED, "not there where written");
+    sim_check(w, engine_index_state(w->n[1].e, &lost) == INDEX_MISSING, "there before it came");
+    node_crash(w, 0);
+    promote(w, 1);
+    net_heal(w);
+    for (int i = 0; i < 3; i++) {
+        sim_check(w, engine_index_state(w->n[1].e, &kept) == INDEX_REACHED, "lost what is there");
+        sim_check(w, engine_index_state(w->n[1].e, &lost) == INDEX_LOST,
+                  "a lost write counts as there");
+        write_many(w, 60);
+        sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes are not answered");
+        if (i == 1) {
+            node_crash(w, 1);
+            node_open(w, 1);
+        }
+    }
+    engine_status(w->n[1].e, &st);
+    sim_check(w, st.applied_lsn > lost.lsn, "the log has not come so far");
+    lost.epoch = 7;
+    sim_check(w, engine_index_state(w->n[1].e, &lost) == INDEX_MISSING, "of no epoch of ours");
+}
+
 const struct scenario scenarios_roles[] = {
     {"old_primary_meets", old_primary_meets,
      "an old primary is fenced before it serves, and stays so", 0},
@@ -561,5 +600,7 @@ const struct scenario scenarios_roles[] = {
     {"split_chosen", split_chosen, "a person ends a split, and force alone gives a side up", 3},
     {"follow_promoted", follow_promoted, "secondaries follow the promoted one without a wipe", 4},
     {"cascade", cascade, "a secondary passes on what is committed, and nothing else", 3},
+    {"index_after_failover", index_after_failover,
+     "an index beyond the end of its epoch is never satisfied", 0},
     {NULL, NULL, NULL, 0},
 };
