@@ -143,6 +143,8 @@ void replication_demote_handle(struct request *rq, struct response *rs);
 void replication_update_primary_handle(struct request *rq, struct response *rs);
 /** Of our link key. */
 CHECKED int replication_own_hash(struct core *c, uint8_t hash[32], struct err *err);
+/** Cut a member off at once, durably here; its row is still to be written. Coroutine. */
+CHECKED int replication_cut(struct core *c, const char *id, struct err *err);
 /** Another primary, the same data. Coroutine. */
 CHECKED int replication_retarget(struct core *c, const struct follow_config *f, bool give_up,
                                  struct err *err);

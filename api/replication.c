@@ -383,7 +383,7 @@ static int revoke_do(struct core *c, const char *id, bool *foundp, struct err *e
         *foundp = !us;
         m.revoked = true;
         snprintf(key, sizeof(key), ENGINE_KEY_MODES "%.63s", id);
-        rc = us ? 0 : member_put(b, &m, err);
+        rc = us || (replication_cut(c, id, err) == 0 && member_put(b, &m, err) == 0) ? 0 : -1;
         if (rc == 0 && !us)
             rc = batch_delete(b, key, err);
     } else if (why.code != ERR_NOTFOUND) {

@@ -38,6 +38,19 @@ int replication_retarget(struct core *c, const struct follow_config *f, bool giv
     return -1;
 }
 
+int replication_cut(struct core *c, const char *id, struct err *err)
+{
+    struct role_wait w = {.co = co_current()};
+
+    if (engine_revoke(c->engine, id, role_done, &w, err) != 0)
+        return -1;
+    co_wait();
+    if (w.err.code == ERR_OK)
+        return 0;
+    *err = w.err;
+    return -1;
+}
+
 static int demote_do(struct core *c, struct err *err)
 {
     struct role_wait w = {.co = co_current()};

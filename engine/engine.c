@@ -616,6 +616,21 @@ int engine_demote(struct engine *e, engine_done_fn *done, void *arg, struct err 
     return 0;
 }
 
+int engine_revoke(struct engine *e, const char *id, engine_done_fn *done, void *arg,
+                  struct err *err)
+{
+    struct event *ev;
+
+    if (id[0] == '\0' || strlen(id) > 63 || strchr(id, '/') != NULL)
+        return err_set(err, ERR_INVAL, 0, "no member id");
+    ev = event_new(e, EV_REVOKE, NULL, 0);
+    snprintf(ev->text, sizeof(ev->text), "%s", id);
+    ev->done = done;
+    ev->arg = arg;
+    event_post(e, ev);
+    return 0;
+}
+
 int engine_retarget(struct engine *e, const struct follow_config *cfg, bool give_up,
                     engine_done_fn *done, void *arg, struct err *err)
 {

@@ -55,6 +55,7 @@
 #define ASK_LIMIT_NS (5 * NS_PER_S)        /* for the dial and the answer */
 #define STILL_NS (5 * NS_PER_S)            /* without a step for so long: stopped, or starved */
 #define MEET_MAX (2u * ENGINE_PEERS_MAX)
+#define REVOKED_MAX 32u
 #define WATCHES_MAX 32u
 #define RETAIN_SAVE_NS (10 * NS_PER_S)         /* between two writes of the cursors */
 #define RETAIN_WORTH_BYTES ((uint64_t)1 << 20) /* kept for one that is away: worth freeing */
@@ -368,6 +369,7 @@ enum event_kind {
     EV_ASIDE_DROP,
     EV_LOST_DELETE,
     EV_DEMOTE,
+    EV_REVOKE,
     EV_RETARGET,
     EV_ANSWER,
     EV_FOUND,
@@ -593,6 +595,8 @@ struct engine {
     int64_t waiting_ns; /* when lags of what waits were last counted */
     struct follow follow;
     struct meet meet;
+    size_t n_revoked; /* noted here, and not in the rows yet (revoke.c) */
+    char revoked[REVOKED_MAX][64];
     uint32_t seen_epoch; /* the highest number met */
     bool alone;          /* promoted to stand alone: it meets nobody until replication is off */
     char reason[64];
@@ -736,6 +740,12 @@ uint64_t fence_noted_commit(struct engine *e);
 void demote_begin(struct engine *e, struct event *ev);
 size_t demote_step(struct engine *e, int64_t now);
 void retarget_begin(struct engine *e, struct event *ev);
+
+/* revoke.c */
+bool revoked_here(const struct engine *e, const char *id);
+void revoked_load(struct engine *e);
+void revoked_settle(struct engine *e);
+void revoke_begin(struct engine *e, struct event *ev);
 
 /* meet.c */
 const char *own_member_id(const struct engine *e);

@@ -511,6 +511,7 @@ void log_read_rows(struct engine *e)
         memset(&e->repl, 0, sizeof(e->repl));
     }
     buf_free(&b);
+    revoked_settle(e);
     peers_check(e);
     meet_rows(e);
     modes_read(e);
@@ -598,6 +599,9 @@ static void on_event(struct engine *e, struct event *ev)
         break;
     case EV_DEMOTE:
         demote_begin(e, ev);
+        break;
+    case EV_REVOKE:
+        revoke_begin(e, ev);
         break;
     case EV_RETARGET:
         retarget_begin(e, ev);

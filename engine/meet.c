@@ -65,8 +65,8 @@ static int each_member(void *arg, const char *key, const uint8_t *value, size_t 
     (void)key, (void)lsn, (void)err;
     if (t->next.n == MEET_MAX || member_decode(value, len, &m->member, &bad) != 0)
         return 0; /* peers_check says so */
-    if (m->member.revoked || m->member.cluster_addr[0] == '\0' ||
-        strcmp(m->member.id, own_member_id(t->e)) == 0 ||
+    if (m->member.revoked || revoked_here(t->e, m->member.id) ||
+        m->member.cluster_addr[0] == '\0' || strcmp(m->member.id, own_member_id(t->e)) == 0 ||
         (t->has_own && memcmp(m->member.key_hash, t->own.key_hash, 32) == 0))
         return 0;
     /* A member that is taken in later was taken in by us. */
@@ -93,15 +93,19 @@ static bool meets(const struct engine *e)
            e->cfg.link_version >= LINK_VERSION_EPOCHS && e->cfg.link != NULL;
 }
 
-/* Replication is off: there is nobody of this cluster left that could be met. */
-static void not_alone(struct engine *e)
+/* Replication is off: there is nobody of this cluster left that could be met, and the id under
+ * which it was known there means nothing any more. */
+static void forget_cluster(struct engine *e)
 {
     struct err err;
 
-    if (!e->alone || e->promote.on || e->repl.primary_enabled)
+    if (engine_role(e) != ENGINE_PRIMARY || e->promote.on || e->repl.primary_enabled ||
+        e->repl.cluster_id[0] == '\0' || (!e->alone && e->member_id[0] == '\0'))
         return;
     e->alone = false;
-    if (local_set_text(e, "alone", NULL, &err) != 0 || local_save(e, &err) != 0)
+    e->member_id[0] = '\0';
+    if (local_set_text(e, "alone", NULL, &err) != 0 ||
+        local_set_text(e, "member", NULL, &err) != 0 || local_save(e, &err) != 0)
         engine_fatal(e, &err);
 }
 
@@ -148,7 +152,7 @@ void meet_rows(struct engine *e)
         err_set(&err, ERR_NOMEM, 0, "members");
         engine_fatal(e, &err);
     }
-    not_alone(e);
+    forget_cluster(e);
     t->e = e;
     t->next = e->meet;
     t->next.n = 0;

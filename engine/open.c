@@ -205,6 +205,7 @@ static int take_role(struct engine *e, struct err *err)
         goto out;
     if (local_get_locked(e, "member", &member, &missing) == 0)
         snprintf(e->member_id, sizeof(e->member_id), "%s", buf_str(&member));
+    revoked_load(e);
     local_number(e, "epoch_seen", &v, &found_it);
     e->seen_epoch = (uint32_t)v;
     if (strcmp(buf_str(&role), "primary") != 0 && strcmp(buf_str(&role), "bootstrapping") != 0 &&

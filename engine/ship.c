@@ -188,6 +188,7 @@ int member_read(struct engine *e, const char *id, struct member *m, struct err *
 }
 
 struct by_key {
+    const struct engine *e;
     const uint8_t *key_hash;
     struct member *m;
     bool found;
@@ -202,6 +203,7 @@ static int match_key(void *arg, const char *key, const uint8_t *value, size_t le
 
     (void)key, (void)lsn, (void)err;
     if (!k->found && member_decode(value, len, &m, &bad) == 0 && !m.revoked &&
+        !revoked_here(k->e, m.id) &&
         CRYPTO_memcmp(m.key_hash, k->key_hash, sizeof(m.key_hash)) == 0) {
         *k->m = m;
         k->found = true;
@@ -211,7 +213,7 @@ static int match_key(void *arg, const char *key, const uint8_t *value, size_t le
 
 int member_by_key(struct engine *e, const uint8_t key_hash[32], struct member *m, struct err *err)
 {
-    struct by_key k = {.key_hash = key_hash, .m = m};
+    struct by_key k = {.e = e, .key_hash = key_hash, .m = m};
 
     if (engine_scan(e, ENGINE_KEY_MEMBERS, NULL, 0, false, match_key, &k, err) != 0)
         return -1;
@@ -225,7 +227,7 @@ static int check_member(struct engine *e, const struct conn *c, const char *id, 
         return err_set(err, ERR_DENIED, 0, "not a member of this cluster");
     if (CRYPTO_memcmp(m->key_hash, c->key_hash, sizeof(m->key_hash)) != 0)
         return err_set(err, ERR_DENIED, 0, "the key is not this member's");
-    if (m->revoked)
+    if (m->revoked || revoked_here(e, m->id))
         return err_set(err, ERR_DENIED, 0, "revoked");
     return 0;
 }
@@ -266,7 +268,7 @@ static int list_member(void *arg, const char *key, const uint8_t *value, size_t 
         log_error(e->cfg.log, LOG_REPLICATION, "%s: %s", key, bad.msg);
         return 0;
     }
-    if (m.revoked || m.primary || strcmp(m.id, own_member_id(e)) == 0)
+    if (m.revoked || revoked_here(e, m.id) || m.primary || strcmp(m.id, own_member_id(e)) == 0)
         return 0;
     p = peer_slot(e, m.id);
     if (p != NULL)
@@ -291,7 +293,8 @@ void peers_check(struct engine *e)
     for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
         struct peer *p = &e->peers[i];
 
-        if (p->used && (member_read(e, p->member.id, &m, &err) != 0 || m.revoked))
+        if (p->used &&
+            (member_read(e, p->member.id, &m, &err) != 0 || m.revoked || revoked_here(e, m.id)))
             peer_free(p); /* the log is no longer kept for it */
     }
     if (engine_role(e) != ENGINE_PRIMARY || !e->repl.primary_enabled)

@@ -585,6 +585,102 @@ static void index_after_failover(struct world *w)
     sim_check(w, engine_index_state(w->n[1].e, &lost) == INDEX_MISSING, "of no epoch of ours");
 }
 
+/* A mode that waits for a dead secondary holds back the record of a revocation, not the cut; and a
+ * restart does not undo it. */
+static void revoke_while_held(struct world *w)
+{
+    struct repl_mode flush = {
+        .level = REPL_FLUSH, .wait_ms = 60000, .k = 1, .n = 1, .name = {"member-1"}};
+    struct probe p = {0};
+    struct err err = {0};
+
+    write_many(w, 50);
+    enable(w, 0, 1);
+    enable(w, 0, 2);
+    sim_check(w, world_until(w, secondary_streams, 60 * SEC), "no stream");
+    check_equal(w);
+    world_run(w, 2 * SEC);
+    if (engine_mode_set(w->n[0].e, "member-1", &flush, false, on_probe, &p, &err) != 0)
+        sim_fail(w, "mode: %s", err.msg);
+    await_probe(w, &p, "the mode");
+    node_stop(w, 1);
+    w->n[2].follows = -1;
+    p = (struct probe){0};
+    if (engine_revoke(w->n[0].e, "member-2", on_probe, &p, &err) != 0)
+        sim_fail(w, "revoke: %s", err.msg);
+    await_probe(w, &p, "the revocation");
+    for (int i = 0; i < 2; i++) {
+        world_run(w, SEC);
+        sim_check(w, !node_streams(w, 2), "a revoked secondary streams");
+        world_run(w, 20 * SEC);
+        sim_check(w, !node_streams(w, 2), "a revoked secondary came back");
+        node_crash(w, 0);
+        node_open(w, 0);
+    }
+    node_open(w, 1);
+    await_stream(w, 1);
+    put_member(w, 0, 2, true); /* now the row says it, and another can undo it */
+    world_run(w, 2 * SEC);
+    put_member(w, 0, 2, false);
+    await_stream(w, 2);
+    w->n[2].follows = 0;
+    check_equal(w);
+}
+
+static void put_config(struct world *w, int i, bool enabled)
+{
+    struct repl_config rc = {.primary_enabled = enabled, .cluster_id = "another"};
+    struct member own = {.id = "another", .primary = true};
+    struct buf conf = {0}, row = {0};
+    struct probe p = {0};
+    struct err err = {0};
+    struct txn *t = txn_new();
+
+    memcpy(own.key_hash, w->n[i].key_hash, 32);
+    snprintf(own.cluster_addr, sizeof(own.cluster_addr), "%d", i);
+    sim_check(w,
+              t != NULL && repl_config_encode(&rc, &conf, &err) == 0 &&
+                  member_encode(&own, &row, &err) == 0 &&
+                  txn_put(t, ENGINE_KEY_CONFIG, conf.data, conf.len, &err) == 0 &&
+                  txn_put(t, ENGINE_KEY_MEMBERS "another", row.data, row.len, &err) == 0,
+              "rows");
+    if (engine_submit(w->n[i].e, t, on_probe, &p, &err) != 0)
+        sim_fail(w, "rows: %s", err.msg);
+    await_probe(w, &p, "a row");
+    buf_free(&conf);
+    buf_free(&row);
+}
+
+/* A secondary that leaves supersedes nobody, and is later the primary of a cluster of its own, in
+ * which it takes no row of its own for another. */
+static void leave(struct world *w)
+{
+    struct probe p = {0};
+    struct err err = {0};
+
+    pair(w);
+    check_equal(w);
+    w->n[1].follows = -1;
+    if (engine_secede(w->n[1].e, on_probe, &p, &err) != 0)
+        sim_fail(w, "leave: %s", err.msg);
+    await_probe(w, &p, "leaving");
+    world_run(w, 5 * SEC);
+    if (sim_rand(w, 2) == 0) {
+        node_crash(w, 1);
+        node_open(w, 1);
+    }
+    world_run(w, 5 * SEC);
+    sim_check(w, role_of(w, 0) == ENGINE_PRIMARY, "one that left superseded the primary");
+    put_config(w, 1, false);
+    world_run(w, SEC);
+    put_config(w, 1, true);
+    world_run(w, 10 * SEC);
+    sim_check(w, role_of(w, 1) == ENGINE_PRIMARY && role_of(w, 0) == ENGINE_PRIMARY,
+              "fenced: roles %d and %d", (int)role_of(w, 0), (int)role_of(w, 1));
+    write_many(w, 20);
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes are not answered");
+}
+
 const struct scenario scenarios_roles[] = {
     {"old_primary_meets", old_primary_meets,
      "an old primary is fenced before it serves, and stays so", 0},
@@ -602,5 +698,7 @@ const struct scenario scenarios_roles[] = {
     {"cascade", cascade, "a secondary passes on what is committed, and nothing else", 3},
     {"index_after_failover", index_after_failover,
      "an index beyond the end of its epoch is never satisfied", 0},
+    {"revoke_while_held", revoke_while_held, "a revocation cuts at once, whatever a mode holds", 3},
+    {"leave", leave, "one that leaves supersedes nobody, itself neither", 0},
     {NULL, NULL, NULL, 0},
 };
