@@ -67,11 +67,13 @@ static void old_primary_meets(struct world *w)
     promote(w, 1);
     write_many(w, 50);
     world_run(w, (int64_t)sim_rand(w, 5000) * MS);
+    w->delay_ns = 100 * MS; /* longer than a write takes */
     node_open(w, 0);
     probe(w, 0, &p); /* before its first step */
     sim_check(w, engine_confirming(w->n[0].e), "an old primary serves before it asked");
     sim_check(w, world_until(w, first_fenced, 10 * SEC), "the old primary is not fenced");
     check_fenced(w, 0, "superseded by epoch 2");
+    net_heal(w);
     world_run(w, SEC);
     sim_check(w, p.done && !p.acked, "the old primary acknowledged a write");
     /* Durably: alone, and without the key that would check a proof. */
@@ -382,8 +384,13 @@ static void fail_back(struct world *w)
     node_stop(w, 0);
     node_open(w, 0);
     await_stream(w, 0);
-    write_many(w, 40);
+    w->line[1][0].byte_ns_x1000 = 2000000; /* what is written is more than the window */
+    w->value_min = 4000;
+    write_many(w, 150);
+    w->value_min = 0;
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes are not answered");
     demote(w, 1);
+    net_heal(w);
     sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes are left open by a demotion");
     promote(w, 0);
     for (uint32_t k = 0; k < w->n_ops; k++)
@@ -404,7 +411,7 @@ static void crash_in_demotion(struct world *w)
 {
     struct probe p = {0};
     struct err err = {0};
-    unsigned steps = (unsigned)sim_rand(w, 14);
+    unsigned steps = (unsigned)sim_rand(w, sim_rand(w, 2) == 0 ? 14 : 300);
     bool told;
 
     pair(w);
@@ -643,6 +650,11 @@ static void put_config(struct world *w, int i, bool enabled)
                   member_encode(&own, &row, &err) == 0 &&
                   txn_put(t, ENGINE_KEY_CONFIG, conf.data, conf.len, &err) == 0 &&
                   txn_put(t, ENGINE_KEY_MEMBERS "another", row.data, row.len, &err) == 0,
+              "rows");
+    /* As disable does. */
+    sim_check(w,
+              txn_delete(t, ENGINE_KEY_MEMBERS "cluster", &err) == 0 &&
+                  txn_delete(t, ENGINE_KEY_MEMBERS "member-1", &err) == 0,
               "rows");
     if (engine_submit(w->n[i].e, t, on_probe, &p, &err) != 0)
         sim_fail(w, "rows: %s", err.msg);
