@@ -89,6 +89,19 @@ int modes_forced_load(struct engine *e, struct err *err)
 }
 
 /* ---- rows and records ---- */
+/* By what a row holds: the names beyond n are the caller's, and a row does not have them. */
+static bool same_mode(const struct repl_mode *a, const struct repl_mode *b)
+{
+    if (a->level != b->level || a->on_limit != b->on_limit || a->wait_ms != b->wait_ms ||
+        a->k != b->k || a->n != b->n)
+        return false;
+    for (uint32_t i = 0; i < a->n; i++) {
+        if (strcmp(a->name[i], b->name[i]) != 0)
+            return false;
+    }
+    return true;
+}
+
 static void take_row(struct engine *e, const char *id, const struct repl_mode *m, uint64_t lsn)
 {
     struct mode_slot *s = mode_slot_make(e, id);
@@ -104,8 +117,8 @@ static void take_row(struct engine *e, const char *id, const struct repl_mode *m
     s->cur_lsn = lsn;
     if (lsn >= s->next_lsn)
         s->next_lsn = 0;
-    if (s->forced && (s->forced_lsn != 0 ? lsn >= s->forced_lsn
-                                         : memcmp(m, &s->force, sizeof(*m)) == 0 && !s->queued)) {
+    if (s->forced &&
+        (s->forced_lsn != 0 ? lsn >= s->forced_lsn : same_mode(m, &s->force) && !s->queued)) {
         s->forced = false;
         s->forced_lsn = lsn;
     }
@@ -207,7 +220,7 @@ static int each_rec(void *arg, const struct rec *r, struct err *err)
     }
     s->next = m;
     s->next_lsn = sm->lsn;
-    if (s->forced && s->forced_lsn == 0 && memcmp(&m, &s->force, sizeof(m)) == 0)
+    if (s->forced && s->forced_lsn == 0 && same_mode(&m, &s->force))
         s->forced_lsn = sm->lsn;
     e->dirty = true;
     return 0;

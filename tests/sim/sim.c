@@ -2,9 +2,14 @@
 /*
  * sim.c - run scenarios of the simulated clusters.
  *
- * usage: sim SEED [--scenario NAME] [--rounds N] [--canary] [--log]
+ * usage: sim SEED [--scenario NAME|all] [--rounds N] [--hours H] [--plant NAME] [--canary]
+ *            [--events] [--trace]
  *
  * Round i runs with seed SEED + i and prints it; the same seed and scenario replay exactly.
+ * --hours runs on until so many hours have been simulated, and then says what was done to the
+ * nodes.
+ * --events prints the event log; a failure prints its end in any case. --trace: and all log lines.
+ * --plant plants a bug: the run succeeds when the check that is meant sees it.
  * --canary lets a crash lose what was flushed: the checks must find that, so the run must fail.
  */
 #include "sim.h"
@@ -12,78 +17,187 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static const struct scenario *const tables[] = {
-    scenarios_basic, scenarios_many,   scenarios_modes, scenarios_cut, scenarios_know,
-    scenarios_diff,  scenarios_verify, scenarios_roles, scenarios_act,
+    scenarios_basic, scenarios_many,      scenarios_modes,  scenarios_know,
+    scenarios_diff,  scenarios_verify,    scenarios_roles,  scenarios_act,
+    scenarios_cut,   scenarios_sequences, scenarios_bounds, scenarios_storm};
+
+struct options {
+    const char *name;
+    uint64_t seed, rounds;
+    double hours;
+    const struct plant *plant;
+    bool canary, full, trace;
 };
 
-static int run(const struct scenario *s, uint64_t seed, bool canary, bool verbose)
+struct sums {
+    uint64_t runs, writes, acked, steps, events, states, crashes;
+    int64_t ns;
+    uint64_t faults[SIM_FAULTS];
+};
+
+static void run(const struct scenario *s, uint64_t seed, const struct options *o, struct sums *sums)
 {
     struct world *w = calloc(1, sizeof(*w));
     unsigned crashes = 0;
 
     if (w == NULL)
-        return 1;
+        abort();
     printf("seed %llu scenario %s\n", (unsigned long long)seed, s->name);
     fflush(stdout);
-    w->canary = canary;
-    w->log = verbose ? logger_new(2, LOG_LEVEL_TRACE) : NULL;
+    w->canary = o->canary;
+    w->full = o->full;
+    w->trace = o->trace;
+    w->plant = o->plant;
     world_init(w, seed, s->name, s->nodes == 0 ? 2 : s->nodes);
     s->run(w);
-    for (unsigned i = 0; i < w->n_nodes; i++)
+    for (unsigned i = 0; i < w->n_nodes; i++) {
         crashes += w->n[i].crashes;
-    printf("  %s: %u writes, %u acknowledged, %llu steps, %.3f simulated s, %u crashes, trace "
-           "%016llx\n",
-           s->promise, w->n_ops, w->n_acked, (unsigned long long)w->steps, (double)w->now_ns / 1e9,
-           crashes, (unsigned long long)(w->rng ^ (uint64_t)w->now_ns));
+        sums->states += w->n[i].watch.states;
+    }
+    printf("  %s: %u nodes, %u writes, %u acknowledged, %llu steps, %.3f simulated s, %u crashes, "
+           "trace %016llx\n",
+           s->promise, w->n_nodes, w->n_ops, w->n_acked, (unsigned long long)w->steps,
+           (double)w->now_ns / 1e9, crashes, (unsigned long long)(w->rng ^ (uint64_t)w->now_ns));
+    sums->runs++;
+    sums->writes += w->n_ops;
+    sums->acked += w->n_acked;
+    sums->steps += w->steps;
+    sums->events += w->events;
+    sums->crashes += crashes;
+    sums->ns += w->now_ns;
+    for (int f = 0; f < SIM_FAULTS; f++)
+        sums->faults[f] += w->faults[f];
     world_fini(w);
-    logger_free(w->log);
     free(w);
-    return 0;
+    if (o->plant != NULL) {
+        printf("the planted bug %s was not seen\n", o->plant->name);
+        fflush(stdout);
+        _exit(1);
+    }
+}
+
+static void say_sums(const struct sums *s, uint64_t seed, uint64_t rounds)
+{
+    printf("seeds %llu to %llu: %llu runs, %.2f simulated hours, %llu steps, %llu events, %llu "
+           "writes, "
+           "%llu acknowledged, %llu states compared, %llu crashes\n",
+           (unsigned long long)seed, (unsigned long long)(seed + rounds - 1),
+           (unsigned long long)s->runs, (double)s->ns / 3600e9, (unsigned long long)s->steps,
+           (unsigned long long)s->events, (unsigned long long)s->writes,
+           (unsigned long long)s->acked, (unsigned long long)s->states,
+           (unsigned long long)s->crashes);
+    for (int f = 0; f < SIM_FAULTS; f++) {
+        if (s->faults[f] > 0)
+            printf("  %8llu  %s\n", (unsigned long long)s->faults[f],
+                   sim_fault_name((enum sim_fault)f));
+    }
+}
+
+/* In a process of its own: an engine that ended itself leaves its memory behind. */
+static void run_apart(const struct scenario *s, uint64_t seed, const struct options *o,
+                      struct sums *sums)
+{
+    int status;
+    pid_t pid;
+
+    fflush(stdout);
+    pid = fork();
+    if (pid == 0) {
+        run(s, seed, o, sums);
+        fflush(stdout);
+        _exit(0);
+    }
+    if (pid < 0 || waitpid(pid, &status, 0) != pid) {
+        perror("run");
+        exit(1);
+    }
+    if (WIFSIGNALED(status))
+        printf("FAILED seed %llu scenario %s: signal %d\n", (unsigned long long)seed, s->name,
+               WTERMSIG(status));
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+        exit(1);
+}
+
+static bool run_named(const struct options *o, uint64_t seed, struct sums *sums)
+{
+    bool any = false;
+
+    for (size_t t = 0; t < sizeof(tables) / sizeof(tables[0]); t++) {
+        for (const struct scenario *s = tables[t]; s->name != NULL; s++) {
+            if (strcmp(o->name, "all") != 0 && strcmp(o->name, s->name) != 0)
+                continue;
+            any = true;
+            run_apart(s, seed, o, sums);
+        }
+    }
+    return any;
+}
+
+static const struct plant *find_plant(const char *name)
+{
+    for (const struct plant *p = sim_plants; p->name != NULL; p++) {
+        if (strcmp(p->name, name) == 0)
+            return p;
+    }
+    fprintf(stderr, "no planted bug %s\n", name);
+    exit(2);
+}
+
+static void parse(int argc, char **argv, struct options *o)
+{
+    if (argc < 2) {
+        fprintf(stderr, "usage: sim SEED [--scenario NAME|all] [--rounds N] [--hours H] "
+                        "[--plant NAME] [--canary] [--events] [--trace]\n");
+        exit(2);
+    }
+    o->seed = strtoull(argv[1], NULL, 10);
+    for (int i = 2; i < argc; i++) {
+        if (strcmp(argv[i], "--scenario") == 0 && i + 1 < argc)
+            o->name = argv[++i];
+        else if (strcmp(argv[i], "--rounds") == 0 && i + 1 < argc)
+            o->rounds = strtoull(argv[++i], NULL, 10);
+        else if (strcmp(argv[i], "--hours") == 0 && i + 1 < argc)
+            o->hours = strtod(argv[++i], NULL);
+        else if (strcmp(argv[i], "--plant") == 0 && i + 1 < argc)
+            o->plant = find_plant(argv[++i]);
+        else if (strcmp(argv[i], "--canary") == 0)
+            o->canary = true;
+        else if (strcmp(argv[i], "--events") == 0)
+            o->full = true;
+        else if (strcmp(argv[i], "--trace") == 0)
+            o->full = o->trace = true;
+        else {
+            fprintf(stderr, "unknown argument %s\n", argv[i]);
+            exit(2);
+        }
+    }
+    if (o->plant != NULL)
+        o->name = o->plant->scenario;
 }
 
 int main(int argc, char **argv)
 {
-    const char *name = "random";
-    uint64_t seed, rounds = 1;
-    bool canary = false, verbose = false;
+    struct options o = {.name = "random", .rounds = 1};
+    struct sums *sums = mmap(NULL, sizeof(*sums), PROT_READ | PROT_WRITE,
+                             MAP_SHARED | MAP_ANONYMOUS, -1, 0); /* of all the processes */
+    uint64_t r = 0;
 
-    if (argc < 2) {
-        fprintf(stderr, "usage: sim SEED [--scenario NAME|all] [--rounds N] [--canary] [--log]\n");
-        return 2;
+    if (sums == MAP_FAILED) {
+        perror("sums");
+        return 1;
     }
-    seed = strtoull(argv[1], NULL, 10);
-    for (int i = 2; i < argc; i++) {
-        if (strcmp(argv[i], "--scenario") == 0 && i + 1 < argc)
-            name = argv[++i];
-        else if (strcmp(argv[i], "--rounds") == 0 && i + 1 < argc)
-            rounds = strtoull(argv[++i], NULL, 10);
-        else if (strcmp(argv[i], "--canary") == 0)
-            canary = true;
-        else if (strcmp(argv[i], "--log") == 0)
-            verbose = true;
-        else {
-            fprintf(stderr, "unknown argument %s\n", argv[i]);
+    parse(argc, argv, &o);
+    for (; o.hours > 0 ? (double)sums->ns < o.hours * 3600e9 : r < o.rounds; r++) {
+        if (!run_named(&o, o.seed + r, sums)) {
+            fprintf(stderr, "no scenario %s\n", o.name);
             return 2;
         }
     }
-    for (uint64_t r = 0; r < rounds; r++) {
-        bool any = false;
-
-        for (size_t t = 0; t < sizeof(tables) / sizeof(tables[0]); t++) {
-            for (const struct scenario *s = tables[t]; s->name != NULL; s++) {
-                if (strcmp(name, "all") != 0 && strcmp(name, s->name) != 0)
-                    continue;
-                any = true;
-                if (run(s, seed + r, canary, verbose) != 0)
-                    return 1;
-            }
-        }
-        if (!any) {
-            fprintf(stderr, "no scenario %s\n", name);
-            return 2;
-        }
-    }
+    say_sums(sums, o.seed, r);
     return 0;
 }

@@ -11,13 +11,14 @@
 #ifndef LOCKSTEP_SIM_H
 #define LOCKSTEP_SIM_H
 
+#include <setjmp.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "engine.h"
 
 #define SIM_NODES_MAX 17 /* a primary and as many secondaries as there may be */
-#define SIM_KEYS 48
+#define SIM_KEYS 400
 #define SIM_OPS_MAX 60000
 #define SIM_MSG_CONNS 4096
 #define MS ((int64_t)1000000)
@@ -31,6 +32,29 @@ struct sim_env {
     int64_t wall_offset_ms;
 };
 
+/* What is known of a node, sim_watch.c. Places in the history of all logs. */
+struct fold;
+struct watched {
+    unsigned opens;      /* of the node, at the last look; 0: look anew */
+    uint32_t generation; /* of its data, at the last look */
+    int durable;         /* its log was durable up to here: no power cut takes it back */
+    int committed;       /* and known as committed up to here */
+    int held;            /* acknowledged by its primary because it is durable here */
+    int applied, before; /* before: a promotion */
+    uint64_t end_lsn, durable_lsn, committed_lsn;
+    bool restored; /* its disk was replaced or damaged: nothing is promised of what was on it */
+    uint32_t met_epoch; /* as a primary it was told of this newer epoch; 0: of none */
+    uint64_t met_lsn;   /* what it had committed then */
+    int64_t settled_ns; /* it was where its primary had been, or had nobody to follow */
+    uint64_t target_lsn;
+    unsigned bound_opens; /* bounds of the log: what was applied before lsn_ns, and at it */
+    uint32_t bound_generation;
+    int64_t lsn_ns;
+    uint64_t lsn_before, lsn_then;
+    uint64_t states; /* compared with its log, row by row */
+    struct fold *fold;
+};
+
 struct node {
     struct world *w;
     int index;
@@ -39,14 +63,24 @@ struct node {
     struct disk_image *stale; /* canary: an older image that a crash falls back to */
     struct disk *disk;
     struct engine *e; /* NULL: down */
+    char path[24];
+    bool cut;   /* the power went in the middle of a call: nobody hears of this node any more */
+    bool falls; /* it goes down by itself at the end of that step */
+    struct disk_image *left; /* of a crash under way: what the disk holds */
+    bool fails;              /* its disk may refuse a write */
+    bool damaged;            /* bits of it were changed */
+    bool closing;
+    unsigned stalled; /* so many steps without its apply thread */
+    bool checkpoint;  /* take one at the next step */
+    struct watched watch;
     uint8_t key_hash[32];
     int role;
     int follows; /* the node that it was enabled at; -1: none */
-    bool
-        apart; /* its history was given up: until it has caught up its state is of no LSN of ours */
+    /* Its history was given up: until it has caught up its state is of no LSN of ours. */
+    bool apart;
     bool named; /* it has a member id of its own; else it founded the cluster */
-    unsigned crashes, opens;
-    bool cut; /* the power went in the middle of a call: nobody hears of this node any more */
+    unsigned crashes, opens, deaths;
+    size_t did; /* in this step */
 };
 
 /* One write of the workload. Values name their write, so that a state tells which writes it holds.
@@ -56,6 +90,10 @@ struct op {
     uint32_t key;
     uint64_t lsn; /* 0: not answered */
     bool acked, lost, deletes;
+    bool quorum; /* acknowledged because k of n have it */
+    int node;    /* that was asked */
+    int place;   /* in the history */
+    int64_t issued_ns;
     struct world *w;
 };
 
@@ -74,9 +112,68 @@ struct sim_line {
     int64_t byte_ns_x1000; /* beside the world's */
 };
 
+/* What is done to the nodes, counted. */
+enum sim_fault {
+    F_CUT,
+    F_HALF_OPEN,
+    F_PARTITION,
+    F_DELAY,
+    F_SLOW,
+    F_CRASH,
+    F_CRASH_IO,
+    F_CRASH_OPEN,
+    F_STOP,
+    F_WRITE_ERROR,
+    F_NO_SPACE,
+    F_RESERVE,
+    F_FLIP_LOG,
+    F_FLIP_STORE,
+    F_FLIP_OTHER,
+    F_CLOCK,
+    F_STALL,
+    F_CHECKPOINT,
+    F_PROMOTE,
+    F_DEMOTE,
+    F_REJOIN,
+    F_COPY,
+    F_MODE,
+    F_BEHIND,
+    SIM_FAULTS
+};
+
+/* Bugs that are planted so that a check must see them. */
+struct plant {
+    const char *name;
+    const char *seen_by;  /* a part of what the check says */
+    const char *scenario; /* in which it is planted */
+};
+
+struct events;
+struct history;
+struct call { /* a question to an engine that may never be answered */
+    struct call *next;
+    struct node *node;
+    bool done;
+    uint64_t lsn;
+    struct err err;
+};
+
 struct world {
     uint64_t seed, rng;
-    bool canary, verbose;
+    uint64_t look_rng; /* of the watch */
+    bool canary, trace, full;
+    const struct plant *plant; /* NULL: none */
+    unsigned plant_struck;
+    int victim; /* of a scenario */
+    struct events *ev;
+    struct history *hist;
+    struct call *calls;
+    uint64_t faults[SIM_FAULTS];
+    jmp_buf fatal;
+    int fatal_node; /* its engine is at work; -1: none */
+    int64_t disturbed_ns;
+    size_t segment_bytes_max; /* the largest there was */
+    uint32_t first_open;      /* write: the first that may be unanswered */
     const char *scenario;
     int64_t now_ns;
     unsigned n_nodes;
@@ -96,6 +193,7 @@ struct world {
     struct op ops[SIM_OPS_MAX];
     uint32_t n_ops;
     uint32_t n_acked, n_refused;
+    uint32_t keys;         /* so many of SIM_KEYS are used */
     uint64_t retain_bytes; /* of nodes opened from here on */
     void (*tune)(struct world *w, int i, struct engine_config *cfg); /* so is what this changes */
     size_t value_min;
@@ -103,8 +201,47 @@ struct world {
     uint64_t steps, events;
 };
 
+/* sim_events.c */
+void events_init(struct world *w);
+void events_fini(struct world *w);
+void events_drain(struct world *w, int node); /* log lines, since the last call */
+void events_show(struct world *w);
+void note(struct world *w, int node, const char *fmt, ...) PRINTF_LIKE(3, 4); /* node -1: none */
+void fault(struct world *w, enum sim_fault f, int node, const char *fmt, ...) PRINTF_LIKE(4, 5);
+const char *sim_fault_name(enum sim_fault f);
+
+/* sim_watch.c */
+void watch_step(struct world *w, int i);
+void watch_world(struct world *w);
+void watch_opened(struct world *w, int i);
+void watch_crashed(struct world *w, int i);   /* within a step, or between two */
+void watch_forget(struct world *w, int i);    /* its disk is another one, or damaged */
+void watch_given_up(struct world *w, int i);  /* it follows, and will have another's history */
+void watch_promoting(struct world *w, int i); /* before and */
+void watch_promoted(struct world *w, int i);  /* after */
+void watch_acked(struct world *w, struct op *op);
+bool watch_member(struct world *w, int p, int s); /* p, which is up, knows s as a member */
+void watch_frame(struct world *w, int to, const void *frame, size_t len);
+void watch_state(struct world *w, int i);   /* row by row, now */
+size_t watch_memory(const struct world *w); /* its own */
+bool watch_has(struct world *w, int i, const struct op *op);
+
+/* sim_plant.c */
+extern const struct plant sim_plants[];
+bool planted(const struct world *w, const char *name);
+void plant_step(struct world *w, int i);
+/* sim_plant_store.c: in the table or in the tree alone, behind the back of the other and the log */
+struct store;
+void plant_row(struct world *w, struct store *s, bool gone);
+void plant_leaf(struct store *s);
+bool plant_holds_apply(const struct world *w, int i);
+/* false: the frame is swallowed. */
+bool plant_frame(struct world *w, int from, int to, uint64_t conn, const uint8_t *frame,
+                 size_t len);
+
 /* sim_world.c */
 uint64_t sim_rand(struct world *w, uint64_t below);
+uint64_t sim_look(struct world *w, uint64_t below); /* for checks: changes no run */
 void sim_bytes(struct world *w, void *out, size_t len);
 _Noreturn void sim_fail(struct world *w, const char *fmt, ...) PRINTF_LIKE(2, 3);
 #define sim_check(w, cond, ...)                                                                    \
@@ -113,19 +250,28 @@ _Noreturn void sim_fail(struct world *w, const char *fmt, ...) PRINTF_LIKE(2, 3)
             sim_fail((w), __VA_ARGS__);                                                            \
     } while (0)
 void world_init(struct world *w, uint64_t seed, const char *scenario, unsigned nodes);
+struct call *call_new(struct world *w, int i);
+void on_call(void *arg, uint64_t lsn, const struct err *err); /* arg: a call */
+bool call_wait(struct world *w, struct call *c, int64_t limit_ns);
 void world_fini(struct world *w);
 void node_open(struct world *w, int i);
+/* 0; -1: it does not open; 1: it opened and lost its power at once. */
 int node_try_open(struct world *w, int i, struct err *err);
-void node_stop(struct world *w, int i);  /* closes in order */
-void node_crash(struct world *w, int i); /* stays down */
+bool node_up(const struct world *w, int i);
 /* The power goes at the ops-th change of the disk from now on (0: it does not): from then on the
  * node is `cut`, until node_crash gives it the disk of that moment. */
 void node_cut_in(struct world *w, int i, uint64_t ops);
+/* So, and it goes down at the end of the step in which that happens. */
+void node_crash_in(struct world *w, int i, uint64_t ops);
+void node_replace(struct world *w, int i); /* a new machine, with an empty disk */
+void node_stop(struct world *w, int i);    /* closes in order */
+void node_crash(struct world *w, int i);   /* power cut; stays down */
 void node_restore(struct world *w, int i, struct disk_image *image); /* an old image comes back */
 bool world_step(struct world *w); /* false: nothing will ever happen again */
 void world_run(struct world *w, int64_t ns);
 bool world_until(struct world *w, bool (*cond)(struct world *w), int64_t limit_ns);
 void write_one(struct world *w);
+void write_to(struct world *w, int i);
 void write_many(struct world *w, unsigned n);
 bool writes_settled(struct world *w);
 void check_acked(struct world *w, int i);  /* every acknowledged write is there */
@@ -133,6 +279,11 @@ void check_prefix(struct world *w, int i); /* the state is that of one LSN of th
 void check_equal(struct world *w);         /* quiesce, then equal LSN and root at all that follow */
 void enable(struct world *w, int p, int s);                   /* s becomes a secondary of p */
 void put_member(struct world *w, int p, int i, bool revoked); /* at primary p: the row of node i */
+bool try_enable(struct world *w, int p, int s, int64_t limit_ns);
+bool try_promote(struct world *w, int i, bool force, int64_t limit_ns);
+void mark_lost(struct world *w, int i); /* what the promoted node i does not have */
+bool all_equal(struct world *w, int64_t limit_ns);
+void show_nodes(struct world *w);
 void promote(struct world *w, int i); /* it must keep all that it had durable */
 void promote_keeping(struct world *w, int i, uint64_t had); /* it must keep all up to had */
 bool node_follows(const struct world *w, int i, int p);     /* directly or through others */
@@ -150,6 +301,7 @@ void net_partition(struct world *w, int a, int b, bool on); /* both directions o
 void net_heal(struct world *w);                             /* every line is up, and quick */
 void net_forget(struct world *w, int i);                    /* a node went down without a word */
 void net_free(struct world *w);
+uint64_t net_bytes(const struct world *w); /* under way */
 
 /* A table for each file of scenarios, ended by an entry without a name. */
 struct scenario {
@@ -158,15 +310,19 @@ struct scenario {
     const char *promise;
     unsigned nodes; /* 0: two */
 };
-extern const struct scenario scenarios_basic[];  /* sim_scenarios.c */
-extern const struct scenario scenarios_diff[];   /* sim_diff.c */
-extern const struct scenario scenarios_verify[]; /* sim_verify.c */
-extern const struct scenario scenarios_many[];   /* sim_many.c */
-extern const struct scenario scenarios_modes[];  /* sim_modes.c */
-extern const struct scenario scenarios_know[];   /* sim_know.c */
-extern const struct scenario scenarios_cut[];    /* sim_cut.c */
-extern const struct scenario scenarios_roles[];  /* sim_roles.c */
-extern const struct scenario scenarios_act[];    /* sim_act.c */
+#define SIM_NODES_SEED 99u                          /* two to five, as the seed has it */
+extern const struct scenario scenarios_basic[];     /* sim_scenarios.c */
+extern const struct scenario scenarios_verify[];    /* sim_verify.c */
+extern const struct scenario scenarios_diff[];      /* sim_diff.c */
+extern const struct scenario scenarios_many[];      /* sim_many.c */
+extern const struct scenario scenarios_modes[];     /* sim_modes.c */
+extern const struct scenario scenarios_know[];      /* sim_know.c */
+extern const struct scenario scenarios_roles[];     /* sim_roles.c */
+extern const struct scenario scenarios_act[];       /* sim_act.c */
+extern const struct scenario scenarios_cut[];       /* sim_cut.c */
+extern const struct scenario scenarios_sequences[]; /* sim_sequences.c */
+extern const struct scenario scenarios_bounds[];    /* sim_bounds.c */
+extern const struct scenario scenarios_storm[];     /* sim_storm.c */
 void leave_behind(struct world *w); /* node 0 keeps nothing that node 1, which is down, needs */
 void pair(struct world *w);         /* node 1 follows node 0, which holds a hundred writes */
 

@@ -82,13 +82,15 @@ static uint64_t net_dial(void *arg, const char *addr)
 {
     struct node *n = arg;
     struct world *w = n->w;
-    int to = addr[0] - '0';
+    int to = (int)strtol(addr, NULL, 10);
     uint64_t k = ++w->n_conns;
     struct sim_conn *c = &w->conns[k % SIM_MSG_CONNS];
 
     *c = (struct sim_conn){.from = n->index, .to = to};
     sim_check(w, to >= 0 && to < (int)w->n_nodes, "node %d dials %s", n->index, addr);
-    if (w->partitioned || n->cut || w->line[n->index][to].down || w->line[to][n->index].down)
+    if (n->cut)
+        return 2 * k; /* without power */
+    if (w->partitioned || w->line[n->index][to].down || w->line[to][n->index].down)
         post(w, NET_CLOSED, n->index, 2 * k, w->now_ns + 3 * SEC, false, "connect timed out", NULL,
              0, NULL, 0);
     else if (w->refused || w->n[to].e == NULL)
@@ -145,7 +147,9 @@ static void net_close(void *arg, uint64_t conn, const char *reason)
     struct world *w = n->w;
     struct sim_conn *c = conn_of(w, conn);
 
-    if (c->open && !c->lost[conn & 1] && !n->cut)
+    if (n->cut)
+        return; /* without power nothing is said, and net_forget closes it */
+    if (c->open && !c->lost[conn & 1])
         close_end(w, conn ^ 1, "closed by the other side", arrival(w, c, (int)(conn & 1), 0));
     c->open = false;
     close_end(w, conn, reason, w->now_ns);
@@ -271,7 +275,11 @@ bool net_deliver(struct world *w)
 
         w->msgs = m->next;
         any = true;
-        if (n->e != NULL) {
+        if (n->e != NULL && m->kind == NET_FRAME)
+            watch_frame(w, m->to, m->data, m->len);
+        if (n->e != NULL &&
+            (m->kind != NET_FRAME || w->plant == NULL ||
+             plant_frame(w, m->to == c->to ? c->from : c->to, m->to, m->conn, m->data, m->len))) {
             if (m->kind == NET_OPENED)
                 engine_link_opened(n->e, m->conn, m->inbound, m->text,
                                    w->n[m->inbound ? c->from : c->to].key_hash);
@@ -283,6 +291,15 @@ bool net_deliver(struct world *w)
         free(m);
     }
     return any;
+}
+
+uint64_t net_bytes(const struct world *w)
+{
+    uint64_t bytes = 0;
+
+    for (const struct sim_msg *m = w->msgs; m != NULL; m = m->next)
+        bytes += m->len;
+    return bytes;
 }
 
 void net_free(struct world *w)

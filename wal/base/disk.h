@@ -154,6 +154,7 @@ struct disk_image *disk_image_take_cut(struct disk_image *);
  * turns it off. */
 void disk_image_fail_writes(struct disk_image *, uint64_t after, int sys);
 void disk_image_free_bytes(struct disk_image *, uint64_t bytes); /* what free_bytes answers */
+uint64_t disk_image_memory(struct disk_image *); /* bytes that it takes in this process */
 /** Flip one bit of a file, for corruption tests. */
 CHECKED int disk_image_flip(struct disk_image *, const char *path, uint64_t bit, struct err *err);
 /** Virtual time until the next completion is due, -1 when none is pending. */

@@ -1125,6 +1125,25 @@ void disk_image_free_bytes(struct disk_image *im, uint64_t bytes)
     pthread_mutex_unlock(&im->lock);
 }
 
+static uint64_t list_memory(const struct node *n)
+{
+    uint64_t bytes = 0;
+
+    for (; n != NULL; n = n->next)
+        bytes += sizeof(*n) + n->live.cap + n->durable.cap + n->marks_cap;
+    return bytes;
+}
+
+uint64_t disk_image_memory(struct disk_image *im)
+{
+    uint64_t bytes;
+
+    pthread_mutex_lock(&im->lock);
+    bytes = list_memory(im->nodes) + list_memory(im->ghosts);
+    pthread_mutex_unlock(&im->lock);
+    return bytes;
+}
+
 int disk_image_flip(struct disk_image *im, const char *path, uint64_t bit, struct err *err)
 {
     struct node *n;

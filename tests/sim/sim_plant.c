@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * sim_plant.c - bugs on purpose: for each thing that the watch looks at one that breaks it, made
+ * from outside the engine, by its tables of functions or in its memory. A run with a plant succeeds
+ * when the check that is meant fails, and fails when nothing or another check does.
+ */
+#include "sim_private.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+const struct plant sim_plants[] = {
+    {"ignored_flush", "durable: LSN", "crash_primary"},
+    {"early_ack", "promise: LSN", "flush_promote"},
+    {"cut_committed", "committed: LSN", "follow"},
+    {"applied_early", "order: applied", "follow"},
+    {"changed_row", "state: k/", "follow"},
+    {"missing_row", "is missing at LSN", "follow"},
+    {"changed_leaf", "root: another one", "follow"},
+    {"other_history", "prefix: LSN", "follow"},
+    {"no_checkpoint", "bounds: the log", "bounded_log"},
+    {"wide_window", "bytes in the window", "bounded_log"},
+    {"lost_pages", "ends: after", "calm"},
+    {"lost_answers", "is not answered", "calm"},
+    {"leak", "bounds: memory", "steady_memory"},
+    {NULL, NULL, NULL},
+};
+
+#define RIPE_ACKED 150u /* when most plants strike */
+
+bool planted(const struct world *w, const char *name)
+{
+    return w->plant != NULL && strcmp(w->plant->name, name) == 0;
+}
+
+/* The primary comes back from an image of long ago, and only the checks that look at it alone are
+ * blind. */
+static void old_primary(struct world *w)
+{
+    static struct disk_image *old;
+    static uint64_t end_lsn; /* of its log */
+    struct node *p = &w->n[0];
+    struct err err;
+
+    if (w->plant_struck == 0) {
+        old = disk_image_clone(p->image);
+        sim_check(w, old != NULL, "out of memory");
+        end_lsn = wal_end_lsn(p->e->cur->wal);
+        w->plant_struck = 1;
+        return;
+    }
+    if (w->n[1].e->committed_lsn <= end_lsn)
+        return;
+    w->plant_struck = 2;
+    node_restore(w, 0, old);
+    net_free(w); /* and the secondary has not heard of it */
+    p->watch.restored = false;
+    if (node_try_open(w, 0, &err) != 0) /* node_open would look whether writes are lost */
+        sim_fail(w, "node 0 does not open: %s", err.msg);
+}
+
+void plant_step(struct world *w, int i)
+{
+    struct engine *e = w->n[i].e;
+    bool strikes = i == 1 && w->n_acked > RIPE_ACKED && w->n[1].role == ENGINE_SECONDARY &&
+                   e->follow.phase == COPY_NONE;
+
+    if (planted(w, "leak") && malloc(64) == NULL)
+        abort();
+    if (planted(w, "wide_window") && i == 0)
+        e->cfg.window_bytes = 64u << 20;
+    if (planted(w, "other_history") && strikes && w->plant_struck < 2) {
+        old_primary(w);
+        return;
+    }
+    if (!strikes || w->plant_struck > 0)
+        return;
+    if (planted(w, "applied_early"))
+        atomic_store(&e->applied_lsn, wal_durable_lsn(e->cur->wal) + 1);
+    else if (planted(w, "cut_committed")) {
+        e->committed_lsn -= 5;
+        atomic_store(&e->applied_lsn, e->committed_lsn);
+    } else if (planted(w, "changed_row") || planted(w, "missing_row"))
+        plant_row(w, e->store, planted(w, "missing_row"));
+    else if (planted(w, "changed_leaf"))
+        plant_leaf(e->store);
+    else
+        return;
+    w->plant_struck = 1;
+}
+
+bool plant_holds_apply(const struct world *w, int i)
+{
+    return planted(w, "lost_answers") && i == 0 && w->n_acked > 50;
+}
+
+/* The secondary's word, before it has flushed. */
+static void ack_for(struct world *w, int from, uint64_t conn, const struct link_msg *m)
+{
+    struct link_msg ack = {.type = MSG_ACK};
+    struct buf b = {0};
+    struct seg *s = NULL;
+    size_t used;
+    struct err err;
+
+    if (seg_decode(m->tail, m->tail_len, &s, &used, &err) != 0)
+        return;
+    ack.ack.durable_lsn = ack.ack.received_lsn = seg_last_lsn(s);
+    ack.ack.applied_lsn = s->first_lsn - 1;
+    if (w->n[from].e != NULL && link_msg_encode(&ack, &b, &err) == 0)
+        engine_link_frame(w->n[from].e, conn ^ 1, b.data, b.len);
+    buf_free(&b);
+    seg_unref(s);
+}
+
+bool plant_frame(struct world *w, int from, int to, uint64_t conn, const uint8_t *frame, size_t len)
+{
+    struct link_msg m;
+    struct err err;
+
+    if (link_msg_decode(frame, len, &m, &err) != 0)
+        return true;
+    if (planted(w, "early_ack") && to == 1 && m.type == MSG_SEGMENT && w->n_acked > 60)
+        ack_for(w, from, conn, &m);
+    if (planted(w, "lost_pages") && to == 1)
+        return m.type != MSG_PAGE && m.type != MSG_TREE && m.type != MSG_LIST &&
+               m.type != MSG_ENTRIES;
+    return true;
+}

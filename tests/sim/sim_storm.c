@@ -1,0 +1,562 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * sim_storm.c - everything at once, as the seed has it: two to five clusters, faults of every kind,
+ * and an operator who promotes, copies, rejoins and sets modes meanwhile. What must hold is in
+ * sim_watch.c; at the end all faults stop, and all must come together.
+ */
+#include "sim_private.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ROUNDS_MIN 12u
+#define ROUNDS 36u
+#define ANSWER_NS (30 * SEC)
+
+static bool chance(struct world *w, unsigned percent)
+{
+    return sim_rand(w, 100) < percent;
+}
+
+static int any_node(struct world *w)
+{
+    return (int)sim_rand(w, w->n_nodes);
+}
+
+static int64_t some_ms(struct world *w, int64_t most)
+{
+    return (int64_t)sim_rand(w, (uint64_t)most) * MS;
+}
+
+/* ---- files of a node that is down ---- */
+struct pick {
+    char path[200]; /* a list of files, one drawn at random */
+    char dir[200];
+    struct disk *d;
+    struct world *w;
+    unsigned seen, depth;
+};
+
+static void pick_file(void *arg, const char *name)
+{
+    struct pick *p = arg, sub = {.d = p->d, .w = p->w, .depth = p->depth + 1};
+    struct disk_file *f;
+    struct err err;
+
+    snprintf(sub.dir, sizeof(sub.dir), "%.120s/%.70s", p->dir, name);
+    if (p->d->ops->open(p->d, sub.dir, DISK_READ, &f, &err) == 0) {
+        p->d->ops->close(f);
+        if (sim_rand(p->w, ++p->seen) == 0)
+            snprintf(p->path, sizeof(p->path), "%s", sub.dir);
+        return;
+    }
+    if (sub.depth < 5 && p->d->ops->list(p->d, sub.dir, pick_file, &sub, &err) == 0 &&
+        sub.seen > 0) {
+        p->seen += sub.seen;
+        if (sim_rand(p->w, p->seen) < sub.seen)
+            snprintf(p->path, sizeof(p->path), "%s", sub.path);
+    }
+}
+
+/* Media decay on a secondary that is down. */
+static void flip_bit(struct world *w, int i)
+{
+    struct node *n = &w->n[i];
+    struct disk *d = disk_sim_new(n->image, &n->env.env);
+    struct pick p = {.d = d, .w = w};
+    struct disk_file *f;
+    uint64_t size = 0, bit;
+    struct err err;
+
+    sim_check(w, d != NULL, "no simulated disk");
+    snprintf(p.dir, sizeof(p.dir), "%s", n->path);
+    if (d->ops->list(d, p.dir, pick_file, &p, &err) != 0 || p.path[0] == '\0' ||
+        d->ops->open(d, p.path, DISK_READ, &f, &err) != 0) {
+        disk_free(d);
+        return;
+    }
+    if (d->ops->size(f, &size, &err) != 0)
+        size = 0;
+    d->ops->close(f);
+    disk_free(d);
+    if (size == 0)
+        return;
+    /* Most of a log file is zeros yet: the beginning is where bytes are. */
+    bit = sim_rand(w, 8 * (chance(w, 70) && size > 65536 ? 65536 : size));
+    if (disk_image_flip(n->image, p.path, bit, &err) != 0)
+        return;
+    watch_forget(w, i);
+    n->damaged = true;
+    fault(w,
+          strstr(p.path, "/wal/") != NULL     ? F_FLIP_LOG
+          : strstr(p.path, "/store/") != NULL ? F_FLIP_STORE
+                                              : F_FLIP_OTHER,
+          i, "bit %llu of %s", (unsigned long long)bit, p.path);
+}
+
+/* ---- faults ---- */
+static void disturb_line(struct world *w)
+{
+    int a = any_node(w), b = any_node(w);
+    struct sim_line *l = &w->line[a][b];
+
+    if (a == b)
+        return;
+    switch (sim_rand(w, 6)) {
+    case 0:
+        fault(w, F_CUT, a, "from node %d", b);
+        net_cut_pair(w, a, b);
+        break;
+    case 1:
+        fault(w, F_HALF_OPEN, a, "node %d does not know", b);
+        net_half_open(w, a, b);
+        break;
+    case 2:
+        fault(w, F_PARTITION, a, "from node %d", b);
+        net_partition(w, a, b, true);
+        break;
+    case 3:
+        fault(w, F_PARTITION, a, "to node %d, one way", b);
+        l->down = true;
+        break;
+    case 4:
+        l->delay_ns = some_ms(w, chance(w, 20) ? 9000 : 300);
+        fault(w, F_DELAY, a, "to node %d: %lld ms", b, (long long)(l->delay_ns / MS));
+        break;
+    default:
+        l->byte_ns_x1000 = (int64_t)sim_rand(w, 20000000);
+        fault(w, F_SLOW, a, "to node %d: %lld ns a KB", b, (long long)l->byte_ns_x1000);
+        break;
+    }
+}
+
+static void disturb_power(struct world *w, int i)
+{
+    uint64_t changes;
+
+    switch (sim_rand(w, 4)) {
+    case 0:
+        fault(w, F_CRASH, i, "now");
+        node_crash(w, i);
+        break;
+    case 1:
+        fault(w, F_STOP, i, "now");
+        node_stop(w, i);
+        break;
+    default:
+        changes = 1 + sim_rand(w, 60);
+        node_crash_in(w, i, changes);
+        fault(w, F_CRASH_IO, i, "in %llu changes of the disk", (unsigned long long)changes);
+        break;
+    }
+}
+
+static void disturb_disk(struct world *w, int i)
+{
+    struct node *n = &w->n[i];
+    bool space = chance(w, 50);
+
+    if (chance(w, 40)) {
+        fault(w, F_RESERVE, i, "until it is opened again, or in the end");
+        disk_image_free_bytes(n->image, 1000);
+        return;
+    }
+    fault(w, space ? F_NO_SPACE : F_WRITE_ERROR, i, "at a write to come");
+    n->fails = true;
+    disk_image_fail_writes(n->image, sim_rand(w, 40), space ? ENOSPC : EIO);
+}
+
+static void disturb(struct world *w)
+{
+    int i = any_node(w);
+    struct node *n = &w->n[i];
+
+    switch (sim_rand(w, 12)) {
+    case 0:
+    case 1:
+    case 2:
+    case 3:
+        disturb_line(w);
+        break;
+    case 4:
+    case 5:
+    case 6:
+        if (n->e != NULL)
+            disturb_power(w, i);
+        break;
+    case 7:
+        if (n->e != NULL)
+            disturb_disk(w, i);
+        break;
+    case 8:
+        n->env.wall_offset_ms += (int64_t)sim_rand(w, 1200000) - 600000;
+        fault(w, F_CLOCK, i, "%lld ms off", (long long)n->env.wall_offset_ms);
+        break;
+    case 9:
+        n->stalled = (unsigned)sim_rand(w, 300);
+        fault(w, F_STALL, i, "%u steps", n->stalled);
+        break;
+    case 10:
+        if (n->e == NULL && i != w->primary)
+            flip_bit(w, i);
+        break;
+    default:
+        fault(w, F_CHECKPOINT, i, "when it is due anyway");
+        n->checkpoint = true;
+        break;
+    }
+}
+
+/* ---- the operator ---- */
+static void bring_up(struct world *w, int i, bool calm)
+{
+    struct node *n = &w->n[i];
+    struct err err;
+    int rc;
+
+    if (n->e != NULL)
+        return;
+    if (!calm && chance(w, 15)) {
+        uint64_t changes = 1 + sim_rand(w, 30);
+
+        node_crash_in(w, i, changes);
+        fault(w, F_CRASH_OPEN, i, "in %llu changes of the disk", (unsigned long long)changes);
+    }
+    rc = node_try_open(w, i, &err);
+    if (rc == 0)
+        node_crash_in(w, i, 0);
+    if (rc >= 0)
+        return;
+    sim_check(w, n->damaged, "node %d does not open: %s", i, err.msg);
+    node_replace(w, i); /* damaged, and found out */
+    sim_check(w, node_try_open(w, i, &err) == 0, "node %d: a new machine does not open: %s", i,
+              err.msg);
+    note(w, i, "new machine");
+}
+
+static bool primary_up(const struct world *w)
+{
+    return node_up(w, w->primary) && w->n[w->primary].role == ENGINE_PRIMARY;
+}
+
+static int candidate(struct world *w)
+{
+    int first = any_node(w);
+
+    for (int k = 0; k < (int)w->n_nodes; k++) {
+        int i = (first + k) % (int)w->n_nodes;
+
+        if (i != w->primary && node_up(w, i) && !w->n[i].damaged &&
+            w->n[i].role == ENGINE_SECONDARY && w->n[i].follows >= 0 && w->n[i].e->promotable)
+            return i;
+    }
+    return -1;
+}
+
+static void take_over(struct world *w)
+{
+    int i = candidate(w);
+    bool forced;
+
+    if (i < 0)
+        return;
+    forced = chance(w, 70);
+    fault(w, F_PROMOTE, i, "of node %d, which is %s%s", w->primary, primary_up(w) ? "up" : "down",
+          forced ? ", by force" : "");
+    if (!try_promote(w, i, forced, ANSWER_NS)) {
+        /* It may have become one all the same. */
+        if (w->n[i].role != ENGINE_PRIMARY)
+            return;
+        w->n[i].follows = -1;
+    }
+    w->primary = i;
+    mark_lost(w, i);
+}
+
+static void join(struct world *w)
+{
+    int i = any_node(w);
+    struct node *n = &w->n[i];
+
+    if (i == w->primary || !node_up(w, i) || !primary_up(w) ||
+        (n->follows == w->primary && n->role != ENGINE_FENCED && n->e->reason[0] == '\0' &&
+         !chance(w, 5)))
+        return;
+    fault(w, n->role == ENGINE_PRIMARY ? F_REJOIN : F_COPY, i, "of node %d", w->primary);
+    if (!try_enable(w, w->primary, i, ANSWER_NS))
+        note(w, i, "did not join within the time");
+}
+
+static void set_mode(struct world *w)
+{
+    static const char *const levels[] = {"async", "flush", "apply"};
+    int s = any_node(w);
+    struct repl_mode m = {.level = (enum repl_level)sim_rand(w, 3),
+                          .on_limit = chance(w, 70) ? REPL_STRICT : REPL_FALLBACK,
+                          .wait_ms = 200 + (uint32_t)sim_rand(w, 4000),
+                          .k = 1,
+                          .n = 1};
+    struct call *c;
+    struct err err;
+    bool force = chance(w, 40);
+
+    if (s == w->primary || !primary_up(w) || w->n[s].follows != w->primary)
+        return;
+    snprintf(m.name[0], sizeof(m.name[0]), "member-%d", s);
+    c = call_new(w, w->primary);
+    if (engine_mode_set(w->n[w->primary].e, m.name[0], &m, force, on_call, c, &err) != 0)
+        return;
+    fault(w, F_MODE, s, "%s, %s%s", levels[m.level], repl_on_limit_name(m.on_limit),
+          force ? ", by force" : "");
+    if (chance(w, 60))
+        (void)call_wait(w, c, some_ms(w, 4000));
+}
+
+static void set_quorum(struct world *w)
+{
+    struct repl_mode m = {.level = REPL_FLUSH,
+                          .on_limit = chance(w, 70) ? REPL_STRICT : REPL_FALLBACK,
+                          .wait_ms = 200 + (uint32_t)sim_rand(w, 4000)};
+    struct call *c;
+    struct err err;
+
+    if (!primary_up(w))
+        return;
+    for (int s = 0; s < (int)w->n_nodes; s++) {
+        if (s != w->primary && w->n[s].follows == w->primary && chance(w, 80))
+            snprintf(m.name[m.n++], sizeof(m.name[0]), "member-%d", s);
+    }
+    m.k = m.n > 0 ? 1 + (uint32_t)sim_rand(w, m.n) : 0;
+    c = call_new(w, w->primary);
+    if (engine_mode_set(w->n[w->primary].e, NULL, &m, chance(w, 40), on_call, c, &err) != 0)
+        return;
+    fault(w, F_MODE, w->primary, "quorum: %u of %u, %s", m.k, m.n, repl_on_limit_name(m.on_limit));
+    if (chance(w, 60))
+        (void)call_wait(w, c, some_ms(w, 4000));
+}
+
+static void operate(struct world *w)
+{
+    for (int i = 0; i < (int)w->n_nodes; i++) {
+        if (w->n[i].e == NULL && chance(w, 50))
+            bring_up(w, i, false);
+    }
+    if (chance(w, primary_up(w) ? 4 : 50))
+        take_over(w);
+    if (chance(w, 30))
+        join(w);
+    if (chance(w, 20))
+        set_mode(w);
+    if (chance(w, 8))
+        set_quorum(w);
+    if (chance(w, 20)) {
+        note(w, -1, "all lines are good again");
+        net_heal(w);
+    }
+}
+
+/* Many keys in one transaction, values of any size. */
+static void write_bulk(struct world *w)
+{
+    struct txn *t = txn_new();
+    unsigned n = 1 + (unsigned)sim_rand(w, 60);
+    static uint8_t value[20000];
+    struct err err;
+    char key[32];
+
+    if (!primary_up(w)) {
+        txn_free(t);
+        return;
+    }
+    sim_check(w, t != NULL, "out of memory");
+    for (unsigned k = 0; k < n; k++) {
+        snprintf(key, sizeof(key), "b/%03u", (unsigned)sim_rand(w, 500));
+        memset(value, 'a' + (int)sim_rand(w, 26), sizeof(value));
+        if ((chance(w, 25)
+                 ? txn_delete(t, key, &err)
+                 : txn_put(t, key, value, 1 + sim_rand(w, chance(w, 5) ? 20000 : 300), &err)) != 0)
+            sim_fail(w, "cannot build a transaction: %s", err.msg);
+    }
+    if (engine_submit(w->n[w->primary].e, t, on_call, call_new(w, w->primary), &err) != 0)
+        note(w, w->primary, "bulk: %s", err.msg);
+}
+
+static void load(struct world *w)
+{
+    unsigned n = (unsigned)sim_rand(w, chance(w, 20) ? 150 : 30);
+
+    if (chance(w, 25))
+        write_bulk(w);
+    w->value_min = chance(w, 15) ? sim_rand(w, 4000) : 0;
+    for (unsigned k = 0; k < n; k++) {
+        /* Not every client knows of a promotion. */
+        write_to(w, chance(w, 85) ? w->primary : any_node(w));
+        if (sim_rand(w, 3) == 0)
+            world_step(w);
+    }
+}
+
+static void pass_time(struct world *w)
+{
+    uint64_t kind = sim_rand(w, 20);
+
+    world_run(w, kind < 14 ? some_ms(w, 200) : kind < 19 ? some_ms(w, 5000) : some_ms(w, 120000));
+}
+
+/* ---- the end: no more faults ---- */
+static bool one_down(struct world *w)
+{
+    for (int i = 0; i < (int)w->n_nodes; i++) {
+        if (!node_up(w, i))
+            return true;
+    }
+    return false;
+}
+
+static bool all_follow(struct world *w)
+{
+    for (int i = 0; i < (int)w->n_nodes; i++) {
+        if (i != w->primary && w->n[i].role == ENGINE_PRIMARY)
+            return false;
+    }
+    return secondary_streams(w);
+}
+
+static bool followed_or_down(struct world *w)
+{
+    return one_down(w) || all_follow(w);
+}
+
+static void repair_all(struct world *w)
+{
+    for (int i = 0; i < (int)w->n_nodes; i++) {
+        struct node *n = &w->n[i];
+
+        if (n->cut)
+            node_crash(w, i); /* its power has failed already */
+        node_crash_in(w, i, 0);
+        n->stalled = 0;
+        n->fails = false;
+        disk_image_fail_writes(n->image, 0, 0);
+        disk_image_free_bytes(n->image, (uint64_t)1 << 40);
+        if (n->damaged)
+            node_replace(w, i); /* found out or not */
+        for (int k = 0; k < 3 && n->e == NULL; k++)
+            bring_up(w, i, true);
+        if (node_up(w, i) && n->role == ENGINE_PRIMARY)
+            n->follows = -1; /* it may have become one unheard */
+    }
+}
+
+/* false: no node has a whole copy; bit flips took the others. */
+static bool find_primary(struct world *w)
+{
+    if (!primary_up(w))
+        take_over(w);
+    for (int i = 0; i < (int)w->n_nodes && !primary_up(w); i++) {
+        if (node_up(w, i) && w->n[i].role == ENGINE_PRIMARY)
+            w->primary = i;
+    }
+    /* After a split all are fenced: a person chooses. */
+    for (int i = 0; i < (int)w->n_nodes && !primary_up(w); i++) {
+        if (!node_up(w, i) || w->n[i].role != ENGINE_FENCED)
+            continue;
+        fault(w, F_PROMOTE, i, "which is fenced, by force");
+        if (try_promote(w, i, true, ANSWER_NS)) {
+            w->primary = i;
+            mark_lost(w, i);
+        }
+    }
+    return primary_up(w);
+}
+
+/* A strict mode of who will not come back holds everything: the operator ends them all. */
+static void end_modes(struct world *w)
+{
+    struct repl_mode m = {
+        .level = REPL_ASYNC, .on_limit = REPL_STRICT, .wait_ms = 1000, .k = 1, .n = 1};
+    struct err err;
+
+    for (int i = -1; i < (int)w->n_nodes; i++) { /* -1: the quorum */
+        struct call *c = call_new(w, w->primary);
+
+        snprintf(m.name[0], sizeof(m.name[0]), "member-%d", i);
+        m.n = i >= 0;
+        if (primary_up(w) && engine_mode_set(w->n[w->primary].e, i >= 0 ? m.name[0] : NULL, &m,
+                                             true, on_call, c, &err) == 0)
+            (void)call_wait(w, c, ANSWER_NS);
+    }
+}
+
+static void join_all(struct world *w)
+{
+    for (int i = 0; i < (int)w->n_nodes; i++) {
+        struct node *n = &w->n[i];
+
+        if (i == w->primary || !node_up(w, i) || !primary_up(w) ||
+            (n->follows == w->primary && n->role != ENGINE_FENCED && n->role != ENGINE_PRIMARY &&
+             n->e->reason[0] == '\0' && watch_member(w, w->primary, i)))
+            continue;
+        fault(w, n->role == ENGINE_PRIMARY ? F_REJOIN : F_COPY, i, "of node %d, in the end",
+              w->primary);
+        if (!try_enable(w, w->primary, i, ANSWER_NS))
+            note(w, i, "did not join within the time");
+    }
+}
+
+static void settle(struct world *w)
+{
+    note(w, -1, "no more faults");
+    net_heal(w);
+    for (int k = 0; k < 6; k++) {
+        repair_all(w);
+        world_run(w, 15 * SEC);
+        if (!find_primary(w))
+            continue;
+        end_modes(w);
+        join_all(w);
+        if (world_until(w, followed_or_down, 180 * SEC) && !one_down(w))
+            break;
+    }
+    if (!find_primary(w)) {
+        note(w, -1, "no whole copy is left");
+        return;
+    }
+    if (!all_follow(w)) {
+        show_nodes(w);
+        sim_fail(w, "ends: in calm not all follow");
+    }
+    write_many(w, 20);
+    if (!all_equal(w, 180 * SEC)) {
+        show_nodes(w);
+        sim_fail(w, "ends: in calm not all are equal");
+    }
+}
+
+static void storm(struct world *w)
+{
+    unsigned rounds = ROUNDS_MIN + (unsigned)sim_rand(w, ROUNDS);
+    unsigned faults = (unsigned)sim_rand(w, 3);
+
+    w->retain_bytes = chance(w, 40) ? 1 : 64u << 20;
+    w->keys = chance(w, 50) ? 48 : SIM_KEYS;
+    write_many(w, 60);
+    for (int i = 1; i < (int)w->n_nodes; i++)
+        enable(w, 0, i);
+    world_run(w, some_ms(w, 3000));
+    for (unsigned r = 0; r < rounds; r++) {
+        for (unsigned f = 0; f <= faults; f++)
+            disturb(w);
+        load(w);
+        pass_time(w);
+        operate(w);
+    }
+    settle(w);
+}
+
+const struct scenario scenarios_storm[] = {
+    {"storm", storm, "whatever happens, what was promised holds", SIM_NODES_SEED},
+    {NULL, NULL, NULL, 0},
+};

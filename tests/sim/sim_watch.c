@@ -1,0 +1,567 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * sim_watch.c - what must hold at every moment, looked at after every step of every node.
+ *
+ *   durable    no power cut takes back what was durable in a node's log
+ *   promise    what a mode promised when a write was acknowledged is in the secondary's durable log
+ *   committed  a log never cuts what it knows as committed; a promotion keeps the durable tail
+ *   order      applied <= min(committed, durable here)
+ *   state      a state is the fold over its log up to the applied LSN: all keys, values, LSNs
+ *   root       equal running hash, equal Merkle root, whoever computes it and when
+ *   prefix     what a streaming secondary knows as committed is in its primary's log
+ *   epochs     who has met a newer epoch acknowledges nothing new
+ *   bounds     queues, windows, connections, the kept log and the generations stay within theirs
+ *   ends       in calm, a copy, a catch-up and a write come to their end
+ *
+ * The watch has a random source of its own: looking more or less often changes no run.
+ */
+#include "sim_private.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CALM_NS (90 * SEC)
+#define LOG_SLACK_BYTES ((uint64_t)6 << 20)
+#define WINDOW_BYTES ((size_t)(256u << 10)) /* that the nodes are given; and one segment more */
+#define EVENTS_BYTES ((size_t)6 << 20)
+#define CONNS_BOUND 24u
+#define GENERATIONS_BOUND 3u
+
+static unsigned long long ull(uint64_t v)
+{
+    return (unsigned long long)v;
+}
+
+/* ---- places ---- */
+static int end_of(struct world *w, int i)
+{
+    const struct wal *log = w->n[i].e->cur->wal;
+    uint8_t hash[WAL_HASH_BYTES];
+    int at;
+
+    if (wal_end_lsn(log) == 0)
+        return 0;
+    wal_end_hash(log, hash);
+    at = hist_find(w, hash);
+    sim_check(w, at >= 0,
+              "node %d: durable: its log ends at LSN %llu in a history that nobody wrote", i,
+              ull(wal_end_lsn(log)));
+    return at;
+}
+
+static int log_at(struct world *w, int i, uint64_t lsn)
+{
+    int at = hist_at(w, end_of(w, i), lsn);
+
+    sim_check(w, at >= 0, "node %d: LSN %llu is not in its log", i, ull(lsn));
+    return at;
+}
+
+static int applied_at(struct world *w, int i)
+{
+    struct store_point p;
+    int at;
+
+    store_applied(w->n[i].e->store, &p);
+    if (p.lsn == 0)
+        return 0;
+    at = hist_find(w, p.hash);
+    sim_check(w, at >= 0 && hist_lsn(w, at) == p.lsn,
+              "node %d: state: applied LSN %llu of a history that nobody wrote", i, ull(p.lsn));
+    return at;
+}
+
+/* New segments are at the end of the ring. */
+static void learn(struct world *w, int i)
+{
+    const struct seg_deque *ring = &w->n[i].e->ring;
+    size_t from = ring->n;
+
+    while (from > 0 && hist_find(w, seg_deque_at(ring, from - 1)->hash) < 0)
+        from--;
+    for (; from < ring->n; from++) {
+        const struct seg *s = seg_deque_at(ring, from);
+
+        (void)hist_add(w, s);
+        if (s->len > w->segment_bytes_max)
+            w->segment_bytes_max = s->len;
+    }
+}
+
+/* ---- state and root ---- */
+static int compare_row(void *arg, const char *key, const uint8_t *value, size_t len, uint64_t lsn,
+                       struct err *err)
+{
+    struct node *n = arg;
+
+    (void)err;
+    fold_compare(n->w, n->watch.fold, n->index, key, value, len, lsn);
+    return 0;
+}
+
+void watch_state(struct world *w, int i)
+{
+    struct node *n = &w->n[i];
+    struct err err;
+
+    if (n->watch.fold == NULL)
+        n->watch.fold = fold_new();
+    sim_check(w, n->watch.fold != NULL, "out of memory");
+    fold_to(w, n->watch.fold, applied_at(w, i));
+    fold_compare_begin(n->watch.fold);
+    if (engine_scan(n->e, "", NULL, 0, false, compare_row, n, &err) != 0)
+        sim_fail(w, "node %d: scan: %s", i, err.msg);
+    fold_compare_end(w, n->watch.fold, i);
+    n->watch.states++;
+}
+
+static void watch_root(struct world *w, int i)
+{
+    uint8_t root[MERKLE_HASH_BYTES];
+    int at = applied_at(w, i);
+    uint64_t lsn;
+    struct err err;
+
+    if (store_merkle_root(w->n[i].e->store, root, &lsn, &err) != 0)
+        sim_fail(w, "node %d: root: %s", i, err.msg);
+    sim_check(w, hist_root(w, at, root), "node %d: root: another one at LSN %llu", i,
+              ull(hist_lsn(w, at)));
+}
+
+/* ---- one step ---- */
+static void watch_log(struct world *w, int i)
+{
+    struct node *n = &w->n[i];
+    struct engine *e = n->e;
+    struct watched *x = &n->watch;
+    uint64_t durable = wal_durable_lsn(e->cur->wal), applied = atomic_load(&e->applied_lsn);
+    bool same = x->opens == n->opens && x->generation == e->cur->number;
+    int committed;
+
+    if (e->follow.phase == COPY_SWITCH)
+        return; /* the store still is the one before */
+    sim_check(w, applied <= durable, "node %d: order: applied %llu, durable %llu", i, ull(applied),
+              ull(durable));
+    sim_check(w, applied <= e->committed_lsn, "node %d: order: applied %llu, committed %llu", i,
+              ull(applied), ull(e->committed_lsn));
+    sim_check(w, e->committed_lsn <= durable, "node %d: order: committed %llu, durable %llu", i,
+              ull(e->committed_lsn), ull(durable));
+    if (same && x->end_lsn == wal_end_lsn(e->cur->wal) && x->durable_lsn == durable &&
+        x->committed_lsn == e->committed_lsn)
+        return;
+    committed = log_at(w, i, e->committed_lsn);
+    if (same && n->role != ENGINE_BOOTSTRAPPING)
+        sim_check(w, hist_holds(w, committed, x->committed),
+                  "node %d: committed: LSN %llu was known as committed and is gone", i,
+                  ull(hist_lsn(w, x->committed)));
+    x->opens = n->opens;
+    x->generation = e->cur->number;
+    x->committed = committed;
+    x->durable = log_at(w, i, durable);
+    x->end_lsn = wal_end_lsn(e->cur->wal);
+    x->durable_lsn = durable;
+    x->committed_lsn = e->committed_lsn;
+}
+
+static void watch_prefix(struct world *w, int i)
+{
+    struct node *n = &w->n[i], *p;
+
+    if (n->follows < 0 || n->role != ENGINE_SECONDARY || n->e->copy != NULL ||
+        n->e->follow.state != FOLLOW_STREAM || n->e->follow.phase != COPY_NONE)
+        return;
+    p = &w->n[n->follows];
+    if (p->e == NULL || p->cut || p->role != ENGINE_PRIMARY || p->watch.restored)
+        return;
+    sim_check(
+        w, hist_holds(w, end_of(w, p->index), n->watch.committed),
+        "node %d: prefix: LSN %llu, committed here, is not in node %d's log, which it follows", i,
+        ull(hist_lsn(w, n->watch.committed)), p->index);
+}
+
+static size_t list_len(const struct sub_list *l)
+{
+    size_t n = 0;
+
+    for (const struct sub *s = l->head; s != NULL; s = (const struct sub *)s->node.next)
+        n++;
+    return n;
+}
+
+static void count_generation(void *arg, const char *name)
+{
+    if (strncmp(name, "gen-", 4) == 0)
+        ++*(unsigned *)arg;
+}
+
+/* What the log may hold: what is kept for secondaries, and what was applied since a checkpoint must
+ * have come: they come every 30 seconds. */
+static uint64_t log_bytes_max(struct world *w, int i)
+{
+    struct engine *e = w->n[i].e;
+    struct watched *x = &w->n[i].watch;
+
+    if (x->bound_opens != w->n[i].opens || x->bound_generation != e->cur->number) {
+        x->bound_opens = w->n[i].opens;
+        x->bound_generation = e->cur->number;
+        x->lsn_before = x->lsn_then = 0;
+        x->lsn_ns = w->now_ns;
+    } else if (w->now_ns > x->lsn_ns + 45 * SEC) {
+        x->lsn_before = x->lsn_then;
+        x->lsn_then = atomic_load(&e->applied_lsn);
+        x->lsn_ns = w->now_ns;
+    }
+    return e->cfg.retain_bytes + LOG_SLACK_BYTES + wal_bytes_after(e->cur->wal, x->lsn_before);
+}
+
+/* What the engine itself says of its data, and of its secondaries' data. */
+static void watch_verified(struct world *w, int i)
+{
+    static struct engine_status st;
+
+    engine_status(w->n[i].e, &st);
+    sim_check(w, !st.damaged || w->n[i].damaged, "node %d: verified: other rows than its tree says",
+              i);
+    for (unsigned k = 0; k < w->n_nodes; k++) {
+        if (w->n[k].damaged)
+            return; /* that one may well be */
+    }
+    for (size_t k = 0; k < st.n_peers; k++)
+        sim_check(
+            w, st.peers[k].verified != ENGINE_DIFFERENT && st.peers[k].verified != ENGINE_DAMAGED,
+            "node %d: verified: other data than %s", i, st.peers[k].id);
+}
+
+static void watch_bounds(struct world *w, int i)
+{
+    struct node *n = &w->n[i];
+    struct engine *e = n->e;
+    uint64_t log_max = log_bytes_max(w, i);
+    unsigned generations = 0;
+    struct err err;
+
+    sim_check(w, queue_weight(e->event_q) <= EVENTS_BYTES + w->segment_bytes_max,
+              "node %d: bounds: %zu bytes of events", i, queue_weight(e->event_q));
+    sim_check(w, e->n_conns <= CONNS_BOUND, "node %d: bounds: %zu connections", i, e->n_conns);
+    sim_check(w, e->follow.rx.bytes <= EVENTS_BYTES + w->segment_bytes_max,
+              "node %d: bounds: %zu bytes received", i, e->follow.rx.bytes);
+    sim_check(w, list_len(&e->waiting) + list_len(&e->pending) <= w->n_ops + 64u,
+              "node %d: bounds: more transactions wait than were submitted", i);
+    for (size_t k = 0; k < ENGINE_PEERS_MAX; k++)
+        sim_check(w, e->peers[k].window_used <= WINDOW_BYTES + w->segment_bytes_max,
+                  "node %d: bounds: %zu bytes in the window of %s", i, e->peers[k].window_used,
+                  e->peers[k].member.id);
+    sim_check(w, wal_bytes(e->cur->wal) <= log_max,
+              "node %d: bounds: the log has %llu bytes, %llu are allowed", i,
+              ull(wal_bytes(e->cur->wal)), ull(log_max));
+    if (n->disk->ops->list(n->disk, n->path, count_generation, &generations, &err) != 0)
+        sim_fail(w, "node %d: list: %s", i, err.msg);
+    sim_check(w, generations <= GENERATIONS_BOUND, "node %d: bounds: %u generations on the disk", i,
+              generations);
+}
+
+/* ---- everything comes to its end ---- */
+static bool disturbed(const struct world *w)
+{
+    if (w->partitioned || w->refused || w->delay_ns > 20 * MS || w->byte_ns_x1000 > 100000)
+        return true;
+    for (unsigned i = 0; i < w->n_nodes; i++) {
+        if (w->n[i].e == NULL || w->n[i].cut || w->n[i].fails || w->n[i].stalled > 0)
+            return true;
+        for (unsigned k = 0; k < w->n_nodes; k++) {
+            const struct sim_line *l = &w->line[i][k];
+
+            if (l->down || l->delay_ns > 20 * MS || l->byte_ns_x1000 > 100000)
+                return true;
+        }
+    }
+    return false;
+}
+
+bool watch_member(struct world *w, int p, int s)
+{
+    char key[sizeof(ENGINE_KEY_MEMBERS) + 64];
+    struct buf row = {0};
+    struct err err;
+    bool yes;
+
+    snprintf(key, sizeof(key), ENGINE_KEY_MEMBERS "member-%d", s);
+    yes = engine_get(w->n[p].e, key, &row, &err) == 0;
+    buf_free(&row);
+    return yes;
+}
+
+static void watch_ends(struct world *w, int i)
+{
+    struct node *n = &w->n[i];
+    struct engine *p = n->follows >= 0 ? w->n[n->follows].e : NULL;
+    const struct follow *f = &n->e->follow;
+    int64_t since = w->disturbed_ns > n->watch.settled_ns ? w->disturbed_ns : n->watch.settled_ns;
+    bool settled = f->state == FOLLOW_STREAM && f->phase == COPY_NONE &&
+                   atomic_load(&n->e->applied_lsn) >= n->watch.target_lsn;
+
+    if (p == NULL || w->n[n->follows].role != ENGINE_PRIMARY || n->role == ENGINE_PRIMARY ||
+        n->role == ENGINE_FENCED || n->e->reason[0] != '\0' || settled) {
+        n->watch.settled_ns = w->now_ns;
+        n->watch.target_lsn = p != NULL ? p->committed_lsn : 0;
+        return;
+    }
+    if (w->now_ns - since >= CALM_NS && !watch_member(w, n->follows, i)) {
+        n->watch.settled_ns = w->now_ns; /* a new machine under the old address */
+        return;
+    }
+    sim_check(
+        w, w->now_ns - since < CALM_NS,
+        "node %d: ends: after %lld s of calm it has applied LSN %llu, not %llu (%s, phase %d): "
+        "%s",
+        i, (long long)((w->now_ns - since) / SEC), ull(atomic_load(&n->e->applied_lsn)),
+        ull(n->watch.target_lsn), f->state == FOLLOW_STREAM ? "streaming" : "no stream",
+        (int)f->phase, f->last_error);
+}
+
+static void watch_answers(struct world *w)
+{
+    const struct op *op;
+
+    while (w->first_open < w->n_ops &&
+           (w->ops[w->first_open].acked || w->ops[w->first_open].w == NULL))
+        w->first_open++;
+    if (w->first_open == w->n_ops)
+        return;
+    op = &w->ops[w->first_open];
+    if (engine_strict_wait_ms(w->n[op->node].e) > 0)
+        return; /* it may wait for who is away for good */
+    sim_check(w, w->now_ns - op->issued_ns < CALM_NS || w->now_ns - w->disturbed_ns < CALM_NS,
+              "node %d: ends: write %u of %.3f s is not answered", op->node, op->id,
+              (double)op->issued_ns / 1e9);
+}
+
+void watch_step(struct world *w, int i)
+{
+    struct node *n = &w->n[i];
+    uint64_t dice = sim_look(w, 256);
+    bool all = w->plant_struck > 0; /* at once, or another check comes first */
+
+    learn(w, i);
+    if (n->cut)
+        return; /* the power is off: what it does now is not seen */
+    watch_log(w, i);
+    if (n->e->follow.phase != COPY_SWITCH && !w->faults_in_data) {
+        int applied = applied_at(w, i);
+        bool moved = applied != n->watch.applied;
+
+        if ((moved && dice % 32 == 1) || dice == 33 || all)
+            watch_state(w, i);
+        if ((moved && dice % 4 == 0) || all)
+            watch_root(w, i);
+        n->watch.applied = applied;
+    }
+    if (dice % 16 == 2 || all)
+        watch_prefix(w, i);
+    if (dice % 64 == 7 && !w->faults_in_data && w->plant == NULL)
+        watch_verified(w, i);
+    if (dice % 32 == 3)
+        watch_bounds(w, i);
+    if (dice % 8 == 5)
+        watch_ends(w, i);
+}
+
+void watch_world(struct world *w)
+{
+    if (disturbed(w))
+        w->disturbed_ns = w->now_ns;
+    else
+        watch_answers(w);
+}
+
+/* ---- moments ---- */
+void watch_opened(struct world *w, int i)
+{
+    struct node *n = &w->n[i];
+    struct watched *x = &n->watch;
+    int end;
+
+    learn(w, i);
+    end = end_of(w, i);
+    if (x->generation == n->e->cur->number && !x->restored) {
+        sim_check(w, hist_holds(w, end, x->durable),
+                  "node %d: durable: LSN %llu was durable and is gone, the log ends at %llu", i,
+                  ull(hist_lsn(w, x->durable)), ull(hist_lsn(w, end)));
+        sim_check(w, hist_holds(w, end, x->held),
+                  "node %d: promise: LSN %llu was acknowledged because it is here, and is gone", i,
+                  ull(hist_lsn(w, x->held)));
+    }
+    x->generation = n->e->cur->number;
+    x->opens = 0; /* of the first look */
+    if (w->faults_in_data)
+        return;
+    watch_root(w, i);
+    watch_state(w, i);
+}
+
+/* The engine has come to the end of the step in which its power was cut. A log that was being cut
+ * then may or may not have been. */
+void watch_crashed(struct world *w, int i)
+{
+    struct node *n = &w->n[i];
+    struct watched *x = &n->watch;
+
+    learn(w, i);
+    if (n->e->cur->number != x->generation)
+        x->generation = UINT32_MAX; /* the one or the other */
+    else if (!hist_holds(w, end_of(w, i), x->durable))
+        x->durable = x->committed;
+    if (n->role == ENGINE_BOOTSTRAPPING)
+        x->held = 0;
+}
+
+size_t watch_memory(const struct world *w)
+{
+    return hist_memory(w);
+}
+
+void watch_forget(struct world *w, int i)
+{
+    struct watched *x = &w->n[i].watch;
+    struct fold *f = x->fold;
+
+    memset(x, 0, sizeof(*x));
+    x->fold = f;
+    x->restored = true;
+}
+
+/* It gives up what it has for another's history. */
+void watch_given_up(struct world *w, int i)
+{
+    w->n[i].watch.held = 0;
+    w->n[i].watch.restored = false;
+    w->n[i].watch.met_epoch = 0;
+}
+
+void watch_promoting(struct world *w, int i)
+{
+    w->n[i].watch.before = w->n[i].watch.durable;
+}
+
+void watch_promoted(struct world *w, int i)
+{
+    struct watched *x = &w->n[i].watch;
+    int end = end_of(w, i);
+
+    sim_check(w, hist_holds(w, end, x->before),
+              "node %d: committed: LSN %llu was durable here before the promotion and is gone", i,
+              ull(hist_lsn(w, x->before)));
+    sim_check(w, hist_holds(w, end, x->held),
+              "node %d: promise: LSN %llu was acknowledged because it is here, and is gone", i,
+              ull(hist_lsn(w, x->held)));
+}
+
+/* Is the write in what a node has applied? */
+bool watch_has(struct world *w, int i, const struct op *op)
+{
+    return hist_holds(w, applied_at(w, i), op->place);
+}
+
+static void promise_to(struct world *w, int p, int s, const struct op *op)
+{
+    struct node *n = &w->n[s];
+
+    note(w, p, "write %u (LSN %llu) was promised to be durable at node %d", op->id, ull(op->lsn),
+         s);
+    if (n->e != NULL && !n->cut) {
+        int end = end_of(w, s);
+
+        sim_check(w, hist_holds(w, end, op->place) && wal_durable_lsn(n->e->cur->wal) >= op->lsn,
+                  "node %d: promise: LSN %llu was acknowledged by node %d and is not durable here",
+                  s, ull(op->lsn), p);
+    } else
+        sim_check(w, hist_holds(w, n->watch.durable, op->place),
+                  "node %d: promise: LSN %llu was acknowledged by node %d and was not durable here "
+                  "when the power failed",
+                  s, ull(op->lsn), p);
+    if (hist_lsn(w, op->place) > hist_lsn(w, n->watch.held))
+        n->watch.held = op->place;
+}
+
+/* Under a quorum k of the named members have it now. */
+static void promise_quorum(struct world *w, const struct repl_mode *m, struct op *op)
+{
+    uint32_t have = 0;
+
+    for (uint32_t k = 0; k < m->n; k++) {
+        unsigned s = (unsigned)strtoul(m->name[k] + strlen("member-"), NULL, 10);
+        const struct node *n = &w->n[s];
+
+        if (s >= w->n_nodes)
+            continue;
+        if ((int)s == op->node || n->watch.restored)
+            have++; /* itself; or it was damaged, and nothing can be said */
+        else if (node_up(w, (int)s))
+            have += hist_holds(w, end_of(w, (int)s), op->place) &&
+                    wal_durable_lsn(n->e->cur->wal) >= op->lsn;
+        else
+            have += hist_holds(w, n->watch.durable, op->place);
+    }
+    sim_check(w, have >= m->k,
+              "node %d: promise: LSN %llu was acknowledged with %u of %u that must have it",
+              op->node, ull(op->lsn), have, m->k);
+    op->quorum = true;
+}
+
+void watch_acked(struct world *w, struct op *op)
+{
+    struct node *n = &w->n[op->node];
+    struct engine *e = n->e;
+
+    learn(w, op->node); /* this step is not over */
+    op->place = log_at(w, op->node, op->lsn);
+    sim_check(w, op->lsn <= wal_durable_lsn(e->cur->wal),
+              "node %d: durable: LSN %llu was acknowledged before it was", op->node, ull(op->lsn));
+    sim_check(w, n->watch.met_epoch == 0 || op->lsn <= n->watch.met_lsn,
+              "node %d: epochs: LSN %llu was acknowledged after it had met epoch %u", op->node,
+              ull(op->lsn), n->watch.met_epoch);
+    for (size_t k = 0; k < MODES_MAX; k++) {
+        const struct mode_slot *m = &e->modes[k];
+        unsigned s;
+
+        if (!m->used || m->cur_lsn == 0 || m->next_lsn != 0 || m->forced ||
+            m->cur.level == REPL_ASYNC || m->cur.on_limit != REPL_STRICT || op->lsn <= m->cur_lsn)
+            continue;
+        if (m->id[0] == '\0') {
+            promise_quorum(w, &m->cur, op);
+            continue;
+        }
+        s = (unsigned)strtoul(m->id + strlen("member-"), NULL, 10);
+        if (s < w->n_nodes && !w->n[s].watch.restored && w->n[s].follows == op->node)
+            promise_to(w, op->node, (int)s, op);
+    }
+}
+
+/* A frame arrives: does it tell a primary of an epoch that is newer than its own? */
+void watch_frame(struct world *w, int to, const void *frame, size_t len)
+{
+    struct node *n = &w->n[to];
+    const struct epoch_rec *ours, *theirs = NULL;
+    struct link_msg m;
+    struct buf row = {0};
+    struct err err;
+    char key[128];
+
+    if (n->role != ENGINE_PRIMARY || link_msg_decode(frame, len, &m, &err) != 0)
+        return;
+    if (m.type == MSG_HELLO) {
+        theirs = epochs_last(&m.hello.epochs);
+        snprintf(key, sizeof(key), ENGINE_KEY_MEMBERS "%s", m.hello.member_id);
+    }
+    ours = epochs_last(&n->e->cur->epochs);
+    if (theirs == NULL || ours == NULL || theirs->number <= ours->number)
+        return;
+    if (engine_get(n->e, key, &row, &err) == 0 && n->watch.met_epoch < theirs->number) {
+        note(w, to, "is told of epoch %u", theirs->number);
+        if (n->watch.met_epoch == 0)
+            n->watch.met_lsn = n->e->committed_lsn;
+        n->watch.met_epoch = theirs->number;
+    }
+    buf_free(&row);
+}
