@@ -432,7 +432,8 @@ static int check_hello(struct engine *e, struct conn *c, const struct link_hello
     if (h->version < LINK_PROTOCOL_OLDEST)
         return err_set(err, ERR_PROTO, 0, "protocol version %" PRIu32 ", this side speaks %u to %u",
                        h->version, LINK_PROTOCOL_OLDEST, LINK_PROTOCOL_VERSION);
-    if (engine_role(e) != ENGINE_PRIMARY && check_passing(e, c, h, err) != 0)
+    if (engine_role(e) != ENGINE_PRIMARY && !switchover_ships_to(e, h->member_id) &&
+        check_passing(e, c, h, err) != 0)
         return -1;
     if (!e->repl.primary_enabled)
         return err_set(err, ERR_ROLE, 0, "replication is not enabled");
@@ -607,7 +608,8 @@ size_t peers_ship(struct engine *e)
 {
     size_t sent = 0;
 
-    if (engine_role(e) != ENGINE_PRIMARY && engine_role(e) != ENGINE_SECONDARY)
+    if (engine_role(e) != ENGINE_PRIMARY && engine_role(e) != ENGINE_SECONDARY &&
+        !switchover_handed(e))
         return 0;
     for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
         if (e->peers[i].used && e->peers[i].conn != NULL)
@@ -662,6 +664,7 @@ static void on_ack(struct engine *e, struct conn *c, const struct link_msg *m)
     /* While a copy is under way nothing is applied, and what is durable there is of no use yet: a
      * promotion would take the state before. */
     p->whole = p->applied_lsn > 0;
+    p->ready = m->ack.ready;
     if (p->whole && p->confirmed_lsn == 0) /* what a copy brought was never behind */
         p->covered_seq[LAG_FLUSHED] = p->covered_seq[LAG_APPLIED] = e->commit_seq;
     if (p->whole) {
