@@ -10,6 +10,7 @@
  *     key in the open chunk        is kept until the chunk is closed, and counts when n is above
  *                                  the LSN of the chunk's snapshot (else the snapshot had it)
  *     key beyond                   a later snapshot has it
+ * A chunk is closed only when all commits of its snapshot are published.
  * The writer collects its changes only in transactions that begin while a scrub is on, so a scrub
  * that begins waits for the one that is running.
  *
@@ -18,6 +19,7 @@
  */
 #include "store_private.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -224,6 +226,18 @@ static void compare(struct store *s, struct store_scrub_result *r)
     }
 }
 
+/* Under state_lock. The snapshot may hold a commit whose leaves the writer is just about to
+ * publish: its changes must be met as those of an open chunk, or they would count twice. The writer
+ * waits for nothing but this lock. */
+static void await_published(struct store *s, uint64_t lsn)
+{
+    while (s->point.lsn < lsn && !s->failed) {
+        pthread_mutex_unlock(&s->state_lock);
+        sched_yield();
+        pthread_mutex_lock(&s->state_lock);
+    }
+}
+
 int store_scrub_step(struct store *s, size_t bytes_max, size_t keys_max, size_t *bytesp,
                      struct store_scrub_result *r, struct err *err)
 {
@@ -241,6 +255,8 @@ int store_scrub_step(struct store *s, size_t bytes_max, size_t keys_max, size_t 
     memcpy(k->last, s->scrub.pos, sizeof(k->last)); /* only this thread moves it */
     rc = chunk_read(s, bytes_max, keys_max, k, err);
     pthread_mutex_lock(&s->state_lock);
+    if (rc == 0)
+        await_published(s, k->lsn);
     if (rc == 0 && !s->scrub.broken) {
         chunk_close(s, k);
         *bytesp = k->bytes;
