@@ -354,6 +354,8 @@ size_t copy_step(struct engine *e)
     if (e->copy == NULL)
         return 0;
     progress_log(e);
+    if (atomic_load(&e->reserve)) /* space_step looks again */
+        return 0;
     switch (e->follow.phase) {
     case COPY_CLONE:
     case COPY_TREE:

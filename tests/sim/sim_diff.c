@@ -211,6 +211,37 @@ static void rejoin_by_difference(struct world *w)
               (unsigned long long)st.copy_keys);
 }
 
+static bool takes_entries(struct world *w)
+{
+    return node_streams(w, 1) || taken(w) > 20;
+}
+
+/* Below the disk reserve nothing is taken, and it goes on from there when there is room. */
+static void diff_disk_reserve(struct world *w)
+{
+    struct engine_status st;
+    uint64_t before;
+
+    diff_pair(w);
+    node_stop(w, 1);
+    many_write(w, 0, MANY, 2, 150);
+    forget_log(w);
+    w->delay_ns = 5 * MS;
+    node_open(w, 1);
+    sim_check(w, world_until(w, takes_entries, 30 * SEC) && !node_streams(w, 1),
+              "it is over before it began");
+    disk_image_free_bytes(w->n[1].image, 1000);
+    world_run(w, SEC); /* it is noticed, and what was under way comes in */
+    before = taken(w);
+    world_run(w, 10 * SEC);
+    engine_status(w->n[1].e, &st);
+    sim_check(w, st.disk_reserve && st.sync_phase[0] != '\0' && taken(w) == before,
+              "it went on below the reserve: %llu keys, then %llu", (unsigned long long)before,
+              (unsigned long long)taken(w));
+    disk_image_free_bytes(w->n[1].image, (uint64_t)1 << 40);
+    check_equal(w);
+}
+
 /* One of both is of a program that knows no differences: pages. */
 static void old_program(struct world *w, int i, struct engine_config *cfg)
 {
@@ -253,6 +284,7 @@ const struct scenario scenarios_diff[] = {
     {"diff_crash", diff_crash, "a crash or cut while catching up leaves a state that existed", 0},
     {"rejoin_by_difference", rejoin_by_difference,
      "an old primary comes back by what differs, and its own writes go", 0},
+    {"diff_disk_reserve", diff_disk_reserve, "below the disk reserve catching up waits", 0},
     {"diff_old_program", diff_old_program, "programs of other age catch up, too", 0},
     {NULL, NULL, NULL, 0},
 };
