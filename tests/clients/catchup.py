@@ -145,10 +145,15 @@ def fail_back():
         b.token = a.root
         for i in range(10):
             b.ok('PUT', f'kv/k{i}', {'v': 'new'})
+        b.stop()  # else the old primary meets the new epoch and serves nothing, not even that it is disabled
         a.start()
         a.unseal()
-        if a.dr_status()['mode'] == 'primary':
-            a.ok('PUT', 'sys/replication/dr/primary/disable', {})
+        await_true('the old primary to serve', lambda: a.call('GET', 'sys/mounts').status == 200)
+        a.ok('PUT', 'sys/replication/dr/primary/disable', {})
+        b.start()
+        b.unseal(a.keys[:2])
+        await_true('the new primary to serve', lambda: b.call('GET', 'sys/mounts').status == 200)
+        b.threshold, b.keys = a.threshold, a.keys
         w.enable(b, a, 'old-primary')
         await_true('the old primary to be verified', lambda: equal(a))
         with open(a.log) as f:
