@@ -3,6 +3,9 @@
  * doctor.c - sys/replication/dr/secondary/doctor: would secondary/enable with the same parameters
  * work from here? Looks, and changes nothing: the token is not used up, no data is touched.
  *
+ * On a secondary, with its DR operation token: would a promotion, and does the way to the primary,
+ * hold? The reasons of status, as checks, and that way.
+ *
  * The checks run on this server, since its resolver, routes and disk are those that count. The
  * primary says over its API which key its replication link has; the certificate that is shown at
  * its cluster address must have that key, or something in between ends TLS, which the link never
@@ -50,6 +53,7 @@ struct doctor {
     char api_host[256], cluster_host[256];
     char api_port[8], cluster_port[8];
     json_t *health, *status; /* the primary's answers; NULL: none */
+    json_t *own;             /* of a secondary: its health */
     uint64_t primary_bytes;
     int64_t skew_ms;
     struct check list[24];
@@ -437,7 +441,10 @@ static void judge_tls(struct doctor *d, SSL *ssl, const char *want)
             alpn_len > 0 ? (int)alpn_len : 4, alpn_len > 0 ? (const char *)alpn : "HTTP");
     else
         say(d, "alpn", RESULT_OK, "", "replication_dr_v1 is spoken");
-    if (want == NULL)
+    if (d->own != NULL)
+        say(d, "tls", RESULT_OK, "", "%s; the link itself checks the primary's key",
+            SSL_get_version(ssl));
+    else if (want == NULL)
         say(d, "tls", RESULT_WARN, "Bring the primary to this version to have this checked.",
             "the primary does not tell its link key: whether TLS is ended in between is not known");
     else if (strcmp(hex, want) != 0)
@@ -597,11 +604,35 @@ static void reach_cluster(struct doctor *d)
         check_tls(d);
 }
 
+/* A secondary of before the disaster: what it knows of itself, and the way to its primary. */
+static void examine_secondary(struct doctor *d)
+{
+    json_t *r;
+    size_t i;
+
+    say(d, "role", RESULT_OK, "", "this cluster is a DR secondary: %s", d->st.state);
+    json_array_foreach(json_object_get(d->own, "reasons"), i, r)
+    {
+        bool error = strcmp(json_string_value(json_object_get(r, "severity")), "error") == 0;
+
+        say(d, json_string_value(json_object_get(r, "code")), error ? RESULT_FAIL : RESULT_WARN,
+            json_string_value(json_object_get(r, "do")), "%.300s",
+            json_string_value(json_object_get(r, "what")));
+    }
+    d->cluster_addr = d->st.primary_cluster_addr;
+    reach_cluster(d);
+    check_own(d);
+}
+
 /* Helper thread. */
 static void doctor_run(void *arg)
 {
     struct doctor *d = arg;
 
+    if (d->own != NULL) {
+        examine_secondary(d);
+        return;
+    }
     check_role(d);
     check_token(d);
     if (reach_api(d)) {
@@ -648,16 +679,23 @@ void doctor_handle(struct request *rq, struct response *rs)
         field_str(rq, rs, "primary_cluster_addr", "", &d->cluster_addr) == 0 &&
         field_str(rq, rs, "ca_file", "", &d->ca_file) == 0 &&
         field_str(rq, rs, "ca_path", "", &d->ca_path) == 0) {
-        if (d->token[0] == '\0' && d->api_addr[0] == '\0') {
+        bool following =
+            rq->core->role == ENGINE_SECONDARY || rq->core->role == ENGINE_BOOTSTRAPPING;
+
+        if (!following && d->token[0] == '\0' && d->api_addr[0] == '\0') {
             reply_error(rs, 400, "give token, primary_api_addr or both, as for secondary/enable");
         } else {
             engine_status(rq->core->engine, &d->st);
+            d->own = following ? json_object() : NULL;
+            if (d->own != NULL)
+                (void)replication_health_json(rq, d->own, &d->st);
             run_blocking(doctor_run, d);
             reply_data(rs, doctor_json(d));
         }
     }
     json_decref(d->health);
     json_decref(d->status);
+    json_decref(d->own);
     explicit_bzero(&d->claims, sizeof(d->claims));
     free(d);
 }

@@ -853,7 +853,7 @@ static bool may_run(struct request *rq, struct response *rs, enum gate gate)
 
 void replication_handle(struct request *rq, struct response *rs)
 {
-    const char *rest = rq->path + strlen("replication/");
+    const char *rest = rq->path + strlen("replication/"), *token;
     size_t n = sizeof(verbs) / sizeof(verbs[0]), i = 0;
 
     if (strcmp(rest, "status") == 0 || strcmp(rest, "dr/status") == 0 ||
@@ -869,7 +869,8 @@ void replication_handle(struct request *rq, struct response *rs)
     if (strcmp(rest, "dr/secondary/doctor") == 0) {
         if (rq->op != OP_WRITE)
             reply_unsupported(rs);
-        else if (may_run(rq, rs, ON_ANY))
+        else if (is_secondary(rq->core) ? replication_dr_token(rq, rs, &token)
+                                        : may_run(rq, rs, ON_ANY))
             doctor_handle(rq, rs);
         return;
     }

@@ -472,12 +472,22 @@ def doctor():
         assert b.call('PUT', path, good, token='').status == 403 and b.call('GET', path).status == 405
         assert b.call('PUT', path, {}).status == 400
         assert b.ok('GET', 'own/x').data == {'v': '1'} and b.dr_status() == {'mode': 'disabled'}, 'something was changed'
-        b.ok('PUT', 'sys/replication/dr/secondary/enable', good)  # the token was not used up
+        b.ok('PUT', 'sys/replication/dr/secondary/enable', {**good, 'confirm_wipe': 'secondary'})  # the token was not used up
         b.keys, b.token, b.threshold = a.keys, a.token, a.threshold
         w.await_following(b)
         r = cli(c, 'replication', 'doctor', f'token={token}', f'ca_file={w.ca}')
         assert r.returncode == 3 and re.search('(?m)^fail +token ', r.stdout), r.stdout
-        assert b.call('PUT', path, good).status == 400
+        assert b.call('PUT', path, good).status == 400, 'a secondary wants its DR operation token'
+        assert b.call('PUT', path, {'dr_operation_token': 's.' + 'x' * 24}, token='').status == 403
+        dr = b.dr_token(a.keys[:2])
+        await_true('the secondary to be healthy', lambda: b.dr_status()['healthy'])
+        found = examine(0, dr_operation_token=dr)
+        assert set(found) == {'role', 'name', 'cluster port', 'alpn', 'tls', 'own address'}, found
+        a.kill()
+        await_true('the secondary to miss the primary', lambda: ('not_connected', None) in codes(b))
+        assert bad(examine(3, dr_operation_token=dr)) == ['cluster port', 'not_connected']
+        a.start()
+        a.unseal()
         a.ok('PUT', 'sys/seal', {})
         r = cli(c, 'replication', 'doctor', f'primary_api_addr={a.addr}', f'ca_file={w.ca}')
         assert r.returncode == 3 and 'is sealed' in r.stdout, r.stdout
