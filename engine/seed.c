@@ -173,6 +173,11 @@ void seed_begin(struct engine *e, struct gen *g)
 
     seg_deque_clear(&e->ring); /* of the log before */
     cursor_set(&e->feed, e->feed.next_lsn);
+    atomic_store(&e->copy_keys, 0);
+    atomic_store(&e->copy_bytes, 0);
+    atomic_store(&e->copy_deleted, 0);
+    e->follow.moved_bytes = 0;
+    e->follow.copy_started_ms = env_wall_ms(e->cfg.env);
     e->copy = g;
     if (copy_resume(e, &err) != 0)
         engine_fatal(e, &err);

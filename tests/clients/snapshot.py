@@ -304,7 +304,7 @@ def merkle(a, b):
 
 def enable_seeded(w, a, b, path, name='secondary', status=200, text=''):
     token = a.ok('PUT', 'sys/replication/dr/primary/secondary-token', {'id': name}).json['wrap_info']['token']
-    want(b.call('PUT', 'sys/replication/dr/secondary/enable', {'token': token, 'ca_file': w.ca, 'seed_file': path}), status, text)
+    want(b.call('PUT', 'sys/replication/dr/secondary/enable', {'token': token, 'ca_file': w.ca, 'seed_file': path, 'confirm_wipe': b.name}), status, text)
     return token
 
 
@@ -384,10 +384,10 @@ def seeds_that_are_refused():
         b.ok('PUT', 'kv/mine', {'v': 'still here'})
         token = enable_seeded(w, a, b, bad, status=400, text='checksum')
         enable_seeded(w, a, b, foreign, name='two', status=400, text='not of the token')
-        want(b.call('PUT', 'sys/replication/dr/secondary/enable', {'token': token, 'ca_file': w.ca, 'seed_file': '/nowhere'}), 400, 'No such file')
+        want(b.call('PUT', 'sys/replication/dr/secondary/enable', {'token': token, 'ca_file': w.ca, 'seed_file': '/nowhere', 'confirm_wipe': b.name}), 400, 'No such file')
         assert b.ok('GET', 'kv/mine').data['v'] == 'still here'
         assert sorted(d for d in os.listdir(f'{b.dir}/data') if d.startswith('gen')) == ['gen-1'], os.listdir(f'{b.dir}/data')
-        want(b.call('PUT', 'sys/replication/dr/secondary/enable', {'token': token, 'ca_file': w.ca, 'seed_file': path}), 200)
+        want(b.call('PUT', 'sys/replication/dr/secondary/enable', {'token': token, 'ca_file': w.ca, 'seed_file': path, 'confirm_wipe': b.name}), 200)
         b.threshold, b.keys, b.token = a.threshold, a.keys, a.token
         w.await_following(b)
 
