@@ -116,7 +116,9 @@ CHECKED int disk_uring_open(unsigned entries, struct disk **dp, struct err *err)
 
 struct disk_volatile_config {
     uint64_t seed;
-    bool ignore_flush;       /* the canary: flush says yes and does nothing */
+    bool ignore_flush;   /* the canary: flush says yes and does nothing */
+    uint64_t fail_flush; /* the flush of this number fails (0: none), and as Linux does it, what it
+                            was to write is lost and the next flush says yes */
     unsigned early_permille; /* chance that an unflushed block reaches the file early (reordered,
                                 torn) */
 };

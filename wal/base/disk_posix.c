@@ -85,9 +85,15 @@ int posix_pread(int fd, const char *path, void *data, size_t len, uint64_t off, 
         if (n == 0)
             break;
         got += (size_t)n;
-        /* A direct read that ends off a block has met the end of the file; to go on is EINVAL. */
-        if (n % 512 != 0)
-            break;
+        /* A part is the end of the file, or a file system that gives parts: told apart by the size,
+         * since direct I/O can't be asked to go on off a block. */
+        if (got < len) {
+            uint64_t size;
+            if (posix_size(fd, path, &size, err) != 0)
+                return -1;
+            if (off + got >= size)
+                break;
+        }
     }
     *gotp = got;
     return 0;

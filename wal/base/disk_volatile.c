@@ -52,6 +52,7 @@ struct volatile_disk {
     pthread_mutex_t lock; /* nodes, their blocks, rng */
     struct node *nodes;
     uint64_t rng;
+    uint64_t flushes;              /* so far */
     struct pending *first, **tail; /* owner thread */
     int wake_fd;
 };
@@ -122,13 +123,13 @@ static struct block *block_get(struct node *n, uint64_t number, struct err *err)
     return b;
 }
 
-static void blocks_drop_from(struct node *n, uint64_t first)
+static void blocks_drop(struct node *n, uint64_t first, uint64_t end)
 {
     for (size_t i = 0; i < BUCKETS; i++) {
         struct block **at = &n->buckets[i];
         while (*at != NULL) {
             struct block *b = *at;
-            if (b->number < first) {
+            if (b->number < first || b->number >= end) {
                 at = &b->next;
                 continue;
             }
@@ -174,6 +175,10 @@ static int flush_blocks(struct volatile_disk *d, struct node *n, uint64_t first,
 {
     if (d->cfg.ignore_flush)
         return 0;
+    if (++d->flushes == d->cfg.fail_flush) {
+        blocks_drop(n, first, end);
+        return err_set(err, ERR_IO, EIO, "sync %s: asked to fail", n->path);
+    }
     for (size_t i = 0; i < BUCKETS && n->n_blocks > 0; i++) {
         struct block **at = &n->buckets[i];
         while (*at != NULL) {
@@ -200,7 +205,7 @@ static void node_free_if_idle(struct volatile_disk *d, struct node *n)
     if (n->handles > 0)
         return;
     if (n->removed)
-        blocks_drop_from(n, 0);
+        blocks_drop(n, 0, UINT64_MAX);
     if (n->n_blocks > 0)
         return;
     while (*at != n)
@@ -425,7 +430,7 @@ static int volatile_truncate(struct disk_file *f, uint64_t bytes, struct err *er
     rc = posix_truncate(n->fd, n->path, bytes, err);
     if (rc == 0) {
         struct block *b = bytes % DISK_BLOCK_BYTES != 0 ? block_find(n, whole - 1) : NULL;
-        blocks_drop_from(n, whole);
+        blocks_drop(n, whole, UINT64_MAX);
         if (b != NULL)
             memset(b->data + bytes % DISK_BLOCK_BYTES, 0,
                    DISK_BLOCK_BYTES - bytes % DISK_BLOCK_BYTES);
@@ -586,7 +591,7 @@ static void volatile_free(struct disk *disk)
         struct node *n = d->nodes;
         /* Unflushed: a failure here breaks no promise. */
         (void)!flush_blocks(d, n, 0, UINT64_MAX, &err);
-        blocks_drop_from(n, 0);
+        blocks_drop(n, 0, UINT64_MAX);
         n->handles = 0;
         node_free_if_idle(d, n);
     }
