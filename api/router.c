@@ -529,6 +529,14 @@ static void run_mount(struct exchange *x, const struct mount *m, bool checked)
         m->handle(rq, &x->rs);
 }
 
+/* The answer's line goes before the answer; what a primary did not write down it does not tell. */
+static void audit_answer(struct exchange *x)
+{
+    x->facts.error = NULL;
+    if (x->told && audit_response(&x->rq, &x->rs, &x->facts) != 0 && x->role == ENGINE_PRIMARY)
+        not_audited(x);
+}
+
 /* A login is open, as far as its mount's type says that it is one. */
 static bool login_path(const struct mount *m, const char *rest)
 {
@@ -577,6 +585,7 @@ static void run_logical(struct exchange *x)
         x->facts.allowed = true;
         x->told = audit_request(rq, &x->facts) == 0;
         sys_handle(rq, &x->rs);
+        audit_answer(x);
         return;
     }
     if (mount_table_get(x->core, &table, &err) != 0) {
@@ -600,16 +609,8 @@ static void run_logical(struct exchange *x)
     if (last && token_revoke(x->core, token->hmac, &err) != 0)
         log_error(x->core->log, "core", "failed to revoke token after its last use: %s", err.msg);
 out:
+    audit_answer(x); /* while there is the mount that it speaks of */
     mount_table_unref(table);
-}
-
-/* The answer's line goes before the answer; what nobody wrote down is not told. */
-static void run_audited(struct exchange *x)
-{
-    run_logical(x);
-    x->facts.error = NULL;
-    if (x->told && audit_response(&x->rq, &x->rs, &x->facts) != 0 && x->role == ENGINE_PRIMARY)
-        not_audited(x);
 }
 
 static void run(struct exchange *x)
@@ -664,7 +665,7 @@ static void run(struct exchange *x)
     if (rq->full_path == NULL)
         reply_router_error(&x->rs, 500, "out of memory");
     else
-        run_audited(x);
+        run_logical(x);
 }
 
 void router_handle(void *arg, struct http_request *http, struct http_response *out)

@@ -145,8 +145,10 @@ def _(name):
 def _(name):
     if not build('build-asan', '-Db_sanitize=address,undefined', '-Db_lundef=false'):
         return count(name, 0, 1)
-    meson_ring(name, 'build-asan', ['unit', 'fuzz'], env={'ASAN_OPTIONS': 'detect_leaks=1:detect_stack_use_after_return=0',
-                                                          'UBSAN_OPTIONS': 'halt_on_error=1:print_stacktrace=1'})
+    env = {'ASAN_OPTIONS': 'detect_leaks=1:detect_stack_use_after_return=0', 'UBSAN_OPTIONS': 'halt_on_error=1:print_stacktrace=1'}
+    meson_ring(name, 'build-asan', ['unit', 'fuzz'], env=env)
+    # A server that reports ends, and the request that it was at fails.
+    script_ring('asan+ubsan, api', ['tests/clients/api.py'], env={**env, 'LOCKSTEP': os.path.join(ROOT, 'build-asan', 'lockstep')})
 
 
 @ring('tsan')
