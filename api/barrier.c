@@ -370,8 +370,7 @@ static int decrypt_by(struct barrier *b, const struct keys *k, const char *path,
     if (xaes_open_by(&b->xaes, t->key, sealed + 1 + ID_BYTES, path, strlen(path),
                      sealed + HEAD_BYTES, len - HEAD_BYTES, p, err) != 0)
         return err_wrap(err, "%s", path);
-    out->len += plain_len;
-    out->data[out->len] = 0;
+    buf_filled(out, plain_len);
     return 0;
 }
 

@@ -502,7 +502,7 @@ static int read_file(const char *path, struct buf *out, struct err *err)
         if (p == NULL)
             break;
         n = fread(p, 1, 65536, f);
-        out->len += n;
+        buf_filled(out, n);
     } while (n > 0 && out->len <= CONFIG_FILE_MAX_BYTES);
     if (ferror(f)) {
         err_set(err, ERR_IO, errno, "configuration: read %s", path);

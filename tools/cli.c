@@ -220,7 +220,7 @@ int read_file(const char *path, struct buf *out, struct err *err)
         got = read(fd, to, 65536);
         if (got <= 0)
             break;
-        out->len += (size_t)got;
+        buf_filled(out, (size_t)got);
         if (out->len > (33u << 20))
             break;
     }

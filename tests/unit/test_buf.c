@@ -32,6 +32,22 @@ Test(buf, appends_add_up_and_end_in_a_nul)
     cr_assert_null(b.data);
 }
 
+Test(buf, a_part_of_what_was_reserved_ends_in_a_nul)
+{
+    struct buf b = {0};
+    uint8_t *at = buf_reserve(&b, 1000);
+
+    memset(at, 'x', 1000);
+    buf_filled(&b, 3);
+    cr_assert_eq(b.len, 3);
+    cr_assert_str_eq(buf_str(&b), "xxx");
+    at = buf_reserve(&b, 1000);
+    memset(at, 'y', 1000);
+    buf_filled(&b, 0); /* the end of a file */
+    cr_assert_str_eq(buf_str(&b), "xxx");
+    buf_free(&b);
+}
+
 Test(buf, a_failure_sticks_until_cleared)
 {
     struct buf b = {0};

@@ -64,6 +64,13 @@ fail:
     return NULL;
 }
 
+void buf_filled(struct buf *b, size_t len)
+{
+    assert(!b->failed && len < b->cap - b->len);
+    b->len += len;
+    b->data[b->len] = '\0';
+}
+
 void buf_add(struct buf *b, const void *data, size_t len)
 {
     uint8_t *to = buf_reserve(b, len);

@@ -30,6 +30,9 @@ void buf_printf(struct buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void buf_vprintf(struct buf *b, const char *fmt, va_list ap);
 /** Room for len more bytes; returns where they go (len is not advanced) or NULL. */
 uint8_t *buf_reserve(struct buf *b, size_t len);
+/** len bytes of what was reserved last have been written: they belong to it now, and a NUL follows
+ * them. */
+void buf_filled(struct buf *b, size_t len);
 void buf_clear(struct buf *b); /* keeps the memory, len = 0, failed = false */
 void buf_free(struct buf *b);  /* wipes when secret; back to {0} */
 /** 0, or ERR_NOMEM when an append failed. */
