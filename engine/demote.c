@@ -166,6 +166,7 @@ void retarget_begin(struct engine *e, struct event *ev)
         return;
     }
     follow_off(e, "this cluster follows another primary now");
+    peers_clear_followers(e, "this cluster follows another primary now");
     copy_abandon(e);
     f->give_up = ev->flag;
     save_follow(e, ev->follow);

@@ -403,12 +403,12 @@ static void decide(struct engine *e, const struct link_hello *h, struct link_wel
     w->from_lsn = (ours_to_keep(e, h) ? h->end_lsn : h->commit_lsn) + 1;
 }
 
-/* A secondary with a whole copy passes on what it knows as committed; nothing of its tail, which
- * its own primary may still disown. */
+/* A secondary with a whole copy, whose own primary agrees to what it has, passes on what it knows
+ * as committed; nothing of its tail, which its own primary may still disown. */
 static bool passes_on(const struct engine *e)
 {
     return engine_role(e) == ENGINE_SECONDARY && e->copy == NULL && e->follow.phase == COPY_NONE &&
-           follow_wanted(&e->follow) && !e->promote.on;
+           e->follow.state == FOLLOW_STREAM && !e->promote.on;
 }
 
 /* Of a secondary that is followed: what it has is in order, and what it lacks is on its way. */
