@@ -248,7 +248,7 @@ static int follow_same_member(struct core *c, struct follow_config *f, bool give
 void replication_update_primary_handle(struct request *rq, struct response *rs)
 {
     struct core *c = rq->core;
-    struct join j = {.rq = rq, .keep = true};
+    struct join j = {.rq = rq, .seed_file = "", .keep = true};
     struct follow_config f = {0};
     struct latch_ref latch;
     struct err err = {0};

@@ -194,7 +194,7 @@ int follow_decode(const uint8_t *data, size_t len, struct follow_config *f, stru
         mp_text(&m, f->old_name, sizeof(f->old_name));
         more -= 2;
     }
-    if (more > 0) { /* older programs do not write it */
+    if (more > 0 && !m.bad) {
         mp_text(&m, f->addrs, sizeof(f->addrs));
         more--;
     }
