@@ -118,6 +118,9 @@ json_t *replication_lost_json(struct request *rq, const struct engine_status *st
 /* dr/primary/lost/{show,delete,apply}, dr/secondary/lost/{show,delete} */
 void replication_lost_handle(struct request *rq, struct response *rs);
 
+/* ---- replication_switch.c ---- */
+void replication_switchover_handle(struct request *rq, struct response *rs);
+
 /* ---- replication_wipe.c ---- */
 /** This cluster may become a secondary: it has no secrets, or its name was said; else the answer is
  * filled. Sets keep_old_ms. */

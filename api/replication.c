@@ -783,6 +783,7 @@ static const struct {
     {"dr/primary/lost/show", ON_ANY, replication_lost_handle},
     {"dr/primary/lost/delete", ON_ANY, replication_lost_handle},
     {"dr/primary/lost/apply", ON_ANY, replication_lost_handle},
+    {"dr/primary/switchover", ON_ANY, replication_switchover_handle},
     {"dr/secondary/disable", ON_SECONDARY, secondary_disable},
     {"dr/secondary/merkle-check", ON_SECONDARY, replication_check_handle},
     {"dr/secondary/reindex", ON_SECONDARY, replication_check_handle},

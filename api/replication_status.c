@@ -201,6 +201,10 @@ static void set_common(struct request *rq, json_t *o, const struct engine_status
     set(o, "committed_lsn", json_integer((json_int_t)st->committed_lsn));
     set(o, "applied_lsn", json_integer((json_int_t)st->applied_lsn));
     set(o, "disk_reserve", json_boolean(st->disk_reserve));
+    if (st->handover[0] != '\0') {
+        set(o, "switchover", json_string(st->handover));
+        set(o, "switchover_to", json_string(st->handover_to));
+    }
     if (st->n_lost > 0)
         set(o, "lost_writes", replication_lost_json(rq, st));
     if (st->n_aside > 0)

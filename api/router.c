@@ -140,6 +140,7 @@ static bool sudo_path(const char *path)
                                         "sys/replication/reindex",
                                         "sys/replication/dr/primary/secondary-token",
                                         "sys/replication/dr/primary/lost/*",
+                                        "sys/replication/dr/primary/switchover",
                                         "sys/replication/primary/secondary-token"};
 
     for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {

@@ -275,6 +275,8 @@ static void close_queues(struct engine *e)
     }
     for (size_t i = 0; i < e->verify.n_asks; i++)
         e->verify.asks[i].done(e->verify.asks[i].arg, 0, &closed);
+    if (e->handover.done != NULL)
+        e->handover.done(e->handover.arg, 0, &unknown);
     if (e->promote.on && e->promote.done != NULL)
         e->promote.done(e->promote.arg, 0, &unknown);
     answer_rest(&e->held, &unknown);

@@ -216,10 +216,11 @@ CHECKED int engine_local_put(struct engine *e, const char *name, const void *dat
 /* ---- replication ---- */
 /* Replicated, readable while sealed; the engine reads them, api/ writes them through transactions.
  */
-#define ENGINE_KEY_CONFIG "core/replication/config"   /* struct repl_config, encoded */
-#define ENGINE_KEY_MEMBERS "core/replication/member/" /* + member id: struct member, encoded */
-#define ENGINE_KEY_MODES "core/replication/mode/"     /* + member id: struct repl_mode, encoded */
-#define ENGINE_KEY_QUORUM "core/replication/quorum"   /* struct repl_mode, encoded */
+#define ENGINE_KEY_CONFIG "core/replication/config"     /* struct repl_config, encoded */
+#define ENGINE_KEY_MEMBERS "core/replication/member/"   /* + member id: struct member, encoded */
+#define ENGINE_KEY_MODES "core/replication/mode/"       /* + member id: struct repl_mode, encoded */
+#define ENGINE_KEY_HANDOVER "core/replication/handover" /* the engine's own: switchover.c */
+#define ENGINE_KEY_QUORUM "core/replication/quorum"     /* struct repl_mode, encoded */
 
 struct repl_config {
     bool primary_enabled; /* DR primary */
@@ -314,6 +315,15 @@ CHECKED int engine_scrub(struct engine *e, bool reindex, engine_done_fn *done, v
  * off; durably. From a fenced cluster, too.
  */
 CHECKED int engine_secede(struct engine *e, engine_done_fn *done, void *arg, struct err *err);
+/**
+ * Hand over to the secondary `id`: writes pause until it has applied all (at most limit_ms, then
+ * they go on: ERR_TIMEOUT), the handover is logged, this cluster serves nothing any more, and
+ * follows when the other has promoted itself. done runs when it does; ERR_INVAL: that secondary
+ * cannot take over now; ERR_BUSY; ERR_UNKNOWN_OUTCOME: handed over, and the other is not heard yet.
+ * Any thread.
+ */
+CHECKED int engine_switchover(struct engine *e, const char *id, uint32_t limit_ms,
+                              engine_done_fn *done, void *arg, struct err *err);
 /** Remove what was set aside. done runs on the log thread: ERR_NOTFOUND. Any thread. */
 CHECKED int engine_aside_drop(struct engine *e, uint32_t generation, engine_done_fn *done,
                               void *arg, struct err *err);
@@ -386,7 +396,8 @@ struct engine_peer { /* primary: one secondary; secondary: the primary */
     uint64_t verified_lsn;   /* the last LSN at which both were equal; 0: never seen */
     int64_t verified_ms;     /* wall; when that was seen */
     int64_t verified_age_ms; /* and how long ago that is */
-    bool whole;              /* it has all that it says is durable: no copy is under way */
+    bool ready; /* it says that it can be promoted: unsealed, with a whole copy and space */
+    bool whole; /* it has all that it says is durable: no copy is under way */
     uint64_t confirmed_lsn, confirmed_applied_lsn; /* what counts for its mode */
     enum repl_level level;
     enum repl_on_limit on_limit;
@@ -478,6 +489,8 @@ struct engine_status {
     struct engine_lag flush; /* from append to durable here, over a minute */
     uint64_t flushes;        /* since start, and the sum of their times */
     double flushes_ms;
+    char handover[16]; /* empty, draining, handing, handed_over */
+    char handover_to[64];
     size_t n_aside;
     struct engine_aside aside[ENGINE_ASIDE_MAX];
     size_t n_lost;

@@ -212,6 +212,7 @@ struct peer { /* one member, seen from the primary */
     uint64_t out_lsn;   /* given to the kernel */
     uint64_t received_lsn, durable_lsn, applied_lsn;
     bool whole; /* no copy is under way there */
+    bool ready; /* it says that it can be promoted */
     uint64_t confirmed_lsn,
         confirmed_applied_lsn; /* durable and applied there while it was whole */
     uint64_t commit_sent;
@@ -355,6 +356,7 @@ enum event_kind {
     EV_MODE,
     EV_MEMBERS,
     EV_KEY,
+    EV_SWITCHOVER,
     EV_ASIDE_DROP,
     EV_LOST_DELETE,
     EV_ANSWER,
@@ -446,6 +448,18 @@ void scan_job_free(struct scan_job *j);
 struct watch {
     char prefix[128];
     void (*fn)(void *arg, const char *key, uint64_t lsn);
+    void *arg;
+};
+
+/* ---- switchover.c ---- */
+struct handover {
+    enum { HANDOVER_NONE, HANDOVER_DRAIN, HANDOVER_LOGGED, HANDOVER_HANDED } state;
+    char to[64];
+    uint64_t lsn; /* of the record */
+    uint32_t epoch;
+    struct follow_config follow; /* then */
+    int64_t deadline_ns;
+    engine_done_fn *done;
     void *arg;
 };
 
@@ -541,6 +555,7 @@ struct engine {
     _Atomic uint32_t
         last_gen; /* highest number ever used: a new copy never meets one that is being removed */
     uint64_t gen_serial;
+    struct handover handover;
     size_t n_aside;
     struct engine_aside aside[ENGINE_ASIDE_MAX];
     struct lost *lost; /* being saved; NULL: nothing */
@@ -802,6 +817,19 @@ void verify_begin(struct engine *e, struct event *ev);
 void verify_status(const struct engine *e, struct engine_status *st);
 void verify_status_of(const struct engine *e, const struct equal *q, bool whole,
                       struct engine_peer *out);
+
+/* switchover.c */
+void switchover_begin(struct engine *e, struct event *ev); /* EV_SWITCHOVER */
+size_t switchover_step(struct engine *e, int64_t now);
+bool switchover_pauses(const struct engine *e); /* no segment is built */
+bool switchover_handed(const struct engine *e);
+bool switchover_ships_to(const struct engine *e, const char *id); /* though no primary */
+void switchover_followed(struct engine *e, uint32_t epoch);
+void switchover_over(struct engine *e);
+CHECKED int switchover_promotion_check(struct engine *e, struct err *err);
+CHECKED int switchover_load(struct engine *e, const char *role, bool *handedp, struct err *err);
+bool switchover_ready(struct engine *e);
+void switchover_row(struct engine *e);
 
 /* lost.c, lost_read.c */
 /** What only we have is not saved yet: true, and it has begun; do not follow now. */

@@ -190,7 +190,8 @@ void promote_begin(struct engine *e, struct event *ev)
     if (e->promote.on || (!fenced && (engine_role(e) != ENGINE_SECONDARY || !e->promotable)))
         err_set(&err, ERR_ROLE, 0, "%s",
                 e->promote.on ? "a promotion is under way" : "not a secondary with a whole copy");
-    else if (modes_promotion_check(e, &err) != 0 && ev->flag) {
+    else if ((switchover_promotion_check(e, &err) != 0 || modes_promotion_check(e, &err) != 0) &&
+             ev->flag) {
         log_warn(e->cfg.log, LOG_REPLICATION, "promotion by force: %s", err.msg);
         err_clear(&err);
     }
@@ -271,6 +272,7 @@ static void promote_finish(struct engine *e)
     log_info(e->cfg.log, LOG_REPLICATION, "promoted: epoch %" PRIu32 " begins at LSN %" PRIu64,
              last->number, e->promote.lsn);
     e->retain_unknown = true; /* the members' slots are made when the rows are read as a primary */
+    switchover_over(e);
     log_read_rows(e);
     engine_role_set(e, ENGINE_PRIMARY);
     meet_rows(e);

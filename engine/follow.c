@@ -33,6 +33,8 @@ static void retry_later(struct engine *e)
     f->retry_ns = env_mono_ns(e->cfg.env) + f->backoff_ns / 2 +
                   (int64_t)(r % 1024) * (f->backoff_ns / 2) / 1024;
     f->backoff_ns = 2 * f->backoff_ns < BACKOFF_MAX_NS ? 2 * f->backoff_ns : BACKOFF_MAX_NS;
+    if (switchover_handed(e)) /* nobody serves until the other one does */
+        f->backoff_ns = BACKOFF_MIN_NS;
     f->state = FOLLOW_WAIT;
 }
 
@@ -101,6 +103,7 @@ void follow_begin(struct engine *e, struct event *ev)
     if (follow_encode(ev->follow, &b, &err) != 0 ||
         (ev->seed != NULL && seed_open(e, ev->seed, &seed, &err) != 0))
         goto refuse;
+    switchover_over(e);
     follow_off(e, "this cluster follows another primary now");
     peers_clear(e, "this cluster becomes a secondary");
     copy_abandon(e);
@@ -266,6 +269,7 @@ static void stream_begin(struct engine *e, const struct link_welcome *w)
     f->acked_applied = 0;
     f->rx_ns = f->acked_ns = env_mono_ns(e->cfg.env);
     e->reason[0] = '\0';
+    switchover_followed(e, w->epochs.n > 0 ? epochs_last(&w->epochs)->number : 0);
     log_info(e->cfg.log, LOG_REPLICATION, "stream started: remote_index=%" PRIu64, w->commit_lsn);
 }
 
@@ -492,6 +496,7 @@ static size_t send_ack(struct engine *e, int64_t now)
     m.ack.applied_lsn = applied;
     m.ack.echo_ms = f->echo_ms;
     m.ack.received_lsn = f->rx_lsn;
+    m.ack.ready = switchover_ready(e);
     m.ack.held_us = (env_mono_ns(e->cfg.env) - f->rx_ns) / 1000;
     conn_send(e, c, &m, NULL);
     f->acked_durable = m.ack.durable_lsn;

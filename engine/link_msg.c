@@ -336,7 +336,7 @@ static const struct {
     [MSG_WELCOME] = {"welcome", 11, 11},
     [MSG_SEGMENT] = {"segment", 1, 1},
     [MSG_COMMIT] = {"commit", 3, 3},
-    [MSG_ACK] = {"ack", 4, 6},
+    [MSG_ACK] = {"ack", 4, 7},
     [MSG_PING] = {"ping", 3, 5},
     [MSG_PONG] = {"pong", 3, 3},
     [MSG_PAGE_REQUEST] = {"page request", 3, 3},
@@ -526,6 +526,8 @@ static size_t get_fields(struct mp *in, struct link_msg *m, size_t n)
             m->ack.received_lsn = mp_uint(in, UINT64_MAX - 1);
         if (read > 5)
             m->ack.held_us = (int64_t)mp_uint(in, HELD_US_MAX);
+        if (read > 6)
+            m->ack.ready = mp_bool(in);
         break;
     case MSG_PING:
     case MSG_PONG:
@@ -612,6 +614,7 @@ int link_msg_encode(const struct link_msg *m, struct buf *out, struct err *err)
         mp_put_int(out, m->ack.echo_ms);
         mp_put_uint(out, m->ack.received_lsn);
         mp_put_uint(out, m->ack.held_us < HELD_US_MAX ? (uint64_t)m->ack.held_us : HELD_US_MAX);
+        mp_put_bool(out, m->ack.ready);
         break;
     case MSG_PING:
     case MSG_PONG:

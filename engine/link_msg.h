@@ -118,6 +118,7 @@ struct link_msg {
             int64_t echo_ms;       /* newest wall clock of the primary that was seen */
             uint64_t received_lsn; /* 0: from an older program */
             int64_t held_us;       /* since it was received, when this was sent */
+            bool ready;            /* the sender can be promoted; false: from an older program */
         } ack;
         struct {
             uint64_t stamp; /* comes back unchanged */

@@ -372,6 +372,8 @@ static size_t build_step(struct engine *e, int64_t now)
         log_refuse(e, &e->pending, ERR_ROLE, "this cluster is not a primary");
         return 0;
     }
+    if (switchover_pauses(e))
+        return 0;
     if (wal_in_flight(e->cur->wal) < WAL_IN_FLIGHT_MAX && found_history(e))
         built++;
     if (atomic_load(&e->confirming) && !atomic_load(&e->stopping))
@@ -514,6 +516,7 @@ void log_read_rows(struct engine *e)
     peers_check(e);
     meet_rows(e);
     modes_read(e);
+    switchover_row(e);
     e->dirty = true;
 }
 
@@ -602,6 +605,9 @@ static void on_event(struct engine *e, struct event *ev)
     case EV_LOST_DELETE:
         lost_delete(e, ev);
         break;
+    case EV_SWITCHOVER:
+        switchover_begin(e, ev);
+        break;
     case EV_ASIDE_DROP:
         aside_drop(e, ev);
         break;
@@ -610,6 +616,7 @@ static void on_event(struct engine *e, struct event *ev)
         break;
     case EV_KEY:
         meet_again(e, env_mono_ns(e->cfg.env));
+        switchover_row(e); /* a handover may wait for the key */
         break;
     case EV_ANSWER:
         on_answer(e, ev);
@@ -695,6 +702,7 @@ size_t engine_log_step(struct engine *e)
     work += lost_step(e);
     work += promote_step(e);
     work += meet_step(e, now);
+    work += switchover_step(e, now);
     work += build_step(e, now);
     work += modes_step(e, now);
     work += commit_step(e, now);

@@ -440,6 +440,7 @@ void modes_status_of(struct engine *e, const struct peer *p, struct engine_peer 
     const struct repl_mode *m;
 
     out->whole = p->whole;
+    out->ready = p->ready;
     out->confirmed_lsn = p->confirmed_lsn;
     out->confirmed_applied_lsn = p->confirmed_applied_lsn;
     if (s == NULL || (m = shown(e, s)) == NULL)

@@ -198,7 +198,7 @@ static int take_role(struct engine *e, struct err *err)
     struct buf role = {0}, follow = {0}, member = {0};
     struct err missing;
     uint64_t v;
-    bool found_it;
+    bool found_it, handed;
     int rc = -1;
 
     if (local_get_locked(e, "role", &role, err) != 0)
@@ -207,8 +207,14 @@ static int take_role(struct engine *e, struct err *err)
         snprintf(e->member_id, sizeof(e->member_id), "%s", buf_str(&member));
     local_number(e, "epoch_seen", &v, &found_it);
     e->seen_epoch = (uint32_t)v;
-    if (strcmp(buf_str(&role), "primary") != 0 && strcmp(buf_str(&role), "bootstrapping") != 0 &&
-        own_promotion(e)) {
+    if (switchover_load(e, buf_str(&role), &handed, err) != 0)
+        goto out;
+    if (handed) {
+        buf_clear(&role);
+        buf_adds(&role, "secondary");
+    }
+    if (!handed && strcmp(buf_str(&role), "primary") != 0 &&
+        strcmp(buf_str(&role), "bootstrapping") != 0 && own_promotion(e)) {
         log_info(e->cfg.log, LOG_REPLICATION, "this cluster was promoted: the log says so");
         if (local_set_text(e, "follow", NULL, err) != 0 ||
             local_set_text(e, "copy", NULL, err) != 0 ||

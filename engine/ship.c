@@ -390,7 +390,7 @@ static int check_hello(struct engine *e, struct conn *c, const struct link_hello
     if (h->version < LINK_PROTOCOL_OLDEST)
         return err_set(err, ERR_PROTO, 0, "protocol version %" PRIu32 ", this side speaks %u to %u",
                        h->version, LINK_PROTOCOL_OLDEST, LINK_PROTOCOL_VERSION);
-    if (engine_role(e) != ENGINE_PRIMARY)
+    if (engine_role(e) != ENGINE_PRIMARY && !switchover_ships_to(e, h->member_id))
         return err_set(err, ERR_ROLE, 0, "not a primary");
     if (!e->repl.primary_enabled)
         return err_set(err, ERR_ROLE, 0, "replication is not enabled");
@@ -561,7 +561,7 @@ size_t peers_ship(struct engine *e)
 {
     size_t sent = 0;
 
-    if (engine_role(e) != ENGINE_PRIMARY)
+    if (engine_role(e) != ENGINE_PRIMARY && !switchover_handed(e))
         return 0;
     for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
         if (e->peers[i].used && e->peers[i].conn != NULL)
@@ -616,6 +616,7 @@ static void on_ack(struct engine *e, struct conn *c, const struct link_msg *m)
     /* While a copy is under way nothing is applied, and what is durable there is of no use yet: a
      * promotion would take the state before. */
     p->whole = p->applied_lsn > 0;
+    p->ready = m->ack.ready;
     if (p->whole && p->confirmed_lsn == 0) /* what a copy brought was never behind */
         p->covered_seq[LAG_FLUSHED] = p->covered_seq[LAG_APPLIED] = e->commit_seq;
     if (p->whole) {

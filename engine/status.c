@@ -135,6 +135,7 @@ static void status_words(struct engine *e, struct engine_status *st)
 
 void log_publish(struct engine *e)
 {
+    static const char *const words[] = {"", "draining", "handing", "handed_over"};
     struct engine_status *st = &e->status;
     struct gen *g = engine_log_gen(e);
     struct err err;
@@ -174,7 +175,10 @@ void log_publish(struct engine *e)
     st->n_aside = e->n_aside;
     memcpy(st->aside, e->aside, sizeof(st->aside));
     st->log_end_ms = wal_end_commit_ms(e->cur->wal);
-    if (st->role == ENGINE_SECONDARY && modes_promotion_check(e, &err) != 0)
+    snprintf(st->handover, sizeof(st->handover), "%s", words[e->handover.state]);
+    memcpy(st->handover_to, e->handover.to, sizeof(st->handover_to));
+    if (st->role == ENGINE_SECONDARY &&
+        (switchover_promotion_check(e, &err) != 0 || modes_promotion_check(e, &err) != 0))
         snprintf(st->promotion_needs_force, sizeof(st->promotion_needs_force), "%.159s", err.msg);
     st->log_bytes = wal_bytes(g->wal);
     st->log_first_lsn = wal_first_lsn(g->wal);

@@ -188,7 +188,8 @@ int replication_retention(int argc, char **argv); /* cmd_retention.c */
 int replication_doctor(int argc, char **argv);    /* cmd_doctor.c */
 int replication_promote(int argc, char **argv);   /* cmd_act.c */
 int replication_aside(int argc, char **argv);     /* cmd_aside.c */
-int replication_lost(int argc, char **argv);      /* cmd_lost.c */
+int replication_switchover(int argc, char **argv);
+int replication_lost(int argc, char **argv); /* cmd_lost.c */
 int replication_quorum(int argc, char **argv);
 int operator_snapshot(int argc, char **argv); /* cmd_snapshot.c */
 int operator_restore(int argc, char **argv);  /* cmd_restore.c */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * cmd_act.c - lockstep replication promote: the expected loss, a question, the promotion.
+ * cmd_act.c - lockstep replication promote (the expected loss, a question, the promotion) and
+ * switchover.
  */
 #include "cli.h"
 
@@ -45,11 +46,11 @@ static int show_preview(struct client *c, bool alone)
     return 0;
 }
 
-static bool said_yes(void)
+static bool said_yes(const char *question)
 {
     char line[16] = "";
 
-    fprintf(stderr, "Be sure that the old primary serves nobody. Promote? Type yes: ");
+    fprintf(stderr, "%s Type yes: ", question);
     if (fgets(line, sizeof(line), stdin) == NULL)
         line[0] = '\0';
     line[strcspn(line, "\r\n")] = '\0';
@@ -110,7 +111,7 @@ int replication_promote(int argc, char **argv)
     if (rc != 0 || preview)
         goto out;
     rc = EXIT_LOCAL;
-    if (!yes && !said_yes()) {
+    if (!yes && !said_yes("Be sure that the old primary serves nobody. Promote?")) {
         fprintf(stderr, "Nothing was changed.\n");
         goto out;
     }
@@ -122,6 +123,54 @@ int replication_promote(int argc, char **argv)
     rc = promote(&c, token, addr, max_loss, force);
 out:
     buf_free(&asked);
+    client_free(&c);
+    return rc;
+}
+
+int replication_switchover(int argc, char **argv)
+{
+    static const char usage[] = "replication switchover [options] ID";
+    const char *limit = NULL;
+    bool yes = false;
+    struct flag flags[] = {
+        {"limit", FLAG_STR, &limit, "How long writes may pause before it goes back (10s)."},
+        {"yes", FLAG_BOOL, &yes, "Do not ask."},
+    };
+    struct client c;
+    struct reply r = {0};
+    struct err err = {0};
+    json_t *body = NULL;
+    int rc, i;
+
+    client_init(&c);
+    i = flags_parse(usage, flags, 2, &c, argc, argv);
+    rc = i == -2 ? 0 : EXIT_LOCAL;
+    if (i < 0)
+        goto out;
+    if (argc - i != 1) {
+        fprintf(stderr, "Usage: lockstep %s\n", usage);
+        goto out;
+    }
+    fprintf(stderr, "Cluster %s hands over to its secondary %s, and follows it then.\n", c.addr,
+            argv[i]);
+    if (!yes && !said_yes("Writes pause meanwhile. Hand over?")) {
+        fprintf(stderr, "Nothing was changed.\n");
+        goto out;
+    }
+    body = json_pack("{s:s}", "id", argv[i]);
+    if (limit != NULL)
+        json_object_set_new(body, "limit", json_string(limit));
+    c.max_retries = 0; /* a second try would meet the outcome of the first */
+    if (client_call(&c, "PUT", "sys/replication/dr/primary/switchover", body, &r, &err) != 0 ||
+        !reply_ok(&r)) {
+        rc = reply_fail(&c, &r, &err, "Error handing over");
+        goto out;
+    }
+    output_warnings(r.json);
+    rc = output_data(&c, json_object_get(r.json, "data"));
+out:
+    json_decref(body);
+    reply_free(&r);
     client_free(&c);
     return rc;
 }

@@ -42,6 +42,7 @@ int cmd_replication(int argc, char **argv)
         {"retention", replication_retention, "Show or set how much log is kept for a secondary"},
         {"promote", replication_promote,
          "Make this secondary the primary; shows first what is lost"},
+        {"switchover", replication_switchover, "Hand over to a secondary, and follow it"},
         {"lost", replication_lost, "Writes that only an old primary has: show them, take them in"},
         {"aside", replication_aside, "What this cluster held before it became a secondary"},
         {"drill", replication_drill, "Rehearse a promotion on a fork of the secondary's state"},

@@ -4,6 +4,7 @@
 import os
 import subprocess
 import sys
+import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from cluster import Failed, World, await_true, run_tests  # noqa: E402
@@ -353,6 +354,76 @@ def nothing_expires_on_a_secondary():
         await_true('it to be removed', lambda: b.call('PUT', 'auth/token/lookup-accessor', {'accessor': short['accessor']}).status in (400, 403, 404))
 
 
+def switchover():
+    """a switchover loses nothing that was answered under load, pauses shortly, makes the old primary a secondary, and goes back the same way"""
+    with World() as w:
+        a, b = w.pair()
+        b.token = a.root
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        path = 'sys/replication/dr/primary/switchover'
+        want(a.call('PUT', path, {'id': 'nobody'}), 400, 'no secondary with ID')
+        want(a.call('PUT', path, {}), 400, 'secondary ID must be provided')
+        want(a.call('PUT', path, {'id': 'secondary', 'limit': '-1s'}), 400, 'limit')
+        want(a.call('PUT', path, {'id': 'secondary'}, token=''), 403)
+        answered, stop = [], threading.Event()
+
+        def write(n):
+            i = 0
+            while not stop.is_set():
+                i += 1
+                if a.call('PUT', f'kv/{n}-{i}', {'v': i}).status == 204:
+                    answered.append((n, i))
+        threads = [threading.Thread(target=write, args=(n,)) for n in range(3)]
+        for t in threads:
+            t.start()
+        await_true('some writes', lambda: len(answered) > 60)
+        r = cli(a, 'replication', 'switchover', '-yes', 'secondary')
+        stop.set()
+        for t in threads:
+            t.join()
+        assert r.returncode == 0 and b.addr in r.stdout, r
+        s = b.dr_status()
+        assert s['mode'] == 'primary' and s['epoch'] == 2, s
+        await_true('the old primary to follow', lambda: a.dr_status()['mode'] == 'secondary' and a.dr_status()['state'] == 'stream-wals')
+        assert 'switchover' not in a.dr_status() and 'lost_writes' not in a.dr_status(), a.dr_status()
+        for n, i in answered:
+            assert b.ok('GET', f'kv/{n}-{i}').data == {'v': i}
+        want(a.call('PUT', 'kv/x', {'v': 1}), 400, 'path disabled in replication DR secondary mode')
+        b.ok('PUT', 'kv/x', {'v': 'b'})
+        w.await_caught_up(b, a)
+        assert a.dr_status()['merkle_root'] == b.dr_status()['merkle_root']
+        # And back, by the id that the first primary has.
+        back = a.dr_status()['secondary_id']
+        await_true('it to be known', lambda: any(p['node_id'] == back and p['connection_status'] == 'connected' for p in b.dr_status()['secondaries']))
+        await_true('it to be ready', lambda: b.call('PUT', path, {'id': back}).status == 200 or b.dr_status()['mode'] != 'primary')
+        await_true('it to serve again', lambda: a.call('GET', 'kv/x').status == 200)
+        assert a.ok('GET', 'kv/x').data == {'v': 'b'} and a.dr_status()['epoch'] == 3
+        a.ok('PUT', 'kv/x', {'v': 'a'})
+        w.await_following(b)
+        w.await_caught_up(a, b)
+
+
+def switchover_goes_back():
+    """a secondary that is sealed or away is not handed over to, and one that does not catch up within the limit: writes go on"""
+    with World() as w:
+        a, b = w.pair()
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        path = 'sys/replication/dr/primary/switchover'
+        w.await_caught_up(a, b)
+        b.kill()
+        b.start()
+        await_true('the sealed secondary to be connected', lambda: a.dr_status()['secondaries'][0]['connection_status'] == 'connected')
+        want(a.call('PUT', path, {'id': 'secondary'}), 400, 'it does not say that it can be promoted')
+        b.unseal(a.keys[:2])
+        await_true('it to be ready', lambda: 'does not say' not in a.call('PUT', path, {'id': 'secondary', 'limit': '1ms'}).text or a.dr_status()['mode'] != 'primary')
+        if a.dr_status()['mode'] == 'primary':
+            a.ok('PUT', 'kv/x', {'v': '1'})  # 1 ms was too short: writes went on
+        b.stop()
+        if a.dr_status()['mode'] == 'primary':
+            want(a.call('PUT', path, {'id': 'secondary'}), 400, 'not connected')
+            a.ok('PUT', 'kv/y', {'v': '1'})
+
+
 if __name__ == '__main__':
     sys.exit(run_tests([loss_is_told, bound_of_the_configuration, token_of_before, wipe_is_guarded, aside_goes_in_time, lost_writes, lost_under_a_term_of_its_own,
-                        nothing_expires_on_a_secondary], 'act'))
+                        nothing_expires_on_a_secondary, switchover, switchover_goes_back], 'act'))

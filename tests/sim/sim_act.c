@@ -5,6 +5,7 @@
  */
 #include "sim.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -162,7 +163,194 @@ static void skewed_promotion(struct world *w)
     check_acked(w, 1);
 }
 
+/* ---- 7 ---- */
+struct told {
+    bool done;
+    struct err err;
+};
+static void on_told(void *arg, uint64_t lsn, const struct err *err)
+{
+    struct told *t = arg;
+
+    (void)lsn;
+    t->done = true;
+    if (err != NULL)
+        t->err = *err;
+}
+
+static bool is_primary(struct world *w, int i)
+{
+    return w->n[i].e != NULL && !w->n[i].cut && status_of(w, i)->role == ENGINE_PRIMARY;
+}
+
+static bool ready(struct world *w)
+{
+    const struct engine_status *st = status_of(w, 0);
+
+    return st->n_peers == 1 && st->peers[0].ready && st->peers[0].connected;
+}
+
+/* One of the two serves, the other follows it. */
+static bool settled(struct world *w)
+{
+    int p = is_primary(w, 0) ? 0 : 1;
+
+    return is_primary(w, p) && !is_primary(w, 1 - p) &&
+           strcmp(status_of(w, 1 - p)->state, "stream-wals") == 0 &&
+           status_of(w, 1 - p)->epoch == status_of(w, p)->epoch;
+}
+
+static void step_alone(struct world *w)
+{
+    sim_check(w, world_step(w), "nothing will ever happen again");
+    sim_check(w, !(is_primary(w, 0) && is_primary(w, 1)), "two primaries at once");
+}
+
+static void hand_over(struct world *w, struct told *t)
+{
+    struct err err;
+
+    if (engine_switchover(w->n[0].e, "member-1", 5000, on_told, t, &err) != 0)
+        sim_fail(w, "switchover: %s", err.msg);
+}
+
+static void begin_switch(struct world *w)
+{
+    pair(w);
+    write_many(w, 50);
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes are not answered");
+    sim_check(w, world_until(w, ready, 30 * SEC), "the secondary is not ready");
+}
+
+/* All goes well: nothing that was acknowledged is lost, and the pause is short. */
+static void switchover(struct world *w)
+{
+    struct told t = {0};
+    int64_t begin;
+
+    begin_switch(w);
+    w->delay_ns = (int64_t)sim_rand(w, 30) * MS + 1000;
+    write_many(w, 60); /* in flight */
+    begin = w->now_ns;
+    hand_over(w, &t);
+    while (!is_primary(w, 1))
+        step_alone(w);
+    sim_check(w, w->now_ns - begin < 2 * SEC, "nobody served for %lld ms",
+              (long long)((w->now_ns - begin) / MS));
+    while (!t.done)
+        step_alone(w);
+    sim_check(w, t.err.code == ERR_OK, "switchover: %s", t.err.msg);
+    w->n[0].follows = 1;
+    w->n[1].follows = -1;
+    w->primary = 1;
+    sim_check(w, world_until(w, settled, 30 * SEC), "the old primary does not follow");
+    check_acked(w, 1);
+    write_many(w, 50);
+    check_equal(w);
+    sim_check(w, status_of(w, 0)->n_lost == 0, "a switchover lost writes");
+}
+
+/* 7: the link is cut, or a site loses power, at any step of it: never are there two primaries, and
+ * when all is well again there is one, with all that was acknowledged. */
+static void switchover_cut(struct world *w)
+{
+    struct told t = {0};
+    static const char *const words[] = {"draining", "handing", "handed_over"};
+    const char *word = words[sim_rand(w, 3)];
+    uint64_t more = sim_rand(w, 2) == 0 ? sim_rand(w, 4) : sim_rand(w, 60);
+
+    begin_switch(w);
+    w->delay_ns = (int64_t)sim_rand(w, 5) * MS + 1000;
+    write_many(w, (unsigned)sim_rand(w, 30));
+    int fault = (int)sim_rand(w, 8);
+
+    if (fault >= 5) /* at any change of a disk: of the note, the record, the role */
+        node_cut_in(w, fault == 7, 1 + sim_rand(w, 24));
+    hand_over(w, &t);
+    while (fault < 5 && strcmp(status_of(w, 0)->handover, word) != 0 && !t.done)
+        step_alone(w);
+    for (; fault < 5 && more > 0 && !settled(w); more--)
+        step_alone(w);
+    for (int64_t end = w->now_ns + 5 * SEC; fault >= 5 && !w->n[fault == 7].cut && w->now_ns < end;)
+        step_alone(w);
+    switch (fault) {
+    case 0:
+        net_partition(w, 0, 1, true);
+        break;
+    case 1:
+        w->line[0][1].down = true; /* only what the primary says is lost */
+        break;
+    case 2:
+        w->line[1][0].down = true;
+        break;
+    case 4:
+    case 7:
+        node_cut_in(w, 1, 0);
+        node_crash(w, 1);
+        break;
+    default:
+        node_cut_in(w, 0, 0);
+        node_crash(w, 0);
+        break;
+    }
+    for (int64_t end = w->now_ns + (int64_t)sim_rand(w, 20000) * MS; w->now_ns < end;)
+        step_alone(w);
+    for (int i = 0; i < 2; i++) {
+        if (w->n[i].e == NULL)
+            node_open(w, i);
+    }
+    net_heal(w);
+    for (int64_t end = w->now_ns + 120 * SEC; !settled(w) && w->now_ns < end;)
+        step_alone(w);
+    sim_check(w, settled(w), "there is no primary that the other follows: %s and %s",
+              status_of(w, 0)->state, status_of(w, 1)->handover);
+    w->primary = is_primary(w, 0) ? 0 : 1;
+    w->n[w->primary].follows = -1;
+    w->n[1 - w->primary].follows = w->primary;
+    check_acked(w, w->primary);
+    write_many(w, 30);
+    check_equal(w);
+}
+
+/* Past the point of no return the other is lost for good: only force brings the old one back. */
+static void switchover_forced(struct world *w)
+{
+    struct told t = {0}, plain = {0}, forced = {0};
+    struct err err;
+
+    begin_switch(w);
+    hand_over(w, &t);
+    while (strcmp(status_of(w, 0)->handover, "handed_over") != 0)
+        step_alone(w);
+    node_crash(w, 1);
+    if (sim_rand(w, 2) == 0) {
+        node_crash(w, 0);
+        node_open(w, 0);
+        t.done = true; /* its process is gone */
+    }
+    for (int64_t end = w->now_ns + 40 * SEC; w->now_ns < end;)
+        step_alone(w);
+    sim_check(w, t.done && t.err.code != ERR_TIMEOUT, "it says that it went back");
+    sim_check(w, !is_primary(w, 0), "it serves by itself after the handover");
+    if (engine_promote(w->n[0].e, false, on_told, &plain, &err) != 0)
+        sim_fail(w, "promote: %s", err.msg);
+    while (!plain.done)
+        step_alone(w);
+    sim_check(w, plain.err.code == ERR_DENIED, "promoted without force");
+    if (engine_promote(w->n[0].e, true, on_told, &forced, &err) != 0)
+        sim_fail(w, "promote: %s", err.msg);
+    while (!forced.done)
+        step_alone(w);
+    sim_check(w, forced.err.code == ERR_OK, "force: %s", forced.err.msg);
+    check_acked(w, 0);
+    write_many(w, 20);
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "it does not serve");
+}
+
 const struct scenario scenarios_act[] = {
+    {"switchover", switchover, "a switchover loses nothing and pauses shortly", 0},
+    {"switchover_cut", switchover_cut, "cut anywhere, a switchover never makes two primaries", 0},
+    {"switchover_forced", switchover_forced, "after the handover only force makes it serve", 0},
     {"lost_writes", lost_writes, "what only the old primary has is saved before it follows", 0},
     {"skewed_promotion", skewed_promotion, "commit times never go back, and the skew is told", 0},
     {NULL, NULL, NULL, 0},

@@ -67,6 +67,7 @@ static void fill(enum link_msg_type type)
         sent.ack.echo_ms = 7;
         sent.ack.received_lsn = 400;
         sent.ack.held_us = 1234;
+        sent.ack.ready = true;
         break;
     case MSG_PING:
     case MSG_PONG:
