@@ -227,6 +227,39 @@ static void replicated_or_local(struct world *w)
               "the epoch is not replicated");
 }
 
+static bool is_ahead(struct world *w)
+{
+    uint64_t there = status_of(w, 1)->durable_lsn;
+
+    return there > status_of(w, 0)->durable_lsn;
+}
+
+/* 9, 20: a primary ships a segment, loses it in a power cut, comes back alone and writes others at
+ * the same LSNs of the same epoch; the secondary, which has the first ones, is promoted. The
+ * epoch's end is no place in the old primary's log, and still it saves what only it has, and
+ * follows. */
+static void lost_after_restart(struct world *w)
+{
+    pair(w);
+    for (int i = 0; i < 60 && !is_ahead(w); i++) {
+        write_many(w, 3);
+        (void)world_until(w, is_ahead, 5 * MS);
+    }
+    node_crash(w, 0);
+    net_partition(w, 0, 1, true);
+    node_open(w, 0);
+    world_run(w, 3 * SEC); /* it asks for newer epochs, in vain */
+    write_many(w, 10 + (unsigned)sim_rand(w, 20));
+    world_run(w, SEC);
+    promote(w, 1);
+    write_many(w, 20);
+    net_heal(w);
+    world_run(w, 5 * SEC);
+    enable(w, 1, 0);
+    sim_check(w, world_until(w, secondary_streams, 60 * SEC), "the old primary does not rejoin");
+    check_equal(w);
+}
+
 /* A mode that was forced is one record, whatever the caller's struct holds behind the names that
  * count. */
 static void forced_once(struct world *w)
@@ -297,6 +330,8 @@ const struct scenario scenarios_sequences[] = {
      "a power cut at any change of a copy leaves a whole state", 0},
     {"replicated_or_local", replicated_or_local, "what is local stays, what is replicated is equal",
      0},
+    {"lost_after_restart", lost_after_restart,
+     "LSNs that were written twice are saved before the old primary follows", 0},
     {"forced_once", forced_once, "a forced mode is one record", 0},
     {"one_large_segment", one_large_segment, "a segment larger than the window gets through", 0},
     {NULL, NULL, NULL, 0},

@@ -229,6 +229,11 @@ static void bring_up(struct world *w, int i, bool calm)
         node_crash_in(w, i, 0);
     if (rc >= 0)
         return;
+    if (n->fails && !n->damaged) { /* its disk refused a write: next time it does not */
+        n->fails = false;
+        disk_image_fail_writes(n->image, 0, 0);
+        return;
+    }
     sim_check(w, n->damaged, "node %d does not open: %s", i, err.msg);
     node_replace(w, i); /* damaged, and found out */
     sim_check(w, node_try_open(w, i, &err) == 0, "node %d: a new machine does not open: %s", i,
