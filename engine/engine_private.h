@@ -790,6 +790,7 @@ void conn_goodbye(struct engine *e, struct conn *c, const char *reason);
 void peer_hello(struct engine *e, struct conn *c, const struct link_hello *h);
 void peer_frame(struct engine *e, struct conn *c, const struct link_msg *m);
 size_t peers_ship(struct engine *e);
+void peers_cut(struct engine *e, uint64_t lsn); /* the log is cut there: log_cut */
 size_t conns_tick(struct engine *e, int64_t now);
 void peer_sent(struct engine *e, struct event *ev);
 bool peers_known(const struct engine *e);

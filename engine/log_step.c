@@ -195,6 +195,8 @@ void log_cut(struct engine *e, struct gen *g, uint64_t lsn)
     assert(g != e->cur || lsn >= e->committed_lsn);
     cursor_set(&e->feed, e->feed.next_lsn);
     cursor_set(&e->follow.fold, e->follow.fold.next_lsn);
+    if (g == e->cur)
+        peers_cut(e, lsn);
     seg_deque_drop_after(&e->ring, lsn);
     if (wal_cut(g->wal, lsn, &err) != 0)
         engine_fatal(e, &err);

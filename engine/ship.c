@@ -618,6 +618,22 @@ size_t peers_ship(struct engine *e)
     return sent;
 }
 
+/* The log ends at lsn now. A segment that was read ahead for one that follows us may be of the part
+ * that is gone, and must not be what it gets once its LSNs are committed again. */
+void peers_cut(struct engine *e, uint64_t lsn)
+{
+    for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
+        struct peer *p = &e->peers[i];
+
+        if (!p->used || p->conn == NULL)
+            continue;
+        if (p->cur.next_lsn > lsn + 1)
+            conn_close(e, p->conn, "what was sent to it has been given up");
+        else
+            cursor_set(&p->cur, p->cur.next_lsn);
+    }
+}
+
 /* The link gave bytes to the kernel: which segments are out? */
 void peer_sent(struct engine *e, struct event *ev)
 {

@@ -150,6 +150,18 @@ bool engine_unsettled(struct engine *e)
     return false;
 }
 
+bool engine_confirming(struct engine *e)
+{
+    (void)e;
+    return false;
+}
+
+bool engine_index_now(struct engine *e, struct engine_index *x)
+{
+    (void)e, (void)x;
+    return false;
+}
+
 uint32_t engine_strict_wait_ms(struct engine *e)
 {
     (void)e;
