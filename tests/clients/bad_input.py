@@ -46,7 +46,7 @@ def secondary_tokens():
             return a.ok('PUT', 'sys/replication/dr/primary/secondary-token', {'id': ident, **kw}).json['wrap_info']['token']
 
         def refused(token, text, **kw):
-            want(b.call('PUT', 'sys/replication/dr/secondary/enable', {'token': token, 'ca_file': w.ca, **kw}), 400, text)
+            want(b.call('PUT', 'sys/replication/dr/secondary/enable', {'token': token, 'ca_file': w.ca, 'confirm_wipe': 'secondary', **kw}), 400, text)
             assert b.ok('GET', 'kv/own').data == {'v': 'kept'}
             assert b.dr_status()['mode'] == 'disabled'
 
@@ -80,14 +80,14 @@ def secondary_tokens():
         want(a.call('PUT', 'sys/replication/dr/primary/secondary-token', {}), 400)
         want(a.call('PUT', 'sys/replication/dr/secondary/enable', {'token': fresh('self'), 'ca_file': w.ca}), 400, 'is a DR primary')
         real = fresh('real')
-        b.ok('PUT', 'sys/replication/dr/secondary/enable', {'token': real, 'ca_file': w.ca})
+        b.ok('PUT', 'sys/replication/dr/secondary/enable', {'token': real, 'ca_file': w.ca, 'confirm_wipe': 'secondary'})
         w.await_following(b)
         # What is wiped is said before it is, and when it is.
         log = open(b.log).read()
         begin = re.search(r'when the copy is whole, this will be wiped: (\d+) keys, \d+ bytes in (\S+)', log)
         end = re.search(r'the copy is whole; wiping what it replaces: (\d+) keys, \d+ bytes in (\S+)', log)
         assert begin and end and begin[2] == end[2] and int(begin[1]) > 5 and begin.end() < end.start(), log[-3000:]
-        want(b.call('PUT', 'sys/replication/dr/secondary/enable', {'token': real, 'ca_file': w.ca}, token=a.root), 400)
+        want(b.call('PUT', 'sys/replication/dr/secondary/enable', {'token': real, 'ca_file': w.ca, 'confirm_wipe': 'secondary'}, token=a.root), 400)
 
 
 def cluster_port_out_of_reach():
@@ -99,7 +99,7 @@ def cluster_port_out_of_reach():
         b.ok('PUT', 'kv/own', {'v': 'kept'})
         a.ok('PUT', 'sys/replication/dr/primary/enable', {})
         token = a.ok('PUT', 'sys/replication/dr/primary/secondary-token', {'id': 'b'}).json['wrap_info']['token']
-        want(b.call('PUT', 'sys/replication/dr/secondary/enable', {'token': token, 'ca_file': w.ca}), 400,
+        want(b.call('PUT', 'sys/replication/dr/secondary/enable', {'token': token, 'ca_file': w.ca, 'confirm_wipe': 'secondary'}), 400,
              'error fetching secondary bootstrap package from cluster address 127.0.0.1:1')
         assert b.ok('GET', 'kv/own').data == {'v': 'kept'} and b.dr_status()['mode'] == 'disabled'
 
