@@ -82,10 +82,10 @@ def secondary_tokens():
         real = fresh('real')
         b.ok('PUT', 'sys/replication/dr/secondary/enable', {'token': real, 'ca_file': w.ca, 'confirm_wipe': 'secondary'})
         w.await_following(b)
-        # What is wiped is said before it is, and when it is.
+        # What is replaced is said before it is, and when it is.
         log = open(b.log).read()
-        begin = re.search(r'when the copy is whole, this will be wiped: (\d+) keys, \d+ bytes in (\S+)', log)
-        end = re.search(r'the copy is whole; wiping what it replaces: (\d+) keys, \d+ bytes in (\S+)', log)
+        begin = re.search(r'when the copy is whole, it replaces this: (\d+) keys, \d+ bytes in (\S+)', log)
+        end = re.search(r'the copy is whole; set aside is what it replaces: (\d+) keys, \d+ bytes in (\S+)', log)
         assert begin and end and begin[2] == end[2] and int(begin[1]) > 5 and begin.end() < end.start(), log[-3000:]
         want(b.call('PUT', 'sys/replication/dr/secondary/enable', {'token': real, 'ca_file': w.ca, 'confirm_wipe': 'secondary'}, token=a.root), 400)
 
