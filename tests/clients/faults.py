@@ -74,7 +74,7 @@ def pair(w, lab):
 
 def copies(b):
     with open(b.log) as f:
-        return len(re.findall(r'replication: copying', f.read()))
+        return len(re.findall(r'replication: catching up with', f.read()))
 
 
 def same(w, a, b):
