@@ -658,7 +658,7 @@ bool replication_dr_token(struct request *rq, struct response *rs, const char **
 {
     if (field_str(rq, rs, "dr_operation_token", "", tokenp) != 0)
         return false;
-    if ((*tokenp)[0] == '\0' && rq->client_token != NULL)
+    if ((*tokenp)[0] == '\0' && rq->op != OP_WRITE && rq->client_token != NULL)
         *tokenp = rq->client_token; /* a GET has no body */
     if ((*tokenp)[0] == '\0') {
         reply_error(rs, 400,

@@ -46,9 +46,9 @@ static double number_of(const json_t *o, const char *name)
 /* The other side's entries. */
 static const json_t *peers_of(const json_t *data)
 {
-    const json_t *list = json_object_get(data, "secondaries");
+    const json_t *list = json_object_get(data, "primaries"); /* a secondary may feed others, too */
 
-    return list != NULL ? list : json_object_get(data, "primaries");
+    return list != NULL ? list : json_object_get(data, "secondaries");
 }
 
 static const char *name_of(const json_t *peer)
