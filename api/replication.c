@@ -653,21 +653,27 @@ static int promote_do(struct core *c, bool force, bool alone, struct err *err)
     return -1;
 }
 
-/* The one thing that counts on a DR secondary is the token in the body. */
+static bool dr_token_good(struct request *rq, const char *token)
+{
+    /* Made here from the key shares, or given out by the primary before the disaster. */
+    return dr_token_valid(rq->core, token) || token_batch_allows(rq->core, token, rq->full_path);
+}
+
+/* The one thing that counts on a DR secondary is the token in the body, or in the header: a GET has
+ * no body. A token of another kind in the header is none. */
 bool replication_dr_token(struct request *rq, struct response *rs, const char **tokenp)
 {
     if (field_str(rq, rs, "dr_operation_token", "", tokenp) != 0)
         return false;
-    if ((*tokenp)[0] == '\0' && rq->op != OP_WRITE && rq->client_token != NULL)
-        *tokenp = rq->client_token; /* a GET has no body */
+    if ((*tokenp)[0] == '\0' && rq->client_token != NULL &&
+        (rq->op != OP_WRITE || dr_token_good(rq, rq->client_token)))
+        *tokenp = rq->client_token;
     if ((*tokenp)[0] == '\0') {
         reply_error(rs, 400,
                     "dr_operation_token must be provided: make one with generate-root -dr-token");
         return false;
     }
-    /* Made here from the key shares, or given out by the primary before the disaster. */
-    if (!dr_token_valid(rq->core, *tokenp) &&
-        !token_batch_allows(rq->core, *tokenp, rq->full_path)) {
+    if (!dr_token_good(rq, *tokenp)) {
         reply_error(rs, 403, "permission denied");
         return false;
     }

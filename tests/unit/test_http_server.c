@@ -20,8 +20,8 @@ static char bound[64];
 
 /* "one", "two" and the end; or "one" and no more. */
 static struct stream {
-    int asked, ended;
-    bool broken;
+    _Atomic int asked, ended;
+    _Atomic bool broken;
 } stream;
 
 static int stream_next(void *arg, struct buf *out)
@@ -45,7 +45,8 @@ static void echo(void *arg, struct http_request *rq, struct http_response *rs)
 {
     (void)arg;
     if (strncmp(rq->target, "/stream", 7) == 0) {
-        stream = (struct stream){.broken = strcmp(rq->target, "/stream-broken") == 0};
+        stream.asked = stream.ended = 0;
+        stream.broken = strcmp(rq->target, "/stream-broken") == 0;
         rs->status = 200;
         rs->stream = (struct http_stream){stream_next, stream_end, &stream};
         return;
