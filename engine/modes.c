@@ -406,8 +406,7 @@ static int quorum_check(struct engine *e, const struct repl_mode *m, struct err 
     for (uint32_t i = 0; i < m->n; i++) {
         size_t at = strlen(names);
 
-        /* Of the named members only this one is heard: nothing dials the others yet. One that is
-         * heard counts here when its log is no longer than ours. */
+        /* Only this one is heard: a secondary does not ask the others how long their logs are. */
         if (strcmp(m->name[i], me) == 0)
             heard++;
         else

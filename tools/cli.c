@@ -336,3 +336,44 @@ int read_hidden(const char *prompt, struct buf *out)
     }
     return out->failed || (got != 1 && out->len == 0) ? -1 : 0;
 }
+
+int verb_begin(const char *usage, const struct flag *flags, size_t n, struct client *c, int argc,
+               char **argv, int min, int max, int *rcp)
+{
+    int i, words;
+
+    client_init(c);
+    i = flags_parse(usage, flags, n, c, argc, argv);
+    *rcp = i == -2 ? 0 : EXIT_LOCAL;
+    words = argc - i;
+    if (i >= 0 && (words < min || words > max)) {
+        fprintf(stderr, "%s arguments (expected %d, got %d)\nUsage: lockstep %s\n",
+                words < min ? "Not enough" : "Too many", words < min ? min : max, words, usage);
+        i = -1;
+    }
+    if (i < 0)
+        client_free(c);
+    return i < 0 ? -1 : i;
+}
+
+int verb_call(struct client *c, const char *method, const char *path, json_t *body,
+              const char *doing, const char *done)
+{
+    struct reply r = {0};
+    struct err err = {0};
+    int rc = EXIT_REMOTE;
+
+    if (client_call(c, method, path, body, &r, &err) != 0 || !reply_ok(&r)) {
+        reply_fail(c, &r, &err, doing);
+    } else if (done == NULL) {
+        rc = output_data(c, json_object_get(r.json, "data"));
+    } else {
+        output_warnings(r.json);
+        printf("%s\n", done);
+        rc = 0;
+    }
+    json_decref(body);
+    reply_free(&r);
+    client_free(c);
+    return rc;
+}

@@ -43,6 +43,14 @@ struct client;
  */
 int flags_parse(const char *usage, const struct flag *flags, size_t n, struct client *c, int argc,
                 char **argv);
+#define WORDS_ANY 1000000
+/**
+ * Begin a verb that talks to the server: c is made, flags are parsed, min to max words follow them.
+ * Returns the first word's index; or -1, with c freed and *rcp the exit code: help was printed, or
+ * what is wrong.
+ */
+int verb_begin(const char *usage, const struct flag *flags, size_t n, struct client *c, int argc,
+               char **argv, int min, int max, int *rcp);
 /** "90", "30m", "1h30m", "768h" to seconds. */
 int duration_parse(const char *text, int64_t *secondsp);
 
@@ -96,6 +104,10 @@ int token_file_erase(struct err *err);
 int output_secret(const struct client *c, const struct reply *r);
 /** data alone, as a key/value table or in the chosen form. */
 int output_data(const struct client *c, const json_t *data);
+/** One call of a verb: its answer's data is printed, or done (with the warnings) when it is not
+ * NULL. Frees body and c. Returns the exit code. */
+int verb_call(struct client *c, const char *method, const char *path, json_t *body,
+              const char *doing, const char *done);
 /** The list form: "Keys". */
 int output_list(const struct client *c, const json_t *keys);
 int output_json(const json_t *v);

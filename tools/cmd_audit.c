@@ -7,24 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static int begin(const char *usage, const struct flag *flags, size_t n, struct client *c, int argc,
-                 char **argv, int min, int *rcp)
-{
-    int i;
-
-    client_init(c);
-    i = flags_parse(usage, flags, n, c, argc, argv);
-    *rcp = i == -2 ? 0 : EXIT_LOCAL;
-    if (i >= 0 && argc - i < min) {
-        fprintf(stderr, "Not enough arguments (expected %d, got %d)\nUsage: lockstep %s\n", min,
-                argc - i, usage);
-        i = -1;
-    }
-    if (i < 0)
-        client_free(c);
-    return i < 0 ? -1 : i;
-}
-
 /* "file/" for "file" and "file/". */
 static void shown(const char *path, char *out, size_t len)
 {
@@ -85,7 +67,7 @@ static int audit_list(int argc, char **argv)
     struct reply r = {0};
     struct err err = {0};
     const json_t *data;
-    int rc, i = begin("audit list [options]", flags, 1, &c, argc, argv, 0, &rc);
+    int rc, i = verb_begin("audit list [options]", flags, 1, &c, argc, argv, 0, WORDS_ANY, &rc);
 
     if (i < 0)
         return rc;
@@ -121,7 +103,8 @@ static int audit_enable(int argc, char **argv)
     struct err err = {0};
     json_t *options = NULL, *body = NULL;
     char name[300], api[400];
-    int rc, i = begin("audit enable [options] TYPE [K=V ...]", flags, 3, &c, argc, argv, 1, &rc);
+    int rc, i = verb_begin("audit enable [options] TYPE [K=V ...]", flags, 3, &c, argc, argv, 1,
+                           WORDS_ANY, &rc);
 
     if (i < 0)
         return rc;
@@ -153,7 +136,8 @@ static int audit_disable(int argc, char **argv)
     struct reply r = {0};
     struct err err = {0};
     char name[300], api[400];
-    int rc, i = begin("audit disable [options] PATH", NULL, 0, &c, argc, argv, 1, &rc);
+    int rc,
+        i = verb_begin("audit disable [options] PATH", NULL, 0, &c, argc, argv, 1, WORDS_ANY, &rc);
 
     if (i < 0)
         return rc;

@@ -16,18 +16,9 @@
 static int parse(const char *usage, const struct flag *flags, size_t n, struct client *c,
                  const char **tokenp, int argc, char **argv, int *rcp)
 {
-    int i;
+    int i = verb_begin(usage, flags, n, c, argc, argv, 0, 0, rcp);
 
-    client_init(c);
-    i = flags_parse(usage, flags, n, c, argc, argv);
-    *rcp = i == -2 ? 0 : EXIT_LOCAL;
-    if (i >= 0 && i != argc) {
-        fprintf(stderr, "Usage: lockstep %s\n", usage);
-        i = -1;
-    }
-    if (i < 0)
-        client_free(c);
-    else if (*tokenp != NULL)
+    if (i >= 0 && *tokenp != NULL)
         c->token = *tokenp;
     return i;
 }

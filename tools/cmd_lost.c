@@ -102,7 +102,7 @@ static void print_groups(const json_t *groups, const json_t *words)
         json_array_foreach((json_t *)g, k, e)
         {
             if (words != NULL)
-                table_add(&t, k > 0 ? "" : json_string_value(json_array_get(words, i)));
+                table_add(&t, k > 0 ? " " : json_string_value(json_array_get(words, i)));
             table_addf(&t, "%lld", (long long)json_integer_value(json_object_get(e, "lsn")));
             table_add(&t, json_string_value(json_object_get(e, "op")));
             table_add(&t, json_string_value(json_object_get(e, "path")));
@@ -160,7 +160,7 @@ static int pages(struct client *c, const struct source *s, struct client *to)
     }
     if (conflicts > 0)
         fprintf(stderr,
-                "%d groups were changed on the primary since: they are left as they are there. "
+                "Changed on the primary since, and left as they are there: %d of the groups. "
                 "-overwrite takes the lost ones.\n",
                 conflicts);
     return rc;

@@ -30,19 +30,6 @@ static bool yes(const json_t *o, const char *key)
     return json_is_true(json_object_get(o, key));
 }
 
-static int begin(const char *usage, const struct flag *flags, size_t n, struct client *c, int argc,
-                 char **argv, int *rcp)
-{
-    int i;
-
-    client_init(c);
-    i = flags_parse(usage, flags, n, c, argc, argv);
-    *rcp = i == -2 ? 0 : EXIT_LOCAL;
-    if (i < 0)
-        client_free(c);
-    return i;
-}
-
 /* ---- init ---- */
 
 static void print_keys(const json_t *answer, const char *label)
@@ -97,7 +84,7 @@ static int cmd_init(int argc, char **argv)
     struct reply r = {0};
     struct err err = {0};
     json_t *body = NULL;
-    int rc, i = begin("operator init [options]", flags, 5, &c, argc, argv, &rc);
+    int rc, i = verb_begin("operator init [options]", flags, 5, &c, argc, argv, 0, WORDS_ANY, &rc);
 
     if (i < 0)
         return rc;
@@ -186,7 +173,8 @@ static int cmd_unseal(int argc, char **argv)
     struct err err = {0};
     struct buf key = {.secret = true};
     json_t *body = NULL;
-    int rc, i = begin("operator unseal [options] [KEY]", flags, 1, &c, argc, argv, &rc);
+    int rc, i = verb_begin("operator unseal [options] [KEY]", flags, 1, &c, argc, argv, 0,
+                           WORDS_ANY, &rc);
 
     if (i < 0)
         return rc;
@@ -222,7 +210,7 @@ static int simple_put(const char *usage, const char *method, const char *path, c
     struct client c;
     struct reply r = {0};
     struct err err = {0};
-    int rc, i = begin(usage, NULL, 0, &c, argc, argv, &rc);
+    int rc, i = verb_begin(usage, NULL, 0, &c, argc, argv, 0, WORDS_ANY, &rc);
 
     if (i < 0)
         return rc;
@@ -483,7 +471,8 @@ static int cmd_generate_root(int argc, char **argv)
     struct client c;
     struct reply r = {0};
     const struct ceremony *k;
-    int rc, i = begin("operator generate-root [options] [KEY]", flags, 9, &c, argc, argv, &rc);
+    int rc, i = verb_begin("operator generate-root [options] [KEY]", flags, 9, &c, argc, argv, 0,
+                           WORDS_ANY, &rc);
 
     if (i < 0)
         return rc;
@@ -565,7 +554,10 @@ static int cmd_rekey(int argc, char **argv)
     struct err err = {0};
     struct buf key = {.secret = true};
     json_t *body = NULL;
-    int rc, i = begin("operator rekey [options] [KEY]", flags, 8, &c, argc, argv, &rc), called;
+    int rc,
+        i = verb_begin("operator rekey [options] [KEY]", flags, 8, &c, argc, argv, 0, WORDS_ANY,
+                       &rc),
+        called;
 
     if (i < 0)
         return rc;

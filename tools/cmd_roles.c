@@ -8,53 +8,16 @@
 #include <stdio.h>
 #include <string.h>
 
-static int begin(const char *usage, const struct flag *flags, size_t n, struct client *c, int argc,
-                 char **argv, int words_min, int words_max, int *rcp)
-{
-    int i;
-
-    client_init(c);
-    i = flags_parse(usage, flags, n, c, argc, argv);
-    *rcp = i == -2 ? 0 : EXIT_LOCAL;
-    if (i >= 0 && (argc - i < words_min || argc - i > words_max)) {
-        fprintf(stderr, "Usage: lockstep %s\n", usage);
-        i = -1;
-    }
-    if (i < 0)
-        client_free(c);
-    return i;
-}
-
-/* Frees body and c. */
-static int put(struct client *c, const char *path, json_t *body, const char *doing,
-               const char *done)
-{
-    struct reply r = {0};
-    struct err err = {0};
-    int rc = EXIT_REMOTE;
-
-    if (client_call(c, "PUT", path, body, &r, &err) != 0 || !reply_ok(&r)) {
-        reply_fail(c, &r, &err, doing);
-    } else {
-        output_warnings(r.json);
-        printf("%s\n", done);
-        rc = 0;
-    }
-    json_decref(body);
-    reply_free(&r);
-    client_free(c);
-    return rc;
-}
-
 int replication_demote(int argc, char **argv)
 {
     struct client c;
     int rc;
 
-    if (begin("replication demote [options]", NULL, 0, &c, argc, argv, 0, 0, &rc) < 0)
+    if (verb_begin("replication demote [options]", NULL, 0, &c, argc, argv, 0, 0, &rc) < 0)
         return rc;
-    return put(&c, "sys/replication/dr/primary/demote", json_object(), "Error demoting",
-               "Success! This cluster is a secondary that follows nobody yet.");
+    return verb_call(&c, "PUT", "sys/replication/dr/primary/demote", json_object(),
+                     "Error demoting",
+                     "Success! This cluster is a secondary that follows nobody yet.");
 }
 
 int replication_disable(int argc, char **argv)
@@ -64,14 +27,15 @@ int replication_disable(int argc, char **argv)
     struct client c;
     int rc;
 
-    if (begin("replication disable [options]", flags, 1, &c, argc, argv, 0, 0, &rc) < 0)
+    if (verb_begin("replication disable [options]", flags, 1, &c, argc, argv, 0, 0, &rc) < 0)
         return rc;
-    return put(&c,
-               token != NULL ? "sys/replication/dr/secondary/disable"
-                             : "sys/replication/dr/primary/disable",
-               token != NULL ? json_pack("{s:s}", "dr_operation_token", token) : json_object(),
-               "Error disabling replication",
-               "Success! This cluster stands alone, with the data that it has.");
+    return verb_call(&c, "PUT",
+                     token != NULL ? "sys/replication/dr/secondary/disable"
+                                   : "sys/replication/dr/primary/disable",
+                     token != NULL ? json_pack("{s:s}", "dr_operation_token", token)
+                                   : json_object(),
+                     "Error disabling replication",
+                     "Success! This cluster stands alone, with the data that it has.");
 }
 
 int replication_update_primary(int argc, char **argv)
@@ -89,12 +53,19 @@ int replication_update_primary(int argc, char **argv)
         {"forget", FLAG_BOOL, &forget, "Follow nobody."}};
     struct client c;
     json_t *body, *addrs;
-    int rc, i = begin(usage, flags, 6, &c, argc, argv, 0, 64, &rc);
+    bool empty;
+    int rc, i = verb_begin(usage, flags, 6, &c, argc, argv, 0, 64, &rc);
 
     if (i < 0)
         return rc;
-    if (dr == NULL || (argc - i > 0) + (token != NULL) + forget != 1) {
-        fprintf(stderr, "Usage: lockstep %s\nGive addresses, -token or -forget.\n", usage);
+    empty = (dr != NULL && dr[0] == '\0') || (token != NULL && token[0] == '\0');
+    for (int k = i; k < argc; k++)
+        empty = empty || argv[k][0] == '\0';
+    /* An empty variable must not read as "follow nobody". */
+    if (dr == NULL || empty || (argc - i > 0) + (token != NULL) + forget != 1) {
+        fprintf(stderr,
+                "Usage: lockstep %s\nGive addresses, -token or -forget; none of them empty.\n",
+                usage);
         client_free(&c);
         return EXIT_LOCAL;
     }
@@ -111,10 +82,10 @@ int replication_update_primary(int argc, char **argv)
             json_array_append_new(addrs, json_string(argv[i]));
         json_object_set_new(body, "update_primary_addrs", addrs);
     }
-    return put(&c, "sys/replication/dr/secondary/update-primary", body,
-               "Error updating the primary",
-               forget ? "Success! This secondary follows nobody."
-                      : "Success! This secondary follows the new primary.");
+    return verb_call(&c, "PUT", "sys/replication/dr/secondary/update-primary", body,
+                     "Error updating the primary",
+                     forget ? "Success! This secondary follows nobody."
+                            : "Success! This secondary follows the new primary.");
 }
 
 int replication_revoke(int argc, char **argv)
@@ -123,11 +94,11 @@ int replication_revoke(int argc, char **argv)
     struct flag flags[] = {{"force", FLAG_BOOL, &force, "End its mode first, without its word."}};
     struct client c;
     json_t *body;
-    int rc, i = begin("replication revoke [options] ID", flags, 1, &c, argc, argv, 1, 1, &rc);
+    int rc, i = verb_begin("replication revoke [options] ID", flags, 1, &c, argc, argv, 1, 1, &rc);
 
     if (i < 0)
         return rc;
     body = json_pack("{s:s, s:b}", "id", argv[i], "force", (int)force);
-    return put(&c, "sys/replication/dr/primary/revoke-secondary", body,
-               "Error revoking the secondary", "Success! It is cut off and can't come back.");
+    return verb_call(&c, "PUT", "sys/replication/dr/primary/revoke-secondary", body,
+                     "Error revoking the secondary", "Success! It is cut off and can't come back.");
 }

@@ -19,24 +19,6 @@ static const struct mounts_of SECRETS = {"sys/mounts", "sys/mounts", "sys/mounts
                                          "secrets engine"};
 static const struct mounts_of AUTH = {"sys/auth", "sys/auth", "sys/mounts/auth", "auth method"};
 
-static int begin(const char *usage, const struct flag *flags, size_t n, struct client *c, int argc,
-                 char **argv, int min, int *rcp)
-{
-    int i;
-
-    client_init(c);
-    i = flags_parse(usage, flags, n, c, argc, argv);
-    *rcp = i == -2 ? 0 : EXIT_LOCAL;
-    if (i >= 0 && argc - i < min) {
-        fprintf(stderr, "Not enough arguments (expected %d, got %d)\nUsage: lockstep %s\n", min,
-                argc - i, usage);
-        i = -1;
-    }
-    if (i < 0)
-        client_free(c);
-    return i;
-}
-
 static int cmp(const void *a, const void *b)
 {
     return strcmp(*(const char *const *)a, *(const char *const *)b);
@@ -48,7 +30,7 @@ static int list(const struct mounts_of *m, const char *usage, int argc, char **a
     struct reply r = {0};
     struct err err = {0};
     struct table t = {.cols = 4};
-    int rc, i = begin(usage, NULL, 0, &c, argc, argv, 0, &rc);
+    int rc, i = verb_begin(usage, NULL, 0, &c, argc, argv, 0, WORDS_ANY, &rc);
     const char *name, **names = NULL;
     json_t *data, *v;
     size_t n = 0;
@@ -109,7 +91,7 @@ static int enable(const struct mounts_of *m, const char *usage, int argc, char *
     struct reply r = {0};
     struct err err = {0};
     json_t *body;
-    int rc, i = begin(usage, flags, 6, &c, argc, argv, 1, &rc);
+    int rc, i = verb_begin(usage, flags, 6, &c, argc, argv, 1, WORDS_ANY, &rc);
     char where[300], api[400], *end;
 
     if (i < 0)
@@ -149,7 +131,7 @@ static int disable(const struct mounts_of *m, const char *usage, int argc, char 
     struct client c;
     struct reply r = {0};
     struct err err = {0};
-    int rc, i = begin(usage, NULL, 0, &c, argc, argv, 1, &rc);
+    int rc, i = verb_begin(usage, NULL, 0, &c, argc, argv, 1, WORDS_ANY, &rc);
     char where[300], api[400], *end;
 
     if (i < 0)
@@ -185,7 +167,7 @@ static int tune(const struct mounts_of *m, const char *usage, int argc, char **a
     struct reply r = {0};
     struct err err = {0};
     json_t *body;
-    int rc, i = begin(usage, flags, 5, &c, argc, argv, 1, &rc);
+    int rc, i = verb_begin(usage, flags, 5, &c, argc, argv, 1, WORDS_ANY, &rc);
     char where[300], api[400], *end;
 
     if (i < 0)

@@ -9,24 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static int begin(const char *usage, const struct flag *flags, size_t n, struct client *c, int argc,
-                 char **argv, int min, int *rcp)
-{
-    int i;
-
-    client_init(c);
-    i = flags_parse(usage, flags, n, c, argc, argv);
-    *rcp = i == -2 ? 0 : EXIT_LOCAL;
-    if (i >= 0 && argc - i < min) {
-        fprintf(stderr, "Not enough arguments (expected %d, got %d)\nUsage: lockstep %s\n", min,
-                argc - i, usage);
-        i = -1;
-    }
-    if (i < 0)
-        client_free(c);
-    return i;
-}
-
 /* One call whose answer is printed as a secret, or whose success is told by done. Frees body and c.
  */
 static int call_and_print(struct client *c, const char *method, const char *path, json_t *body,
@@ -75,8 +57,8 @@ static int token_create(int argc, char **argv)
     };
     struct client c;
     json_t *body, *list = json_array(), *m = json_object();
-    int rc, i = begin("token create [options]", flags, sizeof(flags) / sizeof(flags[0]), &c, argc,
-                      argv, 0, &rc);
+    int rc, i = verb_begin("token create [options]", flags, sizeof(flags) / sizeof(flags[0]), &c,
+                           argc, argv, 0, WORDS_ANY, &rc);
     char path[300];
 
     if (i < 0) {
@@ -110,8 +92,8 @@ static int token_lookup(int argc, char **argv)
     bool accessor = false;
     struct flag flags[] = {{"accessor", FLAG_BOOL, &accessor, "The argument is an accessor."}};
     struct client c;
-    int rc,
-        i = begin("token lookup [options] [TOKEN | ACCESSOR]", flags, 1, &c, argc, argv, 0, &rc);
+    int rc, i = verb_begin("token lookup [options] [TOKEN | ACCESSOR]", flags, 1, &c, argc, argv, 0,
+                           WORDS_ANY, &rc);
 
     if (i < 0)
         return rc;
@@ -130,7 +112,8 @@ static int token_renew(int argc, char **argv)
     struct flag flags[] = {{"accessor", FLAG_BOOL, &accessor, "The argument is an accessor."},
                            {"increment", FLAG_DURATION, &increment, "Wished lifetime."}};
     struct client c;
-    int rc, i = begin("token renew [options] [TOKEN]", flags, 2, &c, argc, argv, 0, &rc);
+    int rc, i = verb_begin("token renew [options] [TOKEN]", flags, 2, &c, argc, argv, 0, WORDS_ANY,
+                           &rc);
     json_t *body;
 
     if (i < 0)
@@ -153,8 +136,8 @@ static int token_revoke(int argc, char **argv)
                            {"self", FLAG_BOOL, &self, "Revoke the token in use."},
                            {"mode", FLAG_STR, &mode, "orphan: leave the children alive."}};
     struct client c;
-    int rc,
-        i = begin("token revoke [options] [TOKEN | ACCESSOR]", flags, 3, &c, argc, argv, 0, &rc);
+    int rc, i = verb_begin("token revoke [options] [TOKEN | ACCESSOR]", flags, 3, &c, argc, argv, 0,
+                           WORDS_ANY, &rc);
     const char *path;
 
     if (i < 0)
@@ -180,7 +163,8 @@ static int token_capabilities(int argc, char **argv)
     struct client c;
     struct reply r = {0};
     struct err err = {0};
-    int rc, i = begin("token capabilities [options] [TOKEN] PATH", NULL, 0, &c, argc, argv, 1, &rc);
+    int rc, i = verb_begin("token capabilities [options] [TOKEN] PATH", NULL, 0, &c, argc, argv, 1,
+                           WORDS_ANY, &rc);
     bool other;
     json_t *body, *cap;
     size_t j;
@@ -229,7 +213,7 @@ static int policy_list(int argc, char **argv)
     struct client c;
     struct reply r = {0};
     struct err err = {0};
-    int rc, i = begin("policy list [options]", NULL, 0, &c, argc, argv, 0, &rc);
+    int rc, i = verb_begin("policy list [options]", NULL, 0, &c, argc, argv, 0, WORDS_ANY, &rc);
     json_t *k;
     size_t j;
 
@@ -256,7 +240,8 @@ static int policy_read(int argc, char **argv)
     struct client c;
     struct reply r = {0};
     struct err err = {0};
-    int rc, i = begin("policy read [options] NAME", NULL, 0, &c, argc, argv, 1, &rc);
+    int rc,
+        i = verb_begin("policy read [options] NAME", NULL, 0, &c, argc, argv, 1, WORDS_ANY, &rc);
     char path[512];
 
     if (i < 0)
@@ -285,7 +270,8 @@ static int policy_write(int argc, char **argv)
     struct client c;
     struct err err = {0};
     struct buf text = {0};
-    int rc, i = begin("policy write [options] NAME FILE|-", NULL, 0, &c, argc, argv, 2, &rc);
+    int rc, i = verb_begin("policy write [options] NAME FILE|-", NULL, 0, &c, argc, argv, 2,
+                           WORDS_ANY, &rc);
     char path[512], done[600];
     json_t *body;
 
@@ -307,7 +293,8 @@ static int policy_write(int argc, char **argv)
 static int policy_delete(int argc, char **argv)
 {
     struct client c;
-    int rc, i = begin("policy delete [options] NAME", NULL, 0, &c, argc, argv, 1, &rc);
+    int rc,
+        i = verb_begin("policy delete [options] NAME", NULL, 0, &c, argc, argv, 1, WORDS_ANY, &rc);
     char path[512], done[600];
 
     if (i < 0)

@@ -140,6 +140,10 @@ def fail_back():
              'dr_operation_token')
         want(a.call('PUT', 'sys/replication/dr/secondary/update-primary',
                     {'dr_operation_token': a.dr_token(keys), 'token': 'x', 'update_primary_addrs': [b.cluster_addr]}, token=''), 400, 'exclude')
+        # An empty variable must not read as "follow nobody".
+        for words in (['-token='], ['']):
+            r = a.cli('replication', 'update-primary', f'-dr-token={a.dr_token(keys)}', *words)
+            assert r.returncode == 1 and 'none of them empty' in r.stdout, r
         r = a.cli('replication', 'update-primary', f'-dr-token={a.dr_token(keys)}', 'https://127.0.0.1:1', b.cluster_addr)
         assert r.returncode == 0, r.stdout
         w.await_following(a)

@@ -90,9 +90,8 @@ struct op {
     uint32_t key;
     uint64_t lsn; /* 0: not answered */
     bool acked, lost, deletes;
-    bool quorum; /* acknowledged because k of n have it */
-    int node;    /* that was asked */
-    int place;   /* in the history */
+    int node;  /* that was asked */
+    int place; /* in the history */
     int64_t issued_ns;
     struct world *w;
 };
@@ -133,11 +132,9 @@ enum sim_fault {
     F_STALL,
     F_CHECKPOINT,
     F_PROMOTE,
-    F_DEMOTE,
     F_REJOIN,
     F_COPY,
     F_MODE,
-    F_BEHIND,
     SIM_FAULTS
 };
 

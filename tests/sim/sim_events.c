@@ -46,11 +46,9 @@ static const char *const fault_names[SIM_FAULTS] = {"cut",
                                                     "stalled apply",
                                                     "checkpoint",
                                                     "promotion",
-                                                    "demotion",
                                                     "rejoin",
                                                     "first copy",
-                                                    "mode",
-                                                    "left behind"};
+                                                    "mode"};
 
 const char *sim_fault_name(enum sim_fault f)
 {

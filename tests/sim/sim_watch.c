@@ -506,7 +506,6 @@ static void promise_quorum(struct world *w, const struct repl_mode *m, struct op
     sim_check(w, have >= m->k,
               "node %d: promise: LSN %llu was acknowledged with %u of %u that must have it",
               op->node, ull(op->lsn), have, m->k);
-    op->quorum = true;
 }
 
 void watch_acked(struct world *w, struct op *op)
