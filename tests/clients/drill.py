@@ -55,8 +55,19 @@ def await_state(b, token, name):
 
 
 def children(s):
-    out = subprocess.run(['ps', '--ppid', str(s.proc.pid), '-o', 'pid=,args='], stdout=subprocess.PIPE, text=True).stdout
-    return [line.split(None, 1) for line in out.splitlines()]
+    """Its child processes, of whichever thread, as the kernel has them: (process id, arguments)."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir('/proc')):
+        try:
+            with open(f'/proc/{pid}/stat', encoding='utf-8', errors='replace') as f:
+                parent = int(f.read().rpartition(')')[2].split()[1])
+            with open(f'/proc/{pid}/cmdline', 'rb') as f:
+                args = f.read().replace(b'\0', b' ').decode().strip()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended while we looked
+        if parent == s.proc.pid:
+            found.append((pid, args))
+    return found
 
 
 def no_trace(b):
