@@ -189,6 +189,7 @@ static void set_common(struct request *rq, json_t *o, const struct engine_status
     set(o, "state", json_string(st->state));
     set(o, "cluster_id", json_string(st->cluster_id));
     set(o, "merkle_root", json_string(root));
+    set(o, "merkle_root_lsn", json_integer((json_int_t)st->merkle_root_lsn));
     set(o, "primary_cluster_addr", address(st->primary_cluster_addr));
     set(o, "corrupted_merkle_tree", json_boolean(st->damaged));
     set(o, "last_corruption_check_epoch",

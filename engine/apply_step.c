@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * apply_step.c - one step of the apply thread: fold committed segments, watches, callbacks; and the
- * jobs of a copy.
+ * apply_step.c - one step of the apply thread: committed segments, watches, callbacks; and the jobs
+ * of a copy. And one of the fold thread, and of the checkpoint thread.
  *
  * Jobs are done in the order in which the log thread gave them. A segment arrives here only when it
- * is committed and durable here. For each batch: the transaction of the store commits, the applied
- * LSN is published, watches run for every record, then the callbacks of the transactions: a reader
- * that was told of a write finds it.
+ * is committed and durable here. For each batch: the store takes it into memory, where reads see
+ * it, the applied LSN is published, watches run for every record, then the callbacks of the
+ * transactions: a reader that was told of a write finds it. WiredTiger is not on this path: the
+ * fold thread brings it there in larger batches, in key order.
  */
 #include "engine_private.h"
 
@@ -167,8 +168,8 @@ static void answer_applied(struct engine *e, struct sub_list *l)
     }
 }
 
-/* ---- apply ---- */
-/* Of the mark that was applied just now: nothing beyond it was. */
+/* ---- fold ---- */
+/* Of the mark that was folded just now: nothing beyond it was. */
 static void tell_root(struct engine *e, struct store *s, uint64_t serial)
 {
     uint8_t root[MERKLE_HASH_BYTES];
@@ -186,13 +187,72 @@ static void tell_root(struct engine *e, struct store *s, uint64_t serial)
     event_post(e, ev);
 }
 
-/* As many of the jobs that follow as make one transaction of the store. */
+size_t engine_fold(struct engine *e, bool all)
+{
+    struct store_fold f;
+    struct err err;
+    int rc;
+
+    pthread_mutex_lock(&e->fold_mu); /* the root is told before anything else is folded */
+    pthread_rwlock_rdlock(&e->store_lock);
+    rc = store_fold(e->store, all, &f, &err);
+    if (rc > 0 && f.mark)
+        tell_root(e, e->store, e->store_serial);
+    atomic_store(&e->unfolded_bytes, store_mem_bytes(e->store));
+    pthread_rwlock_unlock(&e->store_lock);
+    pthread_mutex_unlock(&e->fold_mu);
+    if (rc < 0) {
+        err_wrap(&err, "fold");
+        engine_fatal(e, &err);
+    }
+    return (size_t)rc;
+}
+
+void engine_fold_to(struct engine *e, uint64_t lsn)
+{
+    struct store_point p;
+
+    do {
+        if (engine_fold(e, true) == 0)
+            return;
+        pthread_rwlock_rdlock(&e->store_lock);
+        store_folded(e->store, &p);
+        pthread_rwlock_unlock(&e->store_lock);
+    } while (p.lsn < lsn);
+}
+
+size_t engine_fold_step(struct engine *e)
+{
+    bool due = env_mono_ns(e->cfg.env) >= atomic_load(&e->fold_due_ns);
+
+    if (due) /* first: what comes meanwhile sets it again */
+        atomic_store(&e->fold_due_ns, INT64_MAX);
+    if (engine_fold(e, due) == 0)
+        return 0;
+    disk_wake(e->cfg.disk); /* the feed may be waiting for room in memory */
+    return 1;
+}
+
+/* Applied: it is folded soon, at once when a table is full or ends at a mark. */
+static void fold_wanted(struct engine *e, size_t bytes, bool mark)
+{
+    bool idle = atomic_load(&e->fold_due_ns) == INT64_MAX;
+
+    atomic_store(&e->unfolded_bytes, bytes);
+    if (idle)
+        atomic_store(&e->fold_due_ns, env_mono_ns(e->cfg.env) + FOLD_NS);
+    if (idle || mark || bytes >= FOLD_WAKE_BYTES)
+        waker_wake(&e->fold_waker);
+}
+
+/* ---- apply ---- */
+/* As many of the jobs that follow as are taken in one go. */
 static size_t do_apply(struct engine *e, struct job **jobs)
 {
     struct seg *segs[APPLY_BATCH_SEGS];
     struct job *j = *jobs, *next;
     size_t n = 0, bytes = 0;
-    uint64_t last, serial = j->gen->serial;
+    uint64_t last;
     struct store *store = j->gen->store;
     bool mark = false;
     struct err err;
@@ -206,14 +266,13 @@ static size_t do_apply(struct engine *e, struct job **jobs)
         mark = j->mark;
     }
     last = seg_last_lsn(segs[n - 1]);
-    if (store_apply(store, segs, n, on_rec, e, &err) != 0) {
+    if (store_take(store, segs, n, mark, on_rec, e, &err) != 0) {
         err_wrap(&err, "apply up to LSN %" PRIu64, last);
         engine_fatal(e, &err);
     }
     atomic_store(&e->applied_lsn, last);
     atomic_fetch_add(&e->applied_bytes, bytes);
-    if (mark)
-        tell_root(e, store, serial);
+    fold_wanted(e, store_mem_bytes(store), mark);
     for (size_t i = 0; i < n; i++) {
         j = *jobs;
         next = (struct job *)j->node.next;
@@ -280,6 +339,7 @@ static void do_switch(struct engine *e, struct job *j)
     e->store = to->store;
     e->store_serial = to->serial;
     atomic_store(&e->applied_lsn, p.lsn);
+    atomic_store(&e->unfolded_bytes, store_mem_bytes(to->store));
     atomic_store(&e->checkpoint_lsn, store_checkpoint_lsn(to->store));
     pthread_rwlock_unlock(&e->store_lock);
     atomic_store(&e->rows_changed, true);
@@ -376,6 +436,7 @@ size_t engine_checkpoint_step(struct engine *e, bool force)
     uint64_t bytes = atomic_load(&e->appended_bytes), lsn;
     bool due = now - atomic_load(&e->checkpoint_ns) >= CHECKPOINT_NS ||
                bytes - atomic_load(&e->checkpoint_at_bytes) >= CHECKPOINT_LOG_BYTES;
+    struct store_point p;
     struct err err;
     int rc = 0;
 
@@ -383,8 +444,11 @@ size_t engine_checkpoint_step(struct engine *e, bool force)
         return 0;
     atomic_store(&e->checkpoint_ns, now);
     atomic_store(&e->checkpoint_at_bytes, bytes);
+    if (force)
+        engine_fold_to(e, atomic_load(&e->applied_lsn));
     pthread_rwlock_rdlock(&e->store_lock);
-    if (atomic_load(&e->applied_lsn) > store_checkpoint_lsn(e->store)) {
+    store_folded(e->store, &p);
+    if (p.lsn > store_checkpoint_lsn(e->store)) {
         rc = store_checkpoint(e->store, &lsn, &err);
         if (rc == 0)
             atomic_store(&e->checkpoint_lsn, lsn);
@@ -409,10 +473,13 @@ struct recovery {
 
 static int recover_flush(struct recovery *r, struct err *err)
 {
+    struct store_fold f;
     int rc = 0;
 
     if (r->n > 0)
-        rc = store_apply(r->g->store, r->segs, r->n, NULL, NULL, err);
+        rc = store_take(r->g->store, r->segs, r->n, false, NULL, NULL, err);
+    while (rc == 0 && (rc = store_fold(r->g->store, false, &f, err)) > 0)
+        rc = 0;
     for (size_t i = 0; i < r->n; i++)
         seg_unref(r->segs[i]);
     r->n = 0;
@@ -456,7 +523,8 @@ int apply_recover(struct engine *e, struct gen *g, uint64_t commit_lsn, struct e
     if (p.lsn >= r.commit_lsn)
         return 0;
     rc = wal_each(g->wal, p.lsn + 1, recover_one, &r, err);
-    if (recover_flush(&r, rc == 0 ? err : NULL) != 0)
+    if (recover_flush(&r, rc == 0 ? err : NULL) != 0 ||
+        (rc == 0 && store_apply(g->store, NULL, 0, err) != 0))
         rc = -1;
     if (rc != 0)
         return err_wrap(err, "recovery from LSN %" PRIu64, p.lsn);

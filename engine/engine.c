@@ -188,7 +188,23 @@ static void *scan_main(void *arg)
     return NULL;
 }
 
-/* The first n of log, scan, apply and checkpoint, in this order. */
+static void *fold_main(void *arg)
+{
+    struct engine *e = arg;
+
+    while (!atomic_load(&e->fold_stop)) {
+        int64_t now, due;
+
+        if (engine_fold_step(e) > 0)
+            continue;
+        now = env_mono_ns(e->cfg.env);
+        due = atomic_load(&e->fold_due_ns);
+        waker_wait(&e->fold_waker, due == INT64_MAX ? -1 : due > now ? due - now : 0);
+    }
+    return NULL;
+}
+
+/* The first n of log, scan, apply, fold and checkpoint, in this order. */
 static void stop_threads(struct engine *e, unsigned n)
 {
     queue_close(e->submit_q);
@@ -204,20 +220,25 @@ static void stop_threads(struct engine *e, unsigned n)
     waker_wake(&e->apply_waker);
     if (n > 2)
         pthread_join(e->apply_thread, NULL);
+    atomic_store(&e->fold_stop, true);
+    waker_wake(&e->fold_waker);
+    if (n > 3)
+        pthread_join(e->fold_thread, NULL);
     atomic_store(&e->checkpoint_stop, true);
     waker_wake(&e->checkpoint_waker);
-    if (n > 3)
+    if (n > 4)
         pthread_join(e->checkpoint_thread, NULL);
 }
 
 int engine_start(struct engine *e, struct err *err)
 {
     pthread_t *const threads[] = {&e->log_thread, &e->scan_thread, &e->apply_thread,
-                                  &e->checkpoint_thread};
-    static void *(*const mains[])(void *) = {log_main, scan_main, apply_main, checkpoint_main};
+                                  &e->fold_thread, &e->checkpoint_thread};
+    static void *(*const mains[])(void *) = {log_main, scan_main, apply_main, fold_main,
+                                             checkpoint_main};
 
     assert(!e->started);
-    for (unsigned i = 0; i < 4; i++) {
+    for (unsigned i = 0; i < sizeof(threads) / sizeof(threads[0]); i++) {
         int sys = pthread_create(threads[i], NULL, mains[i], e);
 
         if (sys != 0) {
@@ -234,7 +255,7 @@ void engine_stop(struct engine *e)
     if (!e->started || e->stopped)
         return;
     e->stopped = true;
-    stop_threads(e, 4);
+    stop_threads(e, 5);
 }
 
 /* What was accepted and never became an applied transaction is answered, not dropped. */
@@ -337,6 +358,7 @@ void engine_close(struct engine *e)
     queue_free(e->event_q);
     queue_free(e->job_q);
     queue_free(e->scan_q);
+    pthread_mutex_destroy(&e->fold_mu);
     pthread_rwlock_destroy(&e->store_lock);
     pthread_mutex_destroy(&e->status_mu);
     pthread_mutex_destroy(&e->key_mu);
@@ -344,6 +366,7 @@ void engine_close(struct engine *e)
     waker_fini(&e->apply_waker);
     waker_fini(&e->checkpoint_waker);
     waker_fini(&e->scan_waker);
+    waker_fini(&e->fold_waker);
     if (e->lock_fd >= 0)
         close(e->lock_fd);
     OPENSSL_cleanse(e->epoch_key, sizeof(e->epoch_key));
@@ -353,7 +376,9 @@ void engine_close(struct engine *e)
 
 int64_t engine_next_deadline_ns(struct engine *e)
 {
-    return atomic_load(&e->deadline_ns);
+    int64_t fold = atomic_load(&e->fold_due_ns), log = atomic_load(&e->deadline_ns);
+
+    return fold < log ? fold : log;
 }
 
 /* ---- writes and reads ---- */

@@ -2,9 +2,9 @@
 /*
  * engine.h - the replicated store: commit pipeline, apply, roles, the link's messages.
  *
- * Three step functions over queues: log (group commit, ship, follow), apply (fold into WiredTiger,
- * callbacks), checkpoint. engine_start runs each on a thread; a simulation calls engine_log_step,
- * engine_apply_step and engine_checkpoint_step itself.
+ * Step functions over queues: log (group commit, ship, follow), apply (into memory, callbacks),
+ * fold (into WiredTiger), scan (reads for others, scrub), checkpoint. engine_start runs each on a
+ * thread; a simulation calls them itself.
  *
  * What holds: answered means durable; applied <= min(committed, durable here); a read sees every
  * applied transaction and no other; a failed write or fsync ends the process (hooks.fatal, which
@@ -157,6 +157,7 @@ void engine_close(struct engine *e); /* takes NULL */
 size_t engine_log_step(struct engine *e);
 size_t engine_apply_step(struct engine *e);
 size_t engine_scan_step(struct engine *e);
+size_t engine_fold_step(struct engine *e);
 size_t engine_checkpoint_step(struct engine *e, bool force);
 int64_t engine_next_deadline_ns(struct engine *e); /* of env_mono_ns; INT64_MAX: none */
 
@@ -493,6 +494,7 @@ struct engine_status {
     uint64_t last_remote_lsn; /* secondary: last LSN heard of as committed at the primary */
     int64_t last_start_ms;
     uint8_t merkle_root[20];
+    uint64_t merkle_root_lsn;       /* at most applied_lsn; the same while little is written */
     uint64_t copy_keys, copy_bytes; /* entries taken by the last copy since the start, and in pages
                                        of so many bytes */
     uint64_t copy_deleted;          /* own entries that it deleted */

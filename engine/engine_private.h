@@ -59,6 +59,9 @@
 #define WATCHES_MAX 32u
 #define RETAIN_SAVE_NS (10 * NS_PER_S)         /* between two writes of the cursors */
 #define RETAIN_WORTH_BYTES ((uint64_t)1 << 20) /* kept for one that is away: worth freeing */
+#define FOLD_NS (100 * NS_PER_MS)              /* applied and in memory for so long: it is folded */
+#define FOLD_WAKE_BYTES ((size_t)4 << 20)      /* in memory: a table may be full */
+#define UNFOLDED_BYTES_MAX ((size_t)64 << 20)  /* in memory: beyond it nothing more is applied */
 #define APPLY_BATCH_SEGS 64u
 #define APPLY_BATCH_BYTES (8u << 20)
 
@@ -487,15 +490,17 @@ struct engine {
     struct queue *event_q;
     struct queue *job_q;
     struct queue *scan_q;
-    struct waker apply_waker, checkpoint_waker, scan_waker;
+    struct waker apply_waker, checkpoint_waker, scan_waker, fold_waker;
     _Atomic int role; /* enum engine_role; written by the log thread */
     _Atomic bool reserve;
-    _Atomic bool stopping, apply_stop, checkpoint_stop, scan_stop;
+    _Atomic bool stopping, apply_stop, checkpoint_stop, scan_stop, fold_stop;
     _Atomic bool rows_changed;    /* a replication row was applied */
     _Atomic bool retain_due;      /* a checkpoint was taken */
     _Atomic uint64_t applied_lsn; /* written by the apply thread (and at open) */
     _Atomic uint64_t applied_bytes, appended_bytes;
     _Atomic uint64_t apply_out_bytes; /* given to the apply thread, not applied */
+    _Atomic size_t unfolded_bytes;    /* memory of what is applied and not in WiredTiger yet */
+    _Atomic int64_t fold_due_ns;      /* then all of it is folded; INT64_MAX: nothing waits */
     _Atomic uint64_t checkpoint_lsn;
     _Atomic uint64_t checkpoint_at_bytes;
     _Atomic int64_t checkpoint_ns;
@@ -521,6 +526,7 @@ struct engine {
     pthread_mutex_t local_mu;
     struct local *local;
 
+    pthread_mutex_t fold_mu;     /* one fold at a time; before store_lock */
     pthread_rwlock_t store_lock; /* write: the apply thread, for the switch of generations */
     struct store *store;
     uint64_t store_serial; /* of its generation */
@@ -545,7 +551,7 @@ struct engine {
     struct watch watches[WATCHES_MAX]; /* fixed before start */
     size_t n_watches;
 
-    pthread_t log_thread, apply_thread, checkpoint_thread, scan_thread;
+    pthread_t log_thread, apply_thread, checkpoint_thread, scan_thread, fold_thread;
     bool started, stopped;
 
     /* apply thread: applied, and the answer waits */
@@ -888,6 +894,10 @@ size_t aside_step(struct engine *e, int64_t now);
 void aside_drop(struct engine *e, struct event *ev); /* EV_ASIDE_DROP */
 
 /* apply_step.c */
+/* Fold the oldest table (all: also what does not fill one). 1, or 0: nothing to fold. Any thread
+ * that holds no lock. */
+size_t engine_fold(struct engine *e, bool all);
+void engine_fold_to(struct engine *e, uint64_t lsn); /* and a little more; returns when it is */
 CHECKED int apply_recover(struct engine *e, struct gen *g, uint64_t commit_lsn, struct err *err);
 
 /* seed.c */

@@ -433,6 +433,9 @@ int engine_open(const struct engine_config *cfg, struct engine **ep, struct err 
     waker_init(&e->apply_waker);
     waker_init(&e->checkpoint_waker);
     waker_init(&e->scan_waker);
+    waker_init(&e->fold_waker);
+    pthread_mutex_init(&e->fold_mu, NULL);
+    atomic_store(&e->fold_due_ns, INT64_MAX);
     pthread_mutex_init(&e->local_mu, NULL);
     pthread_mutex_init(&e->key_mu, NULL);
     pthread_mutex_init(&e->status_mu, NULL);

@@ -148,7 +148,7 @@ static int flush(struct restore *r, struct err *err)
     int rc = 0;
 
     if (r->n > 0)
-        rc = store_apply(r->store, r->batch, r->n, NULL, NULL, err);
+        rc = store_apply(r->store, r->batch, r->n, err);
     for (size_t i = 0; i < r->n; i++)
         seg_unref(r->batch[i]);
     if (r->n > 0)
@@ -590,8 +590,7 @@ static int finish_directory(struct restore *r, struct err *err)
     *epochs = r->report.snapshot.epochs;
     epochs_prune(epochs, r->p.lsn);
     if (own_seg(r, epochs, &s, err) == 0 && make_log(r, s, err) == 0 &&
-        store_apply(r->store, &s, 1, NULL, NULL, err) == 0 &&
-        store_checkpoint(r->store, &lsn, err) == 0 &&
+        store_apply(r->store, &s, 1, err) == 0 && store_checkpoint(r->store, &lsn, err) == 0 &&
         r->cfg.disk->ops->sync_dir(r->cfg.disk, r->gen_dir, err) == 0 &&
         r->cfg.disk->ops->sync_dir(r->cfg.disk, r->into, err) == 0) {
         r->report.end_lsn = seg_last_lsn(s);

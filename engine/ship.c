@@ -339,7 +339,7 @@ static void welcome_copy(struct engine *e, struct link_welcome *w)
     struct store_point p;
 
     pthread_rwlock_rdlock(&e->store_lock);
-    store_applied(e->store, &p);
+    store_folded(e->store, &p); /* no answer will be older */
     pthread_rwlock_unlock(&e->store_lock);
     w->decision = LINK_COPY;
     w->base.lsn = p.lsn;

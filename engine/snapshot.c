@@ -421,6 +421,7 @@ static int end_files(struct engine_snapshot *s, struct buf *out, struct err *err
     struct store_point p;
     int rc;
 
+    engine_fold_to(e, atomic_load(&e->applied_lsn)); /* what was answered before is in it */
     pthread_rwlock_rdlock(&e->store_lock);
     if (e->store_serial != s->store_serial)
         rc = replaced(err);

@@ -232,8 +232,9 @@ void engine_status(struct engine *e, struct engine_status *st)
 {
     int64_t now = env_mono_ns(e->cfg.env);
     struct err err;
-    uint64_t lsn;
 
+    if (atomic_load(&e->unfolded_bytes) <= FOLD_WAKE_BYTES) /* root and applied LSN of one moment */
+        engine_fold_to(e, atomic_load(&e->applied_lsn));
     pthread_mutex_lock(&e->status_mu);
     *st = e->status;
     for (size_t i = 0; i < st->n_peers; i++) {
@@ -262,7 +263,7 @@ void engine_status(struct engine *e, struct engine_status *st)
     st->copy_bytes = atomic_load(&e->copy_bytes);
     st->copy_deleted = atomic_load(&e->copy_deleted);
     pthread_rwlock_rdlock(&e->store_lock);
-    if (store_merkle_root(e->store, st->merkle_root, &lsn, &err) != 0)
+    if (store_merkle_root(e->store, st->merkle_root, &st->merkle_root_lsn, &err) != 0)
         memset(st->merkle_root, 0, sizeof(st->merkle_root));
     pthread_rwlock_unlock(&e->store_lock);
 }

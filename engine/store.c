@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * store.c - the state in WiredTiger: open, apply, read, checkpoint.
+ * store.c - the state in WiredTiger: open, write, checkpoint.
  *
  * Invariant: kv, leaf and the point in meta change in one WiredTiger transaction, always; what is
  * in memory (point, tree) follows after its commit, so it is never ahead of what a read can see.
@@ -24,7 +24,7 @@
 #define ROW_KEEP_BYTES (4u << 20) /* a larger scratch row is given back */
 
 /* ---- errors ---- */
-static void fail(struct store *s, const char *why)
+void store_fail(struct store *s, const char *why)
 {
     if (!atomic_exchange(&s->failed, true) && s->cfg.panic != NULL)
         s->cfg.panic(s->cfg.arg, why, atomic_load(&s->unreadable));
@@ -32,7 +32,7 @@ static void fail(struct store *s, const char *why)
 
 int store_corrupt(struct store *s, struct err *err, const char *what)
 {
-    fail(s, what);
+    store_fail(s, what);
     return err_set(err, ERR_CORRUPT, 0, "store: %s", what);
 }
 
@@ -51,7 +51,7 @@ int store_wt(struct store *s, struct store_session *ss, int ret, const char *wha
     else if (ret == WT_TRY_SALVAGE || ret == EINVAL || ret == ENOENT || ret == WT_NOTFOUND)
         code = ERR_CORRUPT;
     err_set(err, code, 0, "store: %s: %s", what, wiredtiger_strerror(ret));
-    fail(s, what);
+    store_fail(s, what);
     return -1;
 }
 
@@ -71,7 +71,7 @@ static int on_error(WT_EVENT_HANDLER *events, WT_SESSION *session, int error, co
     if (strstr(message, "checksum error") != NULL) /* it has no code of its own */
         atomic_store(&s->unreadable, true);
     if (error == WT_PANIC)
-        fail(s, "WiredTiger panicked");
+        store_fail(s, "WiredTiger panicked");
     return 0;
 }
 
@@ -301,10 +301,9 @@ static int write_once(struct store *s, store_work work, void *arg, struct err *e
     return 0;
 }
 
-int store_write(struct store *s, store_work work, void *arg, struct err *err)
+/* Under write_lock. */
+static int write_tries(struct store *s, store_work work, void *arg, struct err *err)
 {
-    if (store_usable(s, err) != 0)
-        return -1;
     for (unsigned i = 0; i < WRITE_TRIES_MAX; i++) {
         struct err once = {0};
         if (write_once(s, work, arg, &once) == 0)
@@ -315,8 +314,24 @@ int store_write(struct store *s, store_work work, void *arg, struct err *err)
             return -1;
         }
     }
-    fail(s, "a transaction does not fit the cache");
+    store_fail(s, "a transaction does not fit the cache");
     return err_set(err, ERR_IO, 0, "store: a transaction does not fit the cache");
+}
+
+int store_write(struct store *s, store_work work, void *arg, struct err *err)
+{
+    struct store_point applied;
+    int rc;
+
+    if (store_usable(s, err) != 0)
+        return -1;
+    pthread_mutex_lock(&s->write_lock);
+    rc = write_tries(s, work, arg, err);
+    store_applied(s, &applied);
+    if (rc == 0 && applied.lsn < s->point.lsn) /* not by a fold: the state begins there */
+        store_mem_begin(s, &s->point);
+    pthread_mutex_unlock(&s->write_lock);
+    return rc;
 }
 
 int store_key_text(const char *key, size_t len, char *out, struct err *err)
@@ -377,7 +392,8 @@ int store_put(struct store *s, const struct store_page_entry *e, struct err *err
         return -1;
     if (ret != 0 && ret != WT_NOTFOUND)
         return store_wt(s, ss, ret, "look up", err);
-    ss->kv->set_key(ss->kv, key);
+    if (ret != 0) /* else the cursor stands there, and need not search again */
+        ss->kv->set_key(ss->kv, key);
     v = (WT_ITEM){.data = s->row.data, .size = s->row.len};
     ss->kv->set_value(ss->kv, &v);
     if (store_wt(s, ss, ss->kv->insert(ss->kv), "put", err) != 0)
@@ -582,6 +598,7 @@ static int load(struct store *s, struct err *err)
         return -1;
     s->copying = ret == 0;
     s->checkpoint_lsn = s->point.lsn;
+    store_mem_begin(s, &s->point);
     session_rest(ss);
     return 0;
 }
@@ -602,6 +619,10 @@ static struct store *store_new(const struct store_config *cfg, struct err *err)
     s->events.handle_progress = on_progress;
     pthread_mutex_init(&s->pool_lock, NULL);
     pthread_mutex_init(&s->state_lock, NULL);
+    pthread_mutex_init(&s->write_lock, NULL);
+    pthread_mutex_init(&s->fold_lock, NULL);
+    pthread_mutex_init(&s->take_lock, NULL);
+    pthread_mutex_init(&s->view_lock, NULL);
     return s;
 }
 
@@ -612,7 +633,7 @@ int store_open(const struct store_config *cfg, struct store **sp, struct err *er
     *sp = NULL;
     if (s == NULL)
         return -1;
-    if (merkle_new(&s->tree, err) != 0 || make_dir(s, err) != 0 ||
+    if (store_mem_init(s, err) != 0 || merkle_new(&s->tree, err) != 0 || make_dir(s, err) != 0 ||
         store_backup_forget(s, err) != 0 || connect_wt(s, err) != 0 || create_tables(s, err) != 0 ||
         session_open(s, &s->writer, err) != 0 || load(s, err) != 0) {
         err_wrap(err, "open %s", s->dir);
@@ -630,8 +651,13 @@ void store_close(struct store *s)
         return;
     if (!s->failed) {
         struct err err = {0};
+        struct store_fold f;
         uint64_t lsn;
-        if (store_checkpoint(s, &lsn, &err) != 0)
+        int rc;
+        do {
+            rc = store_fold(s, true, &f, &err);
+        } while (rc == 1);
+        if (rc != 0 || store_checkpoint(s, &lsn, &err) != 0)
             log_error(s->cfg.log, COMPONENT, "checkpoint at close: %s", err.msg);
     }
     store_backup_end(s);
@@ -648,127 +674,21 @@ void store_close(struct store *s)
     buf_free(&s->row);
     buf_free(&s->noted);
     pthread_mutex_destroy(&s->pool_lock);
+    store_mem_fini(s);
     pthread_mutex_destroy(&s->state_lock);
+    pthread_mutex_destroy(&s->write_lock);
+    pthread_mutex_destroy(&s->fold_lock);
+    pthread_mutex_destroy(&s->take_lock);
+    pthread_mutex_destroy(&s->view_lock);
     free(s->dir);
     free(s);
 }
 
-void store_applied(struct store *s, struct store_point *p)
+void store_folded(struct store *s, struct store_point *p)
 {
     pthread_mutex_lock(&s->state_lock);
     *p = s->point;
     pthread_mutex_unlock(&s->state_lock);
-}
-
-/* ---- apply ---- */
-struct apply {
-    struct store *s;
-    struct seg *const *segs;
-    size_t n;
-    uint64_t lsn; /* of the transaction being decoded */
-    void (*on_rec)(void *arg, uint64_t lsn, const struct rec *r);
-    void *arg;
-};
-
-static int apply_rec(void *arg, const struct rec *r, struct err *err)
-{
-    struct apply *a = arg;
-    const struct store_page_entry e = {r->key, r->value, r->key_len, r->value_len, a->lsn};
-
-    switch (r->kind) {
-    case REC_PUT:
-        return store_put(a->s, &e, err);
-    case REC_DELETE:
-        return store_delete(a->s, r->key, r->key_len, err);
-    case REC_EPOCH:
-    case REC_MARK:
-        return 0;
-    }
-    return err_set(err, ERR_CORRUPT, 0, "unknown kind of record");
-}
-
-static int apply_txn(void *arg, uint64_t lsn, const uint8_t *data, size_t len, struct err *err)
-{
-    struct apply *a = arg;
-
-    a->lsn = lsn;
-    return txn_each(data, len, apply_rec, a, err);
-}
-
-static int apply_work(struct store *s, void *arg, struct store_point *next, struct err *err)
-{
-    struct apply *a = arg;
-    const struct seg *last = a->segs[a->n - 1];
-
-    (void)s;
-    for (size_t i = 0; i < a->n; i++)
-        if (seg_each_txn(a->segs[i], apply_txn, a, err) != 0)
-            return -1;
-    next->lsn = seg_last_lsn(last);
-    next->epoch = last->epoch;
-    memcpy(next->hash, last->hash, sizeof(next->hash));
-    return 0;
-}
-
-static int tell_rec(void *arg, const struct rec *r, struct err *err)
-{
-    struct apply *a = arg;
-
-    (void)err;
-    a->on_rec(a->arg, a->lsn, r);
-    return 0;
-}
-
-static int tell_txn(void *arg, uint64_t lsn, const uint8_t *data, size_t len, struct err *err)
-{
-    struct apply *a = arg;
-
-    a->lsn = lsn;
-    return txn_each(data, len, tell_rec, a, err);
-}
-
-static int check_chain(const struct store_point *from, struct seg *const *segs, size_t n,
-                       struct err *err)
-{
-    uint64_t lsn = from->lsn;
-    const uint8_t *hash = from->hash;
-
-    for (size_t i = 0; i < n; i++) {
-        if (segs[i]->first_lsn != lsn + 1)
-            return err_set(err, ERR_INVAL, 0,
-                           "apply: segment begins at LSN %" PRIu64 ", expected %" PRIu64,
-                           segs[i]->first_lsn, lsn + 1);
-        if (memcmp(segs[i]->prev_hash, hash, WAL_HASH_BYTES) != 0)
-            return err_set(err, ERR_INVAL, 0, "apply: segment at LSN %" PRIu64 " is of another log",
-                           segs[i]->first_lsn);
-        lsn = seg_last_lsn(segs[i]);
-        hash = segs[i]->hash;
-    }
-    return 0;
-}
-
-int store_apply(struct store *s, struct seg *const *segs, size_t n,
-                void (*on_rec)(void *arg, uint64_t lsn, const struct rec *r), void *arg,
-                struct err *err)
-{
-    struct apply a = {.s = s, .segs = segs, .n = n, .on_rec = on_rec, .arg = arg};
-
-    if (n == 0)
-        return 0;
-    if (s->copying)
-        return err_set(err, ERR_ROLE, 0, "apply: the store is a copy that is not whole");
-    if (check_chain(&s->point, segs, n, err) != 0)
-        return -1;
-    if (store_write(s, apply_work, &a, err) != 0) {
-        fail(s, "apply failed");
-        return -1;
-    }
-    for (size_t i = 0; on_rec != NULL && i < n; i++)
-        if (seg_each_txn(segs[i], tell_txn, &a, err) != 0) {
-            fail(s, "a segment changed while it was applied");
-            return -1;
-        }
-    return 0;
 }
 
 struct begin {
@@ -809,7 +729,7 @@ int store_checkpoint(struct store *s, uint64_t *lsnp, struct err *err)
 
     if (store_session_get(s, &ss, err) != 0)
         return -1;
-    store_applied(s, &p); /* committed before the checkpoint's snapshot, so it is inside */
+    store_folded(s, &p); /* committed before the checkpoint's snapshot, so it is inside */
     rc = store_wt(s, NULL, ss->wt->checkpoint(ss->wt, NULL), "checkpoint", err);
     store_session_put(s, ss);
     if (rc != 0)

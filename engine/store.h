@@ -3,12 +3,14 @@
  * store.h - the state: a fold over the committed log, in WiredTiger, with its Merkle tree.
  *
  * Tables: "kv" (key -> 8 bytes LSN little endian, value), "leaf" (leaf number -> 20 byte sum),
- * "meta". Each apply is one WiredTiger transaction that also writes the applied LSN, epoch and
- * running hash, and the leaves that changed. WiredTiger's own log is off: a checkpoint plus the log
- * after its LSN is recovery.
+ * "meta". Applied segments are first in memory tables, which get, scan and list look into; each
+ * fold of one is a WiredTiger transaction that also writes the folded LSN, epoch and running hash,
+ * and the leaves that changed. WiredTiger's own log is off: a checkpoint plus the log after its LSN
+ * is recovery. Whatever tells its LSN (tree, pages, digests, scrub, checkpoint) is of the folded
+ * state.
  *
- * Threads: store_apply belongs to the apply thread; reads may come from any thread (a session of
- * the pool each); store_checkpoint too, beside reads and applies.
+ * Threads: store_take belongs to the apply thread; reads may come from any thread (a session of
+ * the pool each); store_fold and store_checkpoint too, beside reads and applies.
  */
 #ifndef LOCKSTEP_STORE_H
 #define LOCKSTEP_STORE_H
@@ -57,15 +59,30 @@ struct store_point {
 CHECKED int store_open(const struct store_config *cfg, struct store **sp, struct err *err);
 void store_close(struct store *s); /* takes NULL; takes a checkpoint first unless the disk failed */
 void store_applied(struct store *s, struct store_point *p); /* any thread */
+void store_folded(struct store *s, struct store_point *p); /* any thread; at most the applied one */
 
 /**
- * Apply whole segments, in order and without gap after the applied LSN, as one transaction.
- * on_rec (may be NULL) is called after the commit, in order, for every record.
- * ERR_INVAL on a gap. Any other failure is final.
+ * Take whole segments, in order and without gap after the applied LSN: from here on they are
+ * applied, and every get, scan and list sees them. They are in memory only; store_fold brings them
+ * into WiredTiger. mark: the last of them is a mark, and a fold ends there. on_rec (may be NULL) is
+ * called afterwards, in order, for every record. ERR_INVAL on a gap, ERR_ROLE for a copy. Any other
+ * failure is final.
  */
-CHECKED int store_apply(struct store *s, struct seg *const *segs, size_t n,
-                        void (*on_rec)(void *arg, uint64_t lsn, const struct rec *r), void *arg,
-                        struct err *err);
+CHECKED int store_take(struct store *s, struct seg *const *segs, size_t n, bool mark,
+                       void (*on_rec)(void *arg, uint64_t lsn, const struct rec *r), void *arg,
+                       struct err *err);
+struct store_fold {
+    bool mark; /* what was folded ends at a mark */
+};
+/**
+ * Fold the oldest of what was taken into WiredTiger, as one transaction with the tree, the leaves
+ * and the point. all: what was taken until now need not fill a table to be folded, in this call or
+ * a later one. 1: something was folded; 0: nothing to fold. Any thread. A failure is final.
+ */
+int store_fold(struct store *s, bool all, struct store_fold *f, struct err *err);
+size_t store_mem_bytes(struct store *s); /* memory of what is not folded; any thread */
+/** Take and fold. */
+CHECKED int store_apply(struct store *s, struct seg *const *segs, size_t n, struct err *err);
 
 /** ERR_NOTFOUND. The value is appended to out; *lsnp (may be NULL) is the LSN that wrote it. */
 CHECKED int store_get(struct store *s, const char *key, struct buf *out, uint64_t *lsnp,
@@ -88,7 +105,7 @@ CHECKED int store_list(struct store *s, const char *prefix,
                        int (*each)(void *arg, const char *child, struct err *err), void *arg,
                        struct err *err);
 
-/** Make the applied state durable. *lsnp: the LSN it holds for certain. */
+/** Make the folded state durable. *lsnp: the LSN it holds for certain. */
 CHECKED int store_checkpoint(struct store *s, uint64_t *lsnp, struct err *err);
 uint64_t store_checkpoint_lsn(struct store *s); /* of the last durable checkpoint */
 
@@ -105,7 +122,7 @@ void store_backup_end(struct store *s); /* also when there is none; store_close 
 const char *store_dir(const struct store *s);
 
 /* ---- Merkle ---- */
-/** Root of the tree at the applied LSN. Any thread. */
+/** Root of the tree at the folded LSN. Any thread. */
 CHECKED int store_merkle_root(struct store *s, uint8_t root[MERKLE_HASH_BYTES], uint64_t *lsnp,
                               struct err *err);
 /** Root and point, of one moment. Any thread. */

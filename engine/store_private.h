@@ -16,6 +16,7 @@
 #include <stdatomic.h>
 #include <wiredtiger.h>
 
+#include "memtable.h"
 #include "merkle.h"
 #include "mp_read.h"
 #include "store.h"
@@ -44,6 +45,18 @@ struct store_scrub {
     uint64_t keys, bytes;
 };
 
+/* store_mem.c: what is applied and not in WiredTiger yet, the newest first. */
+struct store_mem {
+    struct memtable *table;
+    struct store_point end; /* of a closed table */
+    bool mark;
+};
+struct store_view {
+    _Atomic uint32_t refs;
+    size_t n; /* at least 1; the first is the one that grows */
+    struct store_mem mem[];
+};
+
 struct store {
     WT_EVENT_HANDLER events; /* first: WiredTiger hands it back */
     struct store_config cfg;
@@ -63,7 +76,15 @@ struct store {
     bool writing; /* a write transaction is under way */
     struct store_scrub scrub;
 
-    /* of the writing thread */
+    pthread_mutex_t fold_lock, take_lock; /* see store_mem.c */
+    pthread_mutex_t view_lock;            /* view, applied, drops */
+    struct store_view *view;              /* changed under take_lock */
+    struct store_point applied;
+    uint64_t drops; /* tables that left the view */
+    _Atomic size_t mem_bytes;
+
+    /* of whoever writes */
+    pthread_mutex_t write_lock;
     bool collecting; /* its changes are noted for the scrub; written under state_lock */
     struct buf noted;
     struct store_session *writer;
@@ -81,6 +102,7 @@ struct store {
  */
 CHECKED int store_wt(struct store *s, struct store_session *ss, int ret, const char *what,
                      struct err *err);
+void store_fail(struct store *s, const char *why); /* final: panic is called, once */
 /* Our own bytes are wrong: final as well. */
 int store_corrupt(struct store *s, struct err *err, const char *what);
 CHECKED int store_usable(struct store *s, struct err *err);
@@ -91,8 +113,9 @@ void store_session_put(struct store *s,
 CHECKED int store_begin_snapshot(struct store *s, struct store_session *ss, struct err *err);
 
 /**
- * Run work in one write transaction, as often as WiredTiger asks. work fills *next, the point after
- * it (it holds the present one at first). Leaves, stamp and point are written by this function.
+ * Run work in one write transaction (one at a time), as often as WiredTiger asks. work fills *next,
+ * the point after it (it holds the present one at first). Leaves, stamp and point are written by
+ * this function.
  */
 typedef int (*store_work)(struct store *s, void *arg, struct store_point *next, struct err *err);
 CHECKED int store_write(struct store *s, store_work work, void *arg, struct err *err);
@@ -132,6 +155,15 @@ CHECKED int store_load_point(struct store *s, struct store_session *ss, struct s
 /* The key of a record as text; out has TXN_KEY_MAX_BYTES + 1 bytes. */
 CHECKED int store_key_text(const char *key, size_t len, char *out, struct err *err);
 CHECKED int store_is_empty(struct store *s, bool *emptyp, struct err *err);
+
+/* ---- store_mem.c ---- */
+CHECKED int store_mem_init(struct store *s, struct err *err);
+void store_mem_fini(struct store *s);
+void store_mem_begin(struct store *s, const struct store_point *p); /* it is the applied one */
+/** The tables and the applied LSN of one moment; give it back with store_view_put. Any thread. */
+struct store_view *store_view_get(struct store *s, uint64_t *lsnp);
+void store_view_put(struct store_view *v); /* takes NULL */
+uint64_t store_mem_drops(struct store *s);
 
 /* ---- store_page.c ---- */
 int store_key_compare(const char *a, size_t a_len, const char *b, size_t b_len);

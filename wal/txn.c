@@ -2,9 +2,9 @@
 /*
  * txn.c - encodes and decodes the records of a transaction.
  *
- * Encoding keeps the records' bytes and their count apart, and joins them when asked, so that the
- * array header can come first. Decoding believes nothing: every length is checked against what is
- * there.
+ * The records are encoded behind room for the longest array header; the header is put before them,
+ * right-aligned in that room, when the bytes are asked for. So they are written once and never
+ * moved. Decoding believes nothing: every length is checked against what is there.
  */
 #include "txn.h"
 
@@ -13,33 +13,48 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "buf.h"
 #include "mp_read.h"
 
+#define HEAD_ROOM 5u     /* the longest array header */
+#define RECORD_EXTRA 16u /* of a put beyond key and value, at most */
+
 struct txn {
-    msgpack_sbuffer records;
-    msgpack_sbuffer joined; /* header and records, made by txn_bytes */
+    struct buf bytes; /* HEAD_ROOM, then the records */
     size_t count;
     bool alone; /* holds an epoch or mark record, which admits no other */
 };
 
 struct txn *txn_new(void)
 {
-    struct txn *t = calloc(1, sizeof(*t));
-
-    if (t != NULL) {
-        msgpack_sbuffer_init(&t->records);
-        msgpack_sbuffer_init(&t->joined);
-    }
-    return t;
+    return calloc(1, sizeof(struct txn));
 }
 
 void txn_free(struct txn *t)
 {
     if (t == NULL)
         return;
-    msgpack_sbuffer_destroy(&t->records);
-    msgpack_sbuffer_destroy(&t->joined);
+    buf_free(&t->bytes);
     free(t);
+}
+
+static int write_bytes(void *arg, const char *data, size_t len)
+{
+    struct buf *b = arg;
+
+    buf_add(b, data, len);
+    return b->failed ? -1 : 0;
+}
+
+/* A packer for a record of about len bytes. */
+static void record(struct txn *t, msgpack_packer *pk, size_t len)
+{
+    static const uint8_t room[HEAD_ROOM];
+
+    (void)buf_reserve(&t->bytes, HEAD_ROOM + RECORD_EXTRA + len); /* once, as a rule */
+    if (t->bytes.len == 0)
+        buf_add(&t->bytes, room, sizeof(room));
+    msgpack_packer_init(pk, &t->bytes, write_bytes);
 }
 
 static int begin(struct txn *t, const char *key, bool alone, struct err *err)
@@ -54,20 +69,18 @@ static int begin(struct txn *t, const char *key, bool alone, struct err *err)
     return 0;
 }
 
-/* A half-packed record must not stay: what was there before is kept on failure. */
-static int end(struct txn *t, size_t old_size, int failed, struct err *err)
+/* Without memory the buffer is lost, and with it the transaction: txn_bytes says so, too. */
+static int end(struct txn *t, int failed, struct err *err)
 {
-    if (failed) {
-        t->records.size = old_size;
+    if (failed || buf_check(&t->bytes, err) != 0)
         return err_set(err, ERR_NOMEM, 0, "out of memory for a transaction");
-    }
     t->count++;
     return 0;
 }
 
 int txn_put(struct txn *t, const char *key, const void *value, size_t len, struct err *err)
 {
-    size_t old = t->records.size, key_len;
+    size_t key_len;
     msgpack_packer pk;
 
     if (begin(t, key, false, err) != 0)
@@ -75,8 +88,8 @@ int txn_put(struct txn *t, const char *key, const void *value, size_t len, struc
     if (len > TXN_VALUE_MAX_BYTES)
         return err_set(err, ERR_INVAL, 0, "a value has at most %u bytes", TXN_VALUE_MAX_BYTES);
     key_len = strlen(key);
-    msgpack_packer_init(&pk, &t->records, msgpack_sbuffer_write);
-    return end(t, old,
+    record(t, &pk, key_len + len);
+    return end(t,
                msgpack_pack_array(&pk, 3) || msgpack_pack_uint8(&pk, REC_PUT) ||
                    msgpack_pack_str(&pk, key_len) || msgpack_pack_str_body(&pk, key, key_len) ||
                    msgpack_pack_bin(&pk, len) ||
@@ -86,14 +99,14 @@ int txn_put(struct txn *t, const char *key, const void *value, size_t len, struc
 
 int txn_delete(struct txn *t, const char *key, struct err *err)
 {
-    size_t old = t->records.size, key_len;
+    size_t key_len;
     msgpack_packer pk;
 
     if (begin(t, key, false, err) != 0)
         return -1;
     key_len = strlen(key);
-    msgpack_packer_init(&pk, &t->records, msgpack_sbuffer_write);
-    return end(t, old,
+    record(t, &pk, key_len);
+    return end(t,
                msgpack_pack_array(&pk, 2) || msgpack_pack_uint8(&pk, REC_DELETE) ||
                    msgpack_pack_str(&pk, key_len) || msgpack_pack_str_body(&pk, key, key_len),
                err);
@@ -101,15 +114,15 @@ int txn_delete(struct txn *t, const char *key, struct err *err)
 
 int txn_epoch(struct txn *t, const struct epoch_rec *e, struct err *err)
 {
-    size_t old = t->records.size, member_len = strnlen(e->member, sizeof(e->member));
+    size_t member_len = strnlen(e->member, sizeof(e->member));
     msgpack_packer pk;
 
     if (begin(t, NULL, true, err) != 0)
         return -1;
     if (member_len == sizeof(e->member))
         return err_set(err, ERR_INVAL, 0, "the member's name is too long");
-    msgpack_packer_init(&pk, &t->records, msgpack_sbuffer_write);
-    if (end(t, old,
+    record(t, &pk, sizeof(*e));
+    if (end(t,
             msgpack_pack_array(&pk, 7) || msgpack_pack_uint8(&pk, REC_EPOCH) ||
                 msgpack_pack_uint32(&pk, e->number) || msgpack_pack_bin(&pk, sizeof(e->id)) ||
                 msgpack_pack_bin_body(&pk, e->id, sizeof(e->id)) ||
@@ -127,15 +140,14 @@ int txn_epoch(struct txn *t, const struct epoch_rec *e, struct err *err)
 
 int txn_mark(struct txn *t, int64_t wall_ms, struct err *err)
 {
-    size_t old = t->records.size;
     msgpack_packer pk;
 
     if (begin(t, NULL, true, err) != 0)
         return -1;
     if (wall_ms < 0)
         return err_set(err, ERR_INVAL, 0, "a mark's time is negative");
-    msgpack_packer_init(&pk, &t->records, msgpack_sbuffer_write);
-    if (end(t, old,
+    record(t, &pk, 0);
+    if (end(t,
             msgpack_pack_array(&pk, 2) || msgpack_pack_uint8(&pk, REC_MARK) ||
                 msgpack_pack_uint64(&pk, (uint64_t)wall_ms),
             err) != 0)
@@ -151,19 +163,24 @@ size_t txn_count(const struct txn *t)
 
 int txn_bytes(struct txn *t, const uint8_t **datap, size_t *lenp, struct err *err)
 {
-    msgpack_packer pk;
+    size_t n = t->count, head = n < 16 ? 1 : n < 65536 ? 3 : 5;
+    uint8_t *at;
 
     *datap = NULL;
     *lenp = 0;
-    if (t->count == 0)
+    if (n == 0)
         return err_set(err, ERR_INVAL, 0, "an empty transaction");
-    msgpack_sbuffer_clear(&t->joined);
-    msgpack_packer_init(&pk, &t->joined, msgpack_sbuffer_write);
-    if (msgpack_pack_array(&pk, t->count) ||
-        msgpack_sbuffer_write(&t->joined, t->records.data, t->records.size))
-        return err_set(err, ERR_NOMEM, 0, "out of memory for a transaction");
-    *datap = (const uint8_t *)t->joined.data;
-    *lenp = t->joined.size;
+    if (buf_check(&t->bytes, err) != 0)
+        return -1;
+    at = t->bytes.data + HEAD_ROOM - head;
+    if (head == 1)
+        at[0] = (uint8_t)(0x90 | n); /* fixarray */
+    else
+        at[0] = head == 3 ? 0xdc : 0xdd; /* array 16, array 32: big endian */
+    for (size_t i = 1; i < head; i++)
+        at[i] = (uint8_t)(n >> (8 * (head - 1 - i)));
+    *datap = at;
+    *lenp = t->bytes.len - HEAD_ROOM + head;
     return 0;
 }
 

@@ -58,18 +58,24 @@ static int log_at(struct world *w, int i, uint64_t lsn)
     return at;
 }
 
+static int point_at(struct world *w, int i, const struct store_point *p)
+{
+    int at;
+
+    if (p->lsn == 0)
+        return 0;
+    at = hist_find(w, p->hash);
+    sim_check(w, at >= 0 && hist_lsn(w, at) == p->lsn,
+              "node %d: state: LSN %llu of a history that nobody wrote", i, ull(p->lsn));
+    return at;
+}
+
 static int applied_at(struct world *w, int i)
 {
     struct store_point p;
-    int at;
 
     store_applied(w->n[i].e->store, &p);
-    if (p.lsn == 0)
-        return 0;
-    at = hist_find(w, p.hash);
-    sim_check(w, at >= 0 && hist_lsn(w, at) == p.lsn,
-              "node %d: state: applied LSN %llu of a history that nobody wrote", i, ull(p.lsn));
-    return at;
+    return point_at(w, i, &p);
 }
 
 /* New segments are at the end of the ring. */
@@ -119,12 +125,13 @@ void watch_state(struct world *w, int i)
 static void watch_root(struct world *w, int i)
 {
     uint8_t root[MERKLE_HASH_BYTES];
-    int at = applied_at(w, i);
-    uint64_t lsn;
+    struct store_point p;
     struct err err;
+    int at;
 
-    if (store_merkle_root(w->n[i].e->store, root, &lsn, &err) != 0)
+    if (store_proof(w->n[i].e->store, root, &p, &err) != 0)
         sim_fail(w, "node %d: root: %s", i, err.msg);
+    at = point_at(w, i, &p);
     sim_check(w, hist_root(w, at, root), "node %d: root: another one at LSN %llu", i,
               ull(hist_lsn(w, at)));
 }

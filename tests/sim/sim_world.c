@@ -509,6 +509,10 @@ static void do_step(struct node *n)
         n->did += engine_scan_step(n->e);
     else
         n->did++;
+    if (sim_rand(w, 4) != 0)
+        n->did += engine_fold_step(n->e);
+    else
+        n->did++;
     if (disk_wait(n->disk, 0) > 0)
         n->did++;
     if (!planted(w, "no_checkpoint"))

@@ -66,7 +66,7 @@ TestSuite(store, .init = setup, .fini = teardown, .timeout = 60);
 
 /* One segment of n transactions behind the applied LSN: key k<LSN % 50> = LSN, every 7th deleted.
  */
-static void apply(unsigned n)
+static void write_seg(unsigned n, bool fold)
 {
     struct store_point p;
     struct seg_head h = {.epoch = 1, .commit_ms = 1000};
@@ -89,10 +89,77 @@ static void apply(unsigned n)
         cr_assert_eq(txn_bytes(txns[i], &list[i].data, &list[i].len, &err), 0);
     }
     cr_assert_eq(seg_build(&h, list, n, &s, &err), 0, "%s", err.msg);
-    cr_assert_eq(store_apply(store, &s, 1, NULL, NULL, &err), 0, "%s", err.msg);
+    cr_assert_eq(fold ? store_apply(store, &s, 1, &err)
+                      : store_take(store, &s, 1, false, NULL, NULL, &err),
+                 0, "%s", err.msg);
     seg_unref(s);
     for (unsigned i = 0; i < n; i++)
         txn_free(txns[i]);
+}
+
+static void apply(unsigned n)
+{
+    write_seg(n, true);
+}
+
+/* How often key k<k> was written up to the applied LSN: its last LSN; 0: it is not there. */
+static uint64_t last_write(uint64_t applied, unsigned k)
+{
+    uint64_t last = applied - (applied + 50 - k) % 50;
+
+    return applied < last || last == 0 || last > applied || last % 7 == 0 ? 0 : last;
+}
+
+struct walk {
+    uint64_t applied;
+    unsigned next;
+};
+
+static int on_row(void *arg, const char *key, const uint8_t *value, size_t len, uint64_t lsn,
+                  struct err *e)
+{
+    struct walk *w = arg;
+    uint64_t got;
+    char want[16];
+
+    (void)e;
+    while (w->next < 50 && last_write(w->applied, w->next) == 0)
+        w->next++;
+    snprintf(want, sizeof(want), "k%02u", w->next);
+    cr_assert_str_eq(key, want);
+    cr_assert_eq(len, sizeof(got));
+    memcpy(&got, value, sizeof(got));
+    cr_assert_eq(got, last_write(w->applied, w->next));
+    cr_assert_eq(lsn, got);
+    w->next++;
+    return 0;
+}
+
+static int on_child(void *arg, const char *child, struct err *e)
+{
+    unsigned *n = arg;
+
+    (void)child, (void)e;
+    ++*n;
+    return 0;
+}
+
+/* A scan and a list give what the gets give. */
+static void check_walks(void)
+{
+    struct walk w = {0};
+    struct store_point p;
+    unsigned listed = 0, there = 0;
+
+    store_applied(store, &p);
+    w.applied = p.lsn;
+    cr_assert_eq(store_scan(store, "k", NULL, 0, false, on_row, &w, &err), 0, "%s", err.msg);
+    for (; w.next < 50; w.next++)
+        cr_assert_eq(last_write(p.lsn, w.next), 0, "k%02u was not met", w.next);
+    cr_assert_eq(store_list(store, "", on_child, &listed, &err), 0, "%s", err.msg);
+    for (unsigned k = 0; k < 50; k++)
+        there += last_write(p.lsn, k) != 0;
+    cr_assert_eq(listed, there);
 }
 
 /* The state is the fold of LSN 1 to the applied one, and the leaves are those of the rows. */
@@ -140,13 +207,52 @@ Test(store, a_segment_out_of_order_is_refused_and_changes_nothing)
     cr_assert_eq(txn_put(t, "k01", "x", 1, &err), 0);
     cr_assert_eq(txn_bytes(t, &one.data, &one.len, &err), 0);
     cr_assert_eq(seg_build(&h, &one, 1, &s, &err), 0);
-    cr_assert_eq(store_apply(store, &s, 1, NULL, NULL, &err), -1);
+    cr_assert_eq(store_apply(store, &s, 1, &err), -1);
     cr_assert_eq(err.code, ERR_INVAL);
     store_applied(store, &q);
     cr_assert_eq(p.lsn, q.lsn);
     seg_unref(s);
     txn_free(t);
     check();
+}
+
+Test(store, memory_and_wiredtiger_read_as_one)
+{
+    struct store_point p, q;
+    struct store_fold f;
+
+    for (unsigned round = 0; round < 40; round++) {
+        for (unsigned i = 0; i <= round % 3; i++) {
+            write_seg(1 + (round * 7 + i) % 40, false);
+            check();
+            check_walks();
+        }
+        if (round % 4 == 3) {
+            cr_assert_eq(store_fold(store, false, &f, &err), 0, "no table is full");
+            cr_assert_eq(store_fold(store, true, &f, &err), 1, "%s", err.msg);
+            store_applied(store, &p);
+            store_folded(store, &q);
+            cr_assert_eq(p.lsn, q.lsn);
+            cr_assert_eq(store_mem_bytes(store), 0);
+            check();
+            check_walks();
+        }
+    }
+}
+
+/* What is in memory only is not in a checkpoint: the log brings it back. */
+Test(store, a_checkpoint_holds_what_is_folded)
+{
+    struct store_fold f;
+    uint64_t lsn;
+
+    apply(20);
+    write_seg(10, false);
+    cr_assert_eq(store_checkpoint(store, &lsn, &err), 0, "%s", err.msg);
+    cr_assert_eq(lsn, 20);
+    cr_assert_eq(store_fold(store, true, &f, &err), 1, "%s", err.msg);
+    cr_assert_eq(store_checkpoint(store, &lsn, &err), 0, "%s", err.msg);
+    cr_assert_eq(lsn, 30);
 }
 
 /* 11: rows, leaves and point of one moment, wherever the power goes. */

@@ -94,7 +94,7 @@ static struct seg *write_seg(unsigned from, unsigned to, unsigned step, size_t l
 
 static void apply(struct side *d, struct seg *s)
 {
-    cr_assert_eq(store_apply(d->s, &s, 1, NULL, NULL, &err), 0, "%s", err.msg);
+    cr_assert_eq(store_apply(d->s, &s, 1, &err), 0, "%s", err.msg);
 }
 
 static struct store_copy at(void)
@@ -319,7 +319,7 @@ Test(store_copy, a_copy_is_no_state_until_it_is_finished)
     bool consistent;
 
     cr_assert_eq(store_copy_begin(copy.s, false, &err), 0, "%s", err.msg);
-    cr_assert_neq(store_apply(copy.s, &s, 1, NULL, NULL, &err), 0);
+    cr_assert_neq(store_apply(copy.s, &s, 1, &err), 0);
     cr_assert_eq((int)err.code, (int)ERR_ROLE);
     cr_assert_neq(store_copy_fold(copy.s, &s, 1, &consistent, &err), 0);
     cr_assert_neq(store_copy_finish(copy.s, &err), 0);

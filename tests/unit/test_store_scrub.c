@@ -63,7 +63,7 @@ static void write_keys(unsigned from, unsigned to, unsigned step, size_t len)
     memcpy(head.prev_hash, end_hash, sizeof(end_hash));
     cr_assert_eq(txn_bytes(t, &st.data, &st.len, &e), 0);
     cr_assert_eq(seg_build(&head, &st, 1, &seg, &e), 0, "%s", e.msg);
-    cr_assert_eq(store_apply(s, &seg, 1, NULL, NULL, &e), 0, "%s", e.msg);
+    cr_assert_eq(store_apply(s, &seg, 1, &e), 0, "%s", e.msg);
     end_lsn++;
     memcpy(end_hash, seg->hash, sizeof(end_hash));
     seg_unref(seg);
