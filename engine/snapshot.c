@@ -249,6 +249,7 @@ static int hold(struct engine_snapshot *s, struct err *err)
     uint64_t lsn = 0;
     int rc;
 
+    engine_fold_to(e, atomic_load(&e->applied_lsn)); /* as little of the log as can be */
     pthread_rwlock_rdlock(&e->store_lock);
     s->store_serial = e->store_serial;
     rc = store_checkpoint(e->store, &lsn, err);
