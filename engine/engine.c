@@ -236,6 +236,7 @@ int engine_start(struct engine *e, struct err *err)
                                   &e->fold_thread, &e->checkpoint_thread};
     static void *(*const mains[])(void *) = {log_main, scan_main, apply_main, fold_main,
                                              checkpoint_main};
+    static const char *const names[] = {"log", "scan", "apply", "fold", "checkpoint"};
 
     assert(!e->started);
     for (unsigned i = 0; i < sizeof(threads) / sizeof(threads[0]); i++) {
@@ -245,6 +246,7 @@ int engine_start(struct engine *e, struct err *err)
             stop_threads(e, i);
             return err_set(err, ERR_NOMEM, sys, "engine threads");
         }
+        (void)pthread_setname_np(*threads[i], names[i]); /* for top and perf */
     }
     e->started = true;
     return 0;

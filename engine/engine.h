@@ -118,9 +118,10 @@ struct engine_config {
     void *net;
     struct engine_hooks hooks;
     bool deterministic;      /* simulation */
-    uint64_t cache_bytes;    /* WiredTiger; 0: 256 MiB */
+    uint64_t cache_bytes;    /* WiredTiger; 0: an eighth of the memory, 256 MiB to 4 GiB */
     uint64_t wal_file_bytes; /* 0: 64 MiB */
-    uint64_t reserve_bytes;  /* below this free space writes answer ERR_NOSPC; 0: 256 MiB */
+    uint64_t reserve_bytes;  /* below this free space writes answer ERR_NOSPC; 0: 1 GiB. Half of it
+                                may  be dirty in memory */
     uint64_t
         window_bytes; /* shipped and not acknowledged as durable, for each secondary; 0: 16 MiB */
     uint64_t retain_bytes;     /* log kept for each secondary at most; 0: 1 GiB */

@@ -192,6 +192,7 @@ int gen_open_store(struct gen *g, struct err *err)
                               .disk = e->cfg.store_disk,
                               .deterministic = e->cfg.deterministic,
                               .cache_bytes = e->cfg.cache_bytes,
+                              .dirty_bytes = e->cfg.reserve_bytes / 2,
                               .log = e->cfg.log,
                               .panic = on_panic,
                               .arg = g};

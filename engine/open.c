@@ -392,7 +392,7 @@ static void wake_log(void *arg)
 static void defaults(struct engine_config *c)
 {
     if (c->reserve_bytes == 0)
-        c->reserve_bytes = (uint64_t)256 << 20;
+        c->reserve_bytes = (uint64_t)1 << 30;
     if (c->window_bytes == 0)
         c->window_bytes = 16u << 20;
     if (c->retain_bytes == 0)

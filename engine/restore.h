@@ -24,7 +24,7 @@ struct restore_config {
     struct disk *store_disk; /* NULL in production; as in engine_config */
     struct env *env;
     struct logger *log;
-    uint64_t cache_bytes; /* 0: 256 MiB */
+    uint64_t cache_bytes; /* 0: as store_open */
     uint64_t to_lsn;      /* stop behind this LSN; 0: none */
     int64_t to_ms;        /* stop behind what was committed at or before this time; 0: none */
     /* May be NULL. all 0: unknown. */

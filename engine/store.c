@@ -12,13 +12,19 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define COMPONENT "storage.wiredtiger"
-#define CACHE_BYTES_DEFAULT (256ull << 20)
+#define CACHE_BYTES_MIN (256ull << 20)
+#define CACHE_BYTES_MAX (4096ull << 20)
+#define CACHE_OF_MEMORY 8u
+#define DIRTY_BYTES_MIN (16ull << 20)
+/* Small pages, since a random write costs a page in the end; most values fit one. */
+#define KV_FORMAT "key_format=S,value_format=u,leaf_page_max=4KB,leaf_value_max=64KB"
 #define WRITE_TRIES_MAX                                                                            \
     1000u /* each waits in WiredTiger for eviction: minutes, then it is hopeless */
 #define ROW_KEEP_BYTES (4u << 20) /* a larger scratch row is given back */
@@ -487,9 +493,43 @@ static int make_dir(struct store *s, struct err *err)
     return 0;
 }
 
+/* What the kernel lets this process have: the machine's memory, or a limit of its control group. */
+static uint64_t memory_bytes(void)
+{
+    uint64_t bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE), limit;
+    FILE *f = fopen("/sys/fs/cgroup/memory.max", "re"); /* version 2; of the container */
+
+    if (f != NULL) {
+        if (fscanf(f, "%" SCNu64, &limit) == 1 && limit < bytes)
+            bytes = limit;
+        (void)fclose(f);
+    }
+    return bytes;
+}
+
+static uint64_t default_cache_bytes(void)
+{
+    uint64_t part = memory_bytes() / CACHE_OF_MEMORY;
+
+    return part < CACHE_BYTES_MIN   ? CACHE_BYTES_MIN
+           : part > CACHE_BYTES_MAX ? CACHE_BYTES_MAX
+                                    : part;
+}
+
+/* Checkpoints write what is dirty, once; eviction writes it as often as it gets to it. But all of
+ * it must find room on a disk that is at its reserve. */
+static uint64_t dirty_bytes(const struct store_config *cfg, uint64_t cache)
+{
+    uint64_t dirty = cache / 5 * 2,
+             room = cfg->dirty_bytes > DIRTY_BYTES_MIN ? cfg->dirty_bytes : DIRTY_BYTES_MIN;
+
+    return cfg->dirty_bytes != 0 && room < dirty ? room : dirty;
+}
+
 static int connect_wt(struct store *s, struct err *err)
 {
-    uint64_t cache = s->cfg.cache_bytes != 0 ? s->cfg.cache_bytes : CACHE_BYTES_DEFAULT;
+    uint64_t cache = s->cfg.cache_bytes != 0 ? s->cfg.cache_bytes : default_cache_bytes();
+    uint64_t dirty = dirty_bytes(&s->cfg, cache);
     struct buf c = {0};
     int rc = -1;
 
@@ -501,7 +541,10 @@ static int connect_wt(struct store *s, struct err *err)
         buf_adds(&c, ",eviction=(threads_min=1,threads_max=1),eviction_dirty_target=80,"
                      "eviction_dirty_trigger=95,file_manager=(close_idle_time=0)");
     else
-        buf_adds(&c, ",eviction=(threads_min=1,threads_max=4)");
+        buf_printf(&c,
+                   ",eviction=(threads_min=1,threads_max=2),eviction_dirty_target=%" PRIu64
+                   ",eviction_dirty_trigger=%" PRIu64,
+                   dirty, dirty + dirty / 2);
     if (s->cfg.disk != NULL) {
         wtfs_init(&s->wtfs, s->cfg.disk, s->cfg.log);
         wtfs_config(&s->wtfs, &c);
@@ -520,7 +563,7 @@ static int create_tables(struct store *s, struct err *err)
 
     if (ret != 0)
         return store_wt(s, NULL, ret, "open a session", err);
-    ret = wt->create(wt, "table:kv", "key_format=S,value_format=u");
+    ret = wt->create(wt, "table:kv", KV_FORMAT);
     if (ret == 0)
         ret = wt->create(wt, "table:leaf", "key_format=I,value_format=u");
     if (ret == 0)
