@@ -69,6 +69,7 @@ struct scan_visitor {
                 struct err *err); /* may be NULL */
     int (*seg)(void *arg, struct seg *s, uint64_t number, uint64_t off, struct err *err);
     void *arg;
+    bool grows; /* a server may be writing to it */
 };
 struct scan {
     uint64_t *numbers; /* of all files named like ours, ascending */

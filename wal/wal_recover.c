@@ -330,18 +330,12 @@ static int check_length(const struct scanner *c, struct err *err)
                    name, c->w.size, c->head.bytes, c->head.base.lsn + 1);
 }
 
-/* Follow the chain through the open file. */
-static int scan_file(struct scanner *c, struct err *err)
+/* Follow the chain through the open file, from off on. */
+static int scan_segs(struct scanner *c, uint64_t off, struct err *err)
 {
     struct scan *s = c->s;
-    uint64_t off = WAL_FILE_HEAD_BYTES;
     int rc = 0;
 
-    if (check_length(c, err) != 0)
-        return -1;
-    s->bytes += c->w.size;
-    if (c->v->file != NULL && c->v->file(c->v->arg, &c->head, c->w.size, err) != 0)
-        return -1;
     for (;;) {
         struct seg *seg;
         if (window_seg(&c->w, off, &seg, &c->bad_magic, err) != 0)
@@ -362,6 +356,16 @@ static int scan_file(struct scanner *c, struct err *err)
     }
     s->end_off = off;
     return 0;
+}
+
+static int scan_file(struct scanner *c, struct err *err)
+{
+    if (check_length(c, err) != 0)
+        return -1;
+    c->s->bytes += c->w.size;
+    if (c->v->file != NULL && c->v->file(c->v->arg, &c->head, c->w.size, err) != 0)
+        return -1;
+    return scan_segs(c, WAL_FILE_HEAD_BYTES, err);
 }
 
 /* Does the open file go on where the log ends now? */
@@ -456,7 +460,7 @@ static int search_rest(struct scanner *c, struct err *err)
         c->later_number = c->number;
         c->found_hole = true;
     }
-    return c->found_hole ? say_hole(c, err) : 0;
+    return 0;
 }
 
 static int read_cut(struct scanner *c, uint64_t *numberp, struct err *err)
@@ -516,6 +520,41 @@ static int find_first(struct scanner *c, struct err *err)
     return 0;
 }
 
+/* Into the files behind the last one, as far as the chain goes on. */
+static int scan_on(struct scanner *c, struct err *err)
+{
+    struct scan *s = c->s;
+
+    while (s->last + 1 < s->n && s->numbers[s->last + 1] == s->numbers[s->last] + 1 &&
+           !(c->has_cut && s->end.lsn == c->cut_lsn)) {
+        if (scan_open_file(c, s->numbers[s->last + 1], err) != 0)
+            return -1;
+        if (!head_continues(c))
+            break;
+        s->last++;
+        if (scan_file(c, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* A server may write on while we read: where the log ended, it may go on by now. What lies behind
+ * its new end is being written and says nothing. */
+static int look_again(struct scanner *c, struct err *err)
+{
+    struct scan *s = c->s;
+    uint64_t end = s->end.lsn;
+
+    if (scan_open_file(c, s->numbers[s->last], err) != 0 || scan_segs(c, s->end_off, err) != 0 ||
+        scan_on(c, err) != 0)
+        return -1;
+    if (s->end.lsn > end) {
+        c->found_hole = false;
+        s->torn = false;
+    }
+    return 0;
+}
+
 static int scan_all(struct scanner *c, struct err *err)
 {
     struct scan *s = c->s;
@@ -526,24 +565,17 @@ static int scan_all(struct scanner *c, struct err *err)
         return -1;
     if (cut_number < s->numbers[s->first])
         c->has_cut = false; /* of the log that was here before */
-    for (s->last = s->first;; s->last++) {
-        if (scan_file(c, err) != 0)
-            return -1;
-        if (s->last + 1 == s->n || s->numbers[s->last + 1] != s->numbers[s->last] + 1)
-            break;
-        if (c->has_cut && s->end.lsn == c->cut_lsn)
-            break;
-        if (scan_open_file(c, s->numbers[s->last + 1], err) != 0)
-            return -1;
-        if (!head_continues(c))
-            break;
-    }
+    s->last = s->first;
+    if (scan_file(c, err) != 0 || scan_on(c, err) != 0)
+        return -1;
     if (c->has_cut && s->end.lsn == c->cut_lsn) {
         for (size_t i = s->last + 1; i < s->n; i++)
             s->live[i] = true;
         return 0;
     }
-    return search_rest(c, err);
+    if (search_rest(c, err) != 0 || (s->torn && c->v->grows && look_again(c, err) != 0))
+        return -1;
+    return c->found_hole ? say_hole(c, err) : 0;
 }
 
 int scan_dir(struct disk *disk, const char *dir, const struct scan_visitor *v, struct scan *s,

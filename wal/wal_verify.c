@@ -4,7 +4,7 @@
  * changing a byte.
  *
  * It decides with the same scan as opening does, so that what it accepts opens, and what it refuses
- * does not.
+ * does not. A server may write to the log meanwhile: then it ends where it did at some moment.
  */
 #include "wal_private.h"
 
@@ -45,7 +45,8 @@ int wal_verify(struct disk *disk, const char *dir, struct wal_report *report,
                void *arg, struct err *err)
 {
     struct verify v = {.report = report, .each = each, .arg = arg};
-    struct scan_visitor visitor = {.file = verify_file, .seg = verify_seg, .arg = &v};
+    struct scan_visitor visitor = {
+        .file = verify_file, .seg = verify_seg, .arg = &v, .grows = true};
     struct scan s;
     int rc;
 

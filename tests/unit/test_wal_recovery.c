@@ -241,6 +241,37 @@ static void expect_hole(unsigned number, uint64_t flip_off, uint64_t said_off, u
     shut();
 }
 
+/* What a server that runs appends while its log is read: not in the buffer of the reader. */
+static int append_more(void *arg, struct seg *s, const char *file, uint64_t offset, struct err *err)
+{
+    unsigned *more = arg;
+
+    (void)file, (void)offset, (void)err;
+    if (seg_last_lsn(s) != 5)
+        return 0;
+    for (; *more > 0; (*more)--)
+        fixture_fill(&f, 1);
+    return 0;
+}
+
+Test(wal_recovery, a_log_that_grows_while_it_is_verified_has_no_hole)
+{
+    for (unsigned more = 2; more < 40; more += 9) {
+        struct wal_report rep;
+        unsigned left = more;
+
+        start(more);
+        fixture_create(&f, NULL);
+        fixture_fill(&f, 5);
+        cr_assert_eq(wal_verify(f.disk, "data/wal", &rep, append_more, &left, &f.err), 0, "%s",
+                     f.err.msg);
+        cr_assert_eq(left, 0);
+        cr_assert_geq(rep.last_lsn, 5);
+        cr_assert_not(rep.torn_tail);
+        shut();
+    }
+}
+
 Test(wal_recovery, a_flip_in_the_middle_is_a_hole_with_file_offset_and_lsn)
 {
     expect_hole(1, 4096 * 5 + 100, 4096 * 5, 5);
