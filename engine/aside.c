@@ -349,7 +349,8 @@ static int restore_into(struct disk *d, const char *from, const char *to, struct
         if (copied != 0)
             goto done;
     }
-    if (d->ops->sync_dir(d, out, err) != 0 || d->ops->sync_dir(d, to, err) != 0)
+    if (d->ops->sync_dir(d, out, err) != 0 || d->ops->sync_dir(d, to, err) != 0 ||
+        disk_sync_parent(d, to, err) != 0)
         goto done;
     rc = write_local(d, to, l, a, err);
 done:

@@ -592,7 +592,8 @@ static int finish_directory(struct restore *r, struct err *err)
     if (own_seg(r, epochs, &s, err) == 0 && make_log(r, s, err) == 0 &&
         store_apply(r->store, &s, 1, err) == 0 && store_checkpoint(r->store, &lsn, err) == 0 &&
         r->cfg.disk->ops->sync_dir(r->cfg.disk, r->gen_dir, err) == 0 &&
-        r->cfg.disk->ops->sync_dir(r->cfg.disk, r->into, err) == 0) {
+        r->cfg.disk->ops->sync_dir(r->cfg.disk, r->into, err) == 0 &&
+        disk_sync_parent(r->cfg.disk, r->into, err) == 0) {
         r->report.end_lsn = seg_last_lsn(s);
         rc = make_local(r, epochs, err);
     }

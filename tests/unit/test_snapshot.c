@@ -462,6 +462,30 @@ Test(snapshot, before_the_disk_is_full_it_is_given_up)
 }
 
 /* ---- restored ---- */
+/* Of a directory whose names a restore made durable, how often. */
+static struct {
+    const struct disk_ops *real;
+    struct disk_ops ops;
+    const char *dir;
+    unsigned synced;
+} names;
+
+static int sync_dir_watched(struct disk *d, const char *path, struct err *err)
+{
+    names.synced += strcmp(path, names.dir) == 0;
+    return names.real->sync_dir(d, path, err);
+}
+
+static void watch_names(struct disk *d)
+{
+    if (names.dir == NULL)
+        return;
+    names.real = d->ops;
+    names.ops = *d->ops;
+    names.ops.sync_dir = sync_dir_watched;
+    d->ops = &names.ops;
+}
+
 static int restore_to(const struct buf *b, const char *into, uint64_t to_lsn,
                       struct restore_report *rep, struct err *err)
 {
@@ -470,6 +494,7 @@ static int restore_to(const struct buf *b, const char *into, uint64_t to_lsn,
     int rc = -1;
 
     cr_assert_eq(disk_uring_open(64, &cfg.disk, err), 0, "%s", err->msg);
+    watch_names(cfg.disk);
     if (restore_directory_begin(&cfg, into, &r, err) == 0 &&
         restore_feed(r, b->data, b->len, err) == 0 && restore_snapshot_end(r, err) == 0)
         rc = restore_finish(r, rep, err);
@@ -525,6 +550,27 @@ Test(snapshot, a_restored_directory_opens_as_a_primary_without_members_and_in_an
         fill(&copy, 100, 10);
         node_close(&copy);
     }
+    buf_free(&b);
+}
+
+/* Else a power cut takes the whole directory back, after all of it was called restored. */
+Test(snapshot, the_name_of_a_restored_directory_is_durable)
+{
+    struct snapshot_info info;
+    struct restore_report rep;
+    struct buf b = {0};
+    struct err err = {0};
+    char into[300];
+
+    node_open(&node);
+    put_cluster(&node);
+    take(&node, &b, &info);
+    snprintf(into, sizeof(into), "%.200s/copy", node.path);
+    names.dir = node.path;
+    names.synced = 0;
+    cr_assert_eq(restore_to(&b, into, 0, &rep, &err), 0, "%s", err.msg);
+    names.dir = NULL;
+    cr_assert_gt(names.synced, 0);
     buf_free(&b);
 }
 
