@@ -55,30 +55,63 @@ static int lock_directory(struct engine *e, struct err *err)
     return 0;
 }
 
+/* A log with records in gen-n says that there was a history. */
+static int refuse_history(struct engine *e, unsigned n, struct err *err)
+{
+    struct wal_report rep;
+    struct gen *g;
+    int rc;
+
+    if (gen_new(e, n, &g, err) != 0)
+        return -1;
+    rc = wal_verify(e->cfg.disk, g->wal_dir, &rep, NULL, NULL, err);
+    if (rc != 0 && err->code == ERR_NOTFOUND) {
+        err_clear(err);
+        rc = 0;
+    } else if (rc == 0 && rep.last_lsn > 0) {
+        rc = err_set(err, ERR_CORRUPT, 0,
+                     "%s/local is missing, but gen-%u holds a log up to LSN %" PRIu64
+                     ": put the file back, or move the directory away to start anew",
+                     e->path, n, rep.last_lsn);
+    }
+    gen_free(g);
+    return rc;
+}
+
+static bool generation_of(const char *name, unsigned *np)
+{
+    char end;
+
+    return sscanf(name, "gen-%u%c", np, &end) == 1;
+}
+
+static int refuse_histories(struct engine *e, struct err *err)
+{
+    struct names l = {0};
+    int rc = e->cfg.disk->ops->list(e->cfg.disk, e->path, add_name, &l, err);
+
+    if (rc == 0 && l.failed)
+        rc = err_set(err, ERR_NOMEM, 0, "list %s", e->path);
+    for (size_t i = 0; rc == 0 && i < l.n; i++) {
+        unsigned n;
+
+        if (generation_of(l.v[i], &n))
+            rc = refuse_history(e, n, err);
+    }
+    names_free(&l);
+    return rc;
+}
+
 /* No generation is named: begin a new history, unless a log says that there was one. */
 static int found(struct engine *e, struct err *err)
 {
     struct wal_config wc;
     struct wal_base base = {0};
     struct gen *g = NULL;
-    struct err first;
     int rc = -1;
 
-    if (gen_new(e, 1, &g, err) != 0 || gen_wal_config(g, &wc, err) != 0)
-        goto out;
-    if (wal_open(&wc, &g->wal, &first) == 0 && wal_end_lsn(g->wal) > 0) {
-        err_set(err, ERR_CORRUPT, 0,
-                "%s/local is missing, but gen-1 holds a log up to LSN %" PRIu64
-                ": put the file back, or move the directory away to start anew",
-                e->path, wal_end_lsn(g->wal));
-        goto out;
-    }
-    if (g->wal == NULL && first.code != ERR_NOTFOUND) {
-        *err = first;
-        goto out;
-    }
-    wal_close(g->wal);
-    g->wal = NULL;
+    if (refuse_histories(e, err) != 0 || gen_new(e, 1, &g, err) != 0)
+        return -1;
     if (gen_remove(e, 1, err) != 0 || gen_wal_config(g, &wc, err) != 0 ||
         wal_create(&wc, &base, &g->wal, err) != 0 || gen_open_store(g, err) != 0 ||
         e->cfg.disk->ops->sync_dir(e->cfg.disk, g->dir, err) != 0 ||
@@ -162,10 +195,8 @@ static int sweep_generations(struct engine *e, uint64_t keep, uint64_t keep_too,
         goto out;
     for (size_t i = 0; i < l.n; i++) {
         unsigned n;
-        char end;
 
-        if (sscanf(l.v[i], "gen-%u%c", &n, &end) != 1 || n == keep || n == keep_too ||
-            aside_holds(e, n))
+        if (!generation_of(l.v[i], &n) || n == keep || n == keep_too || aside_holds(e, n))
             continue;
         log_warn(e->cfg.log, LOG_REPLICATION, "removing %s/%s: left by an unfinished switch",
                  e->path, l.v[i]);

@@ -355,23 +355,36 @@ Test(engine, a_data_directory_in_use_is_refused)
     disk_free(cfg.disk);
 }
 
-Test(engine, a_lost_local_file_is_an_error_and_not_a_fresh_start)
+static void expect_lost_local(struct node *n)
 {
-    struct node *n = &nodes[0];
     struct engine_config cfg = {.path = n->path, .env = env_real(), .hooks = {.fatal = die}};
     struct engine *e;
     struct err err;
-    char path[300];
+
+    cr_assert_eq(disk_uring_open(16, &cfg.disk, &err), 0);
+    cr_assert_eq(engine_open(&cfg, &e, &err), -1);
+    cr_assert_eq(err.code, ERR_CORRUPT, "%s", err.msg);
+    cr_assert_not_null(strstr(err.msg, "local is missing"), "%s", err.msg);
+    disk_free(cfg.disk);
+}
+
+/* Also where the data is not the first generation, as that of each secondary. */
+Test(engine, a_lost_local_file_is_an_error_and_not_a_fresh_start)
+{
+    struct node *n = &nodes[0];
+    char path[300], gen[2][300];
 
     node_open(n);
     puts_text(n, "a", "1");
     node_close(n);
     snprintf(path, sizeof(path), "%s/local", n->path);
     cr_assert_eq(unlink(path), 0);
-    cr_assert_eq(disk_uring_open(16, &cfg.disk, &err), 0);
-    cr_assert_eq(engine_open(&cfg, &e, &err), -1);
-    cr_assert_eq(err.code, ERR_CORRUPT, "%s", err.msg);
-    disk_free(cfg.disk);
+    expect_lost_local(n);
+    snprintf(gen[0], sizeof(gen[0]), "%s/gen-1", n->path);
+    snprintf(gen[1], sizeof(gen[1]), "%s/gen-12", n->path);
+    cr_assert_eq(rename(gen[0], gen[1]), 0);
+    expect_lost_local(n);
+    expect_lost_local(n); /* and nothing was changed by asking */
 }
 
 static _Atomic uint64_t last_lsn;
