@@ -195,13 +195,14 @@ static int make_fork(struct drill *d, struct restore_report *rep, struct err *er
     int rc = -1;
 
     snprintf(data, sizeof(data), "%s/data", d->out.dir);
-    if (disk_uring_open(64, &cfg.disk, err) != 0)
+    if (disk_open_pair(64, &cfg.disk, &cfg.store_disk, err) != 0)
         return -1;
     if (engine_snapshot_begin(c->engine, &s, err) == 0 &&
         restore_directory_begin(&cfg, data, &r, err) == 0 && pipe_fork(d, s, r, err) == 0)
         rc = restore_finish(r, rep, err);
     engine_snapshot_end(s);
     restore_free(r);
+    disk_free(cfg.store_disk);
     disk_free(cfg.disk);
     return rc;
 }

@@ -488,7 +488,7 @@ static void seed_run(void *arg)
     struct seeding *s = arg;
     struct disk *disk;
 
-    s->rc = disk_uring_open(64, &disk, &s->err);
+    s->rc = disk_open_pair(64, &disk, NULL, &s->err);
     if (s->rc != 0)
         return;
     s->rc = engine_seed_new(s->join->rq->core->engine, disk, s->join->seed_file, &s->seed, &s->err);

@@ -233,36 +233,12 @@ static void print_banner(const struct server *s)
     fflush(stdout);
 }
 
-#ifdef LOCKSTEP_VOLATILE_DISK
-/* The build of the crash tests, in which SIGKILL is a power cut (docs/DISK_FORMAT.md, tests/crash).
- */
 static int open_disks(struct server *s, struct err *err)
 {
-    const char *seed = getenv("LOCKSTEP_VOLATILE_SEED"),
-               *lie = getenv("LOCKSTEP_VOLATILE_IGNORE_FLUSH"),
-               *fail_log = getenv("LOCKSTEP_VOLATILE_FAIL_LOG_FLUSH"),
-               *fail_store = getenv("LOCKSTEP_VOLATILE_FAIL_STORE_FLUSH");
-    struct disk_volatile_config cfg = {.seed = seed != NULL ? strtoull(seed, NULL, 10) : 1,
-                                       .ignore_flush = lie != NULL && strcmp(lie, "1") == 0,
-                                       .early_permille = 50,
-                                       .fail_flush =
-                                           fail_log != NULL ? strtoull(fail_log, NULL, 10) : 0};
-
-    log_warn(s->log, "storage",
-             "crash-test build: unflushed writes are kept in memory: seed=%llu ignore_flush=%d",
-             (unsigned long long)cfg.seed, cfg.ignore_flush);
-    if (disk_volatile_open(&cfg, &s->disk, err) != 0)
-        return -1;
-    cfg.seed++;
-    cfg.fail_flush = fail_store != NULL ? strtoull(fail_store, NULL, 10) : 0;
-    return disk_volatile_open(&cfg, &s->store_disk, err);
+    if (disk_pair_is_volatile())
+        log_warn(s->log, "storage", "crash-test build: unflushed writes are kept in memory");
+    return disk_open_pair(DISK_RING_ENTRIES, &s->disk, &s->store_disk, err);
 }
-#else
-static int open_disks(struct server *s, struct err *err)
-{
-    return disk_uring_open(DISK_RING_ENTRIES, &s->disk, err);
-}
-#endif
 
 /* A drill is nobody's on the link. */
 static void no_cluster(struct config *c)

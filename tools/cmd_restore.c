@@ -175,10 +175,12 @@ static int run(const struct client *c, const struct args *a, int64_t to_ms)
     cfg.log = logger_new(STDERR_FILENO, LOG_LEVEL_WARN);
     if (report == NULL || cfg.log == NULL)
         err_set(&err, ERR_NOMEM, 0, "restore");
-    else if (disk_uring_open(64, &cfg.disk, &err) == 0 && restore_all(a, &cfg, report, &err) == 0)
+    else if (disk_open_pair(64, &cfg.disk, &cfg.store_disk, &err) == 0 &&
+             restore_all(a, &cfg, report, &err) == 0)
         rc = show(c, a, report);
     if (err.code != ERR_OK)
         fprintf(stderr, "Error restoring: %s\n", err.msg);
+    disk_free(cfg.store_disk);
     disk_free(cfg.disk);
     logger_free(cfg.log);
     free(report);

@@ -4,9 +4,10 @@
 
 usage: enable.py [--rounds N] [--seed S]
 
-unwrap, credentials durable, link proven, old data set aside, role durable, copy, switch: the secondary is killed at a random moment of this.
-After its restart it either still has all its own data and takes a new token, or resumes by itself and ends up following with the
-primary's data; it is then promoted and everything is read. The volatile-disk build makes the kill a power cut.
+unwrap, credentials durable, link proven, old data set aside, role durable, copy, switch: the secondary is killed at a random moment of this;
+in every other round it begins with a snapshot of the primary instead of a copy. After its restart it either still has all its own
+data and takes a new token, or resumes by itself and ends up following with the primary's data; it is then promoted and everything is
+read. The volatile-disk build makes the kill a power cut.
 """
 import argparse
 import os
@@ -21,7 +22,8 @@ from cluster import ROOT, Failed, World, await_true  # noqa: E402
 SECRETS = 300
 
 
-def one_round(program, rng, outcomes):
+def one_round(program, rng, seeded, outcomes):
+    how = ', seeded' if seeded else ''
     env = {'LOCKSTEP_VOLATILE_SEED': str(rng.randrange(1 << 30))}
     with World(program) as w:
         a, b = w.server('primary', env=env), w.server('secondary', env=env)
@@ -35,13 +37,20 @@ def one_round(program, rng, outcomes):
         b.ok('PUT', 'kv/own', {'v': 'own'})
         own_keys, own_root = b.keys, b.root
         a.ok('PUT', 'sys/replication/dr/primary/enable', {})
+        asks = {'ca_file': w.ca, 'confirm_wipe': b.name}
+        if seeded:
+            asks['seed_file'] = os.path.join(w.dir, 'snapshot')
+            r = a.cli('operator', 'snapshot', 'save', asks['seed_file'])
+            if r.returncode != 0:
+                raise Failed(r.stdout)
+            a.ok('PUT', f'kv/k{SECRETS - 1}', {'v': SECRETS - 1, 'later': 'than the snapshot'}, conn=conn)
 
         def token(name):
             return a.ok('PUT', 'sys/replication/dr/primary/secondary-token', {'id': name}).json['wrap_info']['token']
 
         def enable(t):
             try:
-                b.call('PUT', 'sys/replication/dr/secondary/enable', {'token': t, 'ca_file': w.ca, 'confirm_wipe': b.name}, token=own_root)
+                b.call('PUT', 'sys/replication/dr/secondary/enable', {'token': t, **asks}, token=own_root)
             except OSError:
                 pass  # killed while it worked
             except Exception:
@@ -50,7 +59,7 @@ def one_round(program, rng, outcomes):
 
         request = threading.Thread(target=enable, args=(token('first'),))
         request.start()
-        time.sleep(rng.uniform(0, 0.25))  # the random moment itself
+        time.sleep(rng.uniform(0, 0.5 if seeded else 0.25))  # the random moment itself
         b.kill()
         request.join()
         b.start()
@@ -62,11 +71,11 @@ def one_round(program, rng, outcomes):
         own = own and not b.call('GET', 'sys/seal-status', token='').json['sealed'] and \
             b.call('GET', 'kv/own', token=own_root).status == 200
         if own:
-            outcomes['old data in place'] += 1
+            outcomes['old data in place' + how] += 1
             assert b.ok('GET', 'kv/own', token=own_root).data == {'v': 'own'}
-            b.ok('PUT', 'sys/replication/dr/secondary/enable', {'token': token('second'), 'ca_file': w.ca, 'confirm_wipe': b.name}, token=own_root)
+            b.ok('PUT', 'sys/replication/dr/secondary/enable', {'token': token('second'), **asks}, token=own_root)
         else:
-            outcomes['resumed'] += 1
+            outcomes['resumed' + how] += 1
 
         def ready():
             """Unsealed with the primary's keys, and following. Old keys may fit until the copy is whole."""
@@ -97,10 +106,10 @@ def main():
     args = p.parse_args()
     print(f'seed {args.seed}', flush=True)
     rng = random.Random(args.seed)
-    outcomes = {'old data in place': 0, 'resumed': 0}
+    outcomes = {f'{word}{how}': 0 for how in ('', ', seeded') for word in ('old data in place', 'resumed')}
     for i in range(args.rounds):
         try:
-            one_round(args.program, rng, outcomes)
+            one_round(args.program, rng, i % 2 == 1, outcomes)
         except Failed as e:
             print(f'round {i + 1}: {e}')
             print(f'{i} passed, 1 failed')

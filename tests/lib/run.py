@@ -289,10 +289,11 @@ def _(name):
     if not build('build-volatile', '-Dvolatile_disk=true'):
         return count(name, 0, 1)
     script_ring(name, ['tests/crash/crash.py', '--rounds', '1000' if mode == 'long' else '50'], timeout=7200)
-    script_ring('crash while enabling', ['tests/crash/enable.py', '--rounds', '200' if mode == 'long' else '8'], timeout=7200)
+    script_ring('crash while enabling', ['tests/crash/enable.py', '--rounds', '200' if mode == 'long' else '12'], timeout=7200)
     script_ring('crash of both, promotion', ['tests/crash/promote.py', '--rounds', '200' if mode == 'long' else '10'], timeout=7200)
     script_ring('crash of both, canary', ['tests/crash/promote.py', '--canary'])
     script_ring('failed flush', ['tests/crash/failed_flush.py', '--rounds', '100' if mode == 'long' else '8'], timeout=7200)
+    script_ring('crash in a restore and a drill', ['tests/crash/fork.py', '--rounds', '200' if mode == 'long' else '6'], timeout=7200)
     script_ring('crash in a switchover', ['tests/crash/switchover.py', '--rounds', '200' if mode == 'long' else '10'], timeout=7200)
     script_ring('crash canary', ['tests/crash/crash.py', '--canary', '--rounds', '10'])
 

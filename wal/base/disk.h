@@ -114,11 +114,23 @@ CHECKED int disk_sync_parent(struct disk *d, const char *path, struct err *err);
  */
 CHECKED int disk_uring_open(unsigned entries, struct disk **dp, struct err *err);
 
+/**
+ * The disks of a process of ours: its own, and the one that WiredTiger lies on, which is NULL in
+ * production (storep NULL: not wanted). In the build of the crash tests (-Dvolatile_disk=true), in
+ * which SIGKILL is a power cut, both are volatile ones as the variables LOCKSTEP_VOLATILE_* say
+ * (tests/crash), and the power goes at their end, too: what was not flushed by then is lost. On
+ * failure both are NULL.
+ */
+CHECKED int disk_open_pair(unsigned entries, struct disk **dp, struct disk **storep,
+                           struct err *err);
+bool disk_pair_is_volatile(void);
+
 struct disk_volatile_config {
     uint64_t seed;
     bool ignore_flush;   /* the canary: flush says yes and does nothing */
     uint64_t fail_flush; /* the flush of this number fails (0: none), and as Linux does it, what it
                             was to write is lost and the next flush says yes */
+    bool drop_at_end;    /* disk_free loses what is unflushed, instead of writing it */
     unsigned early_permille; /* chance that an unflushed block reaches the file early (reordered,
                                 torn) */
 };

@@ -11,7 +11,7 @@
  *
  * Invariant: what a read gives is the real file with this process's unflushed blocks over it.
  * Unflushed blocks belong to the inode, not to a handle: closing a file flushes nothing. A clean
- * end of the disk writes them, as the kernel would.
+ * end of the disk writes them, as the kernel would, or loses them (drop_at_end).
  */
 #include "disk_posix.h"
 
@@ -590,7 +590,8 @@ static void volatile_free(struct disk *disk)
     while (d->nodes != NULL) {
         struct node *n = d->nodes;
         /* Unflushed: a failure here breaks no promise. */
-        (void)!flush_blocks(d, n, 0, UINT64_MAX, &err);
+        if (!d->cfg.drop_at_end)
+            (void)!flush_blocks(d, n, 0, UINT64_MAX, &err);
         blocks_drop(n, 0, UINT64_MAX);
         n->handles = 0;
         node_free_if_idle(d, n);
