@@ -294,6 +294,7 @@ def _(name):
     script_ring('crash of both, canary', ['tests/crash/promote.py', '--canary'])
     script_ring('failed flush', ['tests/crash/failed_flush.py', '--rounds', '100' if mode == 'long' else '8'], timeout=7200)
     script_ring('crash in a restore and a drill', ['tests/crash/fork.py', '--rounds', '200' if mode == 'long' else '6'], timeout=7200)
+    script_ring('crash in large changes', ['tests/crash/detach.py', '--rounds', '200' if mode == 'long' else '6'], timeout=7200)
     script_ring('crash in a switchover', ['tests/crash/switchover.py', '--rounds', '200' if mode == 'long' else '10'], timeout=7200)
     script_ring('crash canary', ['tests/crash/crash.py', '--canary', '--rounds', '10'])
 
