@@ -37,6 +37,9 @@ static const struct {
      "The primary lacks what this secondary knows as committed. Look at the primary's disk; "
      "promote "
      "the secondary, or restore the primary."},
+    {"lost_writes_sealed", true, true,
+     "Unseal this cluster with the keys that it had when it was the primary: what only it has is "
+     "saved then, and it follows on."},
     {"not_connected", true, false,
      "See last_error and the primary's log; check the network to its cluster address. If the "
      "primary is lost, promote this secondary."},

@@ -39,6 +39,7 @@
 
 #define SAVED_ROW "lost_saved" /* msgpack [first LSN, last LSN, hash at last] */
 #define KEYRING "core/keyring"
+#define SEALED_REASON "lost_writes_sealed"
 #define STEP_BYTES ((size_t)1 << 20)
 #define OWN_ROWS "core/replication/" /* what the old primary noted of itself and its members */
 
@@ -412,8 +413,15 @@ static bool take_keyring(struct engine *e, struct lost *l)
         e->cfg.hooks.lost_keyring(e->cfg.hooks.arg, l->head.id, &l->keyring, &err) == 0)
         return true;
     buf_clear(&l->keyring);
-    snprintf(e->reason, sizeof(e->reason), "%s", "lost_writes_sealed");
-    e->dirty = true;
+    if (strcmp(e->reason, SEALED_REASON) != 0) {
+        /* A sealed server shows no status: the log is where this is seen. */
+        log_warn(e->cfg.log, LOG_REPLICATION,
+                 SEALED_REASON ": what only this cluster has was sealed by a key that was made "
+                               "after the fork: unseal it with the keys that it had then, and it "
+                               "is saved and goes on");
+        snprintf(e->reason, sizeof(e->reason), "%s", SEALED_REASON);
+        e->dirty = true;
+    }
     log_deadline(e, env_mono_ns(e->cfg.env) + NS_PER_S);
     return false;
 }
@@ -422,7 +430,7 @@ static void finish(struct engine *e, struct lost *l)
 {
     const struct engine_lost *h = &l->head;
 
-    if (strcmp(e->reason, "lost_writes_sealed") == 0)
+    if (strcmp(e->reason, SEALED_REASON) == 0)
         e->reason[0] = '\0';
     if (h->transactions == 0)
         log_info(e->cfg.log, LOG_REPLICATION,

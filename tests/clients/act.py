@@ -334,6 +334,136 @@ def lost_under_a_term_of_its_own():
         assert r.returncode == 0 and 'already' in r.stdout, r
 
 
+def points_back(w, a, b, keys):
+    """a was the primary, b is it now and down: a is demoted, and pointed to b, which it cannot hear yet."""
+    a.start()
+    a.unseal()
+    await_true('the old primary to serve', lambda: a.call('GET', 'sys/mounts').status == 200)
+    a.ok('PUT', 'sys/replication/dr/primary/demote', {})
+    a.ok('PUT', 'sys/replication/dr/secondary/update-primary',
+         {'dr_operation_token': a.dr_token(keys), 'update_primary_addrs': [b.cluster_addr]}, token='')
+    a.kill()
+
+
+def in_log(s, text):
+    with open(s.log, errors='replace') as f:
+        return text in f.read()
+
+
+def lost_writes_wait_for_the_keys():
+    """an old primary that is sealed keeps its lost writes in its log, through restarts, until its old keys open it; then they are saved, shown and applied"""
+    with World() as w:
+        a, b = w.pair()
+        keys, b.token = a.keys[:2], a.root
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        a.ok('PUT', 'kv/x', {'v': 'before'})
+        w.await_caught_up(a, b)
+        b.kill()
+        a.ok('PUT', 'sys/rotate', {})
+        a.ok('PUT', 'kv/only', {'v': 'under the new term'})
+        last = a.dr_status()['last_dr_wal']
+        a.kill()
+        b.start()
+        b.unseal(keys)
+        b.ok('PUT', PROMOTE, {'dr_operation_token': b.dr_token(keys)}, token='')
+        b.ok('PUT', 'kv/x', {'v': 'after'})
+        # The new primary changes the seal: the old keys open the old one only.
+        r = b.ok('PUT', 'sys/rekey/init', {'secret_shares': 3, 'secret_threshold': 2}).json
+        for k in keys:
+            new = b.ok('PUT', 'sys/rekey/update', {'key': k, 'nonce': r['nonce']}).json
+        new = new['keys_base64'][:2]
+        b.stop()
+        points_back(w, a, b, keys)
+        b.start()
+        b.unseal(new)
+        for restarts in range(2):
+            os.truncate(a.log, 0)
+            a.start()
+            await_true('the sealed one to say why it waits', lambda: in_log(a, 'lost_writes_sealed: '), 10)
+            assert in_log(a, 'unseal it with the keys that it had then')
+            assert os.listdir(f'{a.dir}/data/lost') == ['saving'], 'saved without the keys'
+            r = subprocess.run([w.program, 'wal', 'verify', f'{a.dir}/data/gen-1/wal'], stdout=subprocess.PIPE, text=True)
+            assert r.returncode == 0 and int(r.stdout.split('lsn 1-')[1].split(',')[0]) >= last, 'the log was cut before it was saved'
+            if restarts == 0:
+                a.kill()
+        a.unseal(keys)
+        w.await_following(a)
+        w.await_caught_up(b, a)
+        x, y = a.dr_status(), b.dr_status()
+        assert x['merkle_root'] == y['merkle_root'] and 'lost_writes_sealed' not in [c['code'] for c in x['reasons']], x
+        saved, = x['lost_writes']
+        assert saved['whole'] and saved['last_lsn'] >= last, saved
+        # Sealed and opened again, now by the new keys, it has them still.
+        a.kill()
+        a.start()
+        a.unseal(new)
+        w.await_following(a)
+        dr = a.dr_token(new)
+        r = cli(a, 'replication', 'lost', 'show', f'-dr-token={dr}', saved['id'])
+        assert r.returncode == 0 and 'kv/only' in r.stdout, r
+        r = cli(b, 'replication', 'lost', 'apply', f'-from={a.addr}', f'-dr-token={dr}', saved['id'])
+        assert r.returncode == 0 and 'applied' in r.stdout and 'unreadable' not in r.stdout, r
+        assert b.ok('GET', 'kv/only').data == {'v': 'under the new term'} and b.ok('GET', 'kv/x').data == {'v': 'after'}
+
+
+def lost_writes_outlive_changes_of_the_role():
+    """lost writes of each time that a cluster was the primary are kept through demote, update-primary by address and by token, and promotions; each is applied on its own"""
+    with World() as w:
+        a, b = w.pair()
+        keys, b.token = a.keys[:2], a.root
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        w.await_caught_up(a, b)
+        for i, by_token in enumerate((False, True)):
+            # a is the primary and writes alone; b is promoted without that; a comes back as its secondary.
+            b.kill()
+            a.ok('PUT', f'kv/only{i}', {'v': f'lost {i}'})
+            a.kill()
+            b.start()
+            b.unseal(keys)
+            b.ok('PUT', PROMOTE, {'dr_operation_token': b.dr_token(keys)}, token='')
+            if by_token:
+                a.start()
+                a.unseal()
+                await_true('the old primary to be fenced', lambda: 'superseded' in a.call('GET', 'kv/x').text)
+                a.ok('PUT', 'sys/replication/dr/primary/demote', {})
+                a.kill()
+                a.start()
+                a.unseal()
+                a.ok('PUT', 'sys/replication/dr/secondary/update-primary',
+                     {'dr_operation_token': a.dr_token(keys), 'token': token_for(b, f'again{i}'), 'ca_file': w.ca}, token='')
+            else:
+                b.stop()
+                points_back(w, a, b, keys)
+                a.start()
+                b.start()
+                b.unseal(keys)
+                a.unseal()
+            w.await_following(a)
+            w.await_caught_up(b, a)
+            assert len(a.dr_status()['lost_writes']) == i + 1, a.dr_status()
+            if i == 0:  # and back
+                want(b.call('GET', 'kv/only0'), 404)
+                b.ok('PUT', 'sys/replication/dr/primary/demote', {})
+                a.ok('PUT', PROMOTE, {'dr_operation_token': a.dr_token(keys)}, token='')
+                assert len(a.dr_status()['lost_writes']) == 1, 'a promotion forgot them'
+                b.ok('PUT', 'sys/replication/dr/secondary/update-primary',
+                     {'dr_operation_token': b.dr_token(keys), 'update_primary_addrs': [a.cluster_addr]}, token='')
+                w.await_following(b)
+                w.await_caught_up(a, b)
+        # Forget the primary, remember it: the files stay.
+        for addrs in ([], [b.cluster_addr]):
+            a.ok('PUT', 'sys/replication/dr/secondary/update-primary', {'dr_operation_token': a.dr_token(keys), 'update_primary_addrs': addrs}, token='')
+        w.await_following(a)
+        saved = sorted(a.dr_status()['lost_writes'], key=lambda s: s['first_lsn'])
+        assert len(saved) == 2 and 'lost_writes' not in b.dr_status(), saved
+        dr = a.dr_token(keys)
+        for i in (1, 0):
+            r = cli(b, 'replication', 'lost', 'apply', f'-from={a.addr}', f'-dr-token={dr}', saved[i]['id'])
+            assert r.returncode == 0 and 'applied' in r.stdout, r
+            assert b.ok('GET', f'kv/only{i}').data == {'v': f'lost {i}'}
+            want(b.call('GET', 'kv/only0'), 404 if i == 1 else 200)
+
+
 def nothing_expires_on_a_secondary():
     """a secondary expires nothing; after its promotion what is over is refused at once, and goes"""
     with World() as w:
@@ -426,4 +556,5 @@ def switchover_goes_back():
 
 if __name__ == '__main__':
     sys.exit(run_tests([loss_is_told, bound_of_the_configuration, token_of_before, wipe_is_guarded, aside_goes_in_time, lost_writes, lost_under_a_term_of_its_own,
+                        lost_writes_wait_for_the_keys, lost_writes_outlive_changes_of_the_role,
                         nothing_expires_on_a_secondary, switchover, switchover_goes_back], 'act'))
