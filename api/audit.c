@@ -152,10 +152,11 @@ static void open_work(void *arg)
     }
 }
 
-int audit_open(struct arena *a, const json_t *options, bool *discardp, int *fdp, const char **whyp)
+int audit_open(struct request *rq, const char *name, const json_t *options, bool *discardp,
+               int *fdp, const char **whyp)
 {
     const char *path = option(options, "file_path", option(options, "path", "")),
-               *mode = option(options, "mode", "0600");
+               *mode = option(options, "mode", "0600"), *folder = rq->core->audit_folder;
     struct opening o = {.path = path};
     char *end;
 
@@ -167,10 +168,16 @@ int audit_open(struct arena *a, const json_t *options, bool *discardp, int *fdp,
         *fdp = STDOUT_FILENO;
         return 0;
     }
+    if (folder != NULL)
+        o.path = arena_printf(rq->arena, "%s/%.*s.audit", folder, (int)strcspn(name, "/"), name);
+    if (o.path == NULL) {
+        *whyp = "out of memory";
+        return -1;
+    }
     o.mode = (mode_t)strtoul(mode, &end, 8);
     o.keep_mode = o.mode == 0;
     if (*end != '\0' || o.mode > 0777) {
-        *whyp = arena_printf(a, "invalid mode %s", mode);
+        *whyp = arena_printf(rq->arena, "invalid mode %s", mode);
         return -1;
     }
     if (o.keep_mode)
@@ -179,7 +186,7 @@ int audit_open(struct arena *a, const json_t *options, bool *discardp, int *fdp,
     *fdp = o.fd;
     if (o.fd >= 0)
         return 0;
-    *whyp = why(a, path, o.code);
+    *whyp = why(rq->arena, o.path, o.code);
     return -1;
 }
 
@@ -207,7 +214,7 @@ static int device_load(struct request *rq, const char *name, struct audit_device
         d->log_raw = yes;
     if (parse_bool(option(options, "hmac_accessor", "true"), &yes) == 0)
         d->hmac_accessor = yes;
-    if (audit_open(rq->arena, options, &d->discard, &d->fd, &reason) != 0)
+    if (audit_open(rq, name, options, &d->discard, &d->fd, &reason) != 0)
         log_error(c->log, "audit", "cannot open the device: path=%s/ error=%s", name, reason);
     json_decref(row);
     return d->path != NULL && d->salt != NULL && d->prefix != NULL

@@ -62,7 +62,8 @@ static const char *text_of(const json_t *options, const char *name)
 }
 
 /* 0: the options are good. */
-static int check_options(struct request *rq, struct response *rs, const json_t *options)
+static int check_options(struct request *rq, struct response *rs, const char *name,
+                         const json_t *options)
 {
     const char *format = text_of(options, "format"), *path = text_of(options, "file_path"),
                *why = "";
@@ -87,7 +88,7 @@ static int check_options(struct request *rq, struct response *rs, const json_t *
                         text_of(options, bools[i]));
             return -1;
         }
-    if (audit_open(rq->arena, options, &discard, &fd, &why) != 0) {
+    if (audit_open(rq, name, options, &discard, &fd, &why) != 0) {
         reply_error(rs, 400, "sanity check failed; unable to open \"%s\" for writing: %s", path,
                     why);
         return -1;
@@ -138,7 +139,7 @@ static void enable(struct request *rq, struct response *rs, const char *path)
     }
     if (options == NULL)
         options = json_object();
-    if (check_options(rq, rs, options) != 0)
+    if (check_options(rq, rs, path, options) != 0)
         goto out;
     row =
         json_pack("{s:s, s:s, s:O, s:b, s:s}", "type", type, "description", description, "options",

@@ -28,9 +28,10 @@ struct audit_set { /* immutable, but for refs */
     json_t *headers; /* lower-case name -> {"hmac": bool} */
 };
 
-/** What file_path and mode of the options open. -1: *why is set to Go's text (arena). */
-CHECKED int audit_open(struct arena *a, const json_t *options, bool *discardp, int *fdp,
-                       const char **whyp);
+/** What file_path and mode of the options of device `name` (a final slash does not count) open. -1:
+ * *why is set to Go's text (arena). */
+CHECKED int audit_open(struct request *rq, const char *name, const json_t *options, bool *discardp,
+                       int *fdp, const char **whyp);
 /** "hmac-sha256:..." of a text. */
 CHECKED int audit_hash(const char *salt, const char *text, size_t len,
                        char out[AUDIT_HMAC_CHARS + 1]);

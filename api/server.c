@@ -38,7 +38,8 @@ struct seal_task {
 struct server {
     const char *const *paths;
     size_t n_paths;
-    int drill_fd; /* -1: none */
+    int drill_fd;            /* -1: none */
+    char audit_folder[1200]; /* of a drill */
     struct config config;
     struct env *env;
     struct logger *log;
@@ -240,13 +241,16 @@ static int open_disks(struct server *s, struct err *err)
     return disk_open_pair(DISK_RING_ENTRIES, &s->disk, &s->store_disk, err);
 }
 
-/* A drill is nobody's on the link. */
-static void no_cluster(struct config *c)
+/* A drill is nobody's on the link, and writes no file beside its folder. */
+static void keep_apart(struct server *s)
 {
+    struct config *c = &s->config;
+
     for (size_t i = 0; i < c->n_listeners; i++) {
         free(c->listeners[i].cluster_address);
         c->listeners[i].cluster_address = NULL;
     }
+    snprintf(s->audit_folder, sizeof(s->audit_folder), "%s/audit", c->storage_path);
 }
 
 static int start(struct server *s, struct err *err)
@@ -255,11 +259,13 @@ static int start(struct server *s, struct err *err)
         config_complete(&s->config, err) != 0)
         return -1;
     if (s->drill_fd >= 0)
-        no_cluster(&s->config);
+        keep_apart(s);
     if (memory_protect(!s->config.disable_mlock, err) != 0 || open_log(s, err) != 0)
         return -1;
     if (core_new(&s->config, s->env, s->log, &s->core, err) != 0 || make_reactors(s, err) != 0)
         return -1;
+    if (s->drill_fd >= 0)
+        s->core->audit_folder = s->audit_folder;
     if (open_disks(s, err) != 0)
         return -1;
     /* The link is taken down on its reactor, so that runs first, also when the next step fails. */

@@ -270,5 +270,34 @@ def sequence_22_a_drill_is_a_cluster_of_its_own():
         await_state(b, token, 'none')
 
 
+def sequence_22_a_drill_audits_into_its_own_folder():
+    """sequence 22: a drill writes no line into the real audit files, nor into one that is enabled in it, and is not held up when they cannot be written"""
+    with World() as w:
+        a, b = pair(w, 5)
+        real, other = os.path.join(w.dir, 'audit.log'), os.path.join(w.dir, 'elsewhere', 'other.log')
+        a.ok('PUT', 'sys/audit/real', {'type': 'file', 'options': {'file_path': real}})
+        w.await_caught_up(a, b)
+        token = b.dr_token(a.keys[:2])
+        fork = Fork(w, a)
+        os.rename(real, real + '.kept')
+        os.mkdir(real)  # in place of the file: nobody can write there any more
+        want(start(b, token, fork), 200)
+        st = await_state(b, token, 'running')
+        fork.ok('PUT', 'kv/only-in-the-drill', {'v': 1})
+        fork.ok('PUT', 'sys/audit/other', {'type': 'file', 'options': {'file_path': other}})
+        fork.ok('GET', 'kv/only-in-the-drill')
+        assert not os.path.exists(other), 'a drill made a file beside its folder'
+        with open(real + '.kept') as f:
+            assert 'only-in-the-drill' not in f.read(), 'a drill wrote into the real audit file'
+        lines = [open(os.path.join(folder, f)).read() for folder, _, files in os.walk(st['directory']) for f in files if f.endswith('.audit')]
+        assert len(lines) == 2 and all('kv/only-in-the-drill' in text for text in lines), lines
+        # What it shows is the real configuration.
+        assert fork.ok('GET', 'sys/audit').data['real/']['options']['file_path'] == real
+        want(b.call('PUT', DRILL + '/stop', {'dr_operation_token': token}, token=''), 200)
+        await_state(b, token, 'none')
+        no_trace(b)
+
+
 if __name__ == '__main__':
-    sys.exit(run_tests([whole, who_may, ends_by_itself, sequence_22_a_drill_is_a_cluster_of_its_own], 'drill'))
+    sys.exit(run_tests([whole, who_may, ends_by_itself, sequence_22_a_drill_is_a_cluster_of_its_own,
+                        sequence_22_a_drill_audits_into_its_own_folder], 'drill'))
