@@ -115,19 +115,27 @@ static bool told_to_stop(struct drill *d, int timeout_ms)
 }
 
 /* ---- the folder ---- */
+/* The mark is durable before there is anything else in it. */
 static int mark(const char *dir, struct err *err)
 {
-    char path[1100];
-    int fd;
+    int folder = -1, fd = -1, rc = -1;
 
     if (mkdir(dir, 0700) != 0)
         return err_set(err, errno == EEXIST ? ERR_EXISTS : ERR_IO, errno, "make %s", dir);
-    snprintf(path, sizeof(path), "%s/" MARK, dir);
-    fd = open(path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return err_set(err, ERR_IO, errno, "make %s", path);
-    close(fd);
-    return 0;
+    folder = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder >= 0)
+        fd = openat(folder, MARK, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
+    if (fd < 0) {
+        err_set(err, ERR_IO, errno, "make %s/" MARK, dir);
+        (void)rmdir(dir);
+    } else {
+        rc = fsync(folder) == 0 ? 0 : err_set(err, ERR_IO, errno, "sync %s", dir);
+    }
+    if (fd >= 0)
+        close(fd);
+    if (folder >= 0)
+        close(folder);
+    return rc;
 }
 
 static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
@@ -491,6 +499,9 @@ static void *recover_main(void *arg)
 
     log_info(d->core->log, "drill", "removing %s: left by a drill that a crash ended", d->out.dir);
     await_gone(d);
+    /* A crash right behind the making of the folder, or right before the end of its removal, leaves
+     * it empty and without the mark. With something in it, it is forget's to decide. */
+    (void)rmdir(d->out.dir);
     forget(d, d->out.dir);
     move(d, NONE);
     return NULL;

@@ -178,6 +178,10 @@ def who_may():
         want(start(b, token, fork, directory=taken), 200)
         assert 'File exists' in await_state(b, token, 'none')['error']
         assert os.listdir(taken) == ['file']
+        os.unlink(os.path.join(taken, 'file'))
+        want(start(b, token, fork, directory=taken), 200)
+        assert 'File exists' in await_state(b, token, 'none')['error']
+        assert os.listdir(taken) == [], 'an empty one neither'
         # An address in use: the report says so, and nothing is left.
         want(start(b, token, fork, **{'address': f'127.0.0.1:{a.port}'}), 200)
         st = await_state(b, token, 'none')
@@ -221,6 +225,19 @@ def ends_by_itself():
         assert os.path.exists(f'{b.dir}/data/drill')
         b.start()
         await_true('the leftover to go', lambda: not os.path.exists(f'{b.dir}/data/drill'))
+        b.unseal()
+        w.await_following(b)
+        # A crash between the making of the folder and of its mark, or in the midst of the removal: the empty folder goes, too.
+        pid, _ = run()
+        b.kill()
+        await_true('the fork to end with its secondary', lambda: gone(pid))
+        for folder, dirs, files in os.walk(f'{b.dir}/data/drill', topdown=False):
+            for f in files:
+                os.unlink(os.path.join(folder, f))
+            for d in dirs:
+                os.rmdir(os.path.join(folder, d))
+        b.start()
+        await_true('the empty leftover to go', lambda: not os.path.exists(f'{b.dir}/data/drill'))
         b.unseal()
         w.await_following(b)
         # A clean stop, too.
