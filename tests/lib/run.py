@@ -277,6 +277,7 @@ def _(name):
 @ring('act')
 def _(name):
     script_ring(name, ['tests/clients/act.py'])
+    script_ring(name, ['tests/clients/cells.py'])
 
 
 @ring('know')
