@@ -22,6 +22,42 @@ def folder(path):
     return d if d in BELOW else None
 
 
+SEQUENCES = range(1, 30)
+
+
+def read(path):
+    try:
+        with open(os.path.join(ROOT, path), encoding='utf-8') as f:
+            return f.read()
+    except FileNotFoundError:
+        return ''
+
+
+def runs(test):
+    """Whether a test that docs/TESTING.md names exists, and something runs it."""
+    m = re.fullmatch(r'(?:sim_(\w+)|(\w+)\.py: (\w+)|test_(\w+)\.c: (\w+)|(tests/crash/\w+\.py))', test)
+    if not m:
+        return False
+    sim, client, function, unit, case, crash = m.groups()
+    if sim:
+        return re.search(rf"'(?:sim_)?{re.sub('^planted_', '', sim)}'", read('tests/sim/meson.build')) is not None
+    if client:
+        text = read(f'tests/clients/{client}.py')
+        listed = text[text.rfind('run_tests(['):]
+        return f'\ndef {function}():' in text and re.search(rf'\b{function}\b', listed) is not None
+    if unit:
+        return f', {case})' in read(f'tests/unit/test_{unit}.c')
+    return crash in read('tests/lib/run.py') and read(crash) != ''
+
+
+def check_sequences():
+    """Each sequence of the design has a row with tests, and each test in it runs."""
+    rows = {int(m[1]): re.findall(r'`([^`]+)`', m[2])
+            for m in re.finditer(r'^\| (\d+) \| [^|]* \| ([^|]*) \|$', read('docs/TESTING.md'), flags=re.M)}
+    missing = [f'docs/TESTING.md: sequence {n} has no test' for n in SEQUENCES if not rows.get(n)]
+    return missing + [f'docs/TESTING.md: sequence {n}: {t} does not exist or is not run' for n, tests in rows.items() for t in tests if not runs(t)]
+
+
 def main():
     files = subprocess.run(['git', 'ls-files', '*.c', '*.h'], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
     where = {os.path.basename(f): os.path.dirname(f) for f in files if f.endswith('.h')}
@@ -55,7 +91,10 @@ def main():
         for line, why in breaches:
             print(f'{f}:{line}: {why}')
         bad_files += bool(breaches)
-    print(f'{len(files) - bad_files} passed, {bad_files} failed')
+    for line in check_sequences():
+        print(line)
+        bad_files += 1
+    print(f'{len(files) + 1 - bad_files} passed, {bad_files} failed')
     return 1 if bad_files else 0
 
 

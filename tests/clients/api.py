@@ -658,5 +658,38 @@ def transport():
         c.close()
 
 
+def hot_key():
+    """many clients that change one key by check-and-set lose no update, and hold up nobody who uses another key"""
+    with World() as w:
+        a = Api(w)
+        a.ok('POST', 'sys/mounts/two', {'type': 'kv', 'options': {'version': '2'}})
+        a.ok('PUT', 'two/data/count', {'data': {'v': 0}, 'options': {'cas': 0}})
+        won, lock, refused = [], threading.Lock(), []
+
+        def add(_):
+            conn = a.s.connect()
+            mine = 0
+            while mine < 15:
+                now = a('GET', 'two/data/count', conn=conn).data
+                r = a('PUT', 'two/data/count', {'data': {'v': now['data']['v'] + 1}, 'options': {'cas': now['metadata']['version']}}, conn=conn)
+                with lock:
+                    (won if r.status == 200 else refused).append(r.status)
+                mine += r.status == 200
+        threads = [threading.Thread(target=add, args=(i,)) for i in range(12)]
+        for t in threads:
+            t.start()
+        conn, others = a.s.connect(), 0
+        while any(t.is_alive() for t in threads):
+            a.ok('PUT', f'two/data/other{others % 9}', {'data': {'v': others}}, conn=conn)
+            others += 1
+        for t in threads:
+            t.join()
+        now = a.ok('GET', 'two/data/count').data
+        equal(now['data'], {'v': len(won)})
+        equal((len(won), now['metadata']['version']), (12 * 15, 12 * 15 + 1))
+        assert set(refused) <= {400} and refused, 'nobody ever met another'
+        assert others > 20, others
+
+
 if __name__ == '__main__':
-    sys.exit(run_tests([tokens, userpass, approle, kv, policies, mounts, wrapping, system, audit, transport], 'api'))
+    sys.exit(run_tests([tokens, userpass, approle, kv, policies, mounts, wrapping, system, audit, transport, hot_key], 'api'))

@@ -223,6 +223,35 @@ def third_follows():
         w.await_caught_up(b, c)
 
 
+def keys_change_while_it_follows():
+    """a secondary follows rotate and rekey while it is open, and serves after a promotion without being unsealed again; then only the new keys open it"""
+    with World() as w:
+        a, b = w.pair()
+        keys = a.keys[:2]
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        a.ok('PUT', 'kv/old', {'v': '1'})
+        a.ok('PUT', 'sys/rotate', {})
+        a.ok('PUT', 'kv/rotated', {'v': '2'})
+        r = a.ok('PUT', 'sys/rekey/init', {'secret_shares': 3, 'secret_threshold': 2}).json
+        for k in keys:
+            new = a.ok('PUT', 'sys/rekey/update', {'key': k, 'nonce': r['nonce']}).json
+        new = new['keys_base64'][:2]
+        a.ok('PUT', 'sys/rotate', {})
+        a.ok('PUT', 'kv/rekeyed', {'v': '3'})
+        w.await_caught_up(a, b)
+        a.kill()
+        promote(b, new)
+        for name, v in (('old', '1'), ('rotated', '2'), ('rekeyed', '3')):
+            assert b.ok('GET', f'kv/{name}', token=a.root).data == {'v': v}
+        b.ok('PUT', 'sys/rotate', {}, token=a.root)
+        b.kill()
+        b.start()
+        want(b.call('PUT', 'sys/unseal', {'key': keys[0]}, token=''), 200)
+        want(b.call('PUT', 'sys/unseal', {'key': keys[1]}, token=''), 400)
+        b.unseal(new)
+        assert b.ok('GET', 'kv/rekeyed', token=a.root).data == {'v': '3'}
+
+
 def disabled_when_fenced():
     """a fenced cluster can leave with its data, and supersedes nobody; or it is promoted by force and supersedes"""
     with World() as w:
@@ -299,5 +328,5 @@ def cascade():
 
 
 if __name__ == '__main__':
-    sys.exit(run_tests([fenced_old_primary, stopped_primary, alone, fail_back, third_follows, disabled_when_fenced,
+    sys.exit(run_tests([fenced_old_primary, stopped_primary, alone, fail_back, third_follows, keys_change_while_it_follows, disabled_when_fenced,
                         index_header, cascade], 'roles'))
