@@ -9,8 +9,11 @@
  *     0-3 "LKR1", 4-7 terms (LE), then for each 16 id, 4 number (LE), 8 installed ms (LE), 32 key;
  * the last is in use.
  *
- * Root key and keyring lie in memory that is locked, guarded and wiped. The lock is held for
- * reading while a key is used, so that a seal returns when no key is in use any more.
+ * Root key and keyring lie in memory that is locked, guarded and wiped. What a use of a key needs
+ * besides is made once and kept in lanes: cipher contexts with the term's schedule, and MACs that
+ * have taken their key. A thread uses its own lane under the lane's lock, so threads do not meet;
+ * whoever changes the keys holds every lane and wipes them all. So a seal returns when no key is
+ * in use any more, and nothing derived from one is left.
  */
 #include "barrier.h"
 
@@ -49,12 +52,26 @@ struct keys { /* secure memory */
     struct term terms[]; /* by number, the last is in use */
 };
 
+#define LANES 16 /* threads beyond that share */
+
+struct mac {                   /* HMAC-SHA-256 with its key taken */
+    EVP_MD_CTX *inner, *outer; /* NULL: not made yet */
+};
+
+struct lane {
+    _Alignas(64) pthread_mutex_t lock; /* a cache line of its own */
+    struct xaes xaes;
+    bool keyed; /* xaes has the key of term_id */
+    uint8_t term_id[ID_BYTES];
+    struct mac macs[BARRIER_MACS];
+    EVP_MD_CTX *scratch;
+};
+
 struct barrier {
     struct env *env;
-    struct xaes xaes;
-    pthread_rwlock_t lock;
-    struct keys *keys; /* NULL: sealed */
+    struct keys *keys; /* NULL: sealed. Read with one lane held, changed with all */
     _Atomic uint64_t encryptions;
+    struct lane lanes[LANES];
 };
 
 /* ---- little endian ---- */
@@ -74,9 +91,57 @@ static uint64_t get_le(const uint8_t *p, int bytes)
     return v;
 }
 
+/* ---- lanes ---- */
+
+static struct lane *lane_lock(struct barrier *b)
+{
+    static _Atomic unsigned next;
+    static _Thread_local unsigned mine; /* from 1 */
+    struct lane *l;
+
+    if (mine == 0)
+        mine = atomic_fetch_add(&next, 1) % LANES + 1;
+    l = &b->lanes[mine - 1];
+    pthread_mutex_lock(&l->lock);
+    return l;
+}
+
+static void lane_unlock(struct lane *l)
+{
+    pthread_mutex_unlock(&l->lock);
+}
+
+/* What was derived from keys goes. */
+static void lane_wipe(struct lane *l)
+{
+    xaes_fini(&l->xaes);
+    l->keyed = false;
+    for (size_t i = 0; i < BARRIER_MACS; i++) {
+        EVP_MD_CTX_free(l->macs[i].inner); /* wiped by the library */
+        EVP_MD_CTX_free(l->macs[i].outer);
+    }
+    EVP_MD_CTX_free(l->scratch);
+    memset(l->macs, 0, sizeof(l->macs));
+    l->scratch = NULL;
+}
+
+static struct xaes *lane_xaes(struct lane *l, const struct term *t, struct err *err)
+{
+    if (l->keyed && memcmp(l->term_id, t->id, ID_BYTES) == 0)
+        return &l->xaes;
+    l->keyed = false;
+    if (l->xaes.gcm == NULL && xaes_init(&l->xaes, err) != 0)
+        return NULL;
+    if (xaes_key(&l->xaes, t->key, err) != 0)
+        return NULL;
+    memcpy(l->term_id, t->id, ID_BYTES);
+    l->keyed = true;
+    return &l->xaes;
+}
+
 /* ---- sealing under one key ---- */
 
-static int seal_with(struct barrier *b, const uint8_t key[32], const uint8_t id[ID_BYTES],
+static int seal_with(struct barrier *b, struct xaes *x, const uint8_t id[ID_BYTES],
                      const char *path, const void *plain, size_t len, struct buf *out,
                      struct err *err)
 {
@@ -87,11 +152,9 @@ static int seal_with(struct barrier *b, const uint8_t key[32], const uint8_t id[
     p[0] = SEALED_VERSION;
     memcpy(p + 1, id, ID_BYTES);
     env_random(b->env, p + 1 + ID_BYTES, NONCE_BYTES);
-    if (xaes_seal_by(&b->xaes, key, p + 1 + ID_BYTES, path, strlen(path), plain, len,
-                     p + HEAD_BYTES, err) != 0)
+    if (xaes_seal_by(x, p + 1 + ID_BYTES, path, strlen(path), plain, len, p + HEAD_BYTES, err) != 0)
         return -1;
-    out->len += HEAD_BYTES + len + TAG_BYTES;
-    out->data[out->len] = 0;
+    buf_filled(out, HEAD_BYTES + len + TAG_BYTES);
     return 0;
 }
 
@@ -123,6 +186,7 @@ static int ring_seal(struct barrier *b, const struct keys *k, const uint8_t key[
 {
     size_t len = RING_HEAD_BYTES + k->n_terms * TERM_BYTES;
     uint8_t *plain = OPENSSL_secure_zalloc(len), *p;
+    struct xaes x;
     int rc;
 
     if (plain == NULL)
@@ -136,7 +200,12 @@ static int ring_seal(struct barrier *b, const struct keys *k, const uint8_t key[
         put_le(p + ID_BYTES + 4, (uint64_t)k->terms[i].installed_ms, 8);
         memcpy(p + ID_BYTES + 12, k->terms[i].key, BARRIER_KEY_BYTES);
     }
-    rc = seal_with(b, key, id, path, plain, len, out, err);
+    rc = xaes_init(&x, err);
+    if (rc == 0)
+        rc = xaes_key(&x, key, err);
+    if (rc == 0)
+        rc = seal_with(b, &x, id, path, plain, len, out, err);
+    xaes_fini(&x);
     OPENSSL_secure_clear_free(plain, len);
     return rc;
 }
@@ -174,8 +243,8 @@ static int ring_parse(const uint8_t *plain, size_t len, const uint8_t root[32], 
 }
 
 /* ERR_DENIED: this root key does not open it. */
-static int ring_decode(struct barrier *b, const void *keyring, size_t len, const uint8_t root[32],
-                       struct keys **kp, struct err *err)
+static int ring_decode(const void *keyring, size_t len, const uint8_t root[32], struct keys **kp,
+                       struct err *err)
 {
     const uint8_t *sealed = keyring;
     size_t plain_len;
@@ -189,9 +258,8 @@ static int ring_decode(struct barrier *b, const void *keyring, size_t len, const
     plain = OPENSSL_secure_zalloc(plain_len > 0 ? plain_len : 1);
     if (plain == NULL)
         return err_set(err, ERR_NOMEM, 0, "keyring");
-    rc = xaes_open_by(&b->xaes, root, sealed + 1 + ID_BYTES, BARRIER_KEYRING_PATH,
-                      strlen(BARRIER_KEYRING_PATH), sealed + HEAD_BYTES, len - HEAD_BYTES, plain,
-                      err);
+    rc = xaes_open(root, sealed + 1 + ID_BYTES, BARRIER_KEYRING_PATH, strlen(BARRIER_KEYRING_PATH),
+                   sealed + HEAD_BYTES, len - HEAD_BYTES, plain, err);
     if (rc == 0)
         rc = ring_parse(plain, plain_len, root, kp, err);
     else if (err == NULL || err->code == ERR_CORRUPT) {
@@ -219,11 +287,12 @@ static int sealed_error(struct err *err)
 
 int barrier_new(struct env *env, struct barrier **bp, struct err *err)
 {
-    struct barrier *b = calloc(1, sizeof(*b));
+    struct barrier *b = aligned_alloc(_Alignof(struct barrier), sizeof(*b));
 
     *bp = NULL;
     if (b == NULL)
         return err_set(err, ERR_NOMEM, 0, "barrier");
+    memset(b, 0, sizeof(*b));
     /* 0: no arena at all. 2: an arena whose pages could not all be locked, which memory_protect
      * reports. */
     if (!CRYPTO_secure_malloc_initialized() &&
@@ -232,15 +301,8 @@ int barrier_new(struct env *env, struct barrier **bp, struct err *err)
         return err_set(err, ERR_UNSUPPORTED, 0, "no guarded memory for keys (mmap of %u bytes)",
                        SECURE_HEAP_BYTES);
     }
-    if (xaes_init(&b->xaes, err) != 0) {
-        free(b);
-        return -1;
-    }
-    if (pthread_rwlock_init(&b->lock, NULL) != 0) {
-        xaes_fini(&b->xaes);
-        free(b);
-        return err_set(err, ERR_NOMEM, 0, "barrier lock");
-    }
+    for (size_t i = 0; i < LANES; i++)
+        pthread_mutex_init(&b->lanes[i].lock, NULL);
     b->env = env;
     *bp = b;
     return 0;
@@ -251,8 +313,10 @@ void barrier_free(struct barrier *b)
     if (b == NULL)
         return;
     keys_free(b->keys);
-    xaes_fini(&b->xaes);
-    pthread_rwlock_destroy(&b->lock);
+    for (size_t i = 0; i < LANES; i++) {
+        lane_wipe(&b->lanes[i]);
+        pthread_mutex_destroy(&b->lanes[i].lock);
+    }
     free(b);
 }
 
@@ -260,22 +324,25 @@ void barrier_free(struct barrier *b)
 static bool install(struct barrier *b, struct keys *k, bool adopt)
 {
     struct keys *old;
+    bool refused;
 
-    pthread_rwlock_wrlock(&b->lock);
+    for (size_t i = 0; i < LANES; i++)
+        pthread_mutex_lock(&b->lanes[i].lock);
     old = b->keys;
-    if (adopt && old == NULL) {
-        pthread_rwlock_unlock(&b->lock);
-        keys_free(k);
-        return false;
+    refused = adopt && old == NULL;
+    if (!refused) {
+        /* The count is of the term in use. */
+        if (old == NULL || k == NULL ||
+            memcmp(old->terms[old->n_terms - 1].id, k->terms[k->n_terms - 1].id, ID_BYTES) != 0)
+            atomic_store(&b->encryptions, 0);
+        b->keys = k;
+        for (size_t i = 0; i < LANES; i++)
+            lane_wipe(&b->lanes[i]);
     }
-    /* The count is of the term in use. */
-    if (old == NULL || k == NULL ||
-        memcmp(old->terms[old->n_terms - 1].id, k->terms[k->n_terms - 1].id, ID_BYTES) != 0)
-        atomic_store(&b->encryptions, 0);
-    b->keys = k;
-    pthread_rwlock_unlock(&b->lock);
-    keys_free(old);
-    return true;
+    for (size_t i = LANES; i-- > 0;)
+        pthread_mutex_unlock(&b->lanes[i].lock);
+    keys_free(refused ? k : old);
+    return !refused;
 }
 
 int barrier_init(struct barrier *b, int64_t now_ms, struct buf *keyring_out, struct err *err)
@@ -303,7 +370,7 @@ int barrier_open(struct barrier *b, const uint8_t root[BARRIER_KEY_BYTES], const
 {
     struct keys *k;
 
-    if (ring_decode(b, keyring, len, root, &k, err) != 0)
+    if (ring_decode(keyring, len, root, &k, err) != 0)
         return -1;
     install(b, k, false);
     return 0;
@@ -316,11 +383,10 @@ void barrier_seal(struct barrier *b)
 
 bool barrier_is_open(struct barrier *b)
 {
-    bool open;
+    struct lane *l = lane_lock(b);
+    bool open = b->keys != NULL;
 
-    pthread_rwlock_rdlock(&b->lock);
-    open = b->keys != NULL;
-    pthread_rwlock_unlock(&b->lock);
+    lane_unlock(l);
     return open;
 }
 
@@ -329,17 +395,20 @@ bool barrier_is_open(struct barrier *b)
 int barrier_encrypt(struct barrier *b, const char *path, const void *plain, size_t len,
                     struct buf *out, struct err *err)
 {
-    int rc;
+    struct lane *l = lane_lock(b);
+    int rc = -1;
 
-    pthread_rwlock_rdlock(&b->lock);
     if (b->keys == NULL) {
-        rc = sealed_error(err);
+        sealed_error(err);
     } else {
         const struct term *t = &b->keys->terms[b->keys->n_terms - 1];
-        rc = seal_with(b, t->key, t->id, path, plain, len, out, err);
-        atomic_fetch_add(&b->encryptions, 1);
+        struct xaes *x = lane_xaes(l, t, err);
+
+        if (x != NULL)
+            rc = seal_with(b, x, t->id, path, plain, len, out, err);
+        atomic_fetch_add_explicit(&b->encryptions, 1, memory_order_relaxed);
     }
-    pthread_rwlock_unlock(&b->lock);
+    lane_unlock(l);
     return rc;
 }
 
@@ -351,11 +420,13 @@ static const struct term *term_by_id(const struct keys *k, const uint8_t *id)
     return NULL;
 }
 
-static int decrypt_by(struct barrier *b, const struct keys *k, const char *path,
-                      const uint8_t *sealed, size_t len, struct buf *out, struct err *err)
+/* In a lane: that of the barrier, whose keyring k is, or one for this call. */
+static int decrypt_by(struct lane *l, const struct keys *k, const char *path, const uint8_t *sealed,
+                      size_t len, struct buf *out, struct err *err)
 {
     size_t plain_len = len - HEAD_BYTES - TAG_BYTES;
     const struct term *t;
+    struct xaes *x;
     uint8_t *p;
 
     if (k == NULL)
@@ -364,11 +435,14 @@ static int decrypt_by(struct barrier *b, const struct keys *k, const char *path,
     if (t == NULL)
         return err_set(err, ERR_CORRUPT, 0, "%s: sealed under a key term that the keyring lacks",
                        path);
+    x = lane_xaes(l, t, err);
+    if (x == NULL)
+        return -1;
     p = buf_reserve(out, plain_len);
     if (p == NULL)
         return err_set(err, ERR_NOMEM, 0, "decrypt %zu bytes", plain_len);
-    if (xaes_open_by(&b->xaes, t->key, sealed + 1 + ID_BYTES, path, strlen(path),
-                     sealed + HEAD_BYTES, len - HEAD_BYTES, p, err) != 0)
+    if (xaes_open_by(x, sealed + 1 + ID_BYTES, path, strlen(path), sealed + HEAD_BYTES,
+                     len - HEAD_BYTES, p, err) != 0)
         return err_wrap(err, "%s", path);
     buf_filled(out, plain_len);
     return 0;
@@ -377,26 +451,27 @@ static int decrypt_by(struct barrier *b, const struct keys *k, const char *path,
 int barrier_decrypt(struct barrier *b, const char *path, const void *sealed, size_t len,
                     struct buf *out, struct err *err)
 {
+    struct lane *l;
     int rc;
 
     out->secret = true;
     if (check_head(sealed, len, err) != 0)
         return err_wrap(err, "%s", path);
-    pthread_rwlock_rdlock(&b->lock);
-    rc = decrypt_by(b, b->keys, path, sealed, len, out, err);
-    pthread_rwlock_unlock(&b->lock);
+    l = lane_lock(b);
+    rc = decrypt_by(l, b->keys, path, sealed, len, out, err);
+    lane_unlock(l);
     return rc;
 }
 
 int barrier_export(struct barrier *b, const char *path, struct buf *out, struct err *err)
 {
+    struct lane *l = lane_lock(b);
     int rc;
 
-    pthread_rwlock_rdlock(&b->lock);
     rc = b->keys != NULL
              ? ring_seal(b, b->keys, b->keys->terms[0].key, b->keys->terms[0].id, path, out, err)
              : sealed_error(err);
-    pthread_rwlock_unlock(&b->lock);
+    lane_unlock(l);
     return rc;
 }
 
@@ -406,6 +481,7 @@ int barrier_decrypt_by(struct barrier *b, const char *ring_path, const void *rin
 {
     static const uint8_t no_root[BARRIER_KEY_BYTES] = {0};
     struct buf plain = {.secret = true};
+    struct lane once = {0};
     struct keys *k = NULL;
     int rc = -1;
 
@@ -413,7 +489,8 @@ int barrier_decrypt_by(struct barrier *b, const char *ring_path, const void *rin
     if (barrier_decrypt(b, ring_path, ring, ring_len, &plain, err) == 0 &&
         ring_parse(plain.data, plain.len, no_root, &k, err) == 0 &&
         check_head(sealed, len, err) == 0)
-        rc = decrypt_by(b, k, path, sealed, len, out, err);
+        rc = decrypt_by(&once, k, path, sealed, len, out, err);
+    lane_wipe(&once);
     keys_free(k);
     buf_free(&plain);
     return rc;
@@ -445,12 +522,12 @@ static int ring_grown(struct barrier *b, int64_t now_ms, struct keys **kp, struc
 
 int barrier_rotate(struct barrier *b, int64_t now_ms, struct buf *keyring_out, struct err *err)
 {
+    struct lane *l = lane_lock(b);
     struct keys *k;
     int rc;
 
-    pthread_rwlock_rdlock(&b->lock);
     rc = ring_grown(b, now_ms, &k, err);
-    pthread_rwlock_unlock(&b->lock);
+    lane_unlock(l);
     if (rc == 0)
         rc = ring_encode(b, k, keyring_out, err);
     keys_free(k);
@@ -465,7 +542,7 @@ int barrier_adopt(struct barrier *b, const void *keyring, size_t len, struct err
 
     if (barrier_root(b, &root, err) != 0)
         goto out;
-    if (ring_decode(b, keyring, len, root.data, &k, err) != 0)
+    if (ring_decode(keyring, len, root.data, &k, err) != 0)
         goto out;
     rc = install(b, k, true) ? 0 : sealed_error(err);
 out:
@@ -476,10 +553,11 @@ out:
 void barrier_info(struct barrier *b, uint32_t *termp, int64_t *installed_msp,
                   uint64_t *encryptionsp)
 {
-    pthread_rwlock_rdlock(&b->lock);
+    struct lane *l = lane_lock(b);
+
     *termp = b->keys != NULL ? b->keys->terms[b->keys->n_terms - 1].number : 0;
     *installed_msp = b->keys != NULL ? b->keys->terms[b->keys->n_terms - 1].installed_ms : 0;
-    pthread_rwlock_unlock(&b->lock);
+    lane_unlock(l);
     *encryptionsp = atomic_load(&b->encryptions);
 }
 
@@ -507,24 +585,96 @@ static int hkdf(const uint8_t root[32], const char *label, uint8_t out[32], stru
 
 int barrier_derive(struct barrier *b, const char *label, uint8_t out[32], struct err *err)
 {
+    struct lane *l = lane_lock(b);
     int rc;
 
-    pthread_rwlock_rdlock(&b->lock);
     rc = b->keys != NULL ? hkdf(b->keys->root, label, out, err) : sealed_error(err);
-    pthread_rwlock_unlock(&b->lock);
+    lane_unlock(l);
+    return rc;
+}
+
+/* ---- MACs under derived keys ---- */
+
+/* A context that has hashed the first block of an HMAC: the key with the pad over it. */
+static EVP_MD_CTX *padded(const EVP_MD *md, const uint8_t key[32], uint8_t pad)
+{
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    uint8_t block[64];
+
+    memset(block, pad, sizeof(block));
+    for (size_t i = 0; i < 32; i++)
+        block[i] ^= key[i];
+    if (ctx != NULL && (EVP_DigestInit_ex(ctx, md, NULL) != 1 ||
+                        EVP_DigestUpdate(ctx, block, sizeof(block)) != 1)) {
+        EVP_MD_CTX_free(ctx);
+        ctx = NULL;
+    }
+    OPENSSL_cleanse(block, sizeof(block));
+    return ctx;
+}
+
+static int mac_make(struct lane *l, const uint8_t root[32], const char *label, struct mac *m,
+                    struct err *err)
+{
+    EVP_MD *md = EVP_MD_fetch(NULL, "SHA256", NULL);
+    uint8_t key[32];
+    int rc = -1;
+
+    if (md == NULL)
+        return err_set(err, ERR_NOMEM, 0, "SHA-256");
+    if (l->scratch == NULL)
+        l->scratch = EVP_MD_CTX_new();
+    if (hkdf(root, label, key, err) == 0) {
+        m->inner = padded(md, key, 0x36);
+        m->outer = padded(md, key, 0x5c);
+        if (m->inner != NULL && m->outer != NULL && l->scratch != NULL)
+            rc = 0;
+        else
+            err_set(err, ERR_NOMEM, 0, "HMAC under the %s key", label);
+    }
+    if (rc != 0) {
+        EVP_MD_CTX_free(m->inner);
+        EVP_MD_CTX_free(m->outer);
+        *m = (struct mac){0};
+    }
+    OPENSSL_cleanse(key, sizeof(key));
+    EVP_MD_free(md);
+    return rc;
+}
+
+int barrier_mac(struct barrier *b, enum barrier_mac which, const void *data, size_t len,
+                uint8_t out[32], struct err *err)
+{
+    static const char *const labels[BARRIER_MACS] = {"token", "accessor", "index"};
+    struct lane *l = lane_lock(b);
+    struct mac *m = &l->macs[which];
+    int rc = 0;
+
+    if (b->keys == NULL)
+        rc = sealed_error(err);
+    else if (m->inner == NULL)
+        rc = mac_make(l, b->keys->root, labels[which], m, err);
+    if (rc == 0 && (EVP_MD_CTX_copy_ex(l->scratch, m->inner) != 1 ||
+                    EVP_DigestUpdate(l->scratch, data, len) != 1 ||
+                    EVP_DigestFinal_ex(l->scratch, out, NULL) != 1 ||
+                    EVP_MD_CTX_copy_ex(l->scratch, m->outer) != 1 ||
+                    EVP_DigestUpdate(l->scratch, out, 32) != 1 ||
+                    EVP_DigestFinal_ex(l->scratch, out, NULL) != 1))
+        rc = err_set(err, ERR_IO, 0, "HMAC: the crypto library failed");
+    lane_unlock(l);
     return rc;
 }
 
 int barrier_root(struct barrier *b, struct buf *out, struct err *err)
 {
+    struct lane *l = lane_lock(b);
     int rc = 0;
 
     out->secret = true;
-    pthread_rwlock_rdlock(&b->lock);
     if (b->keys != NULL)
         buf_add(out, b->keys->root, BARRIER_KEY_BYTES);
     else
         rc = sealed_error(err);
-    pthread_rwlock_unlock(&b->lock);
+    lane_unlock(l);
     return rc != 0 ? -1 : buf_check(out, err);
 }

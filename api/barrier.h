@@ -5,8 +5,9 @@
  * Root key (32 bytes) -> encrypts the keyring (terms: random 16-byte id, number, key, install time)
  * at "core/keyring". Ciphertext: byte 1 (version), 16 byte term id, 24 byte nonce, ciphertext, 16
  * byte tag; additional data: the path. Keys live in an arena of locked, undumpable memory that is
- * wiped (OPENSSL_secure_malloc). XAES-256-GCM: https://c2sp.org/XAES-256-GCM. Any thread; open and
- * seal are exclusive of uses inside.
+ * wiped (OPENSSL_secure_malloc); what is derived from one for its use is kept until the keys change
+ * or the barrier is sealed, then wiped. XAES-256-GCM: https://c2sp.org/XAES-256-GCM. Any thread;
+ * open and seal are exclusive of uses inside.
  */
 #ifndef LOCKSTEP_BARRIER_H
 #define LOCKSTEP_BARRIER_H
@@ -53,8 +54,12 @@ CHECKED int barrier_decrypt_by(struct barrier *b, const char *ring_path, const v
                                struct buf *out /* marked secret */, struct err *err);
 void barrier_info(struct barrier *b, uint32_t *termp, int64_t *installed_msp,
                   uint64_t *encryptionsp);
-/** HKDF-SHA-256 of the root key with a label: epoch MAC key, token HMAC key, ... ERR_SEALED. */
+/** HKDF-SHA-256 of the root key with a label ("epoch", "token", ...). ERR_SEALED. */
 CHECKED int barrier_derive(struct barrier *b, const char *label, uint8_t out[32], struct err *err);
+/** HMAC-SHA-256 under such a key that is kept ready. ERR_SEALED. */
+enum barrier_mac { BARRIER_MAC_TOKEN, BARRIER_MAC_ACCESSOR, BARRIER_MAC_INDEX, BARRIER_MACS };
+CHECKED int barrier_mac(struct barrier *b, enum barrier_mac which, const void *data, size_t len,
+                        uint8_t out[32], struct err *err);
 /** Copy of the root key, for sealing to a secondary and for shares; secret buffer. */
 CHECKED int barrier_root(struct barrier *b, struct buf *out, struct err *err);
 /** XAES-256-GCM itself, for vectors and for the seal: out = ciphertext and tag. */

@@ -10,8 +10,6 @@
  */
 #include <inttypes.h>
 #include <openssl/crypto.h>
-#include <openssl/evp.h>
-#include <openssl/hmac.h>
 #include <string.h>
 
 #include "core_private.h"
@@ -21,18 +19,14 @@
 static int mac_of(struct core *c, const char *text, size_t len, const struct engine_index *x,
                   char out[65], struct err *err)
 {
-    uint8_t key[32], mac[32];
+    uint8_t mac[32];
     struct buf b = {0};
-    unsigned n = 0;
     int rc = -1;
 
     buf_add(&b, text, len);
     buf_add(&b, x->epoch_id, sizeof(x->epoch_id));
-    if (buf_check(&b, err) == 0 && barrier_derive(c->barrier, "index", key, err) == 0)
-        rc = HMAC(EVP_sha256(), key, sizeof(key), b.data, b.len, mac, &n) != NULL && n == 32
-                 ? 0
-                 : err_set(err, ERR_NOMEM, 0, "HMAC of an index");
-    OPENSSL_cleanse(key, sizeof(key));
+    if (buf_check(&b, err) == 0)
+        rc = barrier_mac(c->barrier, BARRIER_MAC_INDEX, b.data, b.len, mac, err);
     buf_free(&b);
     for (size_t i = 0; rc == 0 && i < 32; i++)
         snprintf(out + 2 * i, 3, "%02x", mac[i]);

@@ -9,8 +9,6 @@
  * How a tree ends is in token_tree.c.
  */
 #include <openssl/crypto.h>
-#include <openssl/evp.h>
-#include <openssl/hmac.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,27 +24,17 @@ int token_name(struct core *c, enum token_name kind, const char *text,
                char out[TOKEN_HMAC_CHARS + 1], struct err *err)
 {
     static const char hex[] = "0123456789abcdef";
-    uint8_t key[32], mac[32];
-    unsigned len = 0;
-    int rc = -1;
+    uint8_t mac[32];
 
-    if (barrier_derive(c->barrier, kind == TOKEN_NAME_ID ? "token" : "accessor", key, err) != 0)
+    if (barrier_mac(c->barrier, kind == TOKEN_NAME_ID ? BARRIER_MAC_TOKEN : BARRIER_MAC_ACCESSOR,
+                    text, strlen(text), mac, err) != 0)
         return -1;
-    if (HMAC(EVP_sha256(), key, sizeof(key), (const uint8_t *)text, strlen(text), mac, &len) ==
-            NULL ||
-        len != sizeof(mac)) {
-        err_set(err, ERR_NOMEM, 0, "HMAC of a token");
-        goto out;
-    }
     for (size_t i = 0; i < sizeof(mac); i++) {
         out[2 * i] = hex[mac[i] >> 4];
         out[2 * i + 1] = hex[mac[i] & 15];
     }
     out[TOKEN_HMAC_CHARS] = '\0';
-    rc = 0;
-out:
-    OPENSSL_cleanse(key, sizeof(key));
-    return rc;
+    return 0;
 }
 
 int token_hmac(struct request *rq, const char *id, const char **hmacp, struct err *err)

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include <criterion/criterion.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
 #include <string.h>
 
 #include "barrier.h"
@@ -113,6 +115,51 @@ Test(barrier, sealed_answers_sealed_and_the_root_key_opens_again)
     cr_assert(memcmp(key, same, 32) != 0, "labels give independent keys");
     buf_free(&sealed);
     buf_free(&plain);
+}
+
+/* What is kept ready between calls must not show in them. */
+Test(barrier, a_mac_is_the_hmac_under_the_derived_key_and_ends_with_the_seal)
+{
+    static const char *const labels[BARRIER_MACS] = {"token", "accessor", "index"};
+    uint8_t root[32], key[32], want[32], got[32], text[200];
+
+    memset(text, 'm', sizeof(text));
+    root_of(b, root);
+    for (int pass = 0; pass < 2; pass++) {
+        for (int i = 0; i < BARRIER_MACS; i++) {
+            cr_assert_eq(barrier_derive(b, labels[i], key, &err), 0);
+            for (size_t len = 0; len <= sizeof(text); len += 25) {
+                HMAC(EVP_sha256(), key, sizeof(key), text, len, want, NULL);
+                cr_assert_eq(barrier_mac(b, (enum barrier_mac)i, text, len, got, &err), 0, "%s",
+                             err.msg);
+                cr_assert_arr_eq(got, want, 32);
+            }
+        }
+        barrier_seal(b);
+        cr_assert_eq(barrier_mac(b, BARRIER_MAC_TOKEN, text, 1, got, &err), -1);
+        cr_assert_eq(err.code, ERR_SEALED);
+        err_clear(&err);
+        cr_assert_eq(barrier_open(b, root, ring.data, ring.len, &err), 0, "%s", err.msg);
+    }
+}
+
+Test(barrier, a_mac_follows_the_root_key_that_is_open)
+{
+    struct barrier *other;
+    struct buf other_ring = {0};
+    uint8_t root[32], mine[32], theirs[32], got[32];
+
+    cr_assert_eq(barrier_new(env_real(), &other, &err), 0);
+    cr_assert_eq(barrier_init(other, 1000, &other_ring, &err), 0);
+    cr_assert_eq(barrier_mac(b, BARRIER_MAC_TOKEN, "t", 1, mine, &err), 0);
+    cr_assert_eq(barrier_mac(other, BARRIER_MAC_TOKEN, "t", 1, theirs, &err), 0);
+    cr_assert(memcmp(mine, theirs, 32) != 0);
+    root_of(other, root);
+    cr_assert_eq(barrier_open(b, root, other_ring.data, other_ring.len, &err), 0);
+    cr_assert_eq(barrier_mac(b, BARRIER_MAC_TOKEN, "t", 1, got, &err), 0);
+    cr_assert_arr_eq(got, theirs, 32);
+    barrier_free(other);
+    buf_free(&other_ring);
 }
 
 Test(barrier, a_wrong_root_key_is_denied_and_the_old_state_stays)
