@@ -251,10 +251,16 @@ char *base62(struct core *c, char *out, size_t n)
 
 void uuid_new(struct core *c, char out[37])
 {
+    static const char hex[] = "0123456789abcdef";
     uint8_t b[16];
+    char *o = out;
 
     env_random(c->env, b, sizeof(b));
-    snprintf(out, 37, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0],
-             b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13],
-             b[14], b[15]);
+    for (size_t i = 0; i < sizeof(b); i++) {
+        if (i == 4 || i == 6 || i == 8 || i == 10)
+            *o++ = '-';
+        *o++ = hex[b[i] >> 4];
+        *o++ = hex[b[i] & 15];
+    }
+    *o = '\0';
 }
