@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * conn.c - one TCP stream: multishot receive into provided buffers, one send at a time, TLS by
- * memory BIOs.
+ * conn.c - one TCP stream: multishot receive into provided buffers, one send at a time, TLS by a
+ * BIO that reads what was received where it lies, and writes into the output buffer.
  *
  * Two output buffers take turns: one is the kernel's until its completion, the other collects.
  * in_flight counts what the kernel still has; the object is freed only at zero. While callbacks
@@ -13,7 +13,9 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <openssl/bio.h>
 #include <openssl/err.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -31,7 +33,8 @@ struct conn {
     void *arg;
     int fd;
     SSL *ssl;
-    BIO *in, *out; /* owned by ssl */
+    const uint8_t *rx; /* received, not yet read by OpenSSL: set during tls_input only */
+    size_t rx_len;
     struct reactor_op recv_op, send_op, cancel_op;
     struct reactor_timer linger;
     struct reactor_task kick; /* first turn, and receive again after the buffers ran out */
@@ -205,16 +208,92 @@ void conn_write_raw(struct conn *c, const void *data, size_t len)
     flush(c);
 }
 
-/* What OpenSSL wants to send goes to the queue. */
-static void drain_tls(struct conn *c)
-{
-    long n;
-    char *data;
+/* ---- OpenSSL's view of the connection ---- */
 
-    if (c->dead || (n = BIO_get_mem_data(c->out, &data)) <= 0)
+static int bio_read(BIO *bio, char *out, size_t len, size_t *gotp)
+{
+    struct conn *c = BIO_get_data(bio);
+
+    BIO_clear_retry_flags(bio);
+    if (c->rx_len == 0) {
+        BIO_set_retry_read(bio);
+        return 0;
+    }
+    if (len > c->rx_len)
+        len = c->rx_len;
+    memcpy(out, c->rx, len);
+    c->rx += len;
+    c->rx_len -= len;
+    *gotp = len;
+    return 1;
+}
+
+/* A failure for want of memory is kept in the buffer: send_tls finds it. */
+static int bio_write(BIO *bio, const char *data, size_t len, size_t *donep)
+{
+    struct conn *c = BIO_get_data(bio);
+
+    BIO_clear_retry_flags(bio);
+    buf_add(&c->queued, data, len);
+    *donep = len;
+    return 1;
+}
+
+static long bio_ctrl(BIO *bio, int cmd, long num, void *ptr)
+{
+    struct conn *c = BIO_get_data(bio);
+
+    (void)num;
+    (void)ptr;
+    if (cmd == BIO_CTRL_PENDING)
+        return (long)c->rx_len;
+    return cmd == BIO_CTRL_FLUSH;
+}
+
+static BIO_METHOD *bio_method;
+
+static void make_bio_method(void)
+{
+    BIO_METHOD *m = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "connection");
+
+    if (m == NULL || BIO_meth_set_read_ex(m, bio_read) != 1 ||
+        BIO_meth_set_write_ex(m, bio_write) != 1 || BIO_meth_set_ctrl(m, bio_ctrl) != 1) {
+        BIO_meth_free(m);
         return;
-    conn_write_raw(c, data, (size_t)n);
-    (void)BIO_reset(c->out);
+    }
+    bio_method = m; /* for as long as the process lives */
+}
+
+static BIO *bio_new(struct conn *c)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    BIO *bio;
+
+    pthread_once(&once, make_bio_method);
+    bio = bio_method != NULL ? BIO_new(bio_method) : NULL;
+    if (bio != NULL) {
+        BIO_set_data(bio, c);
+        BIO_set_init(bio, 1);
+    }
+    return bio;
+}
+
+/* Stale errors of the thread would be taken for those of the call that follows. */
+static void clear_errors(void)
+{
+    if (ERR_peek_error() != 0)
+        ERR_clear_error();
+}
+
+/* What OpenSSL has written goes out. */
+static void send_tls(struct conn *c)
+{
+    if (c->dead)
+        return;
+    if (c->queued.failed)
+        die(c, "out of memory for output");
+    else
+        flush(c);
 }
 
 void conn_write(struct conn *c, const void *data, size_t len)
@@ -228,13 +307,13 @@ void conn_write(struct conn *c, const void *data, size_t len)
         return;
     }
     assert(c->ready);
-    ERR_clear_error();
+    clear_errors();
     if (SSL_write_ex(c->ssl, data, len, &done) != 1 || done != len) {
         char text[128];
         die(c, tls_error_text(text, sizeof(text)));
         return;
     }
-    drain_tls(c);
+    send_tls(c);
 }
 
 /* ---- input ---- */
@@ -245,7 +324,7 @@ static void tls_broken(struct conn *c, int rc)
     long verify = SSL_get_verify_result(c->ssl);
     int kind = SSL_get_error(c->ssl, rc);
 
-    drain_tls(c); /* the alert */
+    send_tls(c); /* the alert */
     if (kind == SSL_ERROR_ZERO_RETURN)
         snprintf(why, sizeof(why), "closed by peer");
     else if (verify != X509_V_OK)
@@ -257,42 +336,52 @@ static void tls_broken(struct conn *c, int rc)
     conn_end(c, why, 500);
 }
 
+static void tls_handshake(struct conn *c)
+{
+    int rc, kind;
+
+    clear_errors();
+    rc = SSL_do_handshake(c->ssl);
+    send_tls(c);
+    if (rc == 1) {
+        c->ready = true;
+        c->ev.ready(c->arg);
+        return;
+    }
+    kind = SSL_get_error(c->ssl, rc);
+    if (kind != SSL_ERROR_WANT_READ && kind != SSL_ERROR_WANT_WRITE)
+        tls_broken(c, rc);
+}
+
 static void tls_input(struct conn *c, const uint8_t *data, size_t len)
 {
     uint8_t plain[SSL_READ_BYTES];
-    size_t got;
-    int rc;
+    size_t got, most = 0;
 
-    if (BIO_write(c->in, data, (int)len) != (int)len) {
-        die(c, "out of memory for TLS");
-        return;
-    }
-    ERR_clear_error();
-    if (!c->ready) {
-        rc = SSL_do_handshake(c->ssl);
-        drain_tls(c);
-        if (rc != 1) {
-            int kind = SSL_get_error(c->ssl, rc);
-            if (kind != SSL_ERROR_WANT_READ && kind != SSL_ERROR_WANT_WRITE)
-                tls_broken(c, rc);
-            return;
-        }
-        c->ready = true;
-        c->ev.ready(c->arg);
-    }
-    while (!c->closing && !c->dead) {
-        ERR_clear_error();
+    c->rx = data;
+    c->rx_len = len;
+    if (!c->ready)
+        tls_handshake(c);
+    /* A call that finds nothing costs as much as one that finds a request: asked before. */
+    while (c->ready && !c->closing && !c->dead && (c->rx_len > 0 || SSL_has_pending(c->ssl))) {
+        int rc;
+
+        clear_errors();
         rc = SSL_read_ex(c->ssl, plain, sizeof(plain), &got);
         if (rc != 1) {
             int kind = SSL_get_error(c->ssl, rc);
-            drain_tls(c);
+            send_tls(c);
             if (kind != SSL_ERROR_WANT_READ && kind != SSL_ERROR_WANT_WRITE)
                 tls_broken(c, rc);
             break;
         }
+        most = got > most ? got : most;
         c->ev.data(c->arg, plain, got);
     }
-    OPENSSL_cleanse(plain, sizeof(plain));
+    send_tls(c);  /* an answer of TLS itself, to a new key for one */
+    c->rx = NULL; /* the kernel's again */
+    c->rx_len = 0;
+    OPENSSL_cleanse(plain, most);
 }
 
 static void input(struct conn *c, const uint8_t *data, size_t len)
@@ -403,9 +492,9 @@ static void on_kick(struct reactor_task *t)
             c->ready = true;
             c->ev.ready(c->arg);
         } else if (!SSL_is_server(c->ssl)) {
-            ERR_clear_error();
+            clear_errors();
             SSL_do_handshake(c->ssl);
-            drain_tls(c);
+            send_tls(c);
         }
     }
     if (!c->dead)
@@ -437,7 +526,7 @@ void conn_end(struct conn *c, const char *reason, int64_t linger_ms)
     if (c->ssl != NULL && c->ready) {
         SSL_shutdown(c->ssl);
         ERR_clear_error();
-        drain_tls(c);
+        send_tls(c);
     }
     if (c->dead)
         return;
@@ -480,19 +569,16 @@ int conn_open(struct reactor *r, int fd, SSL_CTX *ctx, bool server, const struct
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
     if (ctx != NULL) {
-        c->in = BIO_new(BIO_s_mem());
-        c->out = BIO_new(BIO_s_mem());
-        c->ssl = SSL_new(ctx);
-        if (c->in == NULL || c->out == NULL || c->ssl == NULL) {
-            BIO_free(c->in);
-            BIO_free(c->out);
-            SSL_free(c->ssl);
+        BIO *bio = bio_new(c);
+
+        c->ssl = bio != NULL ? SSL_new(ctx) : NULL;
+        if (c->ssl == NULL) {
+            BIO_free(bio);
             close(fd);
             free(c);
             return err_set(err, ERR_NOMEM, 0, "TLS connection");
         }
-        BIO_set_mem_eof_return(c->in, -1);
-        SSL_set_bio(c->ssl, c->in, c->out);
+        SSL_set_bio(c->ssl, bio, bio); /* takes it */
         if (server)
             SSL_set_accept_state(c->ssl);
         else
