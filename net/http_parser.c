@@ -16,6 +16,7 @@
 
 #define HEADERS_MAX 100
 #define CHUNK_LINE_MAX_BYTES 256
+#define KEPT_MAX_BYTES 16384 /* of a buffer, for the next request of the connection */
 
 enum state { HEAD, BODY, CHUNK_LINE, CHUNK_DATA, CHUNK_END, TRAILER, COMPLETE, BROKEN };
 
@@ -40,19 +41,34 @@ struct http_parser *http_parser_new(void)
     return p;
 }
 
+static void empty(struct buf *b)
+{
+    if (b->cap > KEPT_MAX_BYTES)
+        buf_free(b);
+    else
+        buf_clear(b);
+    b->secret = true;
+}
+
 void http_parser_reset(struct http_parser *p)
 {
-    buf_free(&p->head);
-    buf_free(&p->body);
-    arena_free(p->rq.arena);
-    *p = (struct http_parser){.head = {.secret = true}, .body = {.secret = true}};
+    struct buf head = p->head, body = p->body;
+    struct arena *arena = p->rq.arena;
+
+    empty(&head);
+    empty(&body);
+    if (arena != NULL)
+        arena_reset(arena);
+    *p = (struct http_parser){.head = head, .body = body, .rq.arena = arena};
 }
 
 void http_parser_free(struct http_parser *p)
 {
     if (p == NULL)
         return;
-    http_parser_reset(p);
+    buf_free(&p->head);
+    buf_free(&p->body);
+    arena_free(p->rq.arena);
     free(p);
 }
 
@@ -84,7 +100,8 @@ struct http_request *http_parser_request(struct http_parser *p)
 const char *http_header(const struct http_request *rq, const char *name)
 {
     for (size_t i = 0; i < rq->n_headers; i++)
-        if (strcasecmp(rq->headers[i].name, name) == 0)
+        if (((rq->headers[i].name[0] ^ name[0]) & ~0x20) == 0 && /* most differ in it */
+            strcasecmp(rq->headers[i].name, name) == 0)
             return rq->headers[i].value;
     return NULL;
 }
@@ -99,7 +116,9 @@ static int fail(struct http_parser *p, int *statusp, int status, struct err *err
 /* RFC 9110 5.6.2 */
 static bool token_char(char c)
 {
-    return isalnum((unsigned char)c) || (c != '\0' && strchr("!#$%&'*+-.^_`|~", c) != NULL);
+    if (isalnum((unsigned char)c) || c == '-')
+        return true;
+    return c != '\0' && strchr("!#$%&'*+.^_`|~", c) != NULL;
 }
 
 static bool parse_request_line(struct http_parser *p, char *line)
@@ -225,13 +244,18 @@ static int parse_head(struct http_parser *p, int *statusp, struct err *err)
 {
     size_t len = p->head.len - 4; /* without the empty line */
     char *text, *line;
-    size_t n = 0;
+    size_t n = 0, room = 1;
 
     if (memchr(p->head.data, '\0', p->head.len) != NULL)
         return fail(p, statusp, 400, err, "NUL in the header");
-    p->rq.arena = arena_new(4096);
+    if (p->rq.arena == NULL)
+        p->rq.arena = arena_new(4096);
     text = p->rq.arena == NULL ? NULL : arena_strndup(p->rq.arena, (char *)p->head.data, len);
-    p->headers = text == NULL ? NULL : arena_alloc(p->rq.arena, HEADERS_MAX * sizeof(*p->headers));
+    for (const char *at = text; at != NULL && (at = strchr(at, '\n')) != NULL; at++)
+        room++;
+    if (room > HEADERS_MAX)
+        room = HEADERS_MAX;
+    p->headers = text == NULL ? NULL : arena_alloc(p->rq.arena, room * sizeof(*p->headers));
     if (p->headers == NULL)
         return fail(p, statusp, 503, err, "out of memory for a request");
     for (line = text; line != NULL;) {

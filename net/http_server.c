@@ -37,6 +37,7 @@
 #define INPUT_MAX_BYTES (64u << 10)
 #define OUTPUT_MAX_BYTES (1u << 20)
 #define LINGER_MS 2000
+#define OUT_KEPT_BYTES (64u << 10)
 #define STREAM_STALL_NS (60 * (int64_t)1000000000)
 
 struct http_server;
@@ -65,7 +66,8 @@ struct http_server {
         struct http_server *server;
         struct reactor *reactor;
         time_t date_at;
-        char date[40];
+        char date[48];  /* the whole line */
+        struct buf out; /* an answer on its way to its connection: no coroutine waits with it */
     } conns[64];
 };
 
@@ -127,7 +129,7 @@ static const char *date_text(struct hconns *home)
     if (now != home->date_at) {
         home->date_at = now;
         gmtime_r(&now, &tm);
-        strftime(home->date, sizeof(home->date), "%a, %d %b %Y %H:%M:%S GMT", &tm);
+        strftime(home->date, sizeof(home->date), "Date: %a, %d %b %Y %H:%M:%S GMT\r\n", &tm);
     }
     return home->date;
 }
@@ -176,13 +178,30 @@ static bool await_output(struct hconn *h, int64_t limit_ns)
     return !h->shut && h->conn != NULL;
 }
 
+static void write_number(struct buf *out, size_t n)
+{
+    char digits[24], *at = digits + sizeof(digits);
+
+    do
+        *--at = (char)('0' + n % 10);
+    while ((n /= 10) > 0);
+    buf_add(out, at, (size_t)(digits + sizeof(digits) - at));
+}
+
 static void write_head(struct hconn *h, struct buf *out, int status, size_t body_len,
                        bool body_allowed)
 {
-    buf_printf(out, "HTTP/1.1 %d %s\r\nDate: %s\r\n", status, status_text(status),
-               date_text(h->home));
-    if (body_allowed)
-        buf_printf(out, "Content-Length: %zu\r\n", body_len);
+    buf_adds(out, "HTTP/1.1 ");
+    write_number(out, (size_t)status);
+    buf_addc(out, ' ');
+    buf_adds(out, status_text(status));
+    buf_adds(out, "\r\n");
+    buf_adds(out, date_text(h->home));
+    if (body_allowed) {
+        buf_adds(out, "Content-Length: ");
+        write_number(out, body_len);
+        buf_adds(out, "\r\n");
+    }
 }
 
 /* What the parser refused: answer and end. */
@@ -206,7 +225,7 @@ static void refuse(struct hconn *h, int status)
 static void send_response(struct hconn *h, const struct http_request *rq, struct http_response *rs,
                           bool close_after)
 {
-    struct buf out = {.secret = true};
+    struct buf *out = &h->home->out;
     bool no_body = rs->status == 204 || rs->status == 304;
     bool head = strcmp(rq->method, "HEAD") == 0;
 
@@ -217,20 +236,24 @@ static void send_response(struct hconn *h, const struct http_request *rq, struct
         no_body = false;
         buf_adds(&rs->body, "{\"errors\":[\"out of memory\"]}\n");
     }
-    write_head(h, &out, rs->status, rs->body.len, !no_body);
-    buf_add(&out, rs->headers.data, rs->headers.len);
+    write_head(h, out, rs->status, rs->body.len, !no_body);
+    buf_add(out, rs->headers.data, rs->headers.len);
     if (close_after)
-        buf_adds(&out, "Connection: close\r\n");
+        buf_adds(out, "Connection: close\r\n");
     else if (rq->minor == 0)
-        buf_adds(&out, "Connection: keep-alive\r\n");
-    buf_adds(&out, "\r\n");
+        buf_adds(out, "Connection: keep-alive\r\n");
+    buf_adds(out, "\r\n");
     if (!no_body && !head)
-        buf_add(&out, rs->body.data, rs->body.len);
-    if (out.failed)
+        buf_add(out, rs->body.data, rs->body.len);
+    if (out->failed)
         shut(h, "out of memory for an answer");
     else if (h->conn != NULL)
-        conn_write(h->conn, out.data, out.len);
-    buf_free(&out);
+        conn_write(h->conn, out->data, out->len);
+    if (out->cap > OUT_KEPT_BYTES)
+        buf_free(out);
+    else
+        buf_clear(out);
+    out->secret = true;
     buf_free(&rs->headers);
     buf_free(&rs->body);
 }
@@ -283,26 +306,33 @@ static void send_stream(struct hconn *h, const struct http_request *rq, struct h
 }
 
 /* 1: a request is complete in the parser. 0: more is needed. -1: refused, the connection ends. */
-static int parse_some(struct hconn *h)
+static int parse(struct hconn *h, const uint8_t *data, size_t len, size_t *usedp)
 {
     struct err err = {0};
-    size_t used = 0;
     int status = 0, rc;
+
+    rc = http_parser_feed(h->parser, data, len, usedp, &status, &err);
+    if (rc < 0)
+        refuse(h, status);
+    else if (rc == 0 && http_parser_wants_continue(h->parser) && h->conn != NULL)
+        conn_write(h->conn, "HTTP/1.1 100 Continue\r\n\r\n", 25);
+    return rc;
+}
+
+/* The same of what waits in h->in. */
+static int parse_some(struct hconn *h)
+{
+    size_t used = 0;
+    int rc;
 
     if (h->in.len == 0)
         return 0;
-    rc = http_parser_feed(h->parser, h->in.data, h->in.len, &used, &status, &err);
+    rc = parse(h, h->in.data, h->in.len, &used);
     if (used > 0) {
         memmove(h->in.data, h->in.data + used, h->in.len - used);
         OPENSSL_cleanse(h->in.data + h->in.len - used, used);
         h->in.len -= used;
     }
-    if (rc < 0) {
-        refuse(h, status);
-        return -1;
-    }
-    if (rc == 0 && http_parser_wants_continue(h->parser) && h->conn != NULL)
-        conn_write(h->conn, "HTTP/1.1 100 Continue\r\n\r\n", 25);
     return rc;
 }
 
@@ -348,10 +378,17 @@ static void on_data(void *arg, const uint8_t *data, size_t len)
 {
     struct hconn *h = arg;
     struct err err = {0};
+    size_t used = 0;
+    int rc = 0;
 
     if (h->shut)
         return;
-    buf_add(&h->in, data, len);
+    if (!h->busy) /* then nothing waits: this is what comes next */
+        rc = parse(h, data, len, &used);
+    if (rc < 0)
+        return;
+    if (used < len)
+        buf_add(&h->in, data + used, len - used);
     if (h->in.failed) {
         shut(h, "out of memory for input");
         return;
@@ -361,18 +398,15 @@ static void on_data(void *arg, const uint8_t *data, size_t len)
             conn_pause(h->conn);
         return;
     }
-    switch (parse_some(h)) {
-    case 0:
+    if (rc == 0) {
         reactor_timer_arm(h->home->reactor, &h->timer, read_timeout_ns(h));
-        break;
-    case 1:
-        reactor_timer_cancel(h->home->reactor, &h->timer);
-        h->busy = true;
-        if (co_spawn(h->home->reactor, run_requests, h, &err) != 0) {
-            h->busy = false;
-            refuse(h, 503);
-        }
-        break;
+        return;
+    }
+    reactor_timer_cancel(h->home->reactor, &h->timer);
+    h->busy = true;
+    if (co_spawn(h->home->reactor, run_requests, h, &err) != 0) {
+        h->busy = false;
+        refuse(h, 503);
     }
 }
 
@@ -504,6 +538,7 @@ int http_server_new(struct reactor *const *reactors, size_t n, http_handler_fn *
     assert(n >= 1 && n <= sizeof(s->reactors) / sizeof(s->reactors[0]));
     s->n_reactors = n;
     for (size_t i = 0; i < n; i++) {
+        s->conns[i].out.secret = true;
         s->reactors[i] = s->conns[i].reactor = reactors[i];
         s->conns[i].server = s;
     }
@@ -592,5 +627,7 @@ void http_server_free(struct http_server *s)
         tls_unref(s->entries[i].tls);
         pthread_mutex_destroy(&s->entries[i].lock);
     }
+    for (size_t i = 0; i < s->n_reactors; i++)
+        buf_free(&s->conns[i].out);
     free(s);
 }

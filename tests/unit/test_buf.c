@@ -2,6 +2,7 @@
 /* test_buf.c - what builders rely on: text, growth, one check at the end. */
 #include <criterion/criterion.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "buf.h"
@@ -93,4 +94,43 @@ Test(buf, an_arena_gives_zeroed_aligned_memory_of_any_size)
     cr_assert_str_eq(arena_printf(a, "%d-%s", 7, "x"), "7-x");
     arena_free(a);
     arena_free(NULL);
+}
+
+Test(buf, printing_grows_a_buffer_and_an_arena_as_far_as_the_text_goes)
+{
+    struct buf b = {.secret = true};
+    struct arena *a = arena_new(256);
+    char want[600];
+
+    for (int width = 1; width < 599; width += 7) {
+        snprintf(want, sizeof(want), "%0*d", width, 1);
+        buf_clear(&b);
+        buf_adds(&b, "before ");
+        buf_printf(&b, "%0*d", width, 1);
+        cr_assert_str_eq(buf_str(&b) + 7, want);
+        cr_assert_eq(b.len, 7 + strlen(want));
+        cr_assert_str_eq(arena_printf(a, "%0*d", width, 1), want);
+    }
+    arena_free(a);
+    buf_free(&b);
+}
+
+Test(buf, an_arena_that_is_emptied_gives_zeros_again)
+{
+    struct arena *a = arena_new(256);
+
+    for (int round = 0; round < 3; round++) {
+        for (size_t len = 1; len < 1000; len += 37) {
+            uint8_t *p = arena_alloc(a, len);
+
+            for (size_t i = 0; i < len; i++)
+                cr_assert_eq(p[i], 0);
+            memset(p, 0xff, len);
+            cr_assert_not_null(
+                arena_printf(a, "%*s", (int)len, "x")); /* also where it does not fit */
+        }
+        arena_reset(a);
+    }
+    arena_reset(a);
+    arena_free(a);
 }

@@ -94,19 +94,21 @@ void buf_addc(struct buf *b, char c)
 
 void buf_vprintf(struct buf *b, const char *fmt, va_list ap)
 {
+    size_t room;
     va_list again;
-    uint8_t *to;
     int n;
 
-    va_copy(again, ap);
-    n = vsnprintf(NULL, 0, fmt, again);
-    va_end(again);
-    assert(n >= 0);
-    to = buf_reserve(b, (size_t)n);
-    if (to == NULL)
+    if (buf_reserve(b, 63) == NULL)
         return;
-    vsnprintf((char *)to, (size_t)n + 1, fmt, ap);
-    b->len += (size_t)n;
+    room = b->cap - b->len;
+    va_copy(again, ap);
+    n = vsnprintf((char *)b->data + b->len, room, fmt, ap);
+    assert(n >= 0);
+    if ((size_t)n >= room && buf_reserve(b, (size_t)n) != NULL)
+        vsnprintf((char *)b->data + b->len, (size_t)n + 1, fmt, again);
+    va_end(again);
+    if (!b->failed)
+        b->len += (size_t)n;
 }
 
 void buf_printf(struct buf *b, const char *fmt, ...)
@@ -162,8 +164,14 @@ struct arena *arena_new(size_t chunk_bytes)
     struct arena *a = calloc(1, sizeof(*a));
 
     if (a != NULL)
-        a->chunk_bytes = chunk_bytes < 256 ? 256 : chunk_bytes;
+        a->chunk_bytes = chunk_bytes < 256 ? 256 : (chunk_bytes + 15) & ~(size_t)15;
     return a;
+}
+
+static void chunk_free(struct chunk *c)
+{
+    OPENSSL_cleanse(c->data, c->used);
+    free(c);
 }
 
 void arena_free(struct arena *a)
@@ -173,10 +181,27 @@ void arena_free(struct arena *a)
     while (a->chunks != NULL) {
         struct chunk *c = a->chunks;
         a->chunks = c->next;
-        OPENSSL_cleanse(c->data, c->used);
-        free(c);
+        chunk_free(c);
     }
     free(a);
+}
+
+void arena_reset(struct arena *a)
+{
+    struct chunk *c = a->chunks;
+
+    while (c != NULL && c->next != NULL) {
+        a->chunks = c->next;
+        chunk_free(c);
+        c = a->chunks;
+    }
+    if (c != NULL && c->cap > a->chunk_bytes) {
+        chunk_free(c);
+        a->chunks = NULL;
+    } else if (c != NULL) {
+        OPENSSL_cleanse(c->data, c->used); /* to zeros, as arena_alloc promises */
+        c->used = 0;
+    }
 }
 
 void *arena_alloc(struct arena *a, size_t len)
@@ -218,17 +243,27 @@ char *arena_strdup(struct arena *a, const char *s)
 
 char *arena_printf(struct arena *a, const char *fmt, ...)
 {
+    struct chunk *c = a->chunks;
+    size_t room = c == NULL ? 0 : c->cap - c->used;
+    char *p = room == 0 ? NULL : (char *)c->data + c->used;
     va_list ap, again;
-    char *p;
     int n;
 
     va_start(ap, fmt);
     va_copy(again, ap);
-    n = vsnprintf(NULL, 0, fmt, again);
+    n = vsnprintf(p, room, fmt, again); /* where it goes, if it fits */
     va_end(again);
-    p = n < 0 ? NULL : arena_alloc(a, (size_t)n + 1);
-    if (p != NULL)
-        vsnprintf(p, (size_t)n + 1, fmt, ap);
+    if (n < 0) {
+        p = NULL;
+    } else if ((size_t)n < room) {
+        p = arena_alloc(a, (size_t)n + 1); /* the same place */
+    } else {
+        if (p != NULL)
+            OPENSSL_cleanse(p, room);
+        p = arena_alloc(a, (size_t)n + 1);
+        if (p != NULL)
+            vsnprintf(p, (size_t)n + 1, fmt, ap);
+    }
     va_end(ap);
     return p;
 }

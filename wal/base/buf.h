@@ -44,6 +44,7 @@ const char *buf_str(const struct buf *b);
 struct arena;
 struct arena *arena_new(size_t chunk_bytes);        /* NULL: out of memory */
 void arena_free(struct arena *a);                   /* takes NULL */
+void arena_reset(struct arena *a);                  /* empty again, with the memory of one chunk */
 void *arena_alloc(struct arena *a, size_t len);     /* zeroed, 16-aligned; NULL: out of memory */
 char *arena_strdup(struct arena *a, const char *s); /* NULL: out of memory */
 char *arena_strndup(struct arena *a, const char *s, size_t len);
