@@ -10,6 +10,8 @@
 #include "json_private.h"
 #include "router.h"
 
+#define BODY_FIRST_BYTES 800
+
 /* ---- paths ---- */
 
 static bool unclean(const char *raw, size_t len)
@@ -174,11 +176,9 @@ void response_free(struct response *rs)
 
 static void write_key_text(struct buf *b, const char *key, const char *text)
 {
-    json_t *v = json_string(text);
-
-    buf_printf(b, "\"%s\":", key);
-    json_write(b, v);
-    json_decref(v);
+    json_write_text(b, key, strlen(key));
+    buf_addc(b, ':');
+    json_write_text(b, text, strlen(text));
 }
 
 static void write_wrap(struct buf *b, const struct request *rq, const struct wrap_info *w)
@@ -213,12 +213,10 @@ static void write_copies(struct buf *b, json_t *copies)
             taken = taken || strcmp(key, own[i]) == 0;
         if (taken)
             continue;
-        json_t *name = json_string(key);
         buf_addc(b, ',');
-        json_write(b, name);
+        json_write_text(b, key, strlen(key));
         buf_addc(b, ':');
         json_write(b, v);
-        json_decref(name);
     }
 }
 
@@ -278,6 +276,7 @@ void envelope_write(const struct request *rq, struct response *rs, struct http_r
         json_write(b, rs->raw);
         buf_addc(b, '\n');
     } else if (enveloped) {
+        (void)buf_reserve(b, BODY_FIRST_BYTES); /* a small answer is not moved while it grows */
         write_envelope(b, rq, rs);
         buf_addc(b, '\n');
     }

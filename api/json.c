@@ -87,7 +87,7 @@ static bool plain(uint8_t c)
     return c >= 0x20 && c < 0x80 && c != '"' && c != '\\' && c != '<' && c != '>' && c != '&';
 }
 
-static void write_text(struct buf *out, const char *text, size_t len)
+void json_write_text(struct buf *out, const char *text, size_t len)
 {
     const uint8_t *p = (const uint8_t *)text;
 
@@ -128,38 +128,44 @@ static void write_string(struct buf *out, const json_t *v)
         s += 2;
         len -= 2;
     }
-    write_text(out, s, len);
+    json_write_text(out, s, len);
 }
+
+struct field {
+    const char *key;
+    json_t *value;
+};
 
 static int by_key(const void *a, const void *b)
 {
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
+    return strcmp(((const struct field *)a)->key, ((const struct field *)b)->key);
 }
 
 static void write_object(struct buf *out, const json_t *v)
 {
+    struct field few[4], *all = few; /* few: this recurses */
     size_t n = json_object_size(v), i = 0;
-    const char **keys = n > 0 ? malloc(n * sizeof(*keys)) : NULL;
 
-    if (n > 0 && keys == NULL) {
+    if (n > sizeof(few) / sizeof(few[0]) && (all = malloc(n * sizeof(*all))) == NULL) {
         out->failed = true; /* as an append that found no memory */
         return;
     }
     for (void *it = json_object_iter((json_t *)v); it != NULL;
          it = json_object_iter_next((json_t *)v, it))
-        keys[i++] = json_object_iter_key(it);
+        all[i++] = (struct field){json_object_iter_key(it), json_object_iter_value(it)};
     if (n > 1)
-        qsort(keys, n, sizeof(*keys), by_key);
+        qsort(all, n, sizeof(*all), by_key);
     buf_addc(out, '{');
     for (i = 0; i < n; i++) {
         if (i > 0)
             buf_addc(out, ',');
-        write_text(out, keys[i], strlen(keys[i]));
+        json_write_text(out, all[i].key, strlen(all[i].key));
         buf_addc(out, ':');
-        json_write(out, json_object_get(v, keys[i]));
+        json_write(out, all[i].value);
     }
     buf_addc(out, '}');
-    free(keys);
+    if (all != few)
+        free(all);
 }
 
 /* Apart from json_write, which recurses: its frames must be small on a coroutine's stack. */

@@ -15,6 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "buf.h"
+
 #define JSON_DEPTH_MAX 500 /* of what a client sends */
 #define JSON_DEPTH_OWN_MAX                                                                         \
     520 /* of what we stored: a secret lies some levels below its row or envelope */
@@ -26,6 +28,8 @@
 void json_number_text(double d, char *out, size_t len);
 /** The text of a number that is kept as text, or NULL. */
 const char *json_kept_number(const json_t *v);
+/** A string in quotes, escaped. */
+void json_write_text(struct buf *out, const char *text, size_t len);
 /** Bytes of the UTF-8 character at p, 0 when it is none. len >= 1. */
 size_t utf8_len(const uint8_t *p, size_t len);
 

@@ -20,6 +20,8 @@
 #include "sys.h"
 #include "token.h"
 
+#define HEADERS_FIRST_BYTES 400 /* most answers need no more */
+
 /* One exchange: what the steps below share. */
 struct exchange {
     struct core *core;
@@ -67,6 +69,8 @@ static const struct raw_endpoint raw_endpoints[] = {
 
 static const struct raw_endpoint *raw_find(const char *path)
 {
+    if (!starts(path, "sys/"))
+        return NULL;
     for (size_t i = 0; i < sizeof(raw_endpoints) / sizeof(raw_endpoints[0]); i++)
         if (strcmp(raw_endpoints[i].path, path) == 0)
             return &raw_endpoints[i];
@@ -104,6 +108,8 @@ static bool open_path(const char *path)
         "sys/wrapping/lookup",    "sys/wrapping/pubkey",       "sys/decode-token",
         "sys/internal/ui/mounts"};
 
+    if (!starts(path, "sys/"))
+        return false;
     for (size_t i = 0; i < sizeof(exact) / sizeof(exact[0]); i++)
         if (strcmp(path, exact[i]) == 0)
             return true;
@@ -143,6 +149,8 @@ static bool sudo_path(const char *path)
                                         "sys/replication/dr/primary/switchover",
                                         "sys/replication/primary/secondary-token"};
 
+    if (!starts(path, "sys/") && !starts(path, "auth/"))
+        return false;
     for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
         size_t n = strlen(paths[i]);
         if (paths[i][n - 1] == '*' ? strncmp(path, paths[i], n - 1) == 0
@@ -232,7 +240,7 @@ static int find_op(struct exchange *x)
         if (strcmp(method, methods[i].method) != 0)
             continue;
         x->rq.op = methods[i].op;
-        if (x->rq.op != OP_READ)
+        if (x->rq.op != OP_READ || json_object_size(x->rq.query) == 0)
             return 0;
         list = json_string_value(json_object_get(x->rq.query, "list"));
         help = json_string_value(json_object_get(x->rq.query, "help"));
@@ -291,8 +299,10 @@ static int read_body(struct exchange *x, const struct raw_endpoint *raw)
     struct err err = {0};
 
     rq->data = json_copy(rq->query);
-    json_object_del(rq->data, "list");
-    json_object_del(rq->data, "help");
+    if (json_object_size(rq->data) > 0) {
+        json_object_del(rq->data, "list");
+        json_object_del(rq->data, "help");
+    }
     rq->body_absent = true;
     if (rq->op != OP_WRITE && rq->op != OP_PATCH && !(raw != NULL && rq->op == OP_DELETE))
         return 0;
@@ -321,11 +331,18 @@ static int read_body(struct exchange *x, const struct raw_endpoint *raw)
         json_decref(body);
         return -1;
     }
-    if (json_is_object(body)) {
-        rq->body_absent = false;
-        json_object_update(rq->data, body);
+    if (!json_is_object(body)) {
+        json_decref(body);
+        return 0;
     }
-    json_decref(body);
+    rq->body_absent = false;
+    if (json_object_size(rq->data) > 0) {
+        json_object_update(rq->data, body);
+        json_decref(body);
+    } else {
+        json_decref(rq->data);
+        rq->data = body;
+    }
     return 0;
 }
 
@@ -572,7 +589,8 @@ static void run_logical(struct exchange *x)
         strcmp(rq->full_path, "sys/replication/dr/secondary/promote") == 0)
         open = false;
 
-    if ((strcmp(rq->full_path, "sys/wrapping/lookup") == 0 ||
+    if (starts(rq->full_path, "sys/wrapping/") &&
+        (strcmp(rq->full_path, "sys/wrapping/lookup") == 0 ||
          strcmp(rq->full_path, "sys/wrapping/unwrap") == 0 ||
          strcmp(rq->full_path, "sys/wrapping/rewrap") == 0) &&
         wrapping_precheck(rq, &x->rs) != 0)
@@ -679,6 +697,7 @@ void router_handle(void *arg, struct http_request *http, struct http_response *o
     x.rq.http = http;
     x.rq.now_ms = env_wall_ms(x.core->env);
     uuid_new(x.core, x.rq.id);
+    (void)buf_reserve(&out->headers, HEADERS_FIRST_BYTES);
     buf_adds(&out->headers, "Cache-Control: no-store\r\n"
                             "Strict-Transport-Security: max-age=31536000; includeSubDomains\r\n");
     under_way.start_ms = x.rq.now_ms;
