@@ -286,7 +286,10 @@ void envelope_write(const struct request *rq, struct response *rs, struct http_r
         type = "application/json";
         buf_adds(b, "{\"errors\":[\"out of memory\"]}\n");
     }
-    if (type != NULL)
-        buf_printf(&out->headers, "Content-Type: %s\r\n", type);
+    if (type != NULL) {
+        buf_adds(&out->headers, "Content-Type: ");
+        buf_adds(&out->headers, type);
+        buf_adds(&out->headers, "\r\n");
+    }
     out->status = status;
 }

@@ -345,7 +345,7 @@ static void run_requests(void *arg)
         struct http_response rs = {.status = 500, .body = {.secret = true}};
         bool close_after;
 
-        snprintf(rq->peer_ip, sizeof(rq->peer_ip), "%s", h->peer_ip);
+        memcpy(rq->peer_ip, h->peer_ip, sizeof(rq->peer_ip));
         rq->peer_port = h->peer_port;
         rq->tls = h->entry->cfg.tls != NULL;
         rq->listener = h->entry->cfg.user;
