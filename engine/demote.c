@@ -165,6 +165,7 @@ void retarget_begin(struct engine *e, struct event *ev)
         ev->done = NULL;
         return;
     }
+    yield_end(e); /* an operator's word */
     follow_off(e, "this cluster follows another primary now");
     peers_clear_followers(e, "this cluster follows another primary now");
     copy_abandon(e);

@@ -281,6 +281,31 @@ struct meet {
     struct met m[MEET_MAX];
 };
 
+/* ---- gather.c ---- */
+struct gathered { /* a member that is asked to yield */
+    struct member member;
+    uint64_t conn_id; /* 0: none */
+    bool heard;       /* it yields, and its log ends at lsn, in this start of the primary: */
+    bool behind;      /* in an older epoch: nothing of its tail counts */
+    bool failed;
+    uint32_t newer; /* an epoch that we do not have; 0: none */
+    uint32_t minor;
+    uint64_t lsn;
+};
+struct gather {
+    enum { GATHER_IDLE, GATHER_ASKING, GATHER_FETCHING } state;
+    int64_t until_ns;
+    uint64_t at_lsn; /* of our log, when until_ns was set */
+    size_t n, best;
+    struct gathered m[2 * REPL_NAMES_MAX];
+};
+struct yield {       /* no primary of an epoch before `number` is followed */
+    uint32_t number; /* 0: it does not yield */
+    char to[64];
+    uint64_t conn_id;
+    int64_t next_ns; /* ask it then */
+};
+
 /* ---- the secondary's side ---- */
 enum follow_state {
     FOLLOW_OFF,
@@ -587,6 +612,7 @@ struct engine {
     struct {
         bool on, written;
         bool alone; /* to leave the others */
+        bool force;
         uint64_t lsn;
         uint8_t id[16];
         engine_done_fn *done;
@@ -616,6 +642,8 @@ struct engine {
     int64_t waiting_ns; /* when lags of what waits were last counted */
     struct follow follow;
     struct meet meet;
+    struct gather gather;
+    struct yield yield;
     size_t n_revoked; /* noted here, and not in the rows yet (revoke.c) */
     char revoked[REVOKED_MAX][64];
     uint32_t seen_epoch; /* the highest number met */
@@ -750,6 +778,23 @@ CHECKED int epoch_append(struct engine *e, struct epoch_rec *r,
                          struct err *err); /* fills end_lsn and hash */
 size_t promote_step(struct engine *e);
 void promote_begin(struct engine *e, struct event *ev);
+void promote_refuse(struct engine *e, const struct err *err); /* it goes on as a secondary */
+
+/* gather.c */
+void gather_begin(struct engine *e, int64_t now);
+size_t gather_step(struct engine *e, int64_t now);
+bool gather_heard(struct engine *e, const char *id);
+const struct member *gather_source(const struct engine *e); /* its tail is fetched; NULL: none */
+void gather_asked(struct engine *e, const struct link_epoch *a, const struct member *who,
+                  struct link_epoch *tell);
+/* These three as meet_opened, meet_told, meet_closed; false: not one of these connections. */
+bool gather_opened(struct engine *e, struct conn *c);
+bool gather_told(struct engine *e, struct conn *c, const struct link_msg *m);
+bool gather_closed(struct engine *e, uint64_t conn);
+bool gather_ships_to(const struct engine *e, const char *id); /* all that is durable here */
+void yield_load(struct engine *e);                            /* at open */
+void yield_end(struct engine *e);
+bool yield_refuses(struct engine *e, const struct epoch_rec *theirs); /* a primary's newest */
 
 /* fence.c */
 void engine_fence(struct engine *e, const struct epoch_rec *newer, const char *who);
@@ -770,6 +815,7 @@ void revoke_begin(struct engine *e, struct event *ev);
 
 /* meet.c */
 const char *own_member_id(const struct engine *e);
+void meet_fill(struct engine *e, struct link_msg *m, enum link_msg_type type);
 void meet_rows(struct engine *e);          /* the member table, as applied; or the role changed */
 void meet_opened_engine(struct engine *e); /* at the end of open */
 void meet_again(struct engine *e, int64_t now);

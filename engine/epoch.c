@@ -3,6 +3,7 @@
  * epoch.c - the history of epochs, and promotion.
  *
  * Promotion, and what a crash leaves after each step:
+ *   0. under a quorum the other members are heard, and the longest tail is here (gather.c)
  *   1. the link is closed, writes in flight become durable: a secondary, as before
  *   2. the id of the new epoch is noted in the local file: a secondary, the log lacks the id
  *   3. the epoch record is durable: a primary, the log's last epoch has the noted id
@@ -181,18 +182,22 @@ static void promote_answer(struct engine *e, uint64_t lsn, const struct err *err
     memset(&e->promote, 0, sizeof(e->promote));
 }
 
+void promote_refuse(struct engine *e, const struct err *err)
+{
+    promote_answer(e, 0, err);
+    follow_resume(e);
+}
+
 void promote_begin(struct engine *e, struct event *ev)
 {
     struct err err = {0};
-
     bool fenced = ev->flag && engine_role(e) == ENGINE_FENCED;
 
     if (e->promote.on || e->demote.on ||
         (!fenced && (engine_role(e) != ENGINE_SECONDARY || !e->promotable)))
         err_set(&err, ERR_ROLE, 0, "%s",
                 e->promote.on ? "a promotion is under way" : "not a secondary with a whole copy");
-    else if ((switchover_promotion_check(e, &err) != 0 || modes_promotion_check(e, &err) != 0) &&
-             ev->flag) {
+    else if (switchover_promotion_check(e, &err) != 0 && ev->flag) {
         log_warn(e->cfg.log, LOG_REPLICATION, "promotion by force: %s", err.msg);
         err_clear(&err);
     }
@@ -208,10 +213,14 @@ void promote_begin(struct engine *e, struct event *ev)
     }
     e->promote.on = true;
     e->promote.alone = ev->number != 0;
+    e->promote.force = ev->flag;
     e->promote.done = ev->done;
     e->promote.arg = ev->arg;
     ev->done = NULL;
     follow_off(e, "this cluster is being promoted");
+    /* A fenced one was the primary: all that was acknowledged is here. */
+    if (!fenced && modes_promotion_check(e, &err) != 0)
+        gather_begin(e, env_mono_ns(e->cfg.env));
     log_info(e->cfg.log, LOG_REPLICATION, "promotion: keeping the whole tail up to LSN %" PRIu64,
              wal_end_lsn(e->cur->wal));
 }
@@ -243,8 +252,7 @@ static size_t promote_write(struct engine *e)
     e->minor = 0;
     if (epoch_append(e, &r, &err) != 0) {
         /* Sealed meanwhile, or out of memory: nothing was written, so it goes on as a secondary. */
-        promote_answer(e, 0, &err);
-        follow_resume(e);
+        promote_refuse(e, &err);
         return 1;
     }
     modes_reset(e);
@@ -274,6 +282,7 @@ static void promote_finish(struct engine *e)
              last->number, e->promote.lsn);
     e->retain_unknown = true; /* the members' slots are made when the rows are read as a primary */
     switchover_over(e);
+    yield_end(e);
     log_read_rows(e);
     engine_role_set(e, ENGINE_PRIMARY);
     meet_rows(e);
@@ -282,7 +291,7 @@ static void promote_finish(struct engine *e)
 
 size_t promote_step(struct engine *e)
 {
-    if (!e->promote.on)
+    if (!e->promote.on || e->gather.state != GATHER_IDLE)
         return 0;
     if (!e->promote.written)
         return promote_write(e);

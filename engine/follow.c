@@ -114,6 +114,7 @@ void follow_begin(struct engine *e, struct event *ev)
         (ev->seed != NULL && seed_open(e, ev->seed, &seed, &err) != 0))
         goto refuse;
     switchover_over(e);
+    yield_end(e);
     follow_off(e, "this cluster follows another primary now");
     peers_clear(e, "this cluster becomes a secondary");
     copy_abandon(e);
@@ -160,9 +161,12 @@ refuse:
 /* ---- hello ---- */
 static bool right_peer(struct engine *e, const struct conn *c)
 {
+    const struct member *source = gather_source(e);
     struct member m;
     struct err err;
 
+    if (source != NULL)
+        return memcmp(c->key_hash, source->key_hash, sizeof(c->key_hash)) == 0;
     if (e->follow.cfg.addrs[0] != '\0')
         return member_by_key(e, c->key_hash, &m, &err) == 0;
     return memcmp(c->key_hash, e->follow.cfg.primary_key_hash, sizeof(c->key_hash)) == 0;
@@ -317,6 +321,14 @@ static void on_welcome(struct engine *e, struct conn *c, const struct link_welco
     if (!bootstrapping && !e->follow.give_up && ours != NULL &&
         (theirs == NULL || theirs->number < ours->number)) {
         conn_close(e, c, "the primary is of an older epoch than this secondary");
+        return;
+    }
+    if (yield_refuses(e, theirs)) {
+        conn_close(e, c, "another secondary is being promoted");
+        return;
+    }
+    if (w->decision == LINK_COPY && gather_source(e) != NULL) {
+        conn_close(e, c, "the log that is missing here is not kept there any more");
         return;
     }
     c->version = w->version;
@@ -554,6 +566,7 @@ static void next_address(struct follow *f)
 
 static size_t dial(struct engine *e, int64_t now)
 {
+    const struct member *source = gather_source(e);
     struct follow *f = &e->follow;
 
     if (now < f->retry_ns) {
@@ -563,8 +576,10 @@ static size_t dial(struct engine *e, int64_t now)
     if (e->cfg.link == NULL || f->phase == COPY_SWITCH || lost_saves(e) ||
         atomic_load(&e->stopping))
         return 0;
-    next_address(f);
-    f->conn_id = e->cfg.link->dial(e->cfg.net, f->cfg.primary_addr);
+    if (source == NULL)
+        next_address(f);
+    f->conn_id =
+        e->cfg.link->dial(e->cfg.net, source != NULL ? source->cluster_addr : f->cfg.primary_addr);
     f->state = FOLLOW_DIAL;
     f->retry_ns = now + DIAL_NS;
     e->dirty = true;

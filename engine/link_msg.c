@@ -351,8 +351,8 @@ static const struct {
     [MSG_FETCH] = {"fetch", 5, 5},
     [MSG_ENTRIES] = {"entries", 2, 2},
     [MSG_ROOT] = {"root", 4, 4},
-    [MSG_EPOCH_ASK] = {"epoch ask", 8, 8},
-    [MSG_EPOCH_TELL] = {"epoch tell", 8, 8},
+    [MSG_EPOCH_ASK] = {"epoch ask", 8, 10},
+    [MSG_EPOCH_TELL] = {"epoch tell", 8, 10},
 };
 
 /* Per stage: LSNs, bytes and microseconds behind, then count, p50, p99 and max of each window. */
@@ -494,6 +494,8 @@ static void put_epoch(struct buf *b, const struct link_epoch *p)
     mp_put_uint(b, p->durable_lsn);
     mp_put_int(b, p->wall_ms);
     put_epochs(b, &p->epochs);
+    mp_put_uint(b, p->gather);
+    mp_put_uint(b, p->minor);
 }
 
 /* n: the fields that are there. What an older program does not send stays zero. Returns how many
@@ -560,6 +562,10 @@ static size_t get_fields(struct mp *in, struct link_msg *m, size_t n)
     case MSG_EPOCH_ASK:
     case MSG_EPOCH_TELL:
         get_epoch(in, &m->epoch);
+        if (read > 8)
+            m->epoch.gather = (uint32_t)mp_uint(in, UINT32_MAX);
+        if (read > 9)
+            m->epoch.minor = (uint32_t)mp_uint(in, UINT32_MAX);
         break;
     default:
         link_diff_get(in, m);

@@ -95,6 +95,13 @@ struct link_welcome {
     char reason[128]; /* REFUSE: a short code */
     struct epochs epochs;
 };
+/* The asker is being promoted under a quorum (gather.c). */
+enum link_gather {
+    GATHER_NO,
+    GATHER_YIELD,     /* ask: acknowledge nothing to an older epoch any more; tell: so it is */
+    GATHER_RELEASE,   /* ask: the promotion was given up */
+    GATHER_PROMOTING, /* tell: who was asked is being promoted itself */
+};
 struct link_epoch { /* ask and tell; the first message of its connection */
     uint32_t version;
     char cluster_id[40], member_id[64];
@@ -102,6 +109,8 @@ struct link_epoch { /* ask and tell; the first message of its connection */
     uint64_t durable_lsn;
     int64_t wall_ms;
     struct epochs epochs;
+    uint32_t gather; /* enum link_gather */
+    uint32_t minor;  /* of the last segment that is durable here; 0: from an older program */
 };
 struct link_msg {
     enum link_msg_type type;

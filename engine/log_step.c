@@ -712,6 +712,7 @@ size_t engine_log_step(struct engine *e)
     work += space_step(e, now);
     work += aside_step(e, now);
     work += lost_step(e);
+    work += gather_step(e, now);
     work += promote_step(e);
     work += meet_step(e, now);
     work += demote_step(e, now);

@@ -262,7 +262,7 @@ void meet_heard(struct engine *e, const uint8_t key_hash[32])
 }
 
 /* ---- messages ---- */
-static void fill(struct engine *e, struct link_msg *m, enum link_msg_type type)
+void meet_fill(struct engine *e, struct link_msg *m, enum link_msg_type type)
 {
     memset(m, 0, sizeof(*m));
     m->type = type;
@@ -274,6 +274,7 @@ static void fill(struct engine *e, struct link_msg *m, enum link_msg_type type)
     snprintf(m->epoch.member_id, sizeof(m->epoch.member_id), "%s",
              engine_role(e) == ENGINE_SECONDARY ? e->follow.cfg.member_id : own_member_id(e));
     m->epoch.epochs = e->cur->epochs;
+    m->epoch.minor = wal_end_minor(e->cur->wal);
 }
 
 /* The peer has asked; its connection is closed by it. */
@@ -291,7 +292,8 @@ void meet_asked(struct engine *e, struct conn *c, const struct link_msg *m)
         conn_drop(e, c, err.msg);
         return;
     }
-    fill(e, &tell, MSG_EPOCH_TELL); /* as it is now: of a split both must hear */
+    meet_fill(e, &tell, MSG_EPOCH_TELL); /* as it is now: of a split both must hear */
+    gather_asked(e, &m->epoch, &who, &tell.epoch);
     conn_send(e, c, &tell, NULL);
     if (!meet_epochs(e, &m->epoch.epochs, (enum engine_role)m->epoch.role, who.id) &&
         !unproven(e, &m->epoch.epochs))
@@ -304,13 +306,13 @@ bool meet_opened(struct engine *e, struct conn *c)
     struct link_msg ask;
 
     if (t == NULL)
-        return false;
+        return gather_opened(e, c);
     c->state = CONN_ASK;
     if (CRYPTO_memcmp(c->key_hash, t->member.key_hash, 32) != 0) {
         conn_drop(e, c, "it answered with another key than that of the member");
         return true;
     }
-    fill(e, &ask, MSG_EPOCH_ASK);
+    meet_fill(e, &ask, MSG_EPOCH_ASK);
     conn_send(e, c, &ask, NULL);
     return true;
 }
@@ -319,6 +321,8 @@ void meet_told(struct engine *e, struct conn *c, const struct link_msg *m)
 {
     struct met *t = met_by_conn(e, c->id);
 
+    if (gather_told(e, c, m))
+        return;
     if (t == NULL || m->type != MSG_EPOCH_TELL ||
         strcmp(m->epoch.cluster_id, e->repl.cluster_id) != 0) {
         conn_drop(e, c, "no answer to what was asked");
@@ -336,7 +340,7 @@ bool meet_closed(struct engine *e, uint64_t conn)
     struct met *t = met_by_conn(e, conn);
 
     if (t == NULL)
-        return false;
+        return gather_closed(e, conn);
     t->conn_id = 0;
     t->next_ns = env_mono_ns(e->cfg.env) + ASK_NS;
     return true;

@@ -406,8 +406,7 @@ static int quorum_check(struct engine *e, const struct repl_mode *m, struct err 
     for (uint32_t i = 0; i < m->n; i++) {
         size_t at = strlen(names);
 
-        /* Only this one is heard: a secondary does not ask the others how long their logs are. */
-        if (strcmp(m->name[i], me) == 0)
+        if (strcmp(m->name[i], me) == 0 || gather_heard(e, m->name[i]))
             heard++;
         else
             snprintf(names + at, sizeof(names) - at, "%s%s", at > 0 ? ", " : "", m->name[i]);

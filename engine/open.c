@@ -283,6 +283,7 @@ static int take_role(struct engine *e, struct err *err)
         follow_decode(follow.data, follow.len, &e->follow.cfg, err) != 0)
         goto out;
     local_number(e, "give_up", &v, &e->follow.give_up);
+    yield_load(e);
     rc = 0;
 out:
     buf_free(&role);

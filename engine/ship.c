@@ -357,7 +357,8 @@ static void welcome_refuse(struct link_welcome *w, const char *reason)
 /* The end of its log is in ours; on a secondary, in what no other primary can take back. */
 static bool ours_to_keep(struct engine *e, const struct link_hello *h)
 {
-    return (engine_role(e) == ENGINE_PRIMARY || h->end_lsn <= e->committed_lsn) &&
+    return (engine_role(e) == ENGINE_PRIMARY || gather_ships_to(e, h->member_id) ||
+            h->end_lsn <= e->committed_lsn) &&
            same_at(e, h->end_lsn, h->end_hash);
 }
 
@@ -433,7 +434,7 @@ static int check_hello(struct engine *e, struct conn *c, const struct link_hello
         return err_set(err, ERR_PROTO, 0, "protocol version %" PRIu32 ", this side speaks %u to %u",
                        h->version, LINK_PROTOCOL_OLDEST, LINK_PROTOCOL_VERSION);
     if (engine_role(e) != ENGINE_PRIMARY && !switchover_ships_to(e, h->member_id) &&
-        check_passing(e, c, h, err) != 0)
+        !gather_ships_to(e, h->member_id) && check_passing(e, c, h, err) != 0)
         return -1;
     if (!e->repl.primary_enabled)
         return err_set(err, ERR_ROLE, 0, "replication is not enabled");
@@ -565,6 +566,15 @@ static bool note_shipped(struct peer *p, const struct seg *s)
     return true;
 }
 
+/* A primary ships before its own flush; a secondary what is committed, or, to one that is being
+ * promoted and to which it yields, its whole durable tail. */
+static uint64_t ship_limit(const struct engine *e, const struct peer *p)
+{
+    if (engine_role(e) == ENGINE_PRIMARY)
+        return UINT64_MAX;
+    return gather_ships_to(e, p->member.id) ? wal_durable_lsn(e->cur->wal) : e->committed_lsn;
+}
+
 static size_t ship_one(struct engine *e, struct peer *p)
 {
     struct link_msg m = {.type = MSG_SEGMENT};
@@ -579,7 +589,7 @@ static size_t ship_one(struct engine *e, struct peer *p)
             conn_close(e, p->conn, err.msg);
             return sent;
         }
-        if (rc == 0 || (engine_role(e) != ENGINE_PRIMARY && seg_last_lsn(s) > e->committed_lsn))
+        if (rc == 0 || seg_last_lsn(s) > ship_limit(e, p))
             break;
         if (!note_shipped(p, s)) {
             conn_close(e, p->conn, "out of memory");

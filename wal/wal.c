@@ -609,6 +609,11 @@ uint32_t wal_end_epoch(const struct wal *w)
     return w->end.epoch;
 }
 
+uint32_t wal_end_minor(const struct wal *w)
+{
+    return w->end.minor;
+}
+
 void wal_end_hash(const struct wal *w, uint8_t hash[WAL_HASH_BYTES])
 {
     memcpy(hash, w->end.hash, WAL_HASH_BYTES);

@@ -96,6 +96,8 @@ CHECKED int seg_each_txn(const struct seg *s,
 /* ---- the log ---- */
 struct wal;
 
+#define WAL_MINOR_UNKNOWN UINT32_MAX
+
 /* The point before the first segment of a log: what its first segment continues. */
 struct wal_base {
     uint64_t lsn; /* 0 for a new history */
@@ -146,6 +148,8 @@ uint64_t wal_durable_lsn(const struct wal *w); /* last durable */
 uint64_t
 wal_known_commit_lsn(const struct wal *w); /* largest commit_lsn in any kept header (0: none) */
 uint32_t wal_end_epoch(const struct wal *w);
+/** Of the last segment; WAL_MINOR_UNKNOWN when the log has none. */
+uint32_t wal_end_minor(const struct wal *w);
 void wal_end_hash(const struct wal *w, uint8_t hash[WAL_HASH_BYTES]);
 int64_t wal_end_commit_ms(const struct wal *w);
 const struct wal_base *wal_base(const struct wal *w); /* of the oldest kept segment */

@@ -21,7 +21,7 @@
 /* The end of a log while it is read or written. */
 struct chain {
     uint64_t lsn;
-    uint32_t epoch;
+    uint32_t epoch, minor; /* WAL_MINOR_UNKNOWN: of a base */
     int64_t commit_ms;
     uint64_t known_commit; /* largest commit_lsn of any header so far */
     uint8_t hash[WAL_HASH_BYTES];

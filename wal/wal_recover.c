@@ -43,7 +43,7 @@ static const char cut_magic[8] = {'L', 'S', 'W', 'C', 'U', 'T', '1', '\n'};
 /* ---- small parts ---- */
 void chain_start(struct chain *c, const struct wal_base *base)
 {
-    *c = (struct chain){.lsn = base->lsn, .epoch = base->epoch};
+    *c = (struct chain){.lsn = base->lsn, .epoch = base->epoch, .minor = WAL_MINOR_UNKNOWN};
     memcpy(c->hash, base->hash, WAL_HASH_BYTES);
 }
 
@@ -56,6 +56,7 @@ void chain_advance(struct chain *c, const struct seg *s)
 {
     c->lsn = seg_last_lsn(s);
     c->epoch = s->epoch;
+    c->minor = s->minor;
     c->commit_ms = s->commit_ms;
     if (s->commit_lsn > c->known_commit)
         c->known_commit = s->commit_lsn;

@@ -227,6 +227,31 @@ def quorum():
         c.ok('PUT', 'kv/z', {'v': 1}, token=a.root)
 
 
+def quorum_tail():
+    """any one of two: the one that lacks the last writes is promoted, and takes them from the other"""
+    with World() as w:
+        a, b = w.pair()
+        kv(w, a)
+        c = w.server('third')
+        c.start()
+        c.init()
+        w.enable(a, c, 'third')
+        await_true('the third to be whole', lambda: peer(a, 'third')['whole'])
+        want(a.call('PUT', QUORUM, {'mode': 'flush', 'quorum': 1, 'members': ['secondary', 'third']}), 204)
+        w.await_caught_up(a, b)
+        b.kill()
+        for i in range(10):
+            a.ok('PUT', f'kv/x{i}', {'v': i})
+        a.kill()
+        b.start()
+        b.unseal(a.keys[:2])
+        want(promote(b, a.keys[:2]), 200)
+        for i in range(10):
+            assert b.ok('GET', f'kv/x{i}', token=a.root).data == {'v': i}
+        assert 'taking it from there first' in open(b.log).read()
+        await_true('the other to say that it waits', lambda: 'promotion_elsewhere' in str(c.dr_status()) or 'newer_primary' in str(c.dr_status()))
+
+
 def defaults():
     """a new secondary gets the configured mode once it follows; the lag guard and a wrong configuration are told"""
     with World() as w:
@@ -295,5 +320,5 @@ def stop_while_held():
 
 
 if __name__ == '__main__':
-    sys.exit(run_tests([flush_and_apply, raised_answers, strict, held_key_settles, revoke_the_dead, fallback, quorum, defaults,
+    sys.exit(run_tests([flush_and_apply, raised_answers, strict, held_key_settles, revoke_the_dead, fallback, quorum, quorum_tail, defaults,
                         taken_away, stop_while_held], 'modes'))

@@ -3,6 +3,7 @@
  * sim_modes.c - scenarios of the modes: what is acknowledged is where the mode says. Numbers are
  * those of the design's list of sequences that break a replicated log.
  */
+#include "engine_private.h"
 #include "sim.h"
 
 #include <stdio.h>
@@ -52,7 +53,11 @@ static bool whole(struct world *w)
 {
     const struct engine_status *st = status_of(w, 0);
 
-    return st->n_peers == 1 && st->peers[0].whole && st->peers[0].connected;
+    for (size_t i = 0; i < st->n_peers; i++) {
+        if (!st->peers[i].whole || !st->peers[i].connected)
+            return false;
+    }
+    return st->n_peers == w->n_nodes - 1;
 }
 
 static void set_mode(struct world *w, enum repl_level level, enum repl_on_limit on_limit,
@@ -319,7 +324,139 @@ static void takes_away(struct world *w)
     none_lost(w, from);
 }
 
+/* ---- the quorum ---- */
+static void any_of_two(struct world *w)
+{
+    struct repl_mode m = {.level = REPL_FLUSH,
+                          .on_limit = REPL_STRICT,
+                          .wait_ms = 5000,
+                          .k = 1,
+                          .n = 2,
+                          .name = {"member-1", "member-2"}};
+    struct told t = {0};
+    struct err err = {0};
+
+    write_many(w, 50);
+    enable(w, 0, 1);
+    enable(w, 0, 2);
+    sim_check(w, world_until(w, whole, 60 * SEC), "the first copy does not end");
+    if (engine_mode_set(w->n[0].e, NULL, &m, false, on_told, &t, &err) != 0)
+        sim_fail(w, "quorum: %s", err.msg);
+    for (int64_t end = w->now_ns + 30 * SEC; !t.done && w->now_ns < end;)
+        world_step(w);
+    sim_check(w, t.done && t.err.code == ERR_OK, "quorum: %s", t.done ? t.err.msg : "no answer");
+}
+
+/* A write that the primary and node 2 have, and node 1 has not. */
+static uint32_t only_at_two(struct world *w)
+{
+    uint32_t from;
+
+    any_of_two(w);
+    write_many(w, 20);
+    check_equal(w);
+    net_partition(w, 0, 1, true);
+    from = w->n_ops;
+    write_many(w, 20 + (unsigned)sim_rand(w, 100));
+    sim_check(w, world_until(w, writes_settled, 10 * SEC) && last_op(w)->acked,
+              "not acknowledged with one of two");
+    sim_check(w, status_of(w, 1)->durable_lsn < w->ops[from].lsn,
+              "node 1 has what is to be missed");
+    return from;
+}
+
+/* 8: what one of two confirmed is in the other when that is promoted: it takes the longest tail,
+ * over a power cut of either too. */
+static void quorum_promotion(struct world *w)
+{
+    uint32_t from = only_at_two(w);
+    unsigned steps = (unsigned)sim_rand(w, 60);
+
+    node_crash(w, 0);
+    net_heal(w);
+    if (sim_rand(w, 2) == 0) { /* a first attempt ends in a power cut */
+        struct call *c = call_new(w, 1);
+        struct err err = {0};
+        int dies = 1 + (int)sim_rand(w, 2);
+
+        watch_promoting(w, 1);
+        if (engine_promote(w->n[1].e, false, on_call, c, &err) != 0)
+            sim_fail(w, "promote: %s", err.msg);
+        for (unsigned i = 0; i < steps; i++)
+            world_step(w);
+        node_crash(w, dies);
+        node_open(w, dies);
+        world_run(w, 20 * SEC);
+    }
+    if (status_of(w, 1)->role == ENGINE_PRIMARY) {
+        mark_lost(w, 1);
+        w->primary = 1;
+        w->n[1].follows = -1;
+    } else
+        promote(w, 1);
+    none_lost(w, from);
+    check_acked(w, 1);
+}
+
+static enum engine_role role(struct world *w, int i)
+{
+    return status_of(w, i)->role;
+}
+
+/* The other one is not heard: refused, and said why; force takes the loss. One that is heard after
+ * all is not asked to wait for ever, and the primary that comes back finds both. */
+static void quorum_unheard(struct world *w)
+{
+    uint32_t from = only_at_two(w);
+    bool back = sim_rand(w, 2) == 0, lost = false;
+
+    node_crash(w, 0);
+    net_heal(w);
+    if (sim_rand(w, 2) == 0)
+        node_crash(w, 2);
+    else
+        net_partition(w, 1, 2, true);
+    sim_check(w, !try_promote(w, 1, false, 60 * SEC), "promoted without a word of the other");
+    sim_check(w, role(w, 1) == ENGINE_SECONDARY, "a refused promotion changed the role");
+    if (back) {
+        if (w->n[2].e == NULL)
+            node_open(w, 2);
+        net_heal(w);
+        node_open(w, 0);
+        write_many(w, 20);
+        check_equal(w);
+        return;
+    }
+    sim_check(w, try_promote(w, 1, true, 60 * SEC), "force does not promote");
+    mark_lost(w, 1);
+    for (uint32_t i = from; i < w->n_ops; i++)
+        lost = lost || w->ops[i].lost;
+    sim_check(w, lost, "nothing was lost: the refusal was for nothing");
+}
+
+/* One that yields acknowledges nothing to the old primary, which serves on: no write is answered
+ * that the promoted one does not have. */
+static void quorum_yields(struct world *w)
+{
+    uint32_t from = only_at_two(w);
+
+    write_many(w, 10);
+    sim_check(w, try_promote(w, 1, false, 60 * SEC), "not promoted");
+    sim_check(w, w->n[2].e->yield.number == 2, "the other does not yield");
+    if (sim_rand(w, 2) == 0) {
+        node_crash(w, 2);
+        node_open(w, 2);
+    }
+    write_many(w, 20); /* to the old one */
+    world_run(w, 20 * SEC);
+    mark_lost(w, 1);
+    none_lost(w, from);
+}
+
 const struct scenario scenarios_modes[] = {
+    {"quorum_promotion", quorum_promotion, "k of n: a promotion takes the longest tail", 3},
+    {"quorum_unheard", quorum_unheard, "k of n: too few heard is refused, and released", 3},
+    {"quorum_yields", quorum_yields, "k of n: nothing is answered that a promotion missed", 3},
     {"apply_mode", apply_mode, "apply holds the answer, not the commit", 0},
     {"flush_promote", flush_promote, "a promotion under flush loses nothing acknowledged", 0},
     {"unconfirmed_tail", unconfirmed_tail, "a restart does not apply what nobody confirmed", 0},

@@ -148,7 +148,9 @@ static void fill(enum link_msg_type type)
                                          .member_id = "secondary",
                                          .role = ENGINE_FENCED,
                                          .durable_lsn = 70000,
-                                         .wall_ms = 1543};
+                                         .wall_ms = 1543,
+                                         .gather = GATHER_RELEASE,
+                                         .minor = 7};
         fill_epochs(&sent.epoch.epochs);
         break;
     case MSG_TYPE_END:

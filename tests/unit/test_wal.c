@@ -251,10 +251,12 @@ Test(wal, a_new_log_replaces_the_old_one)
     fixture_create(&f, &base);
     cr_assert_eq(wal_end_lsn(f.wal), 5000);
     cr_assert_eq(wal_end_epoch(f.wal), 7);
+    cr_assert_eq(wal_end_minor(f.wal), WAL_MINOR_UNKNOWN);
     fixture_fill(&f, 3);
     reopen();
     cr_assert_eq(wal_first_lsn(f.wal), 5001);
     cr_assert_eq(wal_end_lsn(f.wal), 5003);
+    cr_assert_neq(wal_end_minor(f.wal), WAL_MINOR_UNKNOWN);
     cr_assert_eq(wal_base(f.wal)->hash[2], 3);
 }
 
