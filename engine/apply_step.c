@@ -198,14 +198,25 @@ size_t engine_fold(struct engine *e, bool all)
     rc = store_fold(e->store, all, &f, &err);
     if (rc > 0 && f.mark)
         tell_root(e, e->store, e->store_serial);
-    atomic_store(&e->unfolded_bytes, store_mem_bytes(e->store));
     pthread_rwlock_unlock(&e->store_lock);
     pthread_mutex_unlock(&e->fold_mu);
     if (rc < 0) {
         err_wrap(&err, "fold");
         engine_fatal(e, &err);
     }
+    if (rc > 0)
+        disk_wake(e->cfg.disk); /* the feed may be waiting for room in memory */
     return (size_t)rc;
+}
+
+size_t engine_unfolded_bytes(struct engine *e)
+{
+    size_t bytes;
+
+    pthread_rwlock_rdlock(&e->store_lock);
+    bytes = store_mem_bytes(e->store);
+    pthread_rwlock_unlock(&e->store_lock);
+    return bytes;
 }
 
 void engine_fold_to(struct engine *e, uint64_t lsn)
@@ -227,10 +238,7 @@ size_t engine_fold_step(struct engine *e)
 
     if (due) /* first: what comes meanwhile sets it again */
         atomic_store(&e->fold_due_ns, INT64_MAX);
-    if (engine_fold(e, due) == 0)
-        return 0;
-    disk_wake(e->cfg.disk); /* the feed may be waiting for room in memory */
-    return 1;
+    return engine_fold(e, due);
 }
 
 /* Applied: it is folded soon, at once when a table is full or ends at a mark. */
@@ -238,7 +246,6 @@ static void fold_wanted(struct engine *e, size_t bytes, bool mark)
 {
     bool idle = atomic_load(&e->fold_due_ns) == INT64_MAX;
 
-    atomic_store(&e->unfolded_bytes, bytes);
     if (idle)
         atomic_store(&e->fold_due_ns, env_mono_ns(e->cfg.env) + FOLD_NS);
     if (idle || mark || bytes >= FOLD_WAKE_BYTES)
@@ -339,7 +346,6 @@ static void do_switch(struct engine *e, struct job *j)
     e->store = to->store;
     e->store_serial = to->serial;
     atomic_store(&e->applied_lsn, p.lsn);
-    atomic_store(&e->unfolded_bytes, store_mem_bytes(to->store));
     atomic_store(&e->checkpoint_lsn, store_checkpoint_lsn(to->store));
     pthread_rwlock_unlock(&e->store_lock);
     atomic_store(&e->rows_changed, true);

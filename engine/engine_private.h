@@ -524,7 +524,6 @@ struct engine {
     _Atomic uint64_t applied_lsn; /* written by the apply thread (and at open) */
     _Atomic uint64_t applied_bytes, appended_bytes;
     _Atomic uint64_t apply_out_bytes; /* given to the apply thread, not applied */
-    _Atomic size_t unfolded_bytes;    /* memory of what is applied and not in WiredTiger yet */
     _Atomic int64_t fold_due_ns;      /* then all of it is folded; INT64_MAX: nothing waits */
     _Atomic uint64_t checkpoint_lsn;
     _Atomic uint64_t checkpoint_at_bytes;
@@ -944,6 +943,7 @@ void aside_drop(struct engine *e, struct event *ev); /* EV_ASIDE_DROP */
  * that holds no lock. */
 size_t engine_fold(struct engine *e, bool all);
 void engine_fold_to(struct engine *e, uint64_t lsn); /* and a little more; returns when it is */
+size_t engine_unfolded_bytes(struct engine *e); /* memory of what is applied and not folded yet */
 CHECKED int apply_recover(struct engine *e, struct gen *g, uint64_t commit_lsn, struct err *err);
 
 /* seed.c */

@@ -445,7 +445,7 @@ static size_t feed_step(struct engine *e)
         uint64_t out = atomic_load(&e->apply_out_bytes);
         int rc;
 
-        if (out > APPLY_AHEAD_BYTES_MAX || atomic_load(&e->unfolded_bytes) > UNFOLDED_BYTES_MAX)
+        if (out > APPLY_AHEAD_BYTES_MAX || engine_unfolded_bytes(e) > UNFOLDED_BYTES_MAX)
             break;
         rc = cursor_peek(e, e->cur, &e->feed, &seg, &err);
         if (rc < 0) {

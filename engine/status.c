@@ -233,7 +233,7 @@ void engine_status(struct engine *e, struct engine_status *st)
     int64_t now = env_mono_ns(e->cfg.env);
     struct err err;
 
-    if (atomic_load(&e->unfolded_bytes) <= FOLD_WAKE_BYTES) /* root and applied LSN of one moment */
+    if (engine_unfolded_bytes(e) <= FOLD_WAKE_BYTES) /* root and applied LSN of one moment */
         engine_fold_to(e, atomic_load(&e->applied_lsn));
     pthread_mutex_lock(&e->status_mu);
     *st = e->status;

@@ -250,6 +250,11 @@ static void watch_bounds(struct world *w, int i)
 
     sim_check(w, queue_weight(e->event_q) <= EVENTS_BYTES + w->segment_bytes_max,
               "node %d: bounds: %zu bytes of events", i, queue_weight(e->event_q));
+    /* What was fed before the bound was met is on top of it; a frame on disk is padded. */
+    sim_check(w,
+              engine_unfolded_bytes(e) <=
+                  UNFOLDED_BYTES_MAX + 2 * APPLY_AHEAD_BYTES_MAX + 2 * w->segment_bytes_max,
+              "node %d: bounds: %zu bytes in memory tables", i, engine_unfolded_bytes(e));
     sim_check(w, e->n_conns <= CONNS_BOUND, "node %d: bounds: %zu connections", i, e->n_conns);
     sim_check(w, e->follow.rx.bytes <= EVENTS_BYTES + w->segment_bytes_max,
               "node %d: bounds: %zu bytes received", i, e->follow.rx.bytes);
