@@ -293,22 +293,6 @@ static void role_delete(struct request *rq, struct response *rs, const char *nam
     json_decref(role);
 }
 
-static void list_under(struct request *rq, struct response *rs, const char *folder)
-{
-    json_t *keys = NULL;
-    struct err err = {0};
-
-    if (folder == NULL)
-        err_set(&err, ERR_NOMEM, 0, "approle");
-    if (folder == NULL || storage_list(rq->core, folder, &keys, &err) != 0)
-        reply_err(rs, &err);
-    else if (json_array_size(keys) == 0)
-        reply_no_errors(rs, 404);
-    else
-        reply_data(rs, json_pack("{s:O}", "keys", keys));
-    json_decref(keys);
-}
-
 static void role_id_handle(struct request *rq, struct response *rs, const char *name)
 {
     json_t *role;
@@ -501,7 +485,7 @@ static void secret_handle(struct request *rq, struct response *rs, const char *n
     const char *verb = strchr(rest, '/'), *hash;
 
     if (strcmp(rest, "secret-id/") == 0 && rq->op == OP_LIST) {
-        list_under(rq, rs, key3(rq, "accessor", name, ""));
+        storage_answer_list(rq, rs, key3(rq, "accessor", name, ""));
         return;
     }
     if (rq->op != OP_WRITE && rq->op != OP_DELETE) {
@@ -653,7 +637,7 @@ void approle_handle(struct request *rq, struct response *rs)
     if (strcmp(rq->path, "login") == 0)
         login(rq, rs);
     else if (strcmp(rq->path, "role/") == 0 && rq->op == OP_LIST)
-        list_under(rq, rs, key2(rq, "role", ""));
+        storage_answer_list(rq, rs, key2(rq, "role", ""));
     else if (strncmp(rq->path, "role/", 5) == 0 && rq->path[5] != '\0' && rq->path[5] != '/')
         role_handle(rq, rs, rq->path + 5);
     else

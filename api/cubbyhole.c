@@ -64,20 +64,6 @@ static void cubbyhole_change(struct request *rq, struct response *rs, const char
         reply_err(rs, &err);
 }
 
-static void cubbyhole_list(struct request *rq, struct response *rs, const char *folder)
-{
-    json_t *keys = NULL;
-    struct err err = {0};
-
-    if (storage_list(rq->core, folder, &keys, &err) != 0)
-        reply_err(rs, &err);
-    else if (json_array_size(keys) == 0)
-        reply_no_errors(rs, 404);
-    else
-        reply_data(rs, json_pack("{s:O}", "keys", keys));
-    json_decref(keys);
-}
-
 void cubbyhole_handle(struct request *rq, struct response *rs)
 {
     const char *key;
@@ -105,7 +91,7 @@ void cubbyhole_handle(struct request *rq, struct response *rs)
         cubbyhole_change(rq, rs, key);
         break;
     case OP_LIST:
-        cubbyhole_list(rq, rs, key);
+        storage_answer_list(rq, rs, key);
         break;
     case OP_PATCH:
         reply_unsupported(rs);

@@ -136,6 +136,9 @@ CHECKED int storage_get(struct core *c, const char *path, json_t **outp, struct 
 CHECKED int storage_get_bytes(struct core *c, const char *path, struct buf *out, struct err *err);
 /** Direct children of a folder, sorted: new array of "a", "b/". Empty array when none. */
 CHECKED int storage_list(struct core *c, const char *folder, json_t **keysp, struct err *err);
+/* The whole answer to a LIST of folder, and to a DELETE of one key; NULL: out of memory. */
+void storage_answer_list(struct request *rq, struct response *rs, const char *folder);
+void storage_answer_delete(struct request *rq, struct response *rs, const char *key);
 /* A batch of changes that commits as one transaction. */
 struct batch;
 struct batch *batch_new(struct core *c); /* NULL: out of memory */

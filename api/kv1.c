@@ -103,38 +103,17 @@ static void kv1_write(struct request *rq, struct response *rs)
 static void kv1_delete(struct request *rq, struct response *rs)
 {
     const char *key = checked_key(rq, rs);
-    struct batch *b;
-    struct err err = {0};
 
-    if (key == NULL)
-        return;
-    b = batch_new(rq->core);
-    if (b == NULL)
-        err_set(&err, ERR_NOMEM, 0, "kv delete");
-    else if (batch_delete(b, key, &err) != 0)
-        batch_free(b);
-    else if (batch_commit(b, &err) == 0) {
-        reply_empty(rs);
-        return;
-    }
-    reply_err(rs, &err);
+    if (key != NULL)
+        storage_answer_delete(rq, rs, key);
 }
 
 static void kv1_list(struct request *rq, struct response *rs)
 {
     const char *folder = checked_key(rq, rs);
-    json_t *keys = NULL;
-    struct err err = {0};
 
-    if (folder == NULL)
-        return;
-    if (storage_list(rq->core, folder, &keys, &err) != 0)
-        reply_err(rs, &err);
-    else if (json_array_size(keys) == 0)
-        reply_no_errors(rs, 404);
-    else
-        reply_data(rs, json_pack("{s:O}", "keys", keys));
-    json_decref(keys);
+    if (folder != NULL)
+        storage_answer_list(rq, rs, folder);
 }
 
 void kv1_handle(struct request *rq, struct response *rs)

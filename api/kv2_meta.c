@@ -279,18 +279,9 @@ out:
 static void metadata_list(struct request *rq, struct response *rs, const char *folder)
 {
     const char *key = kv2_meta_key(rq, rs, folder);
-    json_t *keys = NULL;
-    struct err err = {0};
 
-    if (key == NULL)
-        return;
-    if (storage_list(rq->core, key, &keys, &err) != 0)
-        reply_err(rs, &err);
-    else if (json_array_size(keys) == 0)
-        reply_no_errors(rs, 404);
-    else
-        reply_data(rs, json_pack("{s:O}", "keys", keys));
-    json_decref(keys);
+    if (key != NULL)
+        storage_answer_list(rq, rs, key);
 }
 
 /* ---- metadata written ---- */

@@ -98,6 +98,22 @@ int storage_list(struct core *c, const char *folder, json_t **keysp, struct err 
     return 0;
 }
 
+void storage_answer_list(struct request *rq, struct response *rs, const char *folder)
+{
+    json_t *keys = NULL;
+    struct err err = {0};
+
+    if (folder == NULL)
+        err_set(&err, ERR_NOMEM, 0, "list");
+    if (folder == NULL || storage_list(rq->core, folder, &keys, &err) != 0)
+        reply_err(rs, &err);
+    else if (json_array_size(keys) == 0)
+        reply_no_errors(rs, 404);
+    else
+        reply_data(rs, json_pack("{s:O}", "keys", keys));
+    json_decref(keys);
+}
+
 struct batch *batch_new(struct core *c)
 {
     struct batch *b = calloc(1, sizeof(*b));
@@ -292,4 +308,20 @@ int batch_commit(struct batch *b, struct err *err)
     batch_free(b);
     return commit_wait(w, engine_submit_wait(c->engine, t, &wait, commit_done, w, err) == 0,
                        hold_limit(c, ack), err);
+}
+
+void storage_answer_delete(struct request *rq, struct response *rs, const char *key)
+{
+    struct batch *b = key != NULL ? batch_new(rq->core) : NULL;
+    struct err err = {0};
+
+    if (b == NULL)
+        err_set(&err, ERR_NOMEM, 0, "delete");
+    else if (batch_delete(b, key, &err) != 0)
+        batch_free(b);
+    else if (batch_commit(b, &err) == 0) {
+        reply_empty(rs);
+        return;
+    }
+    reply_err(rs, &err);
 }

@@ -350,21 +350,6 @@ static void role_read(struct request *rq, struct response *rs, const char *name)
         reply_err(rs, &err);
 }
 
-static void role_list(struct request *rq, struct response *rs)
-{
-    struct err err = {0};
-    json_t *keys = NULL;
-
-    if (storage_list(rq->core, TOKEN_ROLE_PREFIX, &keys, &err) != 0) {
-        reply_err(rs, &err);
-    } else if (json_array_size(keys) == 0) {
-        json_decref(keys);
-        reply_no_errors(rs, 404);
-    } else {
-        reply_data(rs, json_pack("{s:o}", "keys", keys));
-    }
-}
-
 void token_role_handle(struct request *rq, struct response *rs)
 {
     const char *name = rq->path + strlen("roles");
@@ -372,7 +357,7 @@ void token_role_handle(struct request *rq, struct response *rs)
     name += *name == '/';
     if (*name == '\0') {
         if (rq->op == OP_LIST)
-            role_list(rq, rs);
+            storage_answer_list(rq, rs, TOKEN_ROLE_PREFIX);
         else
             reply_unsupported(rs);
         return;

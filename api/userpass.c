@@ -207,38 +207,14 @@ static void user_read(struct request *rq, struct response *rs, const char *name)
 static void user_delete(struct request *rq, struct response *rs, const char *name)
 {
     const char *key = user_key(rq, rs, name);
-    struct batch *b;
-    struct err err = {0};
 
-    if (key == NULL)
-        return;
-    b = batch_new(rq->core);
-    if (b == NULL)
-        err_set(&err, ERR_NOMEM, 0, "user");
-    else if (batch_delete(b, key, &err) != 0)
-        batch_free(b);
-    else if (batch_commit(b, &err) == 0) {
-        reply_empty(rs);
-        return;
-    }
-    reply_err(rs, &err);
+    if (key != NULL)
+        storage_answer_delete(rq, rs, key);
 }
 
 static void user_list(struct request *rq, struct response *rs)
 {
-    const char *folder = arena_printf(rq->arena, "%suser/", rq->mount->prefix);
-    json_t *keys = NULL;
-    struct err err = {0};
-
-    if (folder == NULL)
-        err_set(&err, ERR_NOMEM, 0, "users");
-    if (folder == NULL || storage_list(rq->core, folder, &keys, &err) != 0)
-        reply_err(rs, &err);
-    else if (json_array_size(keys) == 0)
-        reply_no_errors(rs, 404);
-    else
-        reply_data(rs, json_pack("{s:O}", "keys", keys));
-    json_decref(keys);
+    storage_answer_list(rq, rs, arena_printf(rq->arena, "%suser/", rq->mount->prefix));
 }
 
 /* ---- login ---- */
