@@ -4,10 +4,10 @@
 
 usage: crash.py [--rounds N] [--seed S] [--canary]
 
-The program is a build with -Dvolatile_disk=true: what was not flushed lives in the process, so SIGKILL is a power cut. After each
-kill the victim is restarted; then every acknowledged write must be on the primary, and the secondary, once it follows again,
-must have the same log (running hashes) and the same state (Merkle root at the same LSN). --canary runs a disk that lies about
-flush, and fails unless that loses a write: it proves that the net holds.
+The program is a build with -Dvolatile_disk=true: what was not flushed lives in the process, so SIGKILL is a power cut, and so is the
+end of a process that was told to stop. After each the victim is restarted; then every acknowledged write must be on the primary, and
+the secondary, once it follows again, must have the same log (running hashes) and the same state (Merkle root at the same LSN).
+--canary runs a disk that lies about flush, and fails unless that loses a write: it proves that the net holds.
 """
 import argparse
 import os
@@ -107,7 +107,7 @@ def rounds(program, n, seed, canary):
     env = {'LOCKSTEP_VOLATILE_SEED': str(seed)}
     if canary:
         env['LOCKSTEP_VOLATILE_IGNORE_FLUSH'] = '1'
-    kills = {'primary': 0, 'secondary': 0}
+    kills = {'primary': 0, 'secondary': 0, 'stopped': 0}
     total = 0
     begin = time.monotonic()
     with World(program) as w:
@@ -123,8 +123,12 @@ def rounds(program, n, seed, canary):
             victim = a if b is None or rng.random() < 0.6 else b
             load = Load(a, following)
             time.sleep(rng.uniform(0.02, 0.4))  # the random moment itself
-            victim.kill()
-            kills[victim.name] += 1
+            if canary or rng.random() < 0.85:
+                victim.kill()
+                kills[victim.name] += 1
+            else:  # a power cut right behind an orderly end
+                victim.stop()
+                kills['stopped'] += 1
             following, acked = load.finish()
             total += len(acked)
             try:
