@@ -20,6 +20,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'
 from cluster import ROOT, Failed, World, await_true  # noqa: E402
 
 SECRETS = 300
+SIGNS = ('making gen-', 'the snapshot is whole')  # in its log: making it takes longer than all the rest
 
 
 def one_round(program, rng, seeded, outcomes):
@@ -59,7 +60,9 @@ def one_round(program, rng, seeded, outcomes):
 
         request = threading.Thread(target=enable, args=(token('first'),))
         request.start()
-        time.sleep(rng.uniform(0, 0.5 if seeded else 0.25))  # the random moment itself
+        sign = rng.choice(SIGNS) if seeded else ''
+        await_true(sign, lambda: sign in open(b.log, errors='replace').read() or not request.is_alive())
+        time.sleep(rng.uniform(0, 0.25))  # the random moment itself
         b.kill()
         request.join()
         b.start()
@@ -87,6 +90,9 @@ def one_round(program, rng, seeded, outcomes):
             return r.status == 200 and r.data.get('dr', r.data).get('state') == 'stream-wals'
         await_true("the secondary to follow, unsealed with the primary's keys", ready)
         w.await_caught_up(a, b)
+        aside, = b.dr_status()['set_aside']
+        if not os.path.isdir(f'{b.dir}/data/gen-{aside["generation"]}'):
+            raise Failed(f'what was set aside is not there: {aside}')
         t = b.dr_token(a.keys[:2])
         a.kill()
         b.ok('PUT', 'sys/replication/dr/secondary/promote', {'dr_operation_token': t}, token='')
