@@ -61,6 +61,7 @@ struct core {
     struct probes *probes; /* NULL in tests: nothing is looked at */
     _Atomic bool
         unsealed; /* the barrier is open and the set-up after it is done: requests are served */
+    _Atomic unsigned commits_waiting; /* requests whose write is on its way to the disk */
     _Atomic bool stopping;
     _Atomic bool listening; /* http is there, and stays until the reactors have ended */
     _Atomic int role;       /* enum engine_role */

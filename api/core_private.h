@@ -30,6 +30,8 @@ struct ack {
     uint64_t lsn;          /* of the last write; 0: none yet */
     bool late;             /* a latch was not had in time: nothing may be written */
 };
+/* More would make every answer late; the next ones are refused before any work is done for them. */
+#define COMMITS_WAITING_MAX 4096u
 /* A change that the engine was given, and its waiter. */
 struct commit;
 struct commit *commit_new(struct core *c); /* NULL: out of memory */

@@ -291,5 +291,7 @@ void envelope_write(const struct request *rq, struct response *rs, struct http_r
         buf_adds(&out->headers, type);
         buf_adds(&out->headers, "\r\n");
     }
+    if (rs->retry_after_s > 0)
+        buf_printf(&out->headers, "Retry-After: %d\r\n", rs->retry_after_s);
     out->status = status;
 }

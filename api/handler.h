@@ -85,7 +85,8 @@ struct response {
     const char *lease_id;
     bool renewable;
     int64_t lease_duration;
-    bool no_wrap; /* never wrap this answer */
+    bool no_wrap;      /* never wrap this answer */
+    int retry_after_s; /* 0: no such header */
 };
 
 typedef void handler_fn(struct request *rq, struct response *rs);

@@ -74,8 +74,11 @@ void reply_err(struct response *rs, const struct err *err)
     case ERR_NOSPC:
         reply_error(rs, 503, "disk_reserve: %s", err->msg);
         break;
-    case ERR_ROLE:
     case ERR_AGAIN:
+        reply_error(rs, 503, "%s", err->msg);
+        rs->retry_after_s = 1;
+        break;
+    case ERR_ROLE:
     case ERR_CLOSED:
     case ERR_TIMEOUT:
     case ERR_BUSY:

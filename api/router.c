@@ -472,6 +472,23 @@ static int check_role(struct exchange *x, bool raw_sealed)
     return -1;
 }
 
+/* A write of a secret that would only join a queue is refused before any work is done for it, so
+ * that those in the queue are answered in time. What operates the cluster, and what takes tokens
+ * away, is not held up. */
+static int check_load(struct exchange *x)
+{
+    const struct request *rq = &x->rq;
+
+    if (rq->op == OP_READ || rq->op == OP_LIST ||
+        atomic_load(&x->core->commits_waiting) < COMMITS_WAITING_MAX ||
+        starts(rq->full_path, "sys/") || starts(rq->full_path, "auth/"))
+        return 0;
+    reply_error(&x->rs, 503, "overloaded: %u writes wait for the disk or a secondary; try again",
+                COMMITS_WAITING_MAX);
+    x->rs.retry_after_s = 1;
+    return -1;
+}
+
 /* Token and its use. 0: rq.token is set. */
 static int check_token(struct exchange *x, struct token **tokenp, bool *lastp)
 {
@@ -668,7 +685,7 @@ static void run(struct exchange *x)
         reply_error(&x->rs, 400, "cannot write to a path ending in '/'");
         return;
     }
-    if (read_body(x, raw) != 0)
+    if (check_load(x) != 0 || read_body(x, raw) != 0)
         return;
     rq->client_token = find_token(x->http);
     if (raw != NULL) {

@@ -246,15 +246,21 @@ static bool give_up(struct commit *w, struct err *err)
 int commit_wait(struct commit *w, bool started, uint32_t limit_ms, struct err *err)
 {
     struct ack *ack = co_local();
+    struct core *c = w->core;
+    bool left = false;
     int rc = 0;
 
     if (!started) {
         free(w);
         return -1;
     }
+    atomic_fetch_add(&c->commits_waiting, 1);
     if (limit_ms == 0)
         co_wait();
-    else if (!co_wait_for(limit_ms * 1000000LL) && give_up(w, err))
+    else
+        left = !co_wait_for(limit_ms * 1000000LL) && give_up(w, err);
+    atomic_fetch_sub(&c->commits_waiting, 1);
+    if (left)
         return -1;
     assert(atomic_load(&w->state) == COMMIT_DONE);
     if (ack != NULL && w->lsn > ack->lsn)

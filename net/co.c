@@ -123,7 +123,7 @@ static void context_switch(struct context *from, struct context *to)
 
 #define STACK_BYTES (256u << 10)
 #define GUARD_BYTES 4096u
-#define POOLED_STACKS_MAX 128
+#define POOLED_STACKS_MAX 512 /* a burst maps no memory for each of its requests */
 #define HELPERS_MAX 4
 
 struct co {

@@ -12,7 +12,8 @@ static struct core *c;
 static struct engine *engine;
 static enum engine_role recovered; /* what recovery found */
 static char keys[5][80], root[64];
-static json_t *last; /* the last answer */
+static json_t *last;           /* the last answer */
+static char last_headers[400]; /* and its headers */
 
 /* ---- what the fake engine leaves out ---- */
 
@@ -84,6 +85,7 @@ static int call(const char *method, const char *target, const char *token, const
     router_handle(c, &rq, &rs);
     json_decref(last);
     last = rs.body.len > 0 ? json_read(rs.body.data, rs.body.len, &err) : NULL;
+    snprintf(last_headers, sizeof(last_headers), "%s", buf_str(&rs.headers));
     buf_free(&rs.headers);
     buf_free(&rs.body);
     arena_free(rq.arena);
@@ -372,4 +374,25 @@ Test(router, paths_and_methods_are_refused_in_vaults_words)
                      cases[i].method, cases[i].target);
         cr_assert_str_eq(error_text(), cases[i].error);
     }
+}
+
+Test(router, an_overloaded_server_refuses_writes_early_and_goes_on_with_the_rest)
+{
+    init();
+    unseal();
+    cr_assert_eq(call("POST", "/v1/sys/mounts/kv", root, "{\"type\":\"kv\"}"), 204, "%s",
+                 error_text());
+    cr_assert_eq(call("PUT", "/v1/kv/a", root, "{\"k\":\"v\"}"), 204, "%s", error_text());
+    cr_assert_eq(atomic_load(&c->commits_waiting), 0, "a write that is done waits no more");
+    atomic_store(&c->commits_waiting, COMMITS_WAITING_MAX);
+    cr_assert_eq(call("PUT", "/v1/kv/a", root, "{\"k\":\"w\"}"), 503);
+    cr_assert_not_null(strstr(error_text(), "overloaded"));
+    cr_assert_not_null(strstr(last_headers, "Retry-After: 1\r\n"));
+    cr_assert_eq(call("DELETE", "/v1/kv/a", root, NULL), 503);
+    cr_assert_eq(call("GET", "/v1/kv/a", root, NULL), 200);
+    cr_assert_str_eq(json_string_value(json_object_get(json_object_get(last, "data"), "k")), "v");
+    cr_assert_eq(call("POST", "/v1/auth/token/create", root, "{}"), 200, "%s", error_text());
+    cr_assert_eq(call("PUT", "/v1/sys/policies/acl/p", root, "{\"policy\":\"path \\\"a\\\" {}\"}"),
+                 204, "%s", error_text());
+    atomic_store(&c->commits_waiting, 0);
 }
