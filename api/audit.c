@@ -314,7 +314,7 @@ static void write_work(void *arg)
     }
 }
 
-static int tell(struct request *rq, const struct response *rs, const struct audit_facts *f)
+static int tell(struct request *rq, struct response *rs, const struct audit_facts *f)
 {
     struct audit_set *set = NULL;
     struct writing w = {0};
@@ -333,7 +333,7 @@ static int tell(struct request *rq, const struct response *rs, const struct audi
     }
     w.set = set;
     w.lines = calloc(set->n, sizeof(*w.lines));
-    if (w.lines == NULL)
+    if (w.lines == NULL || (rs != NULL && response_data(rs, &err) != 0))
         goto out;
     for (size_t i = 0; i < set->n; i++) {
         w.lines[i].secret = true;
@@ -386,7 +386,7 @@ int audit_request(struct request *rq, const struct audit_facts *f)
     return tell(rq, NULL, f);
 }
 
-int audit_response(struct request *rq, const struct response *rs, const struct audit_facts *f)
+int audit_response(struct request *rq, struct response *rs, const struct audit_facts *f)
 {
     return tell(rq, rs, f);
 }

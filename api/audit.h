@@ -36,8 +36,7 @@ struct audit_facts { /* what the router found out about a request */
 /** The line of a request. -1: there are devices, and none took it. Coroutine. */
 CHECKED int audit_request(struct request *rq, const struct audit_facts *f);
 /** The line of its answer. */
-CHECKED int audit_response(struct request *rq, const struct response *rs,
-                           const struct audit_facts *f);
+CHECKED int audit_response(struct request *rq, struct response *rs, const struct audit_facts *f);
 
 /** sys/audit, sys/audit/PATH, sys/audit-hash/PATH. */
 void audit_handle(struct request *rq, struct response *rs);

@@ -228,7 +228,10 @@ static void write_envelope(struct buf *b, const struct request *rq, const struct
     write_key_text(b, "lease_id", rs->lease_id != NULL ? rs->lease_id : "");
     buf_printf(b, ",\"renewable\":%s,\"lease_duration\":%lld,\"data\":",
                rs->renewable ? "true" : "false", (long long)rs->lease_duration);
-    json_write(b, rs->data);
+    if (rs->data_text != NULL)
+        buf_add(b, rs->data_text, rs->data_text_len);
+    else
+        json_write(b, rs->data);
     buf_adds(b, ",\"wrap_info\":");
     if (rs->wrap != NULL)
         write_wrap(b, rq, rs->wrap);
@@ -248,7 +251,7 @@ void envelope_write(const struct request *rq, struct response *rs, struct http_r
 {
     struct buf *b = &out->body;
     bool enveloped = rs->data != NULL || rs->auth != NULL || rs->wrap != NULL || rs->data_null ||
-                     rs->warnings != NULL;
+                     rs->warnings != NULL || rs->data_text != NULL;
     int status = rs->status;
     bool streamed = rs->stream.next != NULL && rs->errors == NULL;
     const char *type = rs->text != NULL || streamed ? rs->content_type : "application/json";

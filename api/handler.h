@@ -67,8 +67,11 @@ static inline json_t *request_keep(struct request *rq, json_t *v)
 }
 
 struct response {
-    int status;       /* 0: derived: 200 with data/auth, 204 without */
-    json_t *data;     /* owned */
+    int status;   /* 0: derived: 200 with data/auth, 204 without */
+    json_t *data; /* owned */
+    const char
+        *data_text; /* arena: an object as json_write wrote it, where data would be; NULL: none */
+    size_t data_text_len;
     bool data_null;   /* envelope with "data":null even though there is nothing else */
     json_t *auth;     /* owned: the auth block */
     json_t *raw;      /* owned: a bare body without envelope */
@@ -101,7 +104,12 @@ void reply_err(struct response *rs,
                const struct err
                    *err); /* maps codes: SEALED 503, NOSPC 503 disk_reserve, STATE ..., else 500 */
 void reply_data(struct response *rs, json_t *data); /* steals */
-void reply_empty(struct response *rs);              /* 204 */
+/** Data that is stored as it is answered: nobody but an audit device or a wrapping looks into it.
+ */
+void reply_data_text(struct request *rq, struct response *rs, const void *text, size_t len);
+/** For those: rs->data from data_text, where there is one. */
+CHECKED int response_data(struct response *rs, struct err *err);
+void reply_empty(struct response *rs); /* 204 */
 void reply_warning(struct response *rs, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void reply_unsupported(struct response *rs);      /* 405 with the logical text */
 void reply_unsupported_path(struct response *rs); /* 404 with the logical text */

@@ -46,9 +46,19 @@ static bool stored_ttl(const json_t *data, int64_t *secondsp)
     return json_is_string(v) && parse_seconds(json_string_value(v), secondsp, &err) == 0;
 }
 
+/* Whether the object may have a field that stored_ttl looks for. */
+static bool names_ttl(const struct buf *text)
+{
+    return memmem(text->data, text->len, "\"ttl\"", 5) != NULL ||
+           memmem(text->data, text->len, "\"lease\"", 7) != NULL;
+}
+
+/* A row is the object as json_write wrote it, which is how it is answered: it is looked into only
+ * for its ttl. */
 static void kv1_read(struct request *rq, struct response *rs)
 {
     const char *key = checked_key(rq, rs);
+    struct buf text = {.secret = true};
     struct err err = {0};
     json_t *data = NULL;
     int64_t ttl;
@@ -59,17 +69,27 @@ static void kv1_read(struct request *rq, struct response *rs)
         reply_no_errors(rs, 404);
         return;
     }
-    if (storage_get(rq->core, key, &data, &err) != 0) {
+    if (storage_get_bytes(rq->core, key, &text, &err) != 0) {
         if (err.code == ERR_NOTFOUND)
             reply_no_errors(rs, 404);
         else
             reply_err(rs, &err);
-        return;
+        goto out;
     }
     ttl = mount_default_ttl(rq->core, rq->mount);
-    (void)stored_ttl(data, &ttl);
-    reply_data(rs, data);
+    if (names_ttl(&text)) {
+        data = json_read_own(text.data, text.len, &err);
+        if (data == NULL) {
+            reply_err(rs, &err);
+            goto out;
+        }
+        (void)stored_ttl(data, &ttl);
+    }
+    reply_data_text(rq, rs, text.data, text.len);
     rs->lease_duration = ttl;
+out:
+    json_decref(data);
+    buf_free(&text);
 }
 
 static void kv1_write(struct request *rq, struct response *rs)

@@ -626,7 +626,8 @@ void warn_unknown(struct request *rq, struct response *rs, bool query_only,
         buf_printf(&text, "%s%s", i > 0 ? " " : "", names[i]);
     if (!text.failed)
         reply_warning(rs, "Endpoint ignored these unrecognized parameters: [%s]", buf_str(&text));
-    if (rs->data == NULL && rs->auth == NULL && (rs->status == 0 || rs->status == 204)) {
+    if (rs->data == NULL && rs->data_text == NULL && rs->auth == NULL &&
+        (rs->status == 0 || rs->status == 204)) {
         rs->status = 200;
         rs->data_null = true;
     }

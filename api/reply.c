@@ -111,6 +111,23 @@ void reply_data(struct response *rs, json_t *data)
     rs->data = data;
 }
 
+void reply_data_text(struct request *rq, struct response *rs, const void *text, size_t len)
+{
+    rs->data_text = arena_strndup(rq->arena, text, len);
+    rs->data_text_len = len;
+    if (rs->data_text == NULL)
+        reply_router_error(rs, 500, "out of memory");
+}
+
+int response_data(struct response *rs, struct err *err)
+{
+    if (rs->data_text == NULL)
+        return 0;
+    rs->data = json_read_own((const uint8_t *)rs->data_text, rs->data_text_len, err);
+    rs->data_text = NULL;
+    return rs->data != NULL ? 0 : -1;
+}
+
 void reply_empty(struct response *rs)
 {
     drop_content(rs);

@@ -584,10 +584,11 @@ static void run_wrapped(struct exchange *x)
     struct err err = {0};
 
     if (x->rq.wrap_ttl_s == 0 || rs->no_wrap || rs->errors != NULL || rs->wrap != NULL ||
-        rs->raw != NULL || rs->text != NULL || (rs->data == NULL && rs->auth == NULL) ||
-        rs->status >= 300)
+        rs->raw != NULL || rs->text != NULL ||
+        (rs->data == NULL && rs->data_text == NULL && rs->auth == NULL) || rs->status >= 300)
         return;
-    if (wrapping_wrap(&x->rq, rs, x->rq.wrap_ttl_s, x->rq.wrap_jwt, &err) != 0)
+    if (response_data(rs, &err) != 0 ||
+        wrapping_wrap(&x->rq, rs, x->rq.wrap_ttl_s, x->rq.wrap_jwt, &err) != 0)
         reply_err(rs, &err);
 }
 

@@ -426,6 +426,7 @@ static struct fake_answer fake_call(enum op op, const char *path, const char *bo
             m->handle(&rq, &rs);
     }
     mount_table_unref(t);
+    cr_assert_eq(response_data(&rs, NULL), 0);
     a.status = rs.status != 0                                       ? rs.status
                : rs.data != NULL || rs.auth != NULL || rs.data_null ? 200
                                                                     : 204;
