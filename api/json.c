@@ -87,6 +87,33 @@ static bool plain(uint8_t c)
     return c >= 0x20 && c < 0x80 && c != '"' && c != '\\' && c != '<' && c != '>' && c != '&';
 }
 
+/* Where a byte of x is c, the high bit of that byte is set; maybe also of bytes above it. */
+static uint64_t bytes_equal(uint64_t x, uint8_t c)
+{
+    uint64_t v = x ^ 0x0101010101010101u * c;
+
+    return (v - 0x0101010101010101u) & ~v & 0x8080808080808080u;
+}
+
+size_t json_plain_run(const uint8_t *p, size_t len)
+{
+    size_t i = 0;
+
+    for (; len - i >= 8; i += 8) {
+        uint64_t x, odd;
+
+        memcpy(&x, p + i, 8);
+        odd = (x | (x - 0x2020202020202020u)) & 0x8080808080808080u; /* not ASCII, or control */
+        odd |= bytes_equal(x, '"') | bytes_equal(x, '\\') | bytes_equal(x, '<') |
+               bytes_equal(x, '>') | bytes_equal(x, '&');
+        if (odd != 0)
+            break;
+    }
+    while (i < len && plain(p[i]))
+        i++;
+    return i;
+}
+
 void json_write_text(struct buf *out, const char *text, size_t len)
 {
     const uint8_t *p = (const uint8_t *)text;
@@ -94,8 +121,8 @@ void json_write_text(struct buf *out, const char *text, size_t len)
     buf_addc(out, '"');
     for (size_t i = 0; i < len;) {
         size_t from = i, n;
-        while (i < len && plain(p[i]))
-            i++;
+
+        i += json_plain_run(p + i, len - i);
         buf_add(out, p + from, i - from);
         if (i >= len)
             break;

@@ -28,6 +28,9 @@
 void json_number_text(double d, char *out, size_t len);
 /** The text of a number that is kept as text, or NULL. */
 const char *json_kept_number(const json_t *v);
+/** How many of the first bytes stand in a JSON text as they are: ASCII, but for control characters,
+ * quote, backslash, and <, > and &, which are written escaped. */
+size_t json_plain_run(const uint8_t *p, size_t len);
 /** A string in quotes, escaped. */
 void json_write_text(struct buf *out, const char *text, size_t len);
 /** Bytes of the UTF-8 character at p, 0 when it is none. len >= 1. */

@@ -14,16 +14,29 @@
 #include "handler.h"
 #include "json_private.h"
 
+struct piece { /* of the input, or of a buffer */
+    const char *at;
+    size_t len;
+};
+
+struct level {
+    json_t *container;    /* borrowed: owned by the one below */
+    struct piece key;     /* that waits for its value, in an object */
+    struct buf unescaped; /* the key, where it does not stand in the input as it is */
+};
+
+#define LEVELS_FIRST 8 /* most texts need no more */
+
 struct reader {
     const uint8_t *at, *end;
-    json_t
-        *stack[JSON_DEPTH_OWN_MAX]; /* open containers, borrowed: each is owned by the one below */
-    struct buf keys[JSON_DEPTH_OWN_MAX]; /* the key that waits for its value, for objects */
+    struct level *levels, first[LEVELS_FIRST]; /* open containers */
     size_t depth, depth_max;
-    size_t used; /* entries of keys that were in use: most texts need few of them */
+    size_t cap;  /* of levels */
+    size_t used; /* those from here on have nothing to free */
     size_t values, values_max;
     json_t *root;
-    struct buf text; /* scratch of the string being read */
+    struct piece string; /* the one read last */
+    struct buf text;     /* its text, where it does not stand in the input as it is */
     struct err *err;
 };
 
@@ -149,19 +162,37 @@ static int read_escape(struct reader *r)
     return 0;
 }
 
-/* A string whose opening quote is eaten, into r->text. */
+/* The bytes up to the next that is a quote, an escape, a control character or not ASCII. */
+static struct piece read_run(struct reader *r)
+{
+    struct piece run = {.at = (const char *)r->at};
+
+    for (;;) {
+        r->at += json_plain_run(r->at, (size_t)(r->end - r->at));
+        if (r->at >= r->end || (*r->at != '<' && *r->at != '>' && *r->at != '&'))
+            break;
+        r->at++;
+    }
+    run.len = (size_t)((const char *)r->at - run.at);
+    return run;
+}
+
+/* A string whose opening quote is eaten, into r->string. */
 static int read_string(struct reader *r)
 {
+    r->string = read_run(r);
+    if (r->at < r->end && *r->at == '"') {
+        r->at++;
+        return 0;
+    }
     buf_clear(&r->text);
-    for (;;) {
-        const uint8_t *from = r->at;
-        while (r->at < r->end && *r->at >= 0x20 && *r->at < 0x80 && *r->at != '"' && *r->at != '\\')
-            r->at++;
-        buf_add(&r->text, from, (size_t)(r->at - from));
+    for (struct piece run = r->string;; run = read_run(r)) {
+        buf_add(&r->text, run.at, run.len);
         if (r->at >= r->end)
             return bad_char(r, "");
         if (*r->at == '"') {
             r->at++;
+            r->string = (struct piece){buf_str(&r->text), r->text.len};
             return buf_check(&r->text, r->err);
         }
         if (*r->at == '\\') {
@@ -183,18 +214,18 @@ static int read_string(struct reader *r)
 
 static json_t *string_value(struct reader *r)
 {
-    if (r->text.len > 0 && r->text.data[0] == '\0') {
+    if (r->string.len > 0 && r->string.at[0] == '\0') {
         struct buf b = {.secret = true};
         json_t *v = NULL;
 
         buf_add(&b, "\0s", 2);
-        buf_add(&b, r->text.data, r->text.len);
+        buf_add(&b, r->string.at, r->string.len);
         if (!b.failed)
             v = json_stringn_nocheck((const char *)b.data, b.len);
         buf_free(&b);
         return v;
     }
-    return json_stringn_nocheck(buf_str(&r->text), r->text.len);
+    return json_stringn_nocheck(r->string.at, r->string.len);
 }
 
 static bool digits(struct reader *r)
@@ -315,42 +346,62 @@ static json_t *read_literal(struct reader *r)
 /* Give v (taken) to the container on top, or make it the root. */
 static int attach(struct reader *r, json_t *v)
 {
-    json_t *top = r->depth > 0 ? r->stack[r->depth - 1] : NULL;
+    const struct level *top = r->depth > 0 ? &r->levels[r->depth - 1] : NULL;
     int rc;
 
     if (top == NULL) {
         r->root = v;
         return 0;
     }
-    if (json_is_array(top)) {
-        rc = json_array_append_new(top, v);
-    } else {
-        struct buf *key = &r->keys[r->depth - 1];
-        rc = json_object_set_new_nocheck(top, buf_str(key), v);
-    }
+    if (json_is_array(top->container))
+        rc = json_array_append_new(top->container, v);
+    else
+        rc = json_object_setn_new_nocheck(top->container, top->key.at, top->key.len, v);
     return rc == 0 ? 0 : err_set(r->err, ERR_NOMEM, 0, "JSON value");
 }
 
 /* `"key" :` of the object on top. */
 static int read_key(struct reader *r, const char *where)
 {
-    struct buf *key = &r->keys[r->depth - 1];
+    struct level *top = &r->levels[r->depth - 1];
 
     if (r->at >= r->end || *r->at != '"')
         return bad_char(r, where);
     r->at++;
     if (read_string(r) != 0)
         return -1;
-    if (memchr(buf_str(&r->text), '\0', r->text.len) != NULL)
+    if (memchr(r->string.at, '\0', r->string.len) != NULL)
         return err_set(r->err, ERR_INVAL, 0, "a key may not hold the character U+0000");
-    buf_clear(key);
-    buf_add(key, r->text.data, r->text.len);
-    if (buf_check(key, r->err) != 0)
-        return -1;
+    top->key = r->string;
+    if (top->key.at == buf_str(&r->text)) { /* the value needs that buffer */
+        buf_clear(&top->unescaped);
+        buf_add(&top->unescaped, top->key.at, top->key.len);
+        if (buf_check(&top->unescaped, r->err) != 0)
+            return -1;
+        top->key.at = buf_str(&top->unescaped);
+    }
     skip_space(r);
     if (r->at >= r->end || *r->at != ':')
         return bad_char(r, "after object key");
     r->at++;
+    return 0;
+}
+
+/* Room for one more level. */
+static int grow_levels(struct reader *r)
+{
+    struct level *more;
+
+    if (r->depth < r->cap)
+        return 0;
+    more = malloc(2 * r->cap * sizeof(*more));
+    if (more == NULL)
+        return err_set(r->err, ERR_NOMEM, 0, "JSON value");
+    memcpy(more, r->levels, r->cap * sizeof(*more));
+    if (r->levels != r->first)
+        free(r->levels);
+    r->levels = more;
+    r->cap *= 2;
     return 0;
 }
 
@@ -362,11 +413,15 @@ static int open_container(struct reader *r, json_t *v)
         json_decref(v);
         return err_set(r->err, ERR_INVAL, 0, "exceeded max depth");
     }
+    if (grow_levels(r) != 0) {
+        json_decref(v);
+        return -1;
+    }
     if (attach(r, v) != 0)
         return -1;
     if (r->depth == r->used)
-        r->keys[r->used++] = (struct buf){.secret = true};
-    r->stack[r->depth++] = v;
+        r->levels[r->used++] = (struct level){.unescaped.secret = true};
+    r->levels[r->depth++].container = v;
     return 0;
 }
 
@@ -375,7 +430,7 @@ static int open_container(struct reader *r, json_t *v)
 static int after_value(struct reader *r)
 {
     while (r->depth > 0) {
-        bool array = json_is_array(r->stack[r->depth - 1]);
+        bool array = json_is_array(r->levels[r->depth - 1].container);
 
         skip_space(r);
         if (r->at < r->end && *r->at == (array ? ']' : '}')) {
@@ -430,18 +485,16 @@ static json_t *read_bounded(const uint8_t *data, size_t len, size_t depth_max, s
                             struct err *err)
 {
     struct err local;
-    struct reader *r = malloc(sizeof(*r)); /* too large for a coroutine's stack */
+    struct reader reader, *r = &reader;
     json_t *v = NULL;
     int rc;
 
     err = err != NULL ? err : &local;
     err_clear(err);
-    if (r == NULL) {
-        err_set(err, ERR_NOMEM, 0, "JSON reader");
-        return NULL;
-    }
     r->at = data;
     r->end = data + len;
+    r->levels = r->first;
+    r->cap = LEVELS_FIRST;
     r->depth = r->used = r->values = 0;
     r->root = NULL;
     r->text = (struct buf){.secret = true};
@@ -467,8 +520,9 @@ out:
     json_decref(r->root);
     buf_free(&r->text);
     for (size_t i = 0; i < r->used; i++)
-        buf_free(&r->keys[i]);
-    free(r);
+        buf_free(&r->levels[i].unescaped);
+    if (r->levels != r->first)
+        free(r->levels);
     return v;
 }
 

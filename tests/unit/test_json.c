@@ -160,3 +160,48 @@ Test(json, times_are_utc_without_trailing_zeros)
     cr_assert_str_eq(time_rfc3339(a, -1), "1969-12-31T23:59:59.999Z");
     arena_free(a);
 }
+
+/* Runs of plain bytes are found eight at a time: what is not plain must be seen at each place. */
+Test(json, what_needs_an_escape_is_seen_at_every_place)
+{
+    static const struct {
+        const char *in, *out;
+    } odd[] = {{"\\\"", "\\\""},
+               {"\\\\", "\\\\"},
+               {"<", "\\u003c"},
+               {">", "\\u003e"},
+               {"&", "\\u0026"},
+               {"\\n", "\\n"},
+               {"\\u0001", "\\u0001"},
+               {"\xc3\xa4", "\xc3\xa4"},
+               {"\x7f", "\x7f"},
+               {"\xff", "\xef\xbf\xbd"},
+               {" ", " "},
+               {"~", "~"}};
+
+    for (size_t i = 0; i < sizeof(odd) / sizeof(odd[0]); i++) {
+        for (int before = 0; before < 20; before++) {
+            for (int after = 0; after < 10; after++) {
+                char in[200], want[200];
+
+                snprintf(in, sizeof(in), "{\"%.*s%sk\":\"%.*s%s%.*s\"}", before,
+                         "aaaaaaaaaaaaaaaaaaaa", odd[i].in, before, "bbbbbbbbbbbbbbbbbbbb",
+                         odd[i].in, after, "cccccccccc");
+                snprintf(want, sizeof(want), "{\"%.*s%sk\":\"%.*s%s%.*s\"}", before,
+                         "aaaaaaaaaaaaaaaaaaaa", odd[i].out, before, "bbbbbbbbbbbbbbbbbbbb",
+                         odd[i].out, after, "cccccccccc");
+                expect(in, want);
+            }
+        }
+    }
+}
+
+Test(json, a_control_character_is_refused_at_every_place)
+{
+    for (int before = 0; before < 20; before++) {
+        char in[64];
+
+        snprintf(in, sizeof(in), "[\"%.*s\x1f%s\"]", before, "aaaaaaaaaaaaaaaaaaaa", "cccccccccc");
+        refuse(in, "invalid character '\\x1f' in string literal");
+    }
+}
