@@ -190,7 +190,7 @@ int token_alive(struct request *rq, const struct token *t, struct err *err)
 {
     bool dying;
 
-    if (token_row_expired(t->json, rq->now_ms))
+    if (t->expire_ms != 0 && rq->now_ms >= t->expire_ms)
         return err_set(err, ERR_DENIED, 0, "bad token");
     if (*t->parent_hmac == '\0')
         return 0;
@@ -207,23 +207,25 @@ int token_alive(struct request *rq, const struct token *t, struct err *err)
 static int read_shared(struct request *rq, const char *hmac, struct token **tp, struct err *err)
 {
     struct token_cache *cache = tokens_cache(rq->core);
+    struct token *t = arena_alloc(rq->arena, sizeof(*t));
     uint64_t seen;
-    json_t *row = token_cache_get(cache, hmac, &seen);
 
-    if (row == NULL) {
-        if (token_read(rq, hmac, tp, err) == 0) {
-            token_cache_put(cache, hmac, (*tp)->json, seen);
-            return 0;
-        }
-        if (err->code == ERR_NOTFOUND) {
-            err_clear(err);
-            err_set(err, ERR_DENIED, 0, "bad token");
-        }
-        return -1;
+    if (t == NULL)
+        return err_set(err, ERR_NOMEM, 0, "token");
+    if (token_cache_get(cache, hmac, t, &seen)) {
+        t->hmac = hmac;
+        *tp = t;
+        return request_keep(rq, t->json) != NULL ? 0 : err_set(err, ERR_NOMEM, 0, "token");
     }
-    row = request_keep(rq, row);
-    *tp = row != NULL ? row_decode(rq, hmac, row) : NULL;
-    return *tp != NULL ? 0 : err_set(err, ERR_NOMEM, 0, "token");
+    if (token_read(rq, hmac, tp, err) == 0) {
+        token_cache_put(cache, hmac, *tp, seen);
+        return 0;
+    }
+    if (err->code == ERR_NOTFOUND) {
+        err_clear(err);
+        err_set(err, ERR_DENIED, 0, "bad token");
+    }
+    return -1;
 }
 
 static int read_batch(struct request *rq, const char *id, const char *hmac, struct token **tp,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * token_cache.c - rows of tokens in use, so that a request need not open its token's row each time.
+ * token_cache.c - tokens in use, so that a request need not open its token's row and pick it to
+ * pieces each time.
  *
  * A cached row is never changed, only replaced, and shared by all threads (jansson counts
  * references atomically). The engine's watch drops a row before the write that changed it is
@@ -20,14 +21,17 @@
 #define SHARDS 1024 /* by the first digits of the HMAC */
 #define WAYS 4
 
+struct way {
+    char hmac[TOKEN_HMAC_CHARS + 1];
+    json_t *row;        /* NULL: free */
+    struct token token; /* its fields; points into row */
+};
+
 struct shard {
     pthread_mutex_t mu;
     uint64_t changes;
     unsigned victim;
-    struct {
-        char hmac[TOKEN_HMAC_CHARS + 1];
-        json_t *row; /* NULL: free */
-    } ways[WAYS];
+    struct way ways[WAYS];
 };
 struct token_cache {
     struct shard shards[SHARDS];
@@ -61,29 +65,31 @@ static struct shard *shard_of(struct token_cache *tc, const char *hmac)
     return &tc->shards[n % SHARDS];
 }
 
-static json_t **find(struct shard *s, const char *hmac)
+static struct way *find(struct shard *s, const char *hmac)
 {
     for (size_t i = 0; i < WAYS; i++)
         if (s->ways[i].row != NULL && strcmp(s->ways[i].hmac, hmac) == 0)
-            return &s->ways[i].row;
+            return &s->ways[i];
     return NULL;
 }
 
-json_t *token_cache_get(struct token_cache *tc, const char *hmac, uint64_t *seenp)
+bool token_cache_get(struct token_cache *tc, const char *hmac, struct token *t, uint64_t *seenp)
 {
     struct shard *s = shard_of(tc, hmac);
-    json_t **at, *row = NULL;
+    const struct way *w;
 
     pthread_mutex_lock(&s->mu);
-    at = find(s, hmac);
-    if (at != NULL)
-        row = json_incref(*at);
+    w = find(s, hmac);
+    if (w != NULL) {
+        *t = w->token;
+        json_incref(w->row);
+    }
     *seenp = s->changes;
     pthread_mutex_unlock(&s->mu);
-    return row;
+    return w != NULL;
 }
 
-void token_cache_put(struct token_cache *tc, const char *hmac, json_t *row, uint64_t seen)
+void token_cache_put(struct token_cache *tc, const char *hmac, const struct token *t, uint64_t seen)
 {
     struct shard *s = shard_of(tc, hmac);
     json_t *old = NULL;
@@ -92,11 +98,13 @@ void token_cache_put(struct token_cache *tc, const char *hmac, json_t *row, uint
         return;
     pthread_mutex_lock(&s->mu);
     if (s->changes == seen && find(s, hmac) == NULL) {
-        unsigned i = s->victim++ % WAYS;
+        struct way *w = &s->ways[s->victim++ % WAYS];
 
-        old = s->ways[i].row;
-        memcpy(s->ways[i].hmac, hmac, TOKEN_HMAC_CHARS + 1);
-        s->ways[i].row = json_incref(row);
+        old = w->row;
+        memcpy(w->hmac, hmac, TOKEN_HMAC_CHARS + 1);
+        w->row = json_incref(t->json);
+        w->token = *t;
+        w->token.id = w->token.hmac = ""; /* those of a request that ends */
     }
     pthread_mutex_unlock(&s->mu);
     json_decref(old);
@@ -105,14 +113,15 @@ void token_cache_put(struct token_cache *tc, const char *hmac, json_t *row, uint
 void token_cache_drop(struct token_cache *tc, const char *hmac)
 {
     struct shard *s = shard_of(tc, hmac);
-    json_t **at, *old = NULL;
+    struct way *w;
+    json_t *old = NULL;
 
     pthread_mutex_lock(&s->mu);
     s->changes++;
-    at = find(s, hmac);
-    if (at != NULL) {
-        old = *at;
-        *at = NULL;
+    w = find(s, hmac);
+    if (w != NULL) {
+        old = w->row;
+        w->row = NULL;
     }
     pthread_mutex_unlock(&s->mu);
     json_decref(old);

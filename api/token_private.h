@@ -44,10 +44,12 @@ bool token_row_expired(const json_t *row, int64_t now_ms);
 struct token_cache;
 struct token_cache *token_cache_new(void); /* NULL: out of memory */
 void token_cache_free(struct token_cache *tc);
-/** A new reference to a row that must not be changed, or NULL; *seenp goes to token_cache_put with
- * what was read after. */
-json_t *token_cache_get(struct token_cache *tc, const char *hmac, uint64_t *seenp);
-void token_cache_put(struct token_cache *tc, const char *hmac, json_t *row, uint64_t seen);
+/** Whether it is there. Then *t is the token as its row says, with a new reference to the row,
+ * which must not be changed; its hmac and id are the caller's to fill. Else *seenp goes to
+ * token_cache_put with what was read after. */
+bool token_cache_get(struct token_cache *tc, const char *hmac, struct token *t, uint64_t *seenp);
+void token_cache_put(struct token_cache *tc, const char *hmac, const struct token *t,
+                     uint64_t seen);
 void token_cache_drop(struct token_cache *tc, const char *hmac);
 void token_cache_clear(struct token_cache *tc);
 

@@ -382,20 +382,21 @@ Test(token, a_row_that_was_read_before_a_change_is_not_kept)
 {
     static const char hmac[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
     struct token_cache *tc = tokens_cache(&f.core);
-    json_t *row = json_pack("{s:i}", "a", 1), *got;
+    struct token read = {.json = json_pack("{s:i}", "a", 1), .num_uses = 7}, got = {0};
     uint64_t seen;
 
-    cr_assert_null(token_cache_get(tc, hmac, &seen));
+    cr_assert_not(token_cache_get(tc, hmac, &got, &seen));
     token_cache_drop(tc, hmac); /* a write is applied while the reader reads */
-    token_cache_put(tc, hmac, row, seen);
-    cr_assert_null(token_cache_get(tc, hmac, &seen));
-    token_cache_put(tc, hmac, row, seen);
-    got = token_cache_get(tc, hmac, &seen);
-    cr_assert_eq(got, row);
-    json_decref(got);
+    token_cache_put(tc, hmac, &read, seen);
+    cr_assert_not(token_cache_get(tc, hmac, &got, &seen));
+    token_cache_put(tc, hmac, &read, seen);
+    cr_assert(token_cache_get(tc, hmac, &got, &seen));
+    cr_assert_eq(got.json, read.json);
+    cr_assert_eq(got.num_uses, 7);
+    json_decref(got.json);
     token_cache_clear(tc);
-    cr_assert_null(token_cache_get(tc, hmac, &seen));
-    json_decref(row);
+    cr_assert_not(token_cache_get(tc, hmac, &got, &seen));
+    json_decref(read.json);
 }
 
 Test(token, a_token_that_was_just_used_is_refused_once_revoked)
