@@ -657,7 +657,15 @@ struct engine {
         char id[64];
         uint64_t lsn, flushed_lsn;
         bool let_go;
-    } retain_saved[ENGINE_PEERS_MAX];
+    } retain_saved[2 * ENGINE_PEERS_MAX];
+    size_t n_fallen;
+    struct fallen { /* a primary of before, that has not come back */
+        struct member member;
+        uint64_t lsn; /* it may need the log after it */
+        bool let_go;
+        bool seen; /* its row, in this look at them */
+    } fallen[ENGINE_PEERS_MAX];
+    uint64_t fork_lsn;      /* of our promotion: the primary of before knew this as committed */
     struct buf retain_blob; /* as it is in the local file */
     bool retain_unknown;    /* the members of before have no slots yet */
     uint64_t retain_told; /* secondary: the other members may need the log after it; 0: not told */
@@ -732,7 +740,11 @@ void log_publish(struct engine *e); /* the status, as it is now */
 /* retain.c */
 void retain_load(struct engine *e); /* at open */
 void retain_member(struct engine *e, struct peer *p);
+void retain_fallen_begin(struct engine *e);                   /* the rows are looked at; */
+void retain_fallen(struct engine *e, const struct member *m); /* one is of a primary of before */
+void retain_fallen_end(struct engine *e);                     /* that was all of them */
 void retain_members_known(struct engine *e);
+void retain_forked(struct engine *e); /* our epoch's record is appended */
 uint64_t retain_needed_lsn(struct engine *e, const struct peer *except);
 size_t retain_step(struct engine *e, int64_t now);
 

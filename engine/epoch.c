@@ -255,6 +255,7 @@ static size_t promote_write(struct engine *e)
         promote_refuse(e, &err);
         return 1;
     }
+    retain_forked(e);
     modes_reset(e);
     e->promote.written = true;
     e->alone = e->promote.alone;
@@ -285,6 +286,7 @@ static void promote_finish(struct engine *e)
     yield_end(e);
     log_read_rows(e);
     engine_role_set(e, ENGINE_PRIMARY);
+    peers_check(e);
     meet_rows(e);
     promote_answer(e, e->promote.lsn, NULL);
 }

@@ -5,7 +5,9 @@
  * The log is kept from the last checkpoint on, and for each unrevoked member from the LSN that is
  * known to be durable there, connected or not. That cursor is in the local file, so it outlives a
  * restart; and the primary tells each secondary, with its pings, how far back the other members may
- * need the log, so that the one that is promoted has kept it.
+ * need the log, so that the one that is promoted has kept it. A promoted cluster keeps it for the
+ * primary of before, too, from what that one knew as committed at the fork, until it has come back
+ * or is revoked: then it rejoins by the log.
  *
  * What is kept for a member is bounded, in bytes and, when configured, in age; its row may have
  * limits of its own. At 50 and 80 % the log says so by name; at 100 % the member is let go: nothing
@@ -36,7 +38,7 @@ void retain_load(struct engine *e)
         return; /* nothing was ever kept */
     }
     m = (struct mp){.p = b.data, .end = b.data + b.len};
-    n = mp_array(&m, 2 + ENGINE_PEERS_MAX);
+    n = mp_array(&m, 2 + 2 * ENGINE_PEERS_MAX);
     if (mp_uint(&m, SAVED_VERSION) != SAVED_VERSION)
         m.bad = true;
     e->retain_told = mp_uint(&m, UINT64_MAX);
@@ -59,11 +61,20 @@ void retain_load(struct engine *e)
     e->retain_blob = b;
 }
 
+static void put_saved(struct buf *b, const char *id, uint64_t lsn, uint64_t flushed, bool let_go)
+{
+    mp_put_array(b, SAVED_FIELDS);
+    mp_put_str(b, id, strlen(id));
+    mp_put_uint(b, lsn);
+    mp_put_uint(b, flushed);
+    mp_put_bool(b, let_go);
+}
+
 static void save(struct engine *e)
 {
     struct buf b = {0};
     struct err err;
-    size_t n = 0;
+    size_t n = e->n_fallen;
 
     e->retain_saved_ns = env_mono_ns(e->cfg.env);
 
@@ -75,14 +86,11 @@ static void save(struct engine *e)
     for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
         const struct peer *p = &e->peers[i];
 
-        if (!p->used)
-            continue;
-        mp_put_array(&b, SAVED_FIELDS);
-        mp_put_str(&b, p->member.id, strlen(p->member.id));
-        mp_put_uint(&b, p->retain_lsn);
-        mp_put_uint(&b, peer_stage_lsn(p, LAG_FLUSHED));
-        mp_put_bool(&b, p->let_go);
+        if (p->used)
+            put_saved(&b, p->member.id, p->retain_lsn, peer_stage_lsn(p, LAG_FLUSHED), p->let_go);
     }
+    for (size_t i = 0; i < e->n_fallen; i++)
+        put_saved(&b, e->fallen[i].member.id, e->fallen[i].lsn, 0, e->fallen[i].let_go);
     if (b.failed ||
         (b.len == e->retain_blob.len && memcmp(b.data, e->retain_blob.data, b.len) == 0)) {
         buf_free(&b); /* without memory the older cursors stand, which keep more */
@@ -99,14 +107,21 @@ static void save(struct engine *e)
     e->retain_blob = b;
 }
 
+static const struct retain_saved *saved_of(const struct engine *e, const char *id)
+{
+    for (size_t i = 0; i < 2 * ENGINE_PEERS_MAX; i++) {
+        if (strcmp(e->retain_saved[i].id, id) == 0)
+            return &e->retain_saved[i];
+    }
+    return NULL;
+}
+
 /* A member's slot was made: where does it stand? */
 void retain_member(struct engine *e, struct peer *p)
 {
-    for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
-        const struct retain_saved *s = &e->retain_saved[i];
+    const struct retain_saved *s = saved_of(e, p->member.id);
 
-        if (strcmp(s->id, p->member.id) != 0)
-            continue;
+    if (s != NULL) {
         p->retain_lsn = s->lsn;
         p->known_lsn = s->flushed_lsn;
         p->let_go = s->let_go;
@@ -117,10 +132,73 @@ void retain_member(struct engine *e, struct peer *p)
     p->retain_lsn = e->retain_unknown ? e->retain_told : e->committed_lsn;
 }
 
+/* ---- a primary of before ---- */
+/* What it knew as committed it may have told us a moment before its log said so: the last
+ * checkpoint here lies before both, as a rule, and nothing behind it was released. */
+void retain_forked(struct engine *e)
+{
+    uint64_t known = wal_known_commit_lsn(e->cur->wal), at = atomic_load(&e->checkpoint_lsn);
+
+    e->fork_lsn = at < known ? at : known;
+}
+
+void retain_fallen_begin(struct engine *e)
+{
+    if (engine_role(e) != ENGINE_PRIMARY || !e->repl.primary_enabled)
+        e->n_fallen = 0;
+    for (size_t i = 0; i < e->n_fallen; i++)
+        e->fallen[i].seen = false;
+}
+
+static bool follows_again(const struct engine *e, const char *id)
+{
+    for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
+        if (e->peers[i].used && strcmp(e->peers[i].member.id, id) == 0)
+            return true;
+    }
+    return false;
+}
+
+void retain_fallen(struct engine *e, const struct member *m)
+{
+    const struct epoch_rec *ours = epochs_last(&e->cur->epochs);
+    const struct retain_saved *s = saved_of(e, m->id);
+    struct fallen *f;
+    size_t i = 0;
+
+    while (i < e->n_fallen && strcmp(e->fallen[i].member.id, m->id) != 0)
+        i++;
+    if (follows_again(e, m->id) || i == ENGINE_PEERS_MAX)
+        return; /* its slot keeps the log */
+    f = &e->fallen[i];
+    if (i == e->n_fallen) {
+        e->n_fallen++;
+        f->let_go = s != NULL && s->let_go;
+        f->lsn = s != NULL                           ? s->lsn
+                 : e->fork_lsn != 0                  ? e->fork_lsn
+                 : e->retain_unknown && ours != NULL ? ours->end_lsn
+                                                     : e->committed_lsn;
+    }
+    f->member = *m;
+    f->seen = true;
+}
+
+void retain_fallen_end(struct engine *e)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < e->n_fallen; i++) {
+        if (e->fallen[i].seen)
+            e->fallen[n++] = e->fallen[i];
+    }
+    e->n_fallen = n;
+}
+
 /* All members that there were at the start, or at the promotion, have their slots. */
 void retain_members_known(struct engine *e)
 {
     e->retain_unknown = false;
+    e->fork_lsn = 0;
     memset(e->retain_saved, 0, sizeof(e->retain_saved));
     e->retain_told = 0;
     save(e);
@@ -132,24 +210,39 @@ static uint64_t percent_of(uint64_t used, uint64_t max)
     return max == 0 ? 0 : used >= max ? 100 : used * 100 / max;
 }
 
-static uint64_t bytes_max(const struct engine *e, const struct peer *p)
+static uint64_t bytes_max(const struct engine *e, const struct member *m)
 {
-    return p->member.retain_bytes != 0 ? p->member.retain_bytes : e->cfg.retain_bytes;
+    return m->retain_bytes != 0 ? m->retain_bytes : e->cfg.retain_bytes;
 }
 
-static uint64_t ms_max(const struct engine *e, const struct peer *p)
+static uint64_t ms_max(const struct engine *e, const struct member *m)
 {
-    return p->member.retain_ms != 0 ? p->member.retain_ms : e->cfg.retain_ms;
+    return m->retain_ms != 0 ? m->retain_ms : e->cfg.retain_ms;
 }
 
-static void let_go(struct engine *e, struct peer *p, const char *why)
+static void let_go(struct engine *e, const struct member *m, const char *why, bool *let_gop)
 {
-    p->let_go = true;
+    *let_gop = true;
     e->dirty = true;
     log_error(e->cfg.log, LOG_REPLICATION,
               "secondary_let_go: %s: %s: the log is no longer kept for it; it takes a copy if what "
               "it needs is gone when it comes",
-              p->member.id, why);
+              m->id, why);
+}
+
+#define LIMIT_BYTES "its limit of bytes is reached"
+#define LIMIT_AGE "its limit of age is reached"
+#define LIMIT_SPACE "it is away and the disk is below its reserve"
+
+/* What is kept for one that has lsn. since: it lacks something since then; 0: nothing. */
+static uint64_t kept_bytes(struct engine *e, uint64_t lsn, int64_t since)
+{
+    return since != 0 ? wal_bytes_after(e->cur->wal, lsn) : 0;
+}
+
+static uint64_t kept_ms(int64_t now, int64_t since)
+{
+    return since != 0 && now > since ? (uint64_t)((now - since) / NS_PER_MS) : 0;
 }
 
 static void warn(struct engine *e, struct peer *p, unsigned percent)
@@ -161,8 +254,8 @@ static void warn(struct engine *e, struct peer *p, unsigned percent)
                  "log_retention: %s: %u %% of what is kept of the log for it is used: %" PRIu64
                  " of %" PRIu64 " MiB, %" PRIu64 " of %" PRIu64
                  " s (0: no limit); at 100 %% it is let go",
-                 p->member.id, percent, p->retain_bytes >> 20, bytes_max(e, p) >> 20,
-                 p->retain_age_ms / 1000, ms_max(e, p) / 1000);
+                 p->member.id, percent, p->retain_bytes >> 20, bytes_max(e, &p->member) >> 20,
+                 p->retain_age_ms / 1000, ms_max(e, &p->member) / 1000);
     /* Not at each turn around a mark. */
     if (level > p->retain_level || percent < 40)
         p->retain_level = level;
@@ -175,10 +268,10 @@ static bool watch(struct engine *e, struct peer *p, int64_t now)
     int64_t since = lag_since_ns(e, p->retain_lsn);
     uint64_t by_bytes, by_age;
 
-    p->retain_bytes = since != 0 ? wal_bytes_after(w, p->retain_lsn) : 0;
-    p->retain_age_ms = since != 0 && now > since ? (uint64_t)((now - since) / NS_PER_MS) : 0;
-    by_bytes = percent_of(p->retain_bytes, bytes_max(e, p));
-    by_age = percent_of(p->retain_age_ms, ms_max(e, p));
+    p->retain_bytes = kept_bytes(e, p->retain_lsn, since);
+    p->retain_age_ms = kept_ms(now, since);
+    by_bytes = percent_of(p->retain_bytes, bytes_max(e, &p->member));
+    by_age = percent_of(p->retain_age_ms, ms_max(e, &p->member));
     p->retain_percent = (unsigned)(by_bytes > by_age ? by_bytes : by_age);
     if (p->let_go) {
         if (p->conn != NULL && p->retain_percent < 80 && p->retain_lsn + 1 >= wal_first_lsn(w)) {
@@ -190,11 +283,37 @@ static bool watch(struct engine *e, struct peer *p, int64_t now)
     }
     warn(e, p, p->retain_percent);
     if (p->retain_percent >= 100)
-        let_go(e, p,
-               by_bytes >= 100 ? "its limit of bytes is reached" : "its limit of age is reached");
+        let_go(e, &p->member, by_bytes >= 100 ? LIMIT_BYTES : LIMIT_AGE, &p->let_go);
     else if (atomic_load(&e->reserve) && p->conn == NULL && p->retain_bytes >= RETAIN_WORTH_BYTES)
-        let_go(e, p, "it is away and the disk is below its reserve");
+        let_go(e, &p->member, LIMIT_SPACE, &p->let_go);
     return p->let_go;
+}
+
+static bool watch_fallen(struct engine *e, struct fallen *f, int64_t now)
+{
+    int64_t since = lag_since_ns(e, f->lsn);
+    uint64_t bytes = kept_bytes(e, f->lsn, since);
+
+    if (f->let_go)
+        return false;
+    if (percent_of(bytes, bytes_max(e, &f->member)) >= 100)
+        let_go(e, &f->member, LIMIT_BYTES, &f->let_go);
+    else if (percent_of(kept_ms(now, since), ms_max(e, &f->member)) >= 100)
+        let_go(e, &f->member, LIMIT_AGE, &f->let_go);
+    else if (atomic_load(&e->reserve) && bytes >= RETAIN_WORTH_BYTES)
+        let_go(e, &f->member, LIMIT_SPACE, &f->let_go);
+    return f->let_go;
+}
+
+static bool watch_all(struct engine *e, int64_t now)
+{
+    bool gone = false;
+
+    for (size_t i = 0; i < ENGINE_PEERS_MAX; i++)
+        gone = (e->peers[i].used && watch(e, &e->peers[i], now)) || gone;
+    for (size_t i = 0; i < e->n_fallen; i++)
+        gone = watch_fallen(e, &e->fallen[i], now) || gone;
+    return gone;
 }
 
 /* ---- release ---- */
@@ -209,6 +328,10 @@ uint64_t retain_needed_lsn(struct engine *e, const struct peer *except)
 
         if (p->used && !p->let_go && p != except && p->retain_lsn < lsn)
             lsn = p->retain_lsn;
+    }
+    for (size_t i = 0; i < e->n_fallen; i++) {
+        if (!e->fallen[i].let_go && e->fallen[i].lsn < lsn)
+            lsn = e->fallen[i].lsn;
     }
     return lsn;
 }
@@ -244,16 +367,13 @@ static void release(struct engine *e)
 
 size_t retain_step(struct engine *e, int64_t now)
 {
-    bool due = atomic_exchange(&e->retain_due, false), gone = false;
+    bool due = atomic_exchange(&e->retain_due, false), gone;
 
     if (!due && now - e->retain_ns < NS_PER_S)
         return 0; /* lag_count_waiting wakes us each second while there is a member */
     e->retain_ns = now;
     e->dirty = true;
-    for (size_t i = 0; engine_role(e) == ENGINE_PRIMARY && i < ENGINE_PEERS_MAX; i++) {
-        if (e->peers[i].used && watch(e, &e->peers[i], now))
-            gone = true;
-    }
+    gone = engine_role(e) == ENGINE_PRIMARY && watch_all(e, now);
     if (due || gone)
         release(e);
     /* Two flushes that writes wait for: not at each checkpoint of a busy primary. An older cursor

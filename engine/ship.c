@@ -268,8 +268,12 @@ static int list_member(void *arg, const char *key, const uint8_t *value, size_t 
         log_error(e->cfg.log, LOG_REPLICATION, "%s: %s", key, bad.msg);
         return 0;
     }
-    if (m.revoked || revoked_here(e, m.id) || m.primary || strcmp(m.id, own_member_id(e)) == 0)
+    if (m.revoked || revoked_here(e, m.id) || strcmp(m.id, own_member_id(e)) == 0)
         return 0;
+    if (m.primary) { /* until it has come back */
+        retain_fallen(e, &m);
+        return 0;
+    }
     p = peer_slot(e, m.id);
     if (p != NULL)
         p->member = m;
@@ -297,12 +301,16 @@ void peers_check(struct engine *e)
             (member_read(e, p->member.id, &m, &err) != 0 || m.revoked || revoked_here(e, m.id)))
             peer_free(p); /* the log is no longer kept for it */
     }
+    retain_fallen_begin(e);
     if (engine_role(e) != ENGINE_PRIMARY || !e->repl.primary_enabled)
         return;
     if (engine_scan(e, ENGINE_KEY_MEMBERS, NULL, 0, false, list_member, e, &err) != 0)
         log_error(e->cfg.log, LOG_REPLICATION, "read the members: %s", err.msg);
-    else if (e->retain_unknown)
-        retain_members_known(e);
+    else {
+        retain_fallen_end(e);
+        if (e->retain_unknown)
+            retain_members_known(e);
+    }
 }
 
 void peers_clear_followers(struct engine *e, const char *reason)

@@ -207,6 +207,73 @@ static void small_retention(struct world *w, int i, struct engine_config *cfg)
     cfg->retain_ms = retain_limit_ms;
 }
 
+static void ask(struct world *w, int i, bool demotes)
+{
+    struct follow_config f = {.cluster_id = "cluster", .member_id = "cluster", .addrs = "1"};
+    struct call *c = call_new(w, i);
+    struct err err = {0};
+
+    snprintf(f.cluster_addr, sizeof(f.cluster_addr), "%d", i);
+    if ((demotes ? engine_demote(w->n[i].e, on_call, c, &err)
+                 : engine_retarget(w->n[i].e, &f, false, on_call, c, &err)) != 0 ||
+        !call_wait(w, c, 60 * SEC))
+        sim_fail(w, "node %d: a change of its role: %s", i, err.msg);
+}
+
+static bool first_is_fenced(struct world *w)
+{
+    return status_of(w, 0)->role == ENGINE_FENCED;
+}
+
+static bool first_streams(struct world *w)
+{
+    return node_streams(w, 0);
+}
+
+/* 21: a promoted cluster keeps its log for the fallen primary, over a restart too, so that it
+ * rejoins by log; but not beyond the limits. */
+static void retention_fallen(struct world *w)
+{
+    bool within = sim_rand(w, 2) == 0;
+    uint64_t fork;
+
+    pair(w);
+    if (!within) {
+        retain_limit_ms = 0;
+        w->tune = small_retention;
+        node_stop(w, 1);
+        node_open(w, 1);
+    }
+    write_files(w, 2);
+    check_equal(w);
+    node_crash(w, 0);
+    fork = status_of(w, 1)->durable_lsn;
+    promote(w, 1);
+    write_files(w, 3);
+    if (sim_rand(w, 2) == 0) {
+        node_crash(w, 1);
+        node_open(w, 1);
+        world_run(w, 12 * SEC);
+    }
+    write_files(w, within ? 2 : 30);
+    world_run(w, 12 * SEC);
+    write_files(w, 2);
+    sim_check(w, (status_of(w, 1)->log_first_lsn <= fork) == within,
+              "the log begins at %llu, the old primary ends at %llu",
+              (unsigned long long)status_of(w, 1)->log_first_lsn, (unsigned long long)fork);
+    w->n[0].apart = true;
+    node_open(w, 0);
+    sim_check(w, world_until(w, first_is_fenced, 10 * SEC), "the old primary is not fenced");
+    ask(w, 0, true);
+    ask(w, 0, false);
+    w->n[0].follows = 1;
+    w->n[0].named = true;
+    sim_check(w, world_until(w, first_streams, 60 * SEC), "the old primary does not follow");
+    w->n[0].apart = false;
+    sim_check(w, (status_of(w, 1)->copies_begun == 0) == within, "%llu copies",
+              (unsigned long long)status_of(w, 1)->copies_begun);
+}
+
 static bool said(int fd, const char *text)
 {
     static char log[1 << 20];
@@ -396,6 +463,7 @@ const struct scenario scenarios_know[] = {
     {"known_before", known_before, "a secondary knows what would fail before it is promoted", 0},
     {"sixteen", sixteen, "as many secondaries as there may be, each with its own lag", 17},
     {"retention_cut", retention_cut, "the log is kept for a member that is cut off", 3},
+    {"retention_fallen", retention_fallen, "the log is kept for a fallen primary, too", 0},
     {"retention_limit", retention_limit, "what is kept for a member is bounded, and it is told", 0},
     {"lag_truth", lag_truth, "lag is true when idle, through a cut, and with any clock", 0},
     {NULL, NULL, NULL, 0},
