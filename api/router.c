@@ -521,7 +521,8 @@ static void not_audited(struct exchange *x)
         reply_error(&x->rs, 500, "internal error");
 }
 
-/* The request's line. Nothing is executed without it; a refusal stays one, written down or not. */
+/* The request's line. Nothing is executed without it, but on a fenced cluster: that serves only what
+ * ends its being one, and its files may be gone with what made it fall. */
 static int audit_it(struct exchange *x, bool allowed)
 {
     const char *error = json_string_value(json_array_get(x->rs.errors, 0));
@@ -529,9 +530,10 @@ static int audit_it(struct exchange *x, bool allowed)
     x->facts.allowed = allowed;
     x->facts.error = error != NULL ? arena_strdup(x->rq.arena, error) : NULL;
     x->told = audit_request(&x->rq, &x->facts) == 0;
-    if (!x->told)
-        not_audited(x);
-    return x->told ? 0 : -1;
+    if (x->told || x->role == ENGINE_FENCED)
+        return 0;
+    not_audited(x);
+    return -1;
 }
 
 /* The mount's handler, after the policy has decided. */
@@ -611,8 +613,11 @@ static void run_logical(struct exchange *x)
         (strcmp(rq->full_path, "sys/wrapping/lookup") == 0 ||
          strcmp(rq->full_path, "sys/wrapping/unwrap") == 0 ||
          strcmp(rq->full_path, "sys/wrapping/rewrap") == 0) &&
-        wrapping_precheck(rq, &x->rs) != 0)
+        wrapping_precheck(rq, &x->rs) != 0) {
+        (void)!audit_it(x, false);
+        audit_answer(x);
         return;
+    }
     if (x->role != ENGINE_PRIMARY && x->role != ENGINE_FENCED) {
         /* Only sys paths pass the role gate; their table may be another cluster's in the making. */
         rq->path = rq->full_path + strlen("sys/");

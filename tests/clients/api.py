@@ -574,6 +574,14 @@ def audit():
         equal(answer['response']['data']['secret'], hashed('hush'))
         assert '1 error occurred' in denied['error'] and denied['auth']['policy_results']['allowed'] is False, denied
         assert bad['error'] == 'permission denied' and bad['auth'] == {}, bad
+        # A wrapping token that is none is refused before any handler, and written down.
+        before = len(lines(log))
+        for path in ('unwrap', 'lookup', 'rewrap'):
+            want(a('POST', f'sys/wrapping/{path}', {'token': 's.' + 'y' * 24}), 400)
+        found = lines(log)[before:]
+        equal([(x['type'], x['request']['path']) for x in found],
+              [(kind, f'sys/wrapping/{path}') for path in ('unwrap', 'lookup', 'rewrap') for kind in ('request', 'response')])
+        assert all('wrapping token is not valid' in x['error'] for x in found if x['type'] == 'request'), found
         # A new token and a wrapping token are in no line in clear.
         new = a.token(policies=['p1'])
         wrapped = a.ok('GET', 'kv/x', headers={'X-Vault-Wrap-TTL': '60'}).json['wrap_info']

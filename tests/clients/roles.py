@@ -113,6 +113,27 @@ def update_primary(a, keys, **kw):
     return a.ok('PUT', 'sys/replication/dr/secondary/update-primary', {'dr_operation_token': a.dr_token(keys), **kw}, token='')
 
 
+def fenced_without_audit():
+    """a fenced primary whose audit files cannot be written is demoted and follows all the same; a refusal there stays one"""
+    with World() as w:
+        a, b = w.pair()
+        logs = os.path.join(w.dir, 'logs')
+        a.ok('PUT', 'sys/audit/file', {'type': 'file', 'options': {'file_path': os.path.join(logs, 'audit.log')}})
+        w.await_caught_up(a, b)
+        a.kill()
+        promote(b, a.keys[:2])
+        os.rename(logs, logs + '.1')
+        open(logs, 'w').close()  # in place of the folder
+        a.start()
+        a.unseal()
+        await_true('the old primary to be fenced', fenced(a), 10)
+        want(a.call('PUT', 'sys/replication/dr/primary/demote', {}, token='s.' + 'x' * 24), 403)
+        a.ok('PUT', 'sys/replication/dr/primary/demote', {})
+        assert {'no_primary', 'audit_unwritable'} == {r['code'] for r in a.dr_status()['reasons']}
+        update_primary(a, a.keys[:2], update_primary_addrs=[b.cluster_addr])
+        await_true('it to follow', lambda: a.dr_status().get('state') == 'stream-wals', 30)
+
+
 def fail_back():
     """the lost primary comes back, rejoins by difference while sealed and not, and takes over again; all with the command line"""
     with World() as w:
@@ -328,5 +349,6 @@ def cascade():
 
 
 if __name__ == '__main__':
-    sys.exit(run_tests([fenced_old_primary, stopped_primary, alone, fail_back, third_follows, keys_change_while_it_follows, disabled_when_fenced,
+    sys.exit(run_tests([fenced_old_primary, stopped_primary, alone, fenced_without_audit, fail_back, third_follows, keys_change_while_it_follows,
+                        disabled_when_fenced,
                         index_header, cascade], 'roles'))
