@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "reactor_private.h"
+#include "ring.h"
 
 #define RING_ENTRIES 1024
 
@@ -27,6 +28,7 @@ struct reactor {
     struct env *env;
     struct logger *log;
     struct io_uring ring;
+    struct ring_state ring_state;
     struct io_uring_buf_ring *buffers;
     uint8_t *buffer_memory;
     struct co_pool *co_pool;
@@ -306,8 +308,7 @@ static void wait_completions(struct reactor *r, int64_t wait_ns)
                                        .tv_nsec = wait_ns % 1000000000};
         rc = io_uring_submit_and_wait_timeout(&r->ring, &cqe, 1, &ts, NULL);
     }
-    if (rc < 0 && rc != -ETIME && rc != -EINTR && rc != -EBUSY && rc != -EAGAIN)
-        log_error(r->log, "core", "io_uring wait failed: %s", strerror(-rc));
+    ring_entered(&r->ring_state, r->ring.ring_fd, rc, "the connections");
     io_uring_for_each_cqe(&r->ring, head, cqe)
     {
         struct reactor_op *op = io_uring_cqe_get_data(cqe);

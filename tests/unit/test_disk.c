@@ -50,6 +50,28 @@ static void finish(struct fixture *f)
     disk_image_free(f->image);
 }
 
+/* Nothing can be asked of the kernel any more. */
+static void close_ring(void)
+{
+    char path[64], to[64];
+    bool found = false;
+
+    for (int fd = 3; fd < 1024; fd++) {
+        ssize_t n;
+
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+        n = readlink(path, to, sizeof(to) - 1);
+        if (n <= 0)
+            continue;
+        to[n] = '\0';
+        if (strstr(to, "[io_uring]") == NULL)
+            continue;
+        close(fd);
+        found = true;
+    }
+    cr_assert(found);
+}
+
 static struct disk_file *open_file(struct fixture *f, int flags)
 {
     struct disk_file *file;
@@ -338,4 +360,15 @@ Test(disk, a_power_cut_keeps_what_was_flushed_and_replays_from_its_seed)
     free(a);
     free(b);
     free(got);
+}
+
+/* The thread of the log waits for wakeups too, with nothing under way: it must not spin. */
+Test(disk, a_ring_that_cannot_be_entered_ends_the_process, .exit_code = 1, .timeout = 20)
+{
+    struct fixture f;
+
+    begin(&f, URING, 0);
+    close_ring();
+    for (;;)
+        (void)disk_wait(f.disk, -1);
 }

@@ -79,7 +79,7 @@ struct disk_ops {
     /* Run completions; with timeout_ns != 0 and none ready, wait for one, for wake, or for the
      * time. -1 waits without limit (in a simulation, whose clock stands still meanwhile, it takes
      * the earliest operation at once). Returns the number of completions run. free runs all that
-     * are still open. */
+     * are still open. A kernel that takes no call any more ends the process (ring.h). */
     int (*wait)(struct disk *, int64_t timeout_ns);
     void (*wake)(struct disk *); /* any thread: make a wait return */
     void (*free)(struct disk *);

@@ -17,6 +17,7 @@
  * all.
  */
 #include "disk_posix.h"
+#include "ring.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -42,6 +43,7 @@ struct uring_disk {
     uint64_t wake_value; /* target of the armed read */
     bool wake_armed;
     bool closing;
+    struct ring_state state;
 };
 
 /* What an operation keeps in its internal words. */
@@ -220,6 +222,13 @@ static int reap(struct uring_disk *u, bool *wokenp)
     return n;
 }
 
+/* A ring that is lost ends the process here, whoever waits: an operation in flight would never be
+ * done, and neither "durable" nor "failed" is true of it. */
+static void entered(struct uring_disk *u, int rc)
+{
+    ring_entered(&u->state, u->ring.ring_fd, rc, "the log's disk");
+}
+
 static int uring_wait(struct disk *d, int64_t timeout_ns)
 {
     struct uring_disk *u = uring_of(d);
@@ -229,15 +238,15 @@ static int uring_wait(struct disk *d, int64_t timeout_ns)
 
     arm_wake(u);
     if (io_uring_sq_ready(&u->ring) > 0)
-        (void)submit(u, NULL); /* a lasting failure leaves the operation in flight, never "done" */
+        entered(u, io_uring_submit(&u->ring));
     n = reap(u, &woken);
     if (n > 0 || woken || timeout_ns == 0)
         return n;
     if (timeout_ns < 0) {
-        (void)io_uring_submit_and_wait(&u->ring, 1);
+        entered(u, io_uring_submit_and_wait(&u->ring, 1));
     } else {
         struct __kernel_timespec ts = {timeout_ns / 1000000000, timeout_ns % 1000000000};
-        (void)io_uring_submit_and_wait_timeout(&u->ring, &cqe, 1, &ts, NULL);
+        entered(u, io_uring_submit_and_wait_timeout(&u->ring, &cqe, 1, &ts, NULL));
     }
     return reap(u, &woken);
 }
