@@ -10,6 +10,7 @@ goes on is killed once more. What serves at the end has nothing of what went, al
 tells how: the first transaction is small, the later ones are bounded, and no row beside was written.
 """
 import argparse
+import http.client
 import os
 import random
 import re
@@ -138,18 +139,23 @@ class Revoke(Disable):
 
 def kill_in(s, rng, work=None):
     """Kill at a random moment of what goes on, which takes some 40 ms."""
+    failed = []
+
     def run():
         try:
             if work is not None:
                 work(s)
-        except Exception:  # killed, or a half answer of it
-            if s.proc.poll() is None:
-                raise
+        except (OSError, http.client.HTTPException):
+            pass  # killed while it answered
+        except Failed as e:
+            failed.append(e)
     t = threading.Thread(target=run)
     t.start()
     time.sleep(rng.uniform(0, 0.04))  # the random moment itself
     s.kill()
     t.join()
+    if failed:
+        raise failed[0]
 
 
 def asked(log, kind):
