@@ -87,9 +87,8 @@ static void small_files(struct world *w, int i, struct engine_config *cfg)
     cfg->wal_file_bytes = 32768;
 }
 
-/* 20: what only the old primary has is in a file of it before it follows, whenever it crashes; its
- * log is not released before; and the file holds nothing of the new side. */
-static void lost_writes(struct world *w)
+/* Node 1 is promoted without what node 0 wrote alone, and node 0 is back; it may have met it. */
+static void lose_writes(struct world *w)
 {
     w->tune = small_files;
     for (int i = 0; i < 2; i++) { /* with small files from the start */
@@ -114,6 +113,23 @@ static void lost_writes(struct world *w)
     while (engine_checkpoint_step(w->n[0].e, true) == 0)
         world_step(w);
     world_run(w, 100 * MS);
+}
+
+/* Node 0 follows, and has what was lost; also after another power cut. */
+static void all_is_saved(struct world *w)
+{
+    check_equal(w);
+    check_lost_saved(w, 0);
+    node_crash(w, 0);
+    node_open(w, 0);
+    check_lost_saved(w, 0);
+}
+
+/* 20: what only the old primary has is in a file of it before it follows, whenever it crashes; its
+ * log is not released before; and the file holds nothing of the new side. */
+static void lost_writes(struct world *w)
+{
+    lose_writes(w);
     enable(w, 1, 0);
     for (uint64_t k = sim_rand(w, 6); k > 0; k--) {
         for (uint64_t n = sim_rand(w, 600); n > 0; n--)
@@ -123,11 +139,36 @@ static void lost_writes(struct world *w)
     }
     if (!world_until(w, secondary_streams, 120 * SEC))
         sim_fail(w, "the old primary does not rejoin");
-    check_equal(w);
-    check_lost_saved(w, 0);
-    node_crash(w, 0);
-    node_open(w, 0);
-    check_lost_saved(w, 0);
+    all_is_saved(w);
+}
+
+static bool rejoined_or_cut(struct world *w)
+{
+    return w->n[0].cut || secondary_streams(w);
+}
+
+/* 20, with a power cut at any change of its disk: of the file, its name, the note of it, the copy.
+ */
+static void cut_in_lost_writes(struct world *w)
+{
+    enum engine_role role;
+
+    lose_writes(w);
+    node_cut_in(w, 0, 1 + sim_rand(w, 40));
+    enable(w, 1, 0);
+    for (uint64_t lives = 1;; lives++) {
+        sim_check(w, world_until(w, rejoined_or_cut, 120 * SEC), "the old primary does not rejoin");
+        if (!w->n[0].cut)
+            break;
+        node_crash(w, 0);
+        node_cut_in(w, 0, 1 + sim_rand(w, 30 * lives)); /* further each time: it must end */
+        node_open(w, 0);
+        role = status_of(w, 0)->role;
+        if (!w->n[0].cut && role != ENGINE_SECONDARY && role != ENGINE_BOOTSTRAPPING)
+            enable(w, 1, 0);
+    }
+    node_cut_in(w, 0, 0);
+    all_is_saved(w);
 }
 
 /* ---- 24 ---- */
@@ -352,6 +393,8 @@ const struct scenario scenarios_act[] = {
     {"switchover_cut", switchover_cut, "cut anywhere, a switchover never makes two primaries", 0},
     {"switchover_forced", switchover_forced, "after the handover only force makes it serve", 0},
     {"lost_writes", lost_writes, "what only the old primary has is saved before it follows", 0},
+    {"cut_in_lost_writes", cut_in_lost_writes,
+     "a power cut while they are saved leaves them in the log or in the file", 0},
     {"skewed_promotion", skewed_promotion, "commit times never go back, and the skew is told", 0},
     {NULL, NULL, NULL, 0},
 };
