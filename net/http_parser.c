@@ -113,12 +113,23 @@ static int fail(struct http_parser *p, int *statusp, int status, struct err *err
     return err_set(err, ERR_PROTO, 0, "%s", why);
 }
 
-/* RFC 9110 5.6.2 */
-static bool token_char(char c)
+enum { TOKEN = 1, TARGET = 2, VALUE = 4, TEXT = TARGET | VALUE, ANY = TOKEN | TEXT };
+
+/* What a byte may stand in: a token (RFC 9110 5.6.2), a request target, a header's value. */
+static const uint8_t classes[256] = {
+    ['\t'] = VALUE,       [' '] = VALUE,        ['!'] = ANY,         ['"'] = TEXT,
+    ['#' ... '\''] = ANY, ['(' ... ')'] = TEXT, ['*' ... '+'] = ANY, [','] = TEXT,
+    ['-' ... '.'] = ANY,  ['/'] = TEXT,         ['0' ... '9'] = ANY, [':' ... '@'] = TEXT,
+    ['A' ... 'Z'] = ANY,  ['[' ... ']'] = TEXT, ['^' ... 'z'] = ANY, ['{'] = TEXT,
+    ['|'] = ANY,          ['}'] = TEXT,         ['~'] = ANY,         [128 ... 255] = TEXT,
+};
+
+/* The first byte of the text that is none of them; NUL is of no class. */
+static char *skip(char *text, unsigned class)
 {
-    if (isalnum((unsigned char)c) || c == '-')
-        return true;
-    return c != '\0' && strchr("!#$%&'*+.^_`|~", c) != NULL;
+    while (classes[(unsigned char)*text] & class)
+        text++;
+    return text;
 }
 
 static bool parse_request_line(struct http_parser *p, char *line)
@@ -128,16 +139,14 @@ static bool parse_request_line(struct http_parser *p, char *line)
     if (target == NULL || target == line || target - line > 32)
         return false;
     *target++ = '\0';
-    for (const char *m = line; *m != '\0'; m++)
-        if (!token_char(*m))
-            return false;
+    if (*skip(line, TOKEN) != '\0')
+        return false;
     version = strchr(target, ' ');
     if (version == NULL || version == target)
         return false;
     *version++ = '\0';
-    for (const char *t = target; *t != '\0'; t++)
-        if ((unsigned char)*t <= ' ' || *t == 127)
-            return false;
+    if (*skip(target, TARGET) != '\0')
+        return false;
     if (strcmp(version, "HTTP/1.1") != 0 && strcmp(version, "HTTP/1.0") != 0)
         return false;
     p->rq.method = line;
@@ -148,21 +157,18 @@ static bool parse_request_line(struct http_parser *p, char *line)
 
 static bool parse_header_line(char *line, struct http_header *h)
 {
-    char *colon = line, *end;
+    char *colon = skip(line, TOKEN), *end;
 
-    while (token_char(*colon))
-        colon++;
     if (colon == line || *colon != ':')
         return false; /* also a folded line, and a space before the colon */
     *colon++ = '\0';
     while (*colon == ' ' || *colon == '\t')
         colon++;
-    end = colon + strlen(colon);
+    end = skip(colon, VALUE);
+    if (*end != '\0')
+        return false;
     while (end > colon && (end[-1] == ' ' || end[-1] == '\t'))
         *--end = '\0';
-    for (const char *v = colon; *v != '\0'; v++)
-        if (((unsigned char)*v < ' ' && *v != '\t') || *v == 127)
-            return false;
     h->name = line;
     h->value = colon;
     return true;
