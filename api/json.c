@@ -87,12 +87,12 @@ static bool plain(uint8_t c)
     return c >= 0x20 && c < 0x80 && c != '"' && c != '\\' && c != '<' && c != '>' && c != '&';
 }
 
-/* Where a byte of x is c, the high bit of that byte is set; maybe also of bytes above it. */
-static uint64_t bytes_equal(uint64_t x, uint8_t c)
-{
-    uint64_t v = x ^ 0x0101010101010101u * c;
+#define EACH_BYTE(c) (0x0101010101010101u * (uint8_t)(c))
 
-    return (v - 0x0101010101010101u) & ~v & 0x8080808080808080u;
+/* Where a byte of v is 0, the high bit of that byte is set; maybe also of others above it. */
+static uint64_t zero_bytes(uint64_t v)
+{
+    return (v - EACH_BYTE(1)) & ~v;
 }
 
 size_t json_plain_run(const uint8_t *p, size_t len)
@@ -103,9 +103,11 @@ size_t json_plain_run(const uint8_t *p, size_t len)
         uint64_t x, odd;
 
         memcpy(&x, p + i, 8);
-        odd = (x | (x - 0x2020202020202020u)) & 0x8080808080808080u; /* not ASCII, or control */
-        odd |= bytes_equal(x, '"') | bytes_equal(x, '\\') | bytes_equal(x, '<') |
-               bytes_equal(x, '>') | bytes_equal(x, '&');
+        odd = x | (x - EACH_BYTE(0x20));                                /* not ASCII, or control */
+        odd |= zero_bytes((x | EACH_BYTE('"' ^ '&')) ^ EACH_BYTE('&')); /* " and & */
+        odd |= zero_bytes((x | EACH_BYTE('<' ^ '>')) ^ EACH_BYTE('>')); /* < and > */
+        odd |= zero_bytes(x ^ EACH_BYTE('\\'));
+        odd &= EACH_BYTE(0x80);
         if (odd != 0)
             break;
     }
