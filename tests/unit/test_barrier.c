@@ -2,6 +2,8 @@
 #include <criterion/criterion.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "barrier.h"
@@ -263,4 +265,87 @@ Test(barrier, an_exported_keyring_opens_what_was_sealed_under_a_term_of_its_own)
     buf_free(&sealed);
     buf_free(&exported);
     buf_free(&plain);
+}
+
+/* ---- what is kept from one call to the next ---- */
+
+/* A call that fails, one of another kind, another length or another term leaves nothing behind. */
+Test(barrier, calls_do_not_show_in_each_other)
+{
+    struct buf first = {0}, grown = {0}, empty = {0}, big = {0}, plain = {0};
+    char text[5000];
+
+    memset(text, 'x', sizeof(text));
+    cr_assert_eq(barrier_encrypt(b, "p", "first", 5, &first, &err), 0);
+    cr_assert_eq(barrier_rotate(b, 2000, &grown, &err), 0);
+    cr_assert_eq(barrier_adopt(b, grown.data, grown.len, &err), 0);
+    cr_assert_eq(barrier_encrypt(b, "", NULL, 0, &empty, &err), 0);
+    cr_assert_eq(barrier_encrypt(b, "p", text, sizeof(text), &big, &err), 0);
+    for (int i = 0; i < 3; i++) {
+        cr_assert_eq(barrier_decrypt(b, "q", big.data, big.len, &plain, &err), -1);
+        err_clear(&err);
+        cr_assert_eq(barrier_decrypt(b, "p", first.data, first.len, &plain, &err), 0, "%s",
+                     err.msg);
+        cr_assert(plain.len == 5 && memcmp(plain.data, "first", 5) == 0);
+        buf_free(&plain);
+        cr_assert_eq(barrier_decrypt(b, "", empty.data, empty.len, &plain, &err), 0, "%s", err.msg);
+        cr_assert_eq(plain.len, 0);
+        buf_free(&plain);
+        cr_assert_eq(barrier_decrypt(b, "p", big.data, big.len, &plain, &err), 0, "%s", err.msg);
+        cr_assert(plain.len == sizeof(text) && memcmp(plain.data, text, sizeof(text)) == 0);
+        buf_free(&plain);
+    }
+    buf_free(&first);
+    buf_free(&grown);
+    buf_free(&empty);
+    buf_free(&big);
+}
+
+static _Atomic bool rotated; /* as often as it is to be */
+
+/* Seals and opens as long as terms change; NULL, or what went wrong. */
+static void *use(void *arg)
+{
+    uint8_t mac[32], same[32];
+    struct err e = {0};
+    const char *wrong = NULL;
+
+    (void)arg;
+    if (barrier_mac(b, BARRIER_MAC_TOKEN, "t", 1, mac, &e) != 0)
+        return "no MAC";
+    do {
+        struct buf sealed = {0}, plain = {0};
+
+        if (barrier_encrypt(b, "p", "value", 5, &sealed, &e) != 0 ||
+            barrier_decrypt(b, "p", sealed.data, sealed.len, &plain, &e) != 0 || plain.len != 5 ||
+            memcmp(plain.data, "value", 5) != 0)
+            wrong = "a value did not come back";
+        if (barrier_mac(b, BARRIER_MAC_TOKEN, "t", 1, same, &e) != 0 || memcmp(mac, same, 32) != 0)
+            wrong = "the MAC changed";
+        buf_free(&sealed);
+        buf_free(&plain);
+    } while (wrong == NULL && !atomic_load(&rotated));
+    return (void *)wrong;
+}
+
+/* More threads than lanes, so that some share one. */
+Test(barrier, threads_seal_and_open_while_terms_change)
+{
+    pthread_t threads[20];
+    void *wrong;
+
+    for (int i = 0; i < 20; i++)
+        cr_assert_eq(pthread_create(&threads[i], NULL, use, NULL), 0);
+    for (int i = 0; i < 20; i++) {
+        struct buf grown = {0};
+
+        cr_assert_eq(barrier_rotate(b, 2000 + i, &grown, &err), 0, "%s", err.msg);
+        cr_assert_eq(barrier_adopt(b, grown.data, grown.len, &err), 0, "%s", err.msg);
+        buf_free(&grown);
+    }
+    atomic_store(&rotated, true);
+    for (int i = 0; i < 20; i++) {
+        pthread_join(threads[i], &wrong);
+        cr_assert_null(wrong, "%s", (const char *)wrong);
+    }
 }
