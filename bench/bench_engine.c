@@ -1,220 +1,381 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * bench_engine.c - acknowledged writes a second of the engine alone, on a real disk, with flush.
+ * bench_engine.c - the engine under load: alone, or with a secondary in another process over TLS.
  *
- * usage: bench_engine DIR [SECONDS [VALUE_BYTES [OUTSTANDING [PRODUCERS]]]]
- * Producers keep OUTSTANDING transactions of one put under way each; a write counts when its
- * callback ran, that is when it was durable and applied. Prints one line of JSON. The keys are
- * random, as secrets' paths are to WiredTiger.
+ *     bench_engine --dir=DIR [options]         prints one JSON object
+ *
+ * The secondary is forked before any thread is there, and ends when its pipe closes: with its
+ * parent, however that ends. docs/PERFORMANCE.md says what the figures mean.
  */
-#include <errno.h>
-#include <inttypes.h>
-#include <pthread.h>
-#include <semaphore.h>
-#include <stdatomic.h>
+#include <getopt.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
 
-#include "engine.h"
+#include "dummy.h"
+#include "lag.h"
+#include "node.h"
+#include "producers.h"
 
-#define SAMPLES_MAX (1u << 22)
+enum mode { ALONE, ASYNC, FLUSH, DUMMY };
+static const char *const mode_names[] = {"alone", "async", "flush", "dummy", NULL};
+
+struct options {
+    const char *dir, *listen, *via;
+    enum mode mode;
+    double seconds, warmup, rate;
+    size_t value;
+    unsigned outstanding;
+    uint64_t keys, preload, cache_mib, window_mib;
+};
 
 struct bench {
-    struct engine *engine;
-    int64_t end_ns;
-    size_t value_bytes;
-    unsigned outstanding;
-    _Atomic uint64_t done, failed;
-    int64_t *samples_ns;
-    _Atomic uint64_t n_samples;
+    struct options o;
+    struct node_identity id[2]; /* primary, secondary */
+    struct lag *lag;
+    struct node node;
+    struct dummy_sender *dummy;
+    pid_t child; /* 0: none */
+    int to_child;
+    struct {
+        double self_s, child_s;
+        uint64_t bytes, segments;
+    } at_begin;
 };
 
-struct producer {
-    struct bench *b;
-    pthread_t thread;
-    sem_t slots;
-    uint64_t seed;
-};
-
-struct write {
-    struct producer *p;
-    int64_t begin_ns;
-};
-
-static void fatal(void *arg, const struct err *err)
+/* ---- the secondary's process ---- */
+static void child_durable(void *arg, uint64_t first, uint64_t last, int64_t now_ns)
 {
-    (void)arg;
-    fprintf(stderr, "engine: %s\n", err->msg);
-    abort();
+    struct lag *l = arg;
+
+    lag_secondary(l, &l->durable, first, last, now_ns);
 }
 
-static uint64_t no_dial(void *net, const char *addr)
+static void child_applied(void *arg, const char *key, uint64_t lsn)
 {
-    (void)net, (void)addr;
-    abort(); /* nothing is replicated here */
+    struct lag *l = arg;
+
+    (void)key;
+    lag_secondary(l, &l->applied, lsn, lsn, env_mono_ns(env_real()));
 }
 
-static void no_send(void *net, uint64_t conn, const void *msg, size_t len, struct seg *seg)
+/* A line from the parent; false: it is gone. */
+static bool read_line(int fd, char *line, size_t size)
 {
-    (void)net, (void)conn, (void)msg, (void)len, (void)seg;
-    abort();
-}
+    size_t n = 0;
 
-static void no_close(void *net, uint64_t conn, const char *reason)
-{
-    (void)net, (void)conn, (void)reason;
-    abort();
-}
-
-static uint64_t next_random(uint64_t *s)
-{
-    *s ^= *s << 13;
-    *s ^= *s >> 7;
-    *s ^= *s << 17;
-    return *s;
-}
-
-static void on_done(void *arg, uint64_t lsn, const struct err *err)
-{
-    struct write *w = arg;
-    struct bench *b = w->p->b;
-    uint64_t i;
-
-    (void)lsn;
-    if (err != NULL) {
-        atomic_fetch_add(&b->failed, 1);
-    } else {
-        atomic_fetch_add(&b->done, 1);
-        i = atomic_fetch_add(&b->n_samples, 1);
-        if (i < SAMPLES_MAX)
-            b->samples_ns[i] = env_mono_ns(env_real()) - w->begin_ns;
-    }
-    sem_post(&w->p->slots);
-    free(w);
-}
-
-static void wait_slot(sem_t *s)
-{
-    while (sem_wait(s) != 0 && errno == EINTR)
-        ;
-}
-
-static void *produce(void *arg)
-{
-    struct producer *p = arg;
-    struct bench *b = p->b;
-    uint8_t *value = calloc(1, b->value_bytes);
-
-    if (value == NULL)
-        abort();
-    while (env_mono_ns(env_real()) < b->end_ns) {
-        struct txn *t = txn_new();
-        struct write *w = calloc(1, sizeof(*w));
-        struct err err = {0};
-        char key[80];
-
-        if (t == NULL || w == NULL)
-            abort();
-        snprintf(key, sizeof(key), "logical/bench/%016" PRIx64 "%08" PRIx64, next_random(&p->seed),
-                 next_random(&p->seed) & 0xffffffff);
-        for (size_t i = 0; i + 8 <= b->value_bytes; i += 8) {
-            uint64_t r = next_random(&p->seed); /* ciphertext does not compress */
-            memcpy(value + i, &r, 8);
+    while (n + 1 < size && read(fd, line + n, 1) == 1) {
+        if (line[n] == '\n') {
+            line[n] = '\0';
+            return true;
         }
-        wait_slot(&p->slots);
-        w->p = p;
-        w->begin_ns = env_mono_ns(env_real());
-        if (txn_put(t, key, value, b->value_bytes, &err) != 0)
-            fatal(NULL, &err);
-        if (engine_submit(b->engine, t, on_done, w, &err) != 0) {
-            free(w);
-            sem_post(&p->slots);
-            if (err.code != ERR_AGAIN)
-                fatal(NULL, &err);
-        }
+        n++;
     }
-    for (unsigned i = 0; i < b->outstanding; i++)
-        wait_slot(&p->slots); /* all answered */
-    free(value);
-    return NULL;
+    return false;
 }
 
-static int by_value(const void *a, const void *b)
+_Noreturn static void run_child(struct bench *b, int from_parent)
 {
-    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    struct tap_events tap = {.arg = b->lag, .durable = child_durable};
+    char dir[400], addr[256];
+    struct node n;
+    struct node_config cfg = {.path = dir,
+                              .identity = &b->id[1],
+                              .cache_bytes = b->o.cache_mib << 20,
+                              .tap = &tap,
+                              .applied = child_applied,
+                              .applied_arg = b->lag};
 
-    return x < y ? -1 : x > y;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    snprintf(dir, sizeof(dir), "%s/secondary", b->o.dir);
+    if (mkdir(dir, 0700) != 0 || !read_line(from_parent, addr, sizeof(addr)))
+        _exit(1);
+    if (b->o.mode == DUMMY) {
+        dummy_receive(&b->id[1], addr, dir);
+        _exit(0);
+    }
+    node_open(&n, &cfg);
+    node_follow(&n, &b->id[0], addr);
+    read_line(from_parent, addr, sizeof(addr)); /* until it closes */
+    node_close(&n);
+    _exit(0);
+}
+
+static void fork_child(struct bench *b)
+{
+    int fds[2];
+
+    if (pipe(fds) != 0)
+        node_fail("pipe", "cannot make one");
+    b->child = fork();
+    if (b->child < 0)
+        node_fail("fork", "failed");
+    if (b->child == 0) {
+        close(fds[1]);
+        run_child(b, fds[0]);
+    }
+    close(fds[0]);
+    b->to_child = fds[1];
+}
+
+static void tell_child(struct bench *b, const char *addr)
+{
+    if (dprintf(b->to_child, "%s\n", addr) < 0)
+        node_fail("secondary", "it is gone");
+}
+
+/* ---- the primary's ---- */
+static void own_durable(void *arg, uint64_t first, uint64_t last, int64_t now_ns)
+{
+    lag_primary(((struct bench *)arg)->lag, first, last, now_ns);
+}
+
+static void own_written(void *arg, const void *seg, size_t len)
+{
+    struct bench *b = arg;
+
+    if (b->dummy != NULL)
+        dummy_send(b->dummy, seg, len);
+}
+
+static double self_cpu_s(void)
+{
+    struct rusage u;
+
+    getrusage(RUSAGE_SELF, &u);
+    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+           (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+}
+
+static double child_cpu_s(const struct bench *b)
+{
+    struct timespec ts = {0};
+    clockid_t clock;
+
+    if (b->child != 0 && clock_getcpuclockid(b->child, &clock) == 0)
+        clock_gettime(clock, &ts);
+    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+static void on_begin(void *arg)
+{
+    struct bench *b = arg;
+
+    b->at_begin.self_s = self_cpu_s();
+    b->at_begin.child_s = child_cpu_s(b);
+    b->at_begin.bytes = tap_bytes();
+    b->at_begin.segments = tap_segments();
+    lag_begin(b->lag, env_mono_ns(env_real()));
+}
+
+static void open_primary(struct bench *b)
+{
+    struct tap_events tap = {.arg = b, .durable = own_durable, .written = own_written};
+    char dir[400];
+    struct node_config cfg = {.path = dir,
+                              .cache_bytes = b->o.cache_mib << 20,
+                              .window_bytes = b->o.window_mib << 20,
+                              .tap = &tap};
+
+    snprintf(dir, sizeof(dir), "%s/primary", b->o.dir);
+    if (mkdir(dir, 0700) != 0)
+        node_fail(dir, "cannot make it");
+    if (b->o.mode == ASYNC || b->o.mode == FLUSH) {
+        cfg.identity = &b->id[0];
+        cfg.listen = b->o.listen != NULL ? b->o.listen : "127.0.0.1:0";
+    }
+    node_open(&b->node, &cfg);
+}
+
+static void preload(struct bench *b)
+{
+    struct producers_result *r = malloc(sizeof(*r));
+    struct producers_config cfg = {.engine = b->node.engine,
+                                   .outstanding = 4096,
+                                   .value_bytes = b->o.value,
+                                   .keys = b->o.preload,
+                                   .in_order = true,
+                                   .seconds = 1e6};
+
+    if (r == NULL)
+        node_fail("preload", "out of memory");
+    if (b->o.preload > 0)
+        producers_run(&cfg, r);
+    free(r);
+}
+
+static void attach(struct bench *b)
+{
+    if (b->o.mode == DUMMY) {
+        b->dummy = dummy_sender_new(&b->id[0]);
+        tell_child(b, dummy_sender_addr(b->dummy));
+        dummy_sender_await(b->dummy);
+        return;
+    }
+    node_admit(&b->node, &b->id[1]);
+    tell_child(b, b->o.via != NULL ? b->o.via : b->node.bound);
+    node_await_secondary(&b->node);
+    if (b->o.mode == FLUSH)
+        node_mode(&b->node, REPL_FLUSH);
+}
+
+static void print_result(struct bench *b, const struct producers_result *r)
+{
+    double cpu = self_cpu_s() - b->at_begin.self_s - r->producer_cpu_s;
+    uint64_t segments = tap_segments() - b->at_begin.segments;
+    struct rusage u;
+
+    getrusage(RUSAGE_SELF, &u);
+    printf("{\"mode\": \"%s\", \"value_bytes\": %zu, \"outstanding\": %u, \"offered\": %.0f, "
+           "\"seconds\": %.3f, \"done\": %llu, \"refused\": %llu, \"late\": %llu, \"rate\": %.1f, ",
+           mode_names[b->o.mode], b->o.value, b->o.outstanding, b->o.rate, r->seconds,
+           (unsigned long long)r->done, (unsigned long long)r->refused, (unsigned long long)r->late,
+           (double)r->done / r->seconds);
+    printf("\"log_bytes_per_s\": %.0f, \"segments\": %llu, \"per_segment\": %.2f, "
+           "\"generator_cpu_s\": %.3f, \"cpu_s\": %.3f, \"secondary_cpu_s\": %.3f, "
+           "\"rss_max_kib\": %ld, ",
+           (double)(tap_bytes() - b->at_begin.bytes) / r->seconds, (unsigned long long)segments,
+           segments > 0 ? (double)r->done / (double)segments : 0, r->producer_cpu_s, cpu,
+           child_cpu_s(b) - b->at_begin.child_s, u.ru_maxrss);
+    printf("\"per_second\": [");
+    for (unsigned i = 0; i < PRODUCERS_SECONDS_MAX && (double)i + 1 <= r->seconds + 0.01; i++)
+        printf("%s%u", i > 0 ? ", " : "", r->per_second[i]);
+    printf("], \"answer\": ");
+    hist_json(&r->answer, stdout);
+    if (b->o.mode == ASYNC || b->o.mode == FLUSH) {
+        printf(", \"lag\": {");
+        lag_json(b->lag, stdout);
+        printf("}");
+    }
+    printf("}\n");
+}
+
+static void run(struct bench *b)
+{
+    struct producers_result *r = malloc(sizeof(*r));
+    struct producers_config cfg = {.outstanding = b->o.outstanding,
+                                   .value_bytes = b->o.value,
+                                   .keys = b->o.keys,
+                                   .rate = b->o.rate,
+                                   .warmup_s = b->o.warmup,
+                                   .seconds = b->o.seconds,
+                                   .begin = on_begin,
+                                   .begin_arg = b};
+    int status = 0;
+
+    if (r == NULL)
+        node_fail("run", "out of memory");
+    if (b->o.mode != ALONE) {
+        node_identities(b->id, 2);
+        fork_child(b);
+    }
+    open_primary(b);
+    preload(b);
+    if (b->o.mode != ALONE)
+        attach(b);
+    cfg.engine = b->node.engine;
+    producers_run(&cfg, r);
+    print_result(b, r);
+    node_close(&b->node);
+    if (b->dummy != NULL)
+        dummy_sender_free(b->dummy);
+    if (b->child != 0) {
+        close(b->to_child);
+        waitpid(b->child, &status, 0);
+    }
+    free(r);
+    if (status != 0)
+        node_fail("secondary", "it failed");
+}
+
+/* ---- options ---- */
+static const struct option longs[] = {
+    {"dir", required_argument, NULL, 'd'},        {"mode", required_argument, NULL, 'm'},
+    {"seconds", required_argument, NULL, 's'},    {"warmup", required_argument, NULL, 'w'},
+    {"value", required_argument, NULL, 'v'},      {"outstanding", required_argument, NULL, 'o'},
+    {"rate", required_argument, NULL, 'r'},       {"keys", required_argument, NULL, 'k'},
+    {"preload", required_argument, NULL, 'p'},    {"cache-mib", required_argument, NULL, 'c'},
+    {"listen", required_argument, NULL, 'l'},     {"via", required_argument, NULL, 'V'},
+    {"window-mib", required_argument, NULL, 'W'}, {NULL, 0, NULL, 0}};
+
+static enum mode mode_of(const char *word)
+{
+    for (unsigned i = 0; mode_names[i] != NULL; i++)
+        if (strcmp(word, mode_names[i]) == 0)
+            return (enum mode)i;
+    node_fail(word, "a mode is alone, async, flush or dummy");
+}
+
+static void take_option(struct options *o, int c, const char *arg)
+{
+    switch (c) {
+    case 'd':
+        o->dir = arg;
+        break;
+    case 'm':
+        o->mode = mode_of(arg);
+        break;
+    case 's':
+        o->seconds = atof(arg);
+        break;
+    case 'w':
+        o->warmup = atof(arg);
+        break;
+    case 'r':
+        o->rate = atof(arg);
+        break;
+    case 'v':
+        o->value = strtoul(arg, NULL, 10);
+        break;
+    case 'o':
+        o->outstanding = (unsigned)strtoul(arg, NULL, 10);
+        break;
+    case 'k':
+        o->keys = strtoull(arg, NULL, 10);
+        break;
+    case 'p':
+        o->preload = strtoull(arg, NULL, 10);
+        break;
+    case 'c':
+        o->cache_mib = strtoull(arg, NULL, 10);
+        break;
+    case 'W':
+        o->window_mib = strtoull(arg, NULL, 10);
+        break;
+    case 'l':
+        o->listen = arg;
+        break;
+    case 'V':
+        o->via = arg;
+        break;
+    default:
+        node_fail("options", "see the top of bench_engine.c");
+    }
 }
 
 int main(int argc, char **argv)
 {
-    static const struct link_ops no_link = {no_dial, no_send, no_close};
-    struct engine_config cfg = {.env = env_real(), .link = &no_link, .hooks = {.fatal = fatal}};
-    struct producer producers[64] = {0};
-    struct engine_status before, after;
-    struct disk *disk;
-    struct err err = {0};
-    unsigned n_producers;
-    struct bench b = {0};
-    double seconds;
-    int64_t t0;
-    uint64_t n;
+    static struct bench b = {
+        .o = {.seconds = 5, .warmup = 0.5, .value = 256, .outstanding = 64, .keys = 1000000}};
+    int c;
 
-    if (argc < 2) {
-        fprintf(stderr,
-                "usage: bench_engine DIR [SECONDS [VALUE_BYTES [OUTSTANDING [PRODUCERS]]]]\n");
-        return 1;
-    }
-    seconds = argc > 2 ? atof(argv[2]) : 5;
-    b.value_bytes = argc > 3 ? strtoul(argv[3], NULL, 10) : 256;
-    b.outstanding = argc > 4 ? (unsigned)strtoul(argv[4], NULL, 10) : 256;
-    n_producers = argc > 5 ? (unsigned)strtoul(argv[5], NULL, 10) : 2;
-    b.samples_ns = calloc(SAMPLES_MAX, sizeof(int64_t));
-    if (seconds <= 0 || b.value_bytes == 0 || b.outstanding == 0 || n_producers == 0 ||
-        n_producers > 64 || b.samples_ns == NULL) {
-        fprintf(stderr, "bench_engine: numbers must be positive, at most 64 producers\n");
-        return 1;
-    }
-    if (disk_uring_open(64, &disk, &err) != 0)
-        fatal(NULL, &err);
-    cfg.path = argv[1];
-    cfg.disk = disk;
-    if (engine_open(&cfg, &b.engine, &err) != 0 || engine_start(b.engine, &err) != 0)
-        fatal(NULL, &err);
-    engine_status(b.engine, &before);
-    t0 = env_mono_ns(env_real());
-    b.end_ns = t0 + (int64_t)(seconds * 1e9);
-    for (unsigned i = 0; i < n_producers; i++) {
-        producers[i].b = &b;
-        producers[i].seed = 0x9e3779b97f4a7c15u * (i + 1) ^ (uint64_t)t0;
-        sem_init(&producers[i].slots, 0, b.outstanding);
-        if (pthread_create(&producers[i].thread, NULL, produce, &producers[i]) != 0)
-            abort();
-    }
-    for (unsigned i = 0; i < n_producers; i++)
-        pthread_join(producers[i].thread, NULL);
-    seconds = (double)(env_mono_ns(env_real()) - t0) / 1e9;
-    engine_status(b.engine, &after);
-    engine_stop(b.engine);
-    engine_close(b.engine);
-    disk_free(disk);
-    n = atomic_load(&b.n_samples);
-    if (n > SAMPLES_MAX)
-        n = SAMPLES_MAX;
-    if (n == 0) {
-        fprintf(stderr, "bench_engine: no write was acknowledged\n");
-        return 1;
-    }
-    qsort(b.samples_ns, n, sizeof(int64_t), by_value);
-    printf("{\"writes_per_s\": %.0f, \"value_bytes\": %zu, \"outstanding\": %u, \"seconds\": %.2f, "
-           "\"failed\": %" PRIu64
-           ", \"txns_per_segment\": %.1f, \"p50_ms\": %.3f, \"p99_ms\": %.3f, \"max_ms\": %.3f}\n",
-           (double)atomic_load(&b.done) / seconds, b.value_bytes, b.outstanding * n_producers,
-           seconds, atomic_load(&b.failed),
-           (double)(after.transactions - before.transactions) /
-               (double)(after.segments > before.segments ? after.segments - before.segments : 1),
-           (double)b.samples_ns[n / 2] / 1e6, (double)b.samples_ns[n * 99 / 100] / 1e6,
-           (double)b.samples_ns[n - 1] / 1e6);
+    while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
+        take_option(&b.o, c, optarg);
+    if (b.o.dir == NULL || b.o.seconds <= 0 || b.o.seconds >= PRODUCERS_SECONDS_MAX ||
+        b.o.warmup < 0 || b.o.rate < 0 || b.o.value == 0 || b.o.value > 65536 ||
+        b.o.outstanding == 0 || b.o.keys == 0)
+        node_fail("options", "--dir is needed, and numbers that make sense");
+    signal(SIGPIPE, SIG_IGN);
+    b.lag = lag_new();
+    if (b.lag == NULL)
+        node_fail("lag", "out of memory");
+    run(&b);
     return 0;
 }
