@@ -16,7 +16,7 @@ class Peers:
     def __init__(self, run):
         self.run, self.up, self.failed = run, {}, {}
 
-    def _get(self, name, make):
+    def get(self, name, make):
         if name in self.failed:
             raise Missing(self.failed[name])
         if name not in self.up:
@@ -29,16 +29,16 @@ class Peers:
         return self.up[name]
 
     def etcd(self):
-        return self._get('etcd', lambda: Etcd(self.run.lab))
+        return self.get('etcd', lambda: Etcd(self.run.lab))
 
     def etcd_tls(self):
-        return self._get('etcd over TLS', lambda: Etcd(self.run.lab, self.run.tls()))
+        return self.get('etcd over TLS', lambda: Etcd(self.run.lab, self.run.tls()))
 
     def redis(self):
-        return self._get('redis', lambda: Redis(self.run.lab))
+        return self.get('redis', lambda: Redis(self.run.lab))
 
     def postgres(self):
-        return self._get('postgres', lambda: Postgres(self.run.lab, self.run.tls()))
+        return self.get('postgres', lambda: Postgres(self.run.lab, self.run.tls()))
 
     def with_standby(self, commit, *args, **kw):
         pg = self.postgres()
