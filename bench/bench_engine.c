@@ -173,6 +173,7 @@ static void on_begin(void *arg)
     b->at_begin.bytes = tap_bytes();
     b->at_begin.segments = tap_segments();
     lag_begin(b->lag, env_mono_ns(env_real()));
+    fprintf(stderr, "begin\n"); /* for who does something to it meanwhile */
 }
 
 static void open_primary(struct bench *b)
@@ -244,7 +245,7 @@ static void print_result(struct bench *b, const struct producers_result *r)
            (double)(tap_bytes() - b->at_begin.bytes) / r->seconds, (unsigned long long)segments,
            segments > 0 ? (double)r->done / (double)segments : 0, r->producer_cpu_s, cpu,
            child_cpu_s(b) - b->at_begin.child_s, u.ru_maxrss);
-    printf("\"per_second\": [");
+    printf("\"begin_mono_ns\": %lld, \"per_second\": [", (long long)b->lag->since_ns);
     for (unsigned i = 0; i < PRODUCERS_SECONDS_MAX && (double)i + 1 <= r->seconds + 0.01; i++)
         printf("%s%u", i > 0 ? ", " : "", r->per_second[i]);
     printf("], \"answer\": ");

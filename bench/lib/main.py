@@ -12,7 +12,7 @@ import targets
 from lab import ROOT, Lab, Missing
 from runner import Run
 
-PARTS = ('engine', 'api', 'peers')
+PARTS = ('engine', 'api', 'lag', 'catchup', 'peers')
 OUT = os.path.join(ROOT, 'build', 'bench')
 
 

@@ -5,6 +5,7 @@
 """
 import glob
 import os
+import re
 import signal
 import subprocess
 
@@ -158,7 +159,30 @@ class Postgres:
         return load(pids, protocol='postgres', addr=f'{self.dir}/.s.PGSQL.{self.port}', user=f'bench_{commit}', connections=connections,
                     value=value, seconds=seconds, warmup=warmup, keys=1 << 62, **kw)
 
-    def flush_lag_ms(self):
-        """As the primary sees it now; None: it has not measured any lately."""
-        s = self._sql("select extract(epoch from flush_lag) * 1000 from pg_stat_replication")
-        return float(s) if s else None
+    def watch_flush_lag(self):
+        return FlushLag([os.path.join(self.bin, 'psql'), '-X', '-q', '-A', '-t', '-h', self.dir, '-p', str(self.port), '-U', 'bench', '-d', 'bench'])
+
+
+class FlushLag:
+    """flush_lag as pg_stat_replication tells it, looked at twenty times a second."""
+    QUERY = 'select extract(epoch from flush_lag) * 1000 from pg_stat_replication \\watch 0.05\n'
+
+    def __init__(self, psql):
+        self.psql, self.ms = psql, []
+
+    def __enter__(self):
+        self.proc = subprocess.Popen(self.psql, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                                     env={**os.environ, 'PGTZ': 'UTC'})
+        self.proc.stdin.write(self.QUERY)
+        self.proc.stdin.flush()
+        return self
+
+    def __exit__(self, *_):
+        self.proc.send_signal(signal.SIGINT)
+        self.proc.stdin.close()
+        lines = self.proc.stdout.read().splitlines()
+        self.proc.wait()
+        self.ms = sorted(float(x) for x in lines if re.fullmatch(r'[\d.]+', x.strip()))
+
+    def quantile(self, share):
+        return self.ms[min(int(share * len(self.ms)), len(self.ms) - 1)]

@@ -4,6 +4,8 @@ import json
 import os
 import statistics
 
+from targets import NOT_RUN
+
 
 def spread(values):
     v = [x for x in values if x is not None]
@@ -60,9 +62,11 @@ def verdict(t):
 
 
 def print_targets(targets):
+    """All lines but those whose part did not run."""
     print(f'\n{"work":86}{"wanted":>20}{"median":>10}')
     for t in targets:
+        if t['median'] is None and t['why'].endswith(NOT_RUN):
+            continue
         wanted = f'{"≥" if t["direction"] == "at least" else "≤"} {number(t["floor"])} {t["unit"]}'
         print(f'{t["name"]:86}{wanted:>20}{number(t["median"]) if t["median"] is not None else "":>10}  {verdict(t).splitlines()[0][:110]}')
-    met = sum(t['met'] for t in targets)
-    print(f'{met} of {len(targets)} lines met, {sum(t["median"] is None for t in targets)} not measured')
+    print(f'{sum(t["met"] for t in targets)} of {len(targets)} lines met, {sum(t["median"] is None for t in targets)} not measured')

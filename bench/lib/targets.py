@@ -8,6 +8,7 @@ import statistics
 from figures import ratios
 
 AT_LEAST, AT_MOST = 'at least', 'at most'
+NOT_RUN = ' was not part of this run'
 
 
 class Target:
@@ -27,7 +28,7 @@ class Target:
     def why_missing(self, figures):
         for part in (self.above, self.below):
             if part and not any(v is not None for v in figures.values(*part)):
-                return 'not measured: ' + figures.not_measured.get(part[0], f'{part[0]} was not part of this run')
+                return 'not measured: ' + figures.not_measured.get(part[0], part[0] + NOT_RUN)
         return 'not measured: no round has both sides'
 
     def line(self, figures):
