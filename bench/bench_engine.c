@@ -24,8 +24,8 @@
 #include "node.h"
 #include "producers.h"
 
-enum mode { ALONE, ASYNC, FLUSH, DUMMY };
-static const char *const mode_names[] = {"alone", "async", "flush", "dummy", NULL};
+enum mode { ALONE, ASYNC, FLUSH, DUMMY, REOPEN };
+static const char *const mode_names[] = {"alone", "async", "flush", "dummy", "reopen", NULL};
 
 struct options {
     const char *dir, *listen, *via;
@@ -34,6 +34,7 @@ struct options {
     size_t value;
     unsigned outstanding;
     uint64_t keys, preload, cache_mib, window_mib;
+    bool die; /* at the end, as by SIGKILL: for a reopen */
 };
 
 struct bench {
@@ -284,6 +285,10 @@ static void run(struct bench *b)
     cfg.engine = b->node.engine;
     producers_run(&cfg, r);
     print_result(b, r);
+    if (b->o.die) {
+        fflush(stdout);
+        kill(getpid(), SIGKILL);
+    }
     node_close(&b->node);
     if (b->dummy != NULL)
         dummy_sender_free(b->dummy);
@@ -296,22 +301,66 @@ static void run(struct bench *b)
         node_fail("secondary", "it failed");
 }
 
+/* ---- recovery ---- */
+struct recovery {
+    int64_t begin_ns, end_ns;
+    uint64_t records;
+};
+
+static void on_recovered(void *arg, struct engine *e)
+{
+    struct engine_status *st = malloc(sizeof(*st));
+    struct recovery *r = arg;
+
+    if (st == NULL)
+        node_fail("status", "out of memory");
+    r->end_ns = env_mono_ns(env_real());
+    engine_status(e, st);
+    r->records = st->applied_lsn - st->checkpoint_lsn;
+    free(st);
+}
+
+static void reopen(struct bench *b)
+{
+    struct recovery r = {.begin_ns = env_mono_ns(env_real())};
+    char dir[400];
+    struct node_config cfg = {.path = dir,
+                              .cache_bytes = b->o.cache_mib << 20,
+                              .recovered = on_recovered,
+                              .recovered_arg = &r};
+    double seconds;
+
+    snprintf(dir, sizeof(dir), "%s/primary", b->o.dir);
+    node_open(&b->node, &cfg);
+    seconds = (double)(r.end_ns - r.begin_ns) / 1e9;
+    printf("{\"records\": %llu, \"seconds\": %.4f, \"records_per_s\": %.1f}\n",
+           (unsigned long long)r.records, seconds, (double)r.records / seconds);
+    node_close(&b->node);
+}
+
 /* ---- options ---- */
-static const struct option longs[] = {
-    {"dir", required_argument, NULL, 'd'},        {"mode", required_argument, NULL, 'm'},
-    {"seconds", required_argument, NULL, 's'},    {"warmup", required_argument, NULL, 'w'},
-    {"value", required_argument, NULL, 'v'},      {"outstanding", required_argument, NULL, 'o'},
-    {"rate", required_argument, NULL, 'r'},       {"keys", required_argument, NULL, 'k'},
-    {"preload", required_argument, NULL, 'p'},    {"cache-mib", required_argument, NULL, 'c'},
-    {"listen", required_argument, NULL, 'l'},     {"via", required_argument, NULL, 'V'},
-    {"window-mib", required_argument, NULL, 'W'}, {NULL, 0, NULL, 0}};
+static const struct option longs[] = {{"dir", required_argument, NULL, 'd'},
+                                      {"mode", required_argument, NULL, 'm'},
+                                      {"seconds", required_argument, NULL, 's'},
+                                      {"warmup", required_argument, NULL, 'w'},
+                                      {"value", required_argument, NULL, 'v'},
+                                      {"outstanding", required_argument, NULL, 'o'},
+                                      {"rate", required_argument, NULL, 'r'},
+                                      {"keys", required_argument, NULL, 'k'},
+                                      {"preload", required_argument, NULL, 'p'},
+                                      {"cache-mib", required_argument, NULL, 'c'},
+                                      {"listen", required_argument, NULL, 'l'},
+                                      {"via", required_argument, NULL, 'V'},
+                                      {"window-mib", required_argument, NULL, 'W'},
+                                      {"die", no_argument, NULL, 'D'},
+                                      {NULL, 0, NULL, 0}};
 
 static enum mode mode_of(const char *word)
 {
     for (unsigned i = 0; mode_names[i] != NULL; i++)
         if (strcmp(word, mode_names[i]) == 0)
             return (enum mode)i;
-    node_fail(word, "a mode is alone, async, flush or dummy");
+    node_fail(word, "a mode is alone, async, flush, dummy or reopen");
 }
 
 static void take_option(struct options *o, int c, const char *arg)
@@ -347,6 +396,9 @@ static void take_option(struct options *o, int c, const char *arg)
     case 'c':
         o->cache_mib = strtoull(arg, NULL, 10);
         break;
+    case 'D':
+        o->die = true;
+        break;
     case 'W':
         o->window_mib = strtoull(arg, NULL, 10);
         break;
@@ -377,6 +429,9 @@ int main(int argc, char **argv)
     b.lag = lag_new();
     if (b.lag == NULL)
         node_fail("lag", "out of memory");
-    run(&b);
+    if (b.o.mode == REOPEN)
+        reopen(&b);
+    else
+        run(&b);
     return 0;
 }

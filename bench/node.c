@@ -147,6 +147,8 @@ void node_open(struct node *n, const struct node_config *cfg)
         open_link(n, cfg);
     ec.disk = n->disk;
     check(engine_open(&ec, &n->engine, &err), "open the engine", &err);
+    if (cfg->recovered != NULL)
+        cfg->recovered(cfg->recovered_arg, n->engine);
     engine_epoch_key(n->engine, epoch_key);
     if (cfg->applied != NULL)
         check(engine_watch(n->engine, NODE_KEYS, cfg->applied, cfg->applied_arg, &err), "watch",

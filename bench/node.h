@@ -34,6 +34,9 @@ struct node_config {
     /* Called for each applied put of a client; NULL: none. Apply thread. */
     void (*applied)(void *arg, const char *key, uint64_t lsn);
     void *applied_arg;
+    /* Between its recovery and the start of its threads; NULL: none. */
+    void (*recovered)(void *arg, struct engine *e);
+    void *recovered_arg;
 };
 
 #define NODE_KEYS "logical/" /* what every key of the load begins with */

@@ -27,6 +27,7 @@ def figures_table(figures):
     for name, low, mid, high, p50, p99, cpu, load in report.rows(figures):
         out.append(f'<tr><td>{html.escape(name)}<td>{low:,.0f}<td>{mid:,.0f}<td>{high:,.0f}<td>{report.cell(p50, ".2f", 0)}<td>{report.cell(p99, ".2f", 0)}'
                    f'<td>{report.cell(cpu, ".1f", 0)}<td>{report.cell(load, ".0%", 0)}')
+    out += [f'<tr><td>{html.escape(name)}<td colspan="7" style="text-align:left">{html.escape(text)}' for name, text in report.others(figures)]
     return ''.join(out) + '</table>'
 
 

@@ -12,7 +12,7 @@ import targets
 from lab import ROOT, Lab, Missing
 from runner import Run
 
-PARTS = ('engine', 'api', 'lag', 'catchup', 'peers')
+PARTS = ('engine', 'api', 'lag', 'catchup', 'failover', 'memory', 'peers')
 OUT = os.path.join(ROOT, 'build', 'bench')
 
 
@@ -22,6 +22,7 @@ def finish(run, about):
     html_report.write(os.path.join(OUT, 'report.html'), about, run.figures, lines)
     print(machine.line(about))
     report.print_figures(run.figures)
+    report.print_others(run.figures)
     report.print_targets(lines)
     print(f'{OUT}/report.json, {OUT}/report.html')
 

@@ -3,6 +3,7 @@
 import shutil
 
 import disk
+import wiredtiger
 from lab import run_json, tool
 
 PRODUCERS = (1, 16, 64, 256, 1024)
@@ -37,7 +38,22 @@ def measure(run):
         ('engine.alone.1024.256', lambda: engine(run, 'alone', 1024, seconds=seconds, warmup=warmup)),
         ('fio.1024', lambda: fio_beside(run, seconds)),
     ])
+    large(run)
     sweep(run)
+
+
+def large(run):
+    """A key space of three times the cache; a row of 256 B takes about 300 in the tree."""
+    cache_mib = run.seconds(16, 256)
+    keys = 3 * (cache_mib << 20) // 300
+    seconds = run.seconds(3, 600)
+    options = {'keys': keys, 'preload': keys, 'cache_mib': cache_mib, 'seconds': seconds, 'warmup': 1}
+    run.figures.configs['wiredtiger'] = wiredtiger.config
+    run.compare(3 if run.full else 1, [
+        ('wiredtiger.large', lambda: wiredtiger.run(run.lab, '--preload', keys=keys, cache_mib=cache_mib, seconds=seconds, warmup=1)),
+        ('engine.large', lambda: engine(run, 'alone', 1024, **options)),
+        ('engine.large.80', lambda: engine(run, 'alone', 16384, rate=round(0.8 * run.figures.median('engine.large')), **options)),
+    ])
 
 
 def fio_beside(run, seconds):

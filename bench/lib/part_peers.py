@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The peers alone: more clients, larger values, and their replicas, each in every way that it promises durability."""
 import disk
+import wiredtiger
 from peers import Postgres
 
 
@@ -12,6 +13,9 @@ def measure(run):
             steps += [(f'etcd.put.{n}.{value}', lambda n=n, v=value: peers.etcd().put(n, v, seconds, warmup)),
                       (f'redis.always.{n}.{value}', lambda n=n, v=value: peers.redis().set(n, v, seconds, warmup)),
                       (f'postgres.local.{n}.{value}', lambda n=n, v=value: peers.postgres().insert('local', n, v, seconds, warmup))]
+    for n in (1, 64):
+        steps.append((f'wiredtiger.log.{n}.256', lambda n=n: wiredtiger.run(run.lab, '--log', threads=n, seconds=seconds, warmup=warmup)))
+    run.figures.configs['wiredtiger'] = wiredtiger.config
     steps.append(('redis.wait.64.256', lambda: peers.with_replica(64, 256, seconds, warmup, wait=1)))
     for commit in Postgres.commits[1:]:
         steps.append((f'postgres.{commit}.64.256', lambda c=commit: peers.with_standby(c, 64, 256, seconds, warmup)))

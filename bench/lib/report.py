@@ -44,6 +44,15 @@ def rows(figures):
         yield (name, low, mid, high, p50, p99, statistics.median(cpu) if cpu else None, statistics.median(load) if load else None)
 
 
+def others(figures):
+    """(name, medians of its members) of each figure that is no rate."""
+    for name, results in figures.results.items():
+        results = [r for r in results if r and 'rate' not in r]
+        if results:
+            members = [k for k, v in results[0].items() if isinstance(v, (int, float))]
+            yield name, ', '.join(f'{k} {number(statistics.median([r[k] for r in results if k in r]))}' for k in members)
+
+
 def cell(x, form, width):
     return f'{format(x, form) if x is not None else "":>{width}}'
 
@@ -53,6 +62,11 @@ def print_figures(figures):
     for name, low, mid, high, p50, p99, cpu, load in rows(figures):
         print(f'{name:32}{low:11,.0f}{mid:11,.0f}{high:11,.0f}{cell(p50, ".2f", 9)}{cell(p99, ".2f", 9)}{cell(cpu, ".1f", 8)}{cell(load, ".0%", 7)}')
     print('CPU us: of the servers, both of a pair, for each request. load: share of a core that the load generator took.')
+
+
+def print_others(figures):
+    for name, text in others(figures):
+        print(f'{name:32}{text}')
 
 
 def verdict(t):

@@ -107,7 +107,7 @@ def summary(r):
         parts.append(f'p50 {a["p50_ms"]:.2f} p99 {a["p99_ms"]:.2f} max {a["max_ms"]:.1f} ms')
     if 'lag' in r:
         parts.append('lag p99 ' + ', '.join(f'{k} {v["hist"]["p99_ms"]:.2f} ms' for k, v in r['lag'].items()))
-    parts += [f'{k} {v:,.2f}' for k, v in r.items() if k.endswith(('_ms', '_after_s')) and isinstance(v, float)]
+    parts += [f'{k} {v:,.2f}' for k, v in r.items() if k.endswith(('_ms', '_after_s', '_mib', '_secret')) and isinstance(v, float)]
     if not parts:
         parts = [f'{k} {v:,.1f}' if isinstance(v, float) else f'{k} {v}' for k, v in r.items() if isinstance(v, (int, float, str))]
     return '  '.join(parts)
