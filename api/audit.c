@@ -399,7 +399,6 @@ int audit_hash(const char *salt, const char *text, size_t len, char out[AUDIT_HM
     if (HMAC(EVP_sha256(), salt, (int)strlen(salt), (const uint8_t *)text, len, md, &n) == NULL)
         return -1;
     memcpy(out, "hmac-sha256:", 12);
-    for (unsigned i = 0; i < 32; i++)
-        snprintf(out + 12 + 2 * i, 3, "%02x", md[i]);
+    hex_of(md, sizeof(md), out + 12);
     return 0;
 }

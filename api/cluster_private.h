@@ -77,7 +77,6 @@ CHECKED int link_ca_put(struct batch *b, const struct link_ca *ca, struct err *e
 CHECKED int secondaries_full(struct core *c, int64_t now_ms, bool *fullp, struct err *err);
 /** Names of members: 1 to 63 printable characters without '/'. */
 bool member_id_good(const char *id);
-void hex_of(const uint8_t *data, size_t len, char *out /* 2 * len + 1 */);
 bool hex_to(const char *text, uint8_t *out, size_t len);
 
 /* ---- join.c ---- */

@@ -87,6 +87,7 @@ CHECKED int index_demanded(struct core *c, const struct http_request *http, stru
 
 void base64_write(struct buf *out, const uint8_t *data, size_t len, bool padded);
 void hex_write(struct buf *out, const uint8_t *data, size_t len);
+void hex_of(const uint8_t *data, size_t len, char *out /* 2 * len + 1 */);
 
 /* ---- inflight.c: requests under way ---- */
 struct inflight {

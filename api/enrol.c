@@ -22,13 +22,6 @@
 
 /* ---- small things ---- */
 
-void hex_of(const uint8_t *data, size_t len, char *out)
-{
-    for (size_t i = 0; i < len; i++)
-        snprintf(out + 2 * i, 3, "%02x", data[i]);
-    out[2 * len] = '\0';
-}
-
 bool hex_to(const char *text, uint8_t *out, size_t len)
 {
     if (text == NULL || strlen(text) != 2 * len || strspn(text, "0123456789abcdef") != 2 * len)

@@ -28,8 +28,8 @@ static int mac_of(struct core *c, const char *text, size_t len, const struct eng
     if (buf_check(&b, err) == 0)
         rc = barrier_mac(c->barrier, BARRIER_MAC_INDEX, b.data, b.len, mac, err);
     buf_free(&b);
-    for (size_t i = 0; rc == 0 && i < 32; i++)
-        snprintf(out + 2 * i, 3, "%02x", mac[i]);
+    if (rc == 0)
+        hex_of(mac, sizeof(mac), out);
     return rc;
 }
 

@@ -163,19 +163,31 @@ void base64_write(struct buf *out, const uint8_t *data, size_t len, bool padded)
         size_t n = len - i < 3 ? len - i : 3;
         uint32_t v = (uint32_t)data[i] << 16 | (n > 1 ? (uint32_t)data[i + 1] << 8 : 0) |
                      (n > 2 ? data[i + 2] : 0u);
-        for (size_t k = 0; k <= n; k++)
-            buf_addc(out, alphabet[v >> (18 - 6 * k) & 63]);
-        for (size_t k = n; padded && k < 3; k++)
-            buf_addc(out, '=');
+        char four[4];
+
+        for (size_t k = 0; k < 4; k++)
+            four[k] = k <= n ? alphabet[v >> (18 - 6 * k) & 63] : '=';
+        buf_add(out, four, padded ? 4 : n + 1);
     }
 }
 
-void hex_write(struct buf *out, const uint8_t *data, size_t len)
+void hex_of(const uint8_t *data, size_t len, char *out)
 {
     static const char digits[] = "0123456789abcdef";
 
     for (size_t i = 0; i < len; i++) {
-        buf_addc(out, digits[data[i] >> 4]);
-        buf_addc(out, digits[data[i] & 15]);
+        out[2 * i] = digits[data[i] >> 4];
+        out[2 * i + 1] = digits[data[i] & 15];
     }
+    out[2 * len] = '\0';
+}
+
+void hex_write(struct buf *out, const uint8_t *data, size_t len)
+{
+    uint8_t *at = buf_reserve(out, 2 * len);
+
+    if (at == NULL)
+        return;
+    hex_of(data, len, (char *)at);
+    buf_filled(out, 2 * len);
 }

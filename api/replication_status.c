@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "cluster_private.h"
+#include "core_private.h"
 
 #define NEVER_CHECKED "-62135596800" /* Go's zero time in Unix seconds */
 

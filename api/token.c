@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core_private.h"
 #include "mounts.h"
 #include "token_private.h"
 
@@ -23,17 +24,12 @@
 int token_name(struct core *c, enum token_name kind, const char *text,
                char out[TOKEN_HMAC_CHARS + 1], struct err *err)
 {
-    static const char hex[] = "0123456789abcdef";
     uint8_t mac[32];
 
     if (barrier_mac(c->barrier, kind == TOKEN_NAME_ID ? BARRIER_MAC_TOKEN : BARRIER_MAC_ACCESSOR,
                     text, strlen(text), mac, err) != 0)
         return -1;
-    for (size_t i = 0; i < sizeof(mac); i++) {
-        out[2 * i] = hex[mac[i] >> 4];
-        out[2 * i + 1] = hex[mac[i] & 15];
-    }
-    out[TOKEN_HMAC_CHARS] = '\0';
+    hex_of(mac, sizeof(mac), out);
     return 0;
 }
 

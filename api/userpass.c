@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "auth_login.h"
-#include "core.h"
+#include "core_private.h"
 #include "mounts_private.h"
 #include "token_private.h"
 
@@ -53,12 +53,6 @@ static void hash_work(void *arg)
                            64 << 20, h->hash, HASH_BYTES);
 }
 
-static void to_hex(const uint8_t *in, size_t n, char *out)
-{
-    for (size_t i = 0; i < n; i++)
-        snprintf(out + 2 * i, 3, "%02x", in[i]);
-}
-
 static bool from_hex(const char *in, uint8_t *out, size_t n)
 {
     if (in == NULL || strlen(in) != 2 * n)
@@ -80,8 +74,8 @@ static int set_password(struct request *rq, json_t *user, const char *password, 
 
     env_random(rq->core->env, h.salt, sizeof(h.salt));
     co_blocking(hash_work, &h);
-    to_hex(h.salt, SALT_BYTES, salt);
-    to_hex(h.hash, HASH_BYTES, hash);
+    hex_of(h.salt, SALT_BYTES, salt);
+    hex_of(h.hash, HASH_BYTES, hash);
     if (h.ok != 1 || json_object_set_new(user, "salt", json_string(salt)) != 0 ||
         json_object_set_new(user, "hash", json_string(hash)) != 0)
         return err_set(err, ERR_NOMEM, 0, "password");
