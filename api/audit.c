@@ -11,8 +11,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <openssl/evp.h>
-#include <openssl/hmac.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -35,7 +33,7 @@ static void set_free(struct audit_set *s)
         if (s->devices[i].fd > STDERR_FILENO)
             close(s->devices[i].fd);
         free(s->devices[i].path);
-        free(s->devices[i].salt);
+        hmac_fini(&s->devices[i].hash);
         free(s->devices[i].prefix);
     }
     free(s->devices);
@@ -198,8 +196,10 @@ static int device_load(struct request *rq, const char *name, struct audit_device
     struct core *c = rq->core;
     const char *key = arena_printf(rq->arena, AUDIT_FOLDER "%s", name), *reason = "";
     const json_t *options;
+    const char *salt;
     bool yes;
     json_t *row;
+    int rc;
 
     if (key == NULL)
         return err_set(err, ERR_NOMEM, 0, "audit");
@@ -208,7 +208,7 @@ static int device_load(struct request *rq, const char *name, struct audit_device
     options = json_object_get(row, "options");
     *d = (struct audit_device){.fd = -1, .hmac_accessor = true};
     d->path = strdup(name);
-    d->salt = strdup(option(row, "salt", ""));
+    salt = option(row, "salt", "");
     d->prefix = strdup(option(options, "prefix", ""));
     if (parse_bool(option(options, "log_raw", "false"), &yes) == 0)
         d->log_raw = yes;
@@ -216,10 +216,11 @@ static int device_load(struct request *rq, const char *name, struct audit_device
         d->hmac_accessor = yes;
     if (audit_open(rq, name, options, &d->discard, &d->fd, &reason) != 0)
         log_error(c->log, "audit", "cannot open the device: path=%s/ error=%s", name, reason);
+    rc = hmac_init(&d->hash, salt, strlen(salt), err);
     json_decref(row);
-    return d->path != NULL && d->salt != NULL && d->prefix != NULL
-               ? 0
-               : err_set(err, ERR_NOMEM, 0, "audit");
+    if (rc == 0 && (d->path == NULL || d->prefix == NULL))
+        rc = err_set(err, ERR_NOMEM, 0, "audit");
+    return rc;
 }
 
 static int set_load(struct request *rq, uint64_t changes, struct audit_set **sp, struct err *err)
@@ -391,12 +392,12 @@ int audit_response(struct request *rq, struct response *rs, const struct audit_f
     return tell(rq, rs, f);
 }
 
-int audit_hash(const char *salt, const char *text, size_t len, char out[AUDIT_HMAC_CHARS + 1])
+int audit_hash(const struct hmac *salted, const char *text, size_t len,
+               char out[AUDIT_HMAC_CHARS + 1])
 {
     uint8_t md[32];
-    unsigned n = 0;
 
-    if (HMAC(EVP_sha256(), salt, (int)strlen(salt), (const uint8_t *)text, len, md, &n) == NULL)
+    if (hmac_of(salted, text, len, md, NULL) != 0)
         return -1;
     memcpy(out, "hmac-sha256:", 12);
     hex_of(md, sizeof(md), out + 12);

@@ -184,7 +184,8 @@ static void disable(struct request *rq, struct response *rs, const char *path)
 static void hash(struct request *rq, struct response *rs, const char *path)
 {
     char out[AUDIT_HMAC_CHARS + 1];
-    const char *input;
+    const char *input, *salt;
+    struct hmac salted;
     json_t *row;
     struct err err = {0};
 
@@ -205,11 +206,14 @@ static void hash(struct request *rq, struct response *rs, const char *path)
             reply_err(rs, &err);
         return;
     }
-    if (audit_hash(text_of(row, "salt"), input, strlen(input), out) != 0)
+    salt = text_of(row, "salt");
+    if (hmac_init(&salted, salt, strlen(salt), &err) != 0 ||
+        audit_hash(&salted, input, strlen(input), out) != 0)
         reply_router_error(rs, 500, "out of memory");
     else
         reply_data(rs, json_pack("{s:s}", "hash", out));
     rs->double_reply = rs->data != NULL;
+    hmac_fini(&salted);
     json_decref(row);
 }
 

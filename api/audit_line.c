@@ -19,7 +19,7 @@ static json_t *hashed_text(const struct audit_device *d, const char *text, size_
 
     if (d->log_raw || len == 0)
         return json_stringn(text, len);
-    return audit_hash(d->salt, text, len, out) == 0 ? json_string(out) : NULL;
+    return audit_hash(&d->hash, text, len, out) == 0 ? json_string(out) : NULL;
 }
 
 static json_t *hashed(const struct audit_device *d, const json_t *v, const json_t *clear)

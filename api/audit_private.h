@@ -8,6 +8,7 @@
 
 #include "audit.h"
 #include "core.h"
+#include "hmac.h"
 
 #define AUDIT_FOLDER "core/audit/" /* + path without its final slash */
 #define AUDIT_HEADERS_ROW "sys/config/audited-headers"
@@ -15,7 +16,8 @@
 #define AUDIT_HMAC_CHARS (12 + 64) /* hmac-sha256: and hex */
 
 struct audit_device {
-    char *path, *salt, *prefix;
+    char *path, *prefix;
+    struct hmac hash; /* under the device's salt */
     bool log_raw, hmac_accessor;
     bool discard; /* everything is well, and nothing is kept */
     int fd;       /* -1: it could not be opened */
@@ -33,7 +35,7 @@ struct audit_set { /* immutable, but for refs */
 CHECKED int audit_open(struct request *rq, const char *name, const json_t *options, bool *discardp,
                        int *fdp, const char **whyp);
 /** "hmac-sha256:..." of a text. */
-CHECKED int audit_hash(const char *salt, const char *text, size_t len,
+CHECKED int audit_hash(const struct hmac *salted, const char *text, size_t len,
                        char out[AUDIT_HMAC_CHARS + 1]);
 /** The line with its prefix and its end. */
 CHECKED int audit_line(const struct audit_set *set, const struct audit_device *d,

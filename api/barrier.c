@@ -27,6 +27,7 @@
 #include <openssl/evp.h>
 #include <openssl/kdf.h>
 
+#include "hmac.h"
 #include "xaes_private.h"
 
 #define SECURE_HEAP_BYTES (1u << 18)
@@ -54,17 +55,12 @@ struct keys { /* secure memory */
 
 #define LANES 16 /* threads beyond that share */
 
-struct mac {                   /* HMAC-SHA-256 with its key taken */
-    EVP_MD_CTX *inner, *outer; /* NULL: not made yet */
-};
-
 struct lane {
     _Alignas(64) pthread_mutex_t lock; /* a cache line of its own */
     struct xaes xaes;
     bool keyed; /* xaes has the key of term_id */
     uint8_t term_id[ID_BYTES];
-    struct mac macs[BARRIER_MACS];
-    EVP_MD_CTX *scratch;
+    struct hmac macs[BARRIER_MACS]; /* those without a key are not made yet */
 };
 
 struct barrier {
@@ -116,13 +112,8 @@ static void lane_wipe(struct lane *l)
 {
     xaes_fini(&l->xaes);
     l->keyed = false;
-    for (size_t i = 0; i < BARRIER_MACS; i++) {
-        EVP_MD_CTX_free(l->macs[i].inner); /* wiped by the library */
-        EVP_MD_CTX_free(l->macs[i].outer);
-    }
-    EVP_MD_CTX_free(l->scratch);
-    memset(l->macs, 0, sizeof(l->macs));
-    l->scratch = NULL;
+    for (size_t i = 0; i < BARRIER_MACS; i++)
+        hmac_fini(&l->macs[i]);
 }
 
 static struct xaes *lane_xaes(struct lane *l, const struct term *t, struct err *err)
@@ -595,50 +586,14 @@ int barrier_derive(struct barrier *b, const char *label, uint8_t out[32], struct
 
 /* ---- MACs under derived keys ---- */
 
-/* A context that has hashed the first block of an HMAC: the key with the pad over it. */
-static EVP_MD_CTX *padded(const EVP_MD *md, const uint8_t key[32], uint8_t pad)
+static int mac_make(const uint8_t root[32], const char *label, struct hmac *m, struct err *err)
 {
-    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-    uint8_t block[64];
-
-    memset(block, pad, sizeof(block));
-    for (size_t i = 0; i < 32; i++)
-        block[i] ^= key[i];
-    if (ctx != NULL && (EVP_DigestInit_ex(ctx, md, NULL) != 1 ||
-                        EVP_DigestUpdate(ctx, block, sizeof(block)) != 1)) {
-        EVP_MD_CTX_free(ctx);
-        ctx = NULL;
-    }
-    OPENSSL_cleanse(block, sizeof(block));
-    return ctx;
-}
-
-static int mac_make(struct lane *l, const uint8_t root[32], const char *label, struct mac *m,
-                    struct err *err)
-{
-    EVP_MD *md = EVP_MD_fetch(NULL, "SHA256", NULL);
     uint8_t key[32];
-    int rc = -1;
+    int rc = hkdf(root, label, key, err);
 
-    if (md == NULL)
-        return err_set(err, ERR_NOMEM, 0, "SHA-256");
-    if (l->scratch == NULL)
-        l->scratch = EVP_MD_CTX_new();
-    if (hkdf(root, label, key, err) == 0) {
-        m->inner = padded(md, key, 0x36);
-        m->outer = padded(md, key, 0x5c);
-        if (m->inner != NULL && m->outer != NULL && l->scratch != NULL)
-            rc = 0;
-        else
-            err_set(err, ERR_NOMEM, 0, "HMAC under the %s key", label);
-    }
-    if (rc != 0) {
-        EVP_MD_CTX_free(m->inner);
-        EVP_MD_CTX_free(m->outer);
-        *m = (struct mac){0};
-    }
+    if (rc == 0)
+        rc = hmac_init(m, key, sizeof(key), err);
     OPENSSL_cleanse(key, sizeof(key));
-    EVP_MD_free(md);
     return rc;
 }
 
@@ -647,20 +602,15 @@ int barrier_mac(struct barrier *b, enum barrier_mac which, const void *data, siz
 {
     static const char *const labels[BARRIER_MACS] = {"token", "accessor", "index"};
     struct lane *l = lane_lock(b);
-    struct mac *m = &l->macs[which];
+    struct hmac *m = &l->macs[which];
     int rc = 0;
 
     if (b->keys == NULL)
         rc = sealed_error(err);
     else if (m->inner == NULL)
-        rc = mac_make(l, b->keys->root, labels[which], m, err);
-    if (rc == 0 && (EVP_MD_CTX_copy_ex(l->scratch, m->inner) != 1 ||
-                    EVP_DigestUpdate(l->scratch, data, len) != 1 ||
-                    EVP_DigestFinal_ex(l->scratch, out, NULL) != 1 ||
-                    EVP_MD_CTX_copy_ex(l->scratch, m->outer) != 1 ||
-                    EVP_DigestUpdate(l->scratch, out, 32) != 1 ||
-                    EVP_DigestFinal_ex(l->scratch, out, NULL) != 1))
-        rc = err_set(err, ERR_IO, 0, "HMAC: the crypto library failed");
+        rc = mac_make(b->keys->root, labels[which], m, err);
+    if (rc == 0)
+        rc = hmac_of(m, data, len, out, err);
     lane_unlock(l);
     return rc;
 }

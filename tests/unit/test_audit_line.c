@@ -57,14 +57,15 @@ static void setup(void)
     snprintf(rq.id, sizeof(rq.id), "the-id");
     rs = (struct response){0};
     set = (struct audit_set){.headers = json("{\"x-mine\":{\"hmac\":true}}")};
-    device = (struct audit_device){
-        .path = "file", .salt = "salt", .prefix = "", .hmac_accessor = true, .fd = -1};
+    device = (struct audit_device){.path = "file", .prefix = "", .hmac_accessor = true, .fd = -1};
+    cr_assert_eq(hmac_init(&device.hash, "salt", 4, NULL), 0);
     facts = (struct audit_facts){.allowed = true};
     line = (struct buf){0};
 }
 
 static void teardown(void)
 {
+    hmac_fini(&device.hash);
     arena_free(rq.arena);
     json_decref(rq.data);
     json_decref(mount.row);
@@ -94,7 +95,7 @@ static const char *hash_of(const char *text)
 {
     static char out[AUDIT_HMAC_CHARS + 1];
 
-    cr_assert_eq(audit_hash(device.salt, text, strlen(text), out), 0);
+    cr_assert_eq(audit_hash(&device.hash, text, strlen(text), out), 0);
     return out;
 }
 
@@ -104,7 +105,11 @@ Test(audit_line, the_hash_is_hmac_sha_256_under_the_salt)
     char out[AUDIT_HMAC_CHARS + 1];
     const char *data = "what do ya want for nothing?";
 
-    cr_assert_eq(audit_hash("Jefe", data, strlen(data), out), 0);
+    struct hmac salted;
+
+    cr_assert_eq(hmac_init(&salted, "Jefe", 4, NULL), 0);
+    cr_assert_eq(audit_hash(&salted, data, strlen(data), out), 0);
+    hmac_fini(&salted);
     cr_assert_str_eq(out, "hmac-sha256:"
                           "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
 }
