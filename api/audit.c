@@ -5,7 +5,8 @@
  * The set is an immutable snapshot that requests reference. A change of a row makes it stale; the
  * next request reads the rows and opens the files anew, and the last who used the old set closes
  * its files. Lines are written by a helper thread: a file system that hangs holds the requests that
- * it must record, and no reactor.
+ * it must record, and no reactor. Lines that come while a reactor's are being written wait, and go
+ * together with the next: one hand-over to the helper for many requests.
  */
 #include "audit_private.h"
 
@@ -21,7 +22,14 @@
 #include "core_private.h"
 #include "sys.h"
 
+/* Lines of one reactor's requests that wait to be written; its thread's alone. */
+struct lines_queue {
+    struct writing *first, **end;
+    bool busy; /* somebody writes, and will see to what comes meanwhile */
+};
+
 struct audits {
+    struct lines_queue queues[REACTORS_MAX];
     pthread_mutex_t lock; /* current, and the refs of every set */
     struct audit_set *current;
     _Atomic uint64_t changes;
@@ -288,16 +296,18 @@ static int set_get(struct request *rq, struct audit_set **sp, struct err *err)
 
 /* ---- writing ---- */
 
-struct writing { /* for the helper thread */
+struct writing { /* of one request, on its stack */
+    struct writing *next;
+    struct co *co;
+    bool done;  /* the lines are written, or could not be */
+    bool leads; /* it is to write what waits, its own first */
     const struct audit_set *set;
     struct buf *lines; /* one a device */
     size_t taken;
 };
 
-static void write_work(void *arg)
+static void write_one(struct writing *w)
 {
-    struct writing *w = arg;
-
     for (size_t i = 0; i < w->set->n; i++) {
         const struct buf *b = &w->lines[i];
         ssize_t n;
@@ -312,6 +322,60 @@ static void write_work(void *arg)
             n = write(w->set->devices[i].fd, b->data, b->len); /* one line, one write */
         while (n < 0 && errno == EINTR);
         w->taken += n == (ssize_t)b->len;
+    }
+}
+
+static void write_work(void *arg) /* helper thread */
+{
+    for (struct writing *w = arg; w != NULL; w = w->next)
+        write_one(w);
+}
+
+static struct lines_queue *queue_here(struct core *c)
+{
+    struct reactor *r = reactor_current();
+
+    for (size_t i = 0; i < c->n_reactors; i++)
+        if (c->reactors[i] == r)
+            return &c->audits->queues[i];
+    return NULL;
+}
+
+/* Returns when the lines of w are written. Who finds nobody writing writes what is there, then
+ * leaves the rest to the first of those that came meanwhile. */
+static void write_lines(struct core *c, struct writing *w)
+{
+    struct lines_queue *q = queue_here(c);
+    struct writing *all, *next;
+
+    if (q == NULL) {
+        co_blocking(write_work, w);
+        return;
+    }
+    w->co = co_current();
+    if (q->first == NULL)
+        q->end = &q->first;
+    *q->end = w;
+    q->end = &w->next;
+    while (q->busy && !w->done && !w->leads)
+        co_wait();
+    if (w->done)
+        return;
+    q->busy = true;
+    all = q->first;
+    q->first = NULL;
+    co_blocking(write_work, all);
+    for (struct writing *one = all; one != NULL; one = next) {
+        next = one->next; /* it lies on a stack that goes on */
+        one->done = true;
+        if (one != w)
+            co_wake(one->co);
+    }
+    if (q->first != NULL) {
+        q->first->leads = true;
+        co_wake(q->first->co);
+    } else {
+        q->busy = false;
     }
 }
 
@@ -342,7 +406,7 @@ static int tell(struct request *rq, struct response *rs, const struct audit_fact
             audit_line(set, &set->devices[i], rq, rs, f, &w.lines[i]) != 0)
             buf_clear(&w.lines[i]);
     }
-    co_blocking(write_work, &w);
+    write_lines(rq->core, &w);
     rc = w.taken > 0 ? 0 : -1;
     if (rc != 0)
         log_error(rq->core->log, "audit", "no audit device took the line: path=%s", rq->full_path);

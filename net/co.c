@@ -440,9 +440,10 @@ void co_blocking(void (*fn)(void *arg), void *arg)
     if (!alone) {
         *p->jobs_tail = &j;
         p->jobs_tail = &j.next;
-        pthread_cond_signal(&p->work);
     }
     pthread_mutex_unlock(&p->lock);
+    if (!alone)
+        pthread_cond_signal(&p->work); /* after the lock: it would wake to wait for it */
     if (alone)
         fn(arg); /* no thread can be had: late is better than never */
     else
