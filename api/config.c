@@ -439,7 +439,8 @@ static int read_replication(struct reader *r, const struct hcl_item *it)
             read_key(r, in, config_replication_keys, config_replication_known, r->c) != 0)
             return -1;
     if (r->c->default_wait_ms > REPL_WAIT_MS_MAX || r->c->lag_guard_ms > REPL_WAIT_MS_MAX ||
-        r->c->best_effort_wait_ms > REPL_WAIT_MS_MAX || r->c->fence_wait_ms > REPL_WAIT_MS_MAX)
+        r->c->best_effort_wait_ms > REPL_WAIT_MS_MAX || r->c->fence_wait_ms > REPL_WAIT_MS_MAX ||
+        r->c->sealed_wait_ms > REPL_WAIT_MS_MAX)
         return fail(r, it->line, it->key, "a wait or a lag of more than an hour");
     if (check_word(r, it->line, "default_mode", r->c->default_mode, "async", "flush", "apply") != 0)
         return -1;

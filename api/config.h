@@ -39,6 +39,7 @@ struct config {
     char *force_async;                     /* ids with commas, or NULL */
     int64_t scrub_interval_ms;             /* from one scrub to the next; an hour unless set */
     int64_t lag_warn_ms;                   /* beyond it status is not healthy; 10 s unless set */
+    int64_t sealed_wait_ms;                /* 0: the engine's default */
     int64_t fence_wait_ms;                 /* 0: the engine's default */
     int64_t lag_guard_ms;                  /* 0: off */
     uint64_t lag_guard_bytes;              /* 0: off */

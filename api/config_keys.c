@@ -58,6 +58,7 @@ const struct config_key config_replication_keys[] = {
     {"force_async", CONFIG_TEXT, offsetof(struct config, force_async)},
     {"scrub_interval", CONFIG_MILLIS, offsetof(struct config, scrub_interval_ms)},
     {"fence_wait", CONFIG_MILLIS, offsetof(struct config, fence_wait_ms)},
+    {"sealed_wait", CONFIG_MILLIS, offsetof(struct config, sealed_wait_ms)},
     {"lag_warn", CONFIG_MILLIS, offsetof(struct config, lag_warn_ms)},
     {"keep_wiped", CONFIG_MILLIS, offsetof(struct config, keep_wiped_ms)},
     {"max_loss", CONFIG_MILLIS, offsetof(struct config, max_loss_ms)},

@@ -147,6 +147,7 @@ static int open_engine(struct server *s, struct err *err)
                                .force_async = cfg->force_async,
                                .scrub_interval_ms = cfg->scrub_interval_ms,
                                .fence_wait_ms = (uint32_t)cfg->fence_wait_ms,
+                               .sealed_wait_ms = (uint32_t)cfg->sealed_wait_ms,
                                .lag_guard_ms = (uint32_t)cfg->lag_guard_ms,
                                .lag_guard_bytes = cfg->lag_guard_bytes};
 

@@ -94,12 +94,14 @@ static void save_follow(struct engine *e, const struct follow_config *f)
     buf_free(&row);
 }
 
-static void step_down(struct engine *e)
+/* addr: whom it follows then; empty: nobody. */
+static void step_down(struct engine *e, const char *addr)
 {
     struct follow_config f;
     struct err err;
 
     own_follow_row(e, &f);
+    snprintf(f.addrs, sizeof(f.addrs), "%s", addr);
     save_follow(e, &f);
     if (fence_note_commit(e, &err) != 0 || local_set_text(e, "role", "secondary", &err) != 0 ||
         local_set_text(e, "fence", NULL, &err) != 0 ||
@@ -110,8 +112,8 @@ static void step_down(struct engine *e)
     e->promotable = true;
     e->reason[0] = '\0';
     log_info(e->cfg.log, LOG_REPLICATION,
-             "demoted at LSN %" PRIu64 ": this cluster serves nothing and follows nobody yet",
-             e->committed_lsn);
+             "demoted at LSN %" PRIu64 ": this cluster serves nothing and follows %s",
+             e->committed_lsn, addr[0] != '\0' ? addr : "nobody yet");
     engine_role_set(e, ENGINE_SECONDARY);
     log_refuse(e, &e->waiting, ERR_UNKNOWN_OUTCOME,
                "this cluster was demoted while the write was under way");
@@ -119,6 +121,13 @@ static void step_down(struct engine *e)
     modes_reset(e);
     peers_clear(e, "this cluster was demoted");
     meet_rows(e);
+}
+
+void demote_and_follow(struct engine *e, const char *addr)
+{
+    step_down(e, addr);
+    e->follow.addr_next = 0;
+    follow_resume(e);
 }
 
 size_t demote_step(struct engine *e, int64_t now)
@@ -131,7 +140,7 @@ size_t demote_step(struct engine *e, int64_t now)
     }
     if (wal_in_flight(e->cur->wal) > 0) /* a slow disk, but no guess */
         return 0;
-    step_down(e);
+    step_down(e, "");
     answer(e, e->demote.done, e->demote.arg, NULL);
     memset(&e->demote, 0, sizeof(e->demote));
     return 1;

@@ -523,22 +523,26 @@ int engine_local_put(struct engine *e, const char *name, const void *data, size_
 
 void engine_epoch_key(struct engine *e, const uint8_t key[32])
 {
-    bool first;
+    struct event *ev;
+    bool first, other;
 
     pthread_mutex_lock(&e->key_mu);
     first = key != NULL && !e->have_epoch_key;
+    other = first || (key != NULL && CRYPTO_memcmp(key, e->epoch_key, sizeof(e->epoch_key)) != 0);
     e->have_epoch_key = key != NULL;
     if (key != NULL)
         memcpy(e->epoch_key, key, sizeof(e->epoch_key));
     else
         OPENSSL_cleanse(e->epoch_key, sizeof(e->epoch_key));
     pthread_mutex_unlock(&e->key_mu);
-    if (!first)
+    if (!other)
         return;
     /* Until the log thread has asked the members, or the time for that is up. */
-    if (engine_role(e) == ENGINE_PRIMARY && atomic_load(&e->meeting))
+    if (first && engine_role(e) == ENGINE_PRIMARY && atomic_load(&e->meeting))
         atomic_store(&e->confirming, true);
-    event_post(e, event_new(e, EV_KEY, NULL, 0));
+    ev = event_new(e, EV_KEY, NULL, 0);
+    ev->flag = first;
+    event_post(e, ev);
 }
 
 /* ---- events: any thread to the log thread ---- */

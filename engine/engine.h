@@ -131,6 +131,7 @@ struct engine_config {
     int64_t scrub_interval_ms; /* from the end of one scrub to the next; 0: an hour */
     uint32_t copy_page_bytes;  /* read and sent in one piece while catching up; 0: 1 MiB */
     uint32_t link_version;     /* the newest protocol to speak; 0: the newest known */
+    uint32_t sealed_wait_ms;   /* superseded and sealed for so long, it follows; 0: 60000 */
     uint32_t fence_wait_ms; /* a starting primary waits so long for its members' epochs; 0: 2000 */
     /* Primary: the mode that a secondary without one is given once it follows (n is not looked at);
      * REPL_ASYNC: none. */

@@ -558,6 +558,8 @@ struct engine {
     pthread_mutex_t key_mu;
     bool have_epoch_key;
     uint8_t epoch_key[32];
+    bool have_epoch_public; /* log thread: what checks signatures without the key */
+    uint8_t epoch_public[32];
 
     pthread_mutex_t status_mu;
     struct engine_status status; /* as of the last step */
@@ -641,6 +643,12 @@ struct engine {
     int64_t waiting_ns; /* when lags of what waits were last counted */
     struct follow follow;
     struct meet meet;
+    struct {                    /* fence.c */
+        struct epoch_rec newer; /* what it met */
+        uint64_t conn_id;       /* a question to who began that; 0: none */
+        int64_t since_ns;       /* it is sealed, and was superseded; 0: it is not */
+        int64_t next_ns;
+    } fence;
     struct gather gather;
     struct yield yield;
     size_t n_revoked; /* noted here, and not in the rows yet (revoke.c) */
@@ -785,6 +793,11 @@ CHECKED int epoch_prove(struct engine *e, struct epoch_rec *r, struct err *err);
 bool epoch_proof_good(struct engine *e,
                       const struct epoch_rec *r); /* false also when there is no key */
 bool epoch_has_key(struct engine *e);
+void epoch_public_load(struct engine *e); /* at open */
+void epoch_public_note(struct engine *e); /* the key came */
+bool epoch_sign(struct engine *e, const struct epoch_rec *r, uint8_t sig[LINK_SIGNATURE_BYTES]);
+/* By a key that this cluster had when it was last unsealed. */
+bool epoch_signature_good(const struct engine *e, const struct epoch_rec *r, const uint8_t *sig);
 CHECKED int epoch_append(struct engine *e, struct epoch_rec *r,
                          struct err *err); /* fills end_lsn and hash */
 size_t promote_step(struct engine *e);
@@ -812,10 +825,16 @@ void engine_fence(struct engine *e, const struct epoch_rec *newer, const char *w
 CHECKED int fence_load(struct engine *e, struct err *err);
 CHECKED int fence_note_commit(struct engine *e, struct err *err); /* not saved yet */
 uint64_t fence_noted_commit(struct engine *e);
+/* A sealed one asks who superseded it. The rest as meet_opened, meet_told, meet_closed. */
+size_t fence_step(struct engine *e, int64_t now);
+bool fence_opened(struct engine *e, struct conn *c);
+bool fence_told(struct engine *e, struct conn *c, const struct link_msg *m);
+bool fence_closed(struct engine *e, uint64_t conn);
 
 /* demote.c */
 void demote_begin(struct engine *e, struct event *ev);
 size_t demote_step(struct engine *e, int64_t now);
+void demote_and_follow(struct engine *e, const char *addr); /* in one durable step */
 void retarget_begin(struct engine *e, struct event *ev);
 
 /* revoke.c */
@@ -833,7 +852,7 @@ void meet_again(struct engine *e, int64_t now);
 void meet_seen(struct engine *e, uint32_t number);
 /* true: this cluster is fenced now, and all connections are closed. */
 bool meet_epochs(struct engine *e, const struct epochs *history, enum engine_role role,
-                 const char *who);
+                 const uint8_t *sig /* NULL: none */, const char *who);
 void meet_heard(struct engine *e, const uint8_t key_hash[32]);
 void meet_asked(struct engine *e, struct conn *c, const struct link_msg *m);
 bool meet_opened(struct engine *e, struct conn *c); /* false: not one of these */

@@ -82,18 +82,23 @@ bool epoch_has_key(struct engine *e)
     return have;
 }
 
+static void put_rec(struct buf *b, const char *purpose, const struct epoch_rec *r)
+{
+    buf_adds(b, purpose);
+    mp_put_uint(b, r->number);
+    mp_put_bin(b, r->id, sizeof(r->id));
+    mp_put_uint(b, r->end_lsn);
+    mp_put_bin(b, r->hash, sizeof(r->hash));
+    mp_put_str(b, r->member, strnlen(r->member, sizeof(r->member)));
+}
+
 static int proof_of(struct engine *e, const struct epoch_rec *r, uint8_t proof[32], struct err *err)
 {
     struct buf b = {0};
     unsigned len = 0;
     int rc = -1;
 
-    buf_adds(&b, "lockstep epoch 1");
-    mp_put_uint(&b, r->number);
-    mp_put_bin(&b, r->id, sizeof(r->id));
-    mp_put_uint(&b, r->end_lsn);
-    mp_put_bin(&b, r->hash, sizeof(r->hash));
-    mp_put_str(&b, r->member, strnlen(r->member, sizeof(r->member)));
+    put_rec(&b, "lockstep epoch 1", r);
     if (buf_check(&b, err) != 0)
         goto out;
     pthread_mutex_lock(&e->key_mu);
@@ -122,6 +127,93 @@ bool epoch_proof_good(struct engine *e, const struct epoch_rec *r)
     struct err err;
 
     return proof_of(e, r, proof, &err) == 0 && CRYPTO_memcmp(proof, r->proof, sizeof(proof)) == 0;
+}
+
+/* ---- signatures: for one that is sealed, and has no key to check a proof with ---- */
+#define SIGNED "lockstep epoch signed 1"
+#define PUBLIC "epoch-public" /* of the local file */
+
+/* NULL: sealed. The pair follows from the key, so that every cluster that has one has the other. */
+static EVP_PKEY *signing_key(struct engine *e)
+{
+    static const char label[] = "lockstep epoch signing key 1";
+    uint8_t seed[32];
+    unsigned len = 0;
+    EVP_PKEY *key = NULL;
+
+    pthread_mutex_lock(&e->key_mu);
+    if (e->have_epoch_key && HMAC(EVP_sha256(), e->epoch_key, sizeof(e->epoch_key),
+                                  (const uint8_t *)label, sizeof(label) - 1, seed, &len) != NULL)
+        key = EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, seed, sizeof(seed));
+    pthread_mutex_unlock(&e->key_mu);
+    OPENSSL_cleanse(seed, sizeof(seed));
+    return key;
+}
+
+bool epoch_sign(struct engine *e, const struct epoch_rec *r, uint8_t sig[LINK_SIGNATURE_BYTES])
+{
+    EVP_PKEY *key = signing_key(e);
+    EVP_MD_CTX *ctx = key != NULL ? EVP_MD_CTX_new() : NULL;
+    struct buf b = {0};
+    size_t len = LINK_SIGNATURE_BYTES;
+    bool good;
+
+    put_rec(&b, SIGNED, r);
+    good = ctx != NULL && !b.failed && EVP_DigestSignInit(ctx, NULL, NULL, NULL, key) == 1 &&
+           EVP_DigestSign(ctx, sig, &len, b.data, b.len) == 1;
+    buf_free(&b);
+    EVP_MD_CTX_free(ctx);
+    EVP_PKEY_free(key);
+    return good;
+}
+
+bool epoch_signature_good(const struct engine *e, const struct epoch_rec *r, const uint8_t *sig)
+{
+    EVP_PKEY *key = e->have_epoch_public
+                        ? EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, e->epoch_public,
+                                                      sizeof(e->epoch_public))
+                        : NULL;
+    EVP_MD_CTX *ctx = key != NULL ? EVP_MD_CTX_new() : NULL;
+    struct buf b = {0};
+    bool good;
+
+    put_rec(&b, SIGNED, r);
+    good = ctx != NULL && !b.failed && EVP_DigestVerifyInit(ctx, NULL, NULL, NULL, key) == 1 &&
+           EVP_DigestVerify(ctx, sig, LINK_SIGNATURE_BYTES, b.data, b.len) == 1;
+    buf_free(&b);
+    EVP_MD_CTX_free(ctx);
+    EVP_PKEY_free(key);
+    return good;
+}
+
+void epoch_public_load(struct engine *e)
+{
+    struct buf b = {0};
+    struct err err;
+
+    if (local_get_locked(e, PUBLIC, &b, &err) == 0 && b.len == sizeof(e->epoch_public)) {
+        memcpy(e->epoch_public, b.data, b.len);
+        e->have_epoch_public = true;
+    }
+    buf_free(&b);
+}
+
+void epoch_public_note(struct engine *e)
+{
+    EVP_PKEY *key = signing_key(e);
+    uint8_t public[32];
+    size_t len = sizeof(public);
+    struct err err;
+
+    if (key != NULL && EVP_PKEY_get_raw_public_key(key, public, &len) == 1 &&
+        (!e->have_epoch_public || memcmp(public, e->epoch_public, sizeof(public)) != 0)) {
+        memcpy(e->epoch_public, public, sizeof(public));
+        e->have_epoch_public = true;
+        if (local_set_locked(e, PUBLIC, public, sizeof(public), &err) != 0 ||
+            local_save(e, &err) != 0)
+            engine_fatal(e, &err);
+    }
+    EVP_PKEY_free(key);
 }
 
 /* ---- the record ---- */

@@ -455,7 +455,7 @@ bool gather_told(struct engine *e, struct conn *c, const struct link_msg *m)
         return true;
     }
     theirs = epochs_last(&m->epoch.epochs);
-    (void)meet_epochs(e, &m->epoch.epochs, (enum engine_role)m->epoch.role,
+    (void)meet_epochs(e, &m->epoch.epochs, (enum engine_role)m->epoch.role, NULL,
                       t != NULL ? t->member.id : e->yield.to);
     if (t == NULL) {
         yield_told(e, c, m);

@@ -351,8 +351,8 @@ static const struct {
     [MSG_FETCH] = {"fetch", 5, 5},
     [MSG_ENTRIES] = {"entries", 2, 2},
     [MSG_ROOT] = {"root", 4, 4},
-    [MSG_EPOCH_ASK] = {"epoch ask", 8, 10},
-    [MSG_EPOCH_TELL] = {"epoch tell", 8, 10},
+    [MSG_EPOCH_ASK] = {"epoch ask", 8, 11},
+    [MSG_EPOCH_TELL] = {"epoch tell", 8, 11},
 };
 
 /* Per stage: LSNs, bytes and microseconds behind, then count, p50, p99 and max of each window. */
@@ -496,6 +496,18 @@ static void put_epoch(struct buf *b, const struct link_epoch *p)
     put_epochs(b, &p->epochs);
     mp_put_uint(b, p->gather);
     mp_put_uint(b, p->minor);
+    mp_put_bin(b, p->signature, p->has_signature ? sizeof(p->signature) : 0);
+}
+
+static void get_signature(struct mp *m, struct link_epoch *p)
+{
+    size_t len;
+    const uint8_t *sig = mp_bytes(m, sizeof(p->signature), &len);
+
+    if (!m->bad && len == sizeof(p->signature)) {
+        memcpy(p->signature, sig, len);
+        p->has_signature = true;
+    }
 }
 
 /* n: the fields that are there. What an older program does not send stays zero. Returns how many
@@ -566,6 +578,8 @@ static size_t get_fields(struct mp *in, struct link_msg *m, size_t n)
             m->epoch.gather = (uint32_t)mp_uint(in, UINT32_MAX);
         if (read > 9)
             m->epoch.minor = (uint32_t)mp_uint(in, UINT32_MAX);
+        if (read > 10)
+            get_signature(in, &m->epoch);
         break;
     default:
         link_diff_get(in, m);

@@ -30,6 +30,7 @@
 #define EPOCHS_MAX 64u           /* history kept: the newest promotions */
 #define LINK_PAGE_BYTES_MAX (4u << 20)
 #define LINK_BODY_MAX (1u << 20) /* enrol bodies */
+#define LINK_SIGNATURE_BYTES 64u /* Ed25519 */
 #define LINK_HASH_BYTES 16u      /* of an entry */
 #define LINK_HASHES_MAX 16384u   /* in one message */
 #define LINK_SUM_BYTES 8u        /* of a part of the Merkle tree */
@@ -111,6 +112,8 @@ struct link_epoch { /* ask and tell; the first message of its connection */
     struct epochs epochs;
     uint32_t gather; /* enum link_gather */
     uint32_t minor;  /* of the last segment that is durable here; 0: from an older program */
+    bool has_signature;
+    uint8_t signature[LINK_SIGNATURE_BYTES]; /* of the newest epoch, for one that has no key */
 };
 struct link_msg {
     enum link_msg_type type;

@@ -627,7 +627,9 @@ static void on_event(struct engine *e, struct event *ev)
         log_read_rows(e);
         break;
     case EV_KEY:
-        meet_again(e, env_mono_ns(e->cfg.env));
+        epoch_public_note(e);
+        if (ev->flag)
+            meet_again(e, env_mono_ns(e->cfg.env));
         switchover_row(e); /* a handover may wait for the key */
         break;
     case EV_ANSWER:
@@ -715,6 +717,7 @@ size_t engine_log_step(struct engine *e)
     work += gather_step(e, now);
     work += promote_step(e);
     work += meet_step(e, now);
+    work += fence_step(e, now);
     work += demote_step(e, now);
     work += switchover_step(e, now);
     work += build_step(e, now);

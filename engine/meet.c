@@ -213,7 +213,7 @@ void meet_seen(struct engine *e, uint32_t number)
 /* One epoch has one primary: another one that says it is of ours was brought back from an old
  * image, or we were. */
 bool meet_epochs(struct engine *e, const struct epochs *history, enum engine_role role,
-                 const char *who)
+                 const uint8_t *sig, const char *who)
 {
     const struct epoch_rec *ours = epochs_last(&e->cur->epochs), *theirs = epochs_last(history);
     bool same;
@@ -223,7 +223,8 @@ bool meet_epochs(struct engine *e, const struct epochs *history, enum engine_rol
     same = memcmp(theirs->id, ours->id, sizeof(ours->id)) == 0;
     if (same && (role != ENGINE_PRIMARY || engine_role(e) != ENGINE_PRIMARY))
         return false;
-    if (!same && !epoch_proof_good(e, theirs))
+    if (!same && !epoch_proof_good(e, theirs) &&
+        (sig == NULL || epoch_has_key(e) || !epoch_signature_good(e, theirs, sig)))
         return false;
     meet_seen(e, theirs->number);
     if (engine_role(e) == ENGINE_SECONDARY && theirs->number > ours->number &&
@@ -275,6 +276,13 @@ void meet_fill(struct engine *e, struct link_msg *m, enum link_msg_type type)
              engine_role(e) == ENGINE_SECONDARY ? e->follow.cfg.member_id : own_member_id(e));
     m->epoch.epochs = e->cur->epochs;
     m->epoch.minor = wal_end_minor(e->cur->wal);
+    if (engine_role(e) == ENGINE_PRIMARY && e->cur->epochs.n > 0)
+        m->epoch.has_signature = epoch_sign(e, epochs_last(&e->cur->epochs), m->epoch.signature);
+}
+
+static const uint8_t *signature(const struct link_msg *m)
+{
+    return m->epoch.has_signature ? m->epoch.signature : NULL;
 }
 
 /* The peer has asked; its connection is closed by it. */
@@ -295,7 +303,7 @@ void meet_asked(struct engine *e, struct conn *c, const struct link_msg *m)
     meet_fill(e, &tell, MSG_EPOCH_TELL); /* as it is now: of a split both must hear */
     gather_asked(e, &m->epoch, &who, &tell.epoch);
     conn_send(e, c, &tell, NULL);
-    if (!meet_epochs(e, &m->epoch.epochs, (enum engine_role)m->epoch.role, who.id) &&
+    if (!meet_epochs(e, &m->epoch.epochs, (enum engine_role)m->epoch.role, signature(m), who.id) &&
         !unproven(e, &m->epoch.epochs))
         meet_heard(e, c->key_hash);
 }
@@ -306,7 +314,7 @@ bool meet_opened(struct engine *e, struct conn *c)
     struct link_msg ask;
 
     if (t == NULL)
-        return gather_opened(e, c);
+        return gather_opened(e, c) || fence_opened(e, c);
     c->state = CONN_ASK;
     if (CRYPTO_memcmp(c->key_hash, t->member.key_hash, 32) != 0) {
         conn_drop(e, c, "it answered with another key than that of the member");
@@ -321,14 +329,15 @@ void meet_told(struct engine *e, struct conn *c, const struct link_msg *m)
 {
     struct met *t = met_by_conn(e, c->id);
 
-    if (gather_told(e, c, m))
+    if (gather_told(e, c, m) || fence_told(e, c, m))
         return;
     if (t == NULL || m->type != MSG_EPOCH_TELL ||
         strcmp(m->epoch.cluster_id, e->repl.cluster_id) != 0) {
         conn_drop(e, c, "no answer to what was asked");
         return;
     }
-    if (meet_epochs(e, &m->epoch.epochs, (enum engine_role)m->epoch.role, t->member.id))
+    if (meet_epochs(e, &m->epoch.epochs, (enum engine_role)m->epoch.role, signature(m),
+                    t->member.id))
         return; /* all connections are closed */
     conn_drop(e, c, "asked");
     if (!unproven(e, &m->epoch.epochs))
@@ -340,7 +349,7 @@ bool meet_closed(struct engine *e, uint64_t conn)
     struct met *t = met_by_conn(e, conn);
 
     if (t == NULL)
-        return gather_closed(e, conn);
+        return gather_closed(e, conn) || fence_closed(e, conn);
     t->conn_id = 0;
     t->next_ns = env_mono_ns(e->cfg.env) + ASK_NS;
     return true;

@@ -237,6 +237,7 @@ static int take_role(struct engine *e, struct err *err)
     if (local_get_locked(e, "member", &member, &missing) == 0)
         snprintf(e->member_id, sizeof(e->member_id), "%s", buf_str(&member));
     revoked_load(e);
+    epoch_public_load(e);
     local_number(e, "epoch_seen", &v, &found_it);
     e->seen_epoch = (uint32_t)v;
     if (switchover_load(e, buf_str(&role), &handed, err) != 0)
@@ -437,6 +438,8 @@ static void defaults(struct engine_config *c)
         c->copy_page_bytes = 1u << 20;
     if (c->link_version == 0 || c->link_version > LINK_PROTOCOL_VERSION)
         c->link_version = LINK_PROTOCOL_VERSION;
+    if (c->sealed_wait_ms == 0)
+        c->sealed_wait_ms = 60000;
     if (c->fence_wait_ms == 0)
         c->fence_wait_ms = 2000;
     if (c->mark_interval_ms == 0)

@@ -513,7 +513,7 @@ void peer_hello(struct engine *e, struct conn *c, const struct link_hello *h)
         conn_close(e, c, err.msg);
         return;
     }
-    if (meet_epochs(e, &h->epochs, ENGINE_SECONDARY, h->member_id))
+    if (meet_epochs(e, &h->epochs, ENGINE_SECONDARY, NULL, h->member_id))
         return;
     if (newer_epoch(e, h)) {
         conn_close(e, c, "a newer epoch whose proof cannot be checked here");

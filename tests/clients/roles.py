@@ -113,6 +113,42 @@ def update_primary(a, keys, **kw):
     return a.ok('PUT', 'sys/replication/dr/secondary/update-primary', {'dr_operation_token': a.dr_token(keys), **kw}, token='')
 
 
+def sealed_for_good():
+    """the new primary is rekeyed and the old shares are gone: the old primary follows sealed, and the new shares open it"""
+    with World() as w:
+        a, b = w.pair()
+        with open(a.config, 'a') as f:
+            f.write('replication {\n  sealed_wait = "1s"\n}\n')
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        w.await_caught_up(a, b)
+        b.kill()
+        a.ok('PUT', 'kv/lost', {'v': '1'})
+        a.kill()
+        b.start()
+        b.unseal(a.keys[:2])
+        promote(b, a.keys[:2])
+        b.token = a.root
+        b.ok('PUT', 'kv/x', {'v': '2'})
+        nonce = b.ok('PUT', 'sys/rekey/init', {'secret_shares': 1, 'secret_threshold': 1}).json['nonce']
+        for key in a.keys[:2]:
+            r = b.ok('PUT', 'sys/rekey/update', {'key': key, 'nonce': nonce})
+        new = r.json['keys_base64'] if 'keys_base64' in r.json else r.json['keys']
+        a.start()
+
+        def follows():
+            s = [x for x in b.dr_status()['secondaries'] if x['connection_status'] == 'connected']
+            return len(s) == 1 and s[0]['durable_lsn'] == b.dr_status()['last_dr_wal']
+        await_true('the sealed old primary to follow', follows, 40)
+        await_true('its copy to be whole', lambda: b.dr_status()['secondaries'][0]['whole'], 40)
+        a.unseal(new)
+        w.await_caught_up(b, a)
+        s = a.dr_status()
+        assert s['mode'] == 'secondary' and len(s['lost_writes']) == 1, s
+        assert s['merkle_root'] == b.dr_status()['merkle_root']
+        promote(a, new)
+        assert a.ok('GET', 'kv/x').data == {'v': '2'} and a.call('GET', 'kv/lost').status == 404
+
+
 def fenced_without_audit():
     """a fenced primary whose audit files cannot be written is demoted and follows all the same; a refusal there stays one"""
     with World() as w:
@@ -349,6 +385,6 @@ def cascade():
 
 
 if __name__ == '__main__':
-    sys.exit(run_tests([fenced_old_primary, stopped_primary, alone, fenced_without_audit, fail_back, third_follows, keys_change_while_it_follows,
-                        disabled_when_fenced,
+    sys.exit(run_tests([fenced_old_primary, stopped_primary, alone, fenced_without_audit, sealed_for_good, fail_back, third_follows,
+                        keys_change_while_it_follows, disabled_when_fenced,
                         index_header, cascade], 'roles'))

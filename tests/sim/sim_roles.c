@@ -454,6 +454,75 @@ static void split_chosen(struct world *w)
     sim_check(w, role_of(w, 1) == ENGINE_PRIMARY, "the chosen one does not serve");
 }
 
+static bool first_streams(struct world *w)
+{
+    return node_streams(w, 0);
+}
+
+/* 16: the unseal keys of an old primary may be void when it comes back, so it must not need them:
+ * sealed, it believes a signed epoch, follows, and has what it takes to be opened by the new ones.
+ * What only it had is saved as it lies there. */
+static void sealed_rejoins(struct world *w)
+{
+    bool unsealed_once = sim_rand(w, 2) == 0;
+    struct engine_status st;
+
+    pair(w);
+    check_equal(w);
+    world_run(w, SEC);
+    net_partition(w, 0, 1, true);
+    write_many(w, 30); /* never shipped */
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes are not answered");
+    node_crash(w, 0);
+    promote(w, 1);
+    net_heal(w);
+    write_many(w, 30);
+    node_open(w, 0);
+    if (unsealed_once) { /* then it is fenced, and waits for an operator */
+        sim_check(w, world_until(w, first_fenced, 10 * SEC), "the old primary is not fenced");
+        world_run(w, 30 * SEC);
+        check_fenced(w, 0, "superseded by epoch 2");
+        node_crash(w, 0);
+        node_open(w, 0);
+    }
+    engine_epoch_key(w->n[0].e, NULL);
+    w->n[0].apart = true;
+    watch_given_up(w, 0);
+    w->n[0].follows = 1;
+    for (int i = 0; i < 3; i++) {
+        world_run(w, (i == 0 ? 59 * SEC : 0) + (int64_t)sim_rand(w, 3000) * MS);
+        node_crash(w, 0);
+        write_many(w, 10);
+        node_open(w, 0);
+        w->n[0].follows = 1;
+        engine_epoch_key(w->n[0].e, NULL);
+    }
+    sim_check(w, world_until(w, first_streams, 120 * SEC),
+              "the sealed old primary does not follow");
+    w->n[0].apart = false;
+    check_equal(w);
+    engine_status(w->n[0].e, &st);
+    sim_check(w, st.n_lost > 0, "what only the old primary had is not saved");
+    sim_check(w, role_of(w, 1) == ENGINE_PRIMARY, "the promoted one does not serve");
+}
+
+/* 22: who has a member's link key and not the cluster's keys moves no sealed primary. */
+static void sealed_disbelieves(struct world *w)
+{
+    uint8_t other[32] = {99};
+
+    pair(w);
+    check_equal(w);
+    world_run(w, SEC);
+    node_crash(w, 0);
+    engine_epoch_key(w->n[1].e, other);
+    promote(w, 1);
+    node_open(w, 0);
+    engine_epoch_key(w->n[0].e, NULL);
+    world_run(w, 90 * SEC);
+    sim_check(w, role_of(w, 0) == ENGINE_PRIMARY, "a sealed primary believed a forged epoch");
+}
+
 /* 15, 19: the secondaries of a lost primary follow the promoted one, by its address: no token, no
  * CA that only the lost one had. One that is ahead takes the difference, one that is behind the
  * stream; none is wiped. */
@@ -705,6 +774,8 @@ const struct scenario scenarios_roles[] = {
     {"fail_back", fail_back, "an old primary rejoins by difference, and takes over again", 0},
     {"crash_in_demotion", crash_in_demotion, "a crash in a demotion leaves one of the two roles",
      0},
+    {"sealed_rejoins", sealed_rejoins, "a sealed old primary follows who superseded it", 0},
+    {"sealed_disbelieves", sealed_disbelieves, "and believes no epoch that is not signed", 0},
     {"split_chosen", split_chosen, "a person ends a split, and force alone gives a side up", 3},
     {"follow_promoted", follow_promoted, "secondaries follow the promoted one without a wipe", 4},
     {"cascade", cascade, "a secondary passes on what is committed, and nothing else", 3},

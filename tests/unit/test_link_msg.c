@@ -150,7 +150,9 @@ static void fill(enum link_msg_type type)
                                          .durable_lsn = 70000,
                                          .wall_ms = 1543,
                                          .gather = GATHER_RELEASE,
-                                         .minor = 7};
+                                         .minor = 7,
+                                         .has_signature = true,
+                                         .signature = {1, 2, 3}};
         fill_epochs(&sent.epoch.epochs);
         break;
     case MSG_TYPE_END:
