@@ -5,6 +5,7 @@
  */
 #include <criterion/criterion.h>
 #include <ftw.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 
 #define PAGE 2048u
 #define SEGS_MAX 64
+#define MESSAGE 64u /* a frame and the fields of it that are no payload, at most */
 
 struct side {
     char dir[64];
@@ -26,6 +28,8 @@ static struct err err;
 /* The source's log. */
 static struct seg *segs[SEGS_MAX];
 static size_t n_segs;
+static size_t page_bytes; /* of an answer */
+static uint64_t moved;    /* bytes of questions and answers */
 
 static void open_side(struct side *d)
 {
@@ -44,6 +48,8 @@ static void setup(void)
 {
     struct side *all[] = {&source, &old, &copy};
 
+    page_bytes = PAGE;
+    moved = 0;
     cr_assert_not_null(mkdtemp(root));
     for (int i = 0; i < 3; i++) {
         snprintf(all[i]->dir, sizeof(all[i]->dir), "%s/%d", root, i);
@@ -131,6 +137,7 @@ static void compare_trees(void)
         cr_assert_eq(store_tree_read(copy.s, level, nodes, n, &ours, &lsn, &err), 0);
         cr_assert_eq(store_tree_read(source.s, level, nodes, n, &theirs, &lsn, &err), 0);
         cr_assert_eq(ours.len, n * 16 * STORE_SUM_BYTES);
+        moved += 2 * n + theirs.len + 2 * MESSAGE;
         c.low_lsn = c.low_lsn == 0 || lsn < c.low_lsn ? lsn : c.low_lsn;
         c.high_lsn = lsn;
         for (size_t i = 0; i < n * 16; i++) {
@@ -163,21 +170,24 @@ static void one_range(unsigned *taken)
     uint64_t deleted, low, high;
     bool more;
 
-    cr_assert_eq(store_digest_read(source.s, c.last, c.leaves, 4 * PAGE, &d, &err), 0, "%s",
+    cr_assert_eq(store_digest_read(source.s, c.last, c.leaves, 4 * page_bytes, &d, &err), 0, "%s",
                  err.msg);
+    moved += d.hashes.len + d.last.len + strlen(c.last) + 2 * MESSAGE;
     strcpy(last, buf_str(&d.last));
     strcpy(next, c.last);
     cr_assert_eq(store_diff_compare(copy.s, c.last, last, d.done, c.leaves, d.hashes.data,
                                     d.hashes.len / STORE_HASH_BYTES, &missing, &deleted, &err),
                  0, "%s", err.msg);
     low = high = d.lsn;
+    moved += missing.len;
     for (more = missing.len > 0; more;) {
         struct buf bytes = {0};
         struct store_page p;
 
         cr_assert_eq(store_fetch_read(source.s, next, last, d.done, c.leaves, missing.data,
-                                      missing.len / STORE_HASH_BYTES, PAGE, &bytes, &err),
+                                      missing.len / STORE_HASH_BYTES, page_bytes, &bytes, &err),
                      0, "%s", err.msg);
+        moved += bytes.len + strlen(next) + strlen(last) + 2 * MESSAGE;
         cr_assert_eq(store_page_parse(bytes.data, bytes.len, &p, &err), 0, "%s", err.msg);
         cr_assert_eq(store_diff_put(copy.s, &p, next, last, d.done, &err), 0, "%s", err.msg);
         *taken += (unsigned)p.count;
@@ -341,4 +351,82 @@ Test(store_copy, entries_of_another_range_are_refused)
     cr_assert_neq(store_diff_put(copy.s, &p, "k/a/0003", "", true, &err), 0);
     cr_assert_eq(store_diff_put(copy.s, &p, "", "", true, &err), 0, "%s", err.msg);
     buf_free(&bytes);
+}
+
+/* ---- what is moved ---- */
+/* Keys 0 to n by step, each of seven bytes, with a value of one. Returns bytes of both. */
+static uint64_t tiny_seg(struct side *d, unsigned n, unsigned step, uint8_t v, uint64_t lsn)
+{
+    static uint8_t before[WAL_HASH_BYTES];
+    struct seg_head head = {.epoch = 1, .first_lsn = lsn};
+    struct txn *t = txn_new();
+    struct seg_txn st;
+    struct seg *s;
+    uint64_t bytes = 0;
+
+    for (unsigned i = 0; i < n; i += step) {
+        char key[8];
+
+        bytes += (uint64_t)snprintf(key, sizeof(key), "%07u", i) + 1;
+        cr_assert_eq(txn_put(t, key, &v, 1, &err), 0);
+    }
+    if (lsn > 1)
+        memcpy(head.prev_hash, before, sizeof(before));
+    cr_assert_eq(txn_bytes(t, &st.data, &st.len, &err), 0);
+    cr_assert_eq(seg_build(&head, &st, 1, &s, &err), 0, "%s", err.msg);
+    apply(d, s);
+    memcpy(before, s->hash, sizeof(before));
+    seg_unref(s);
+    txn_free(t);
+    return bytes;
+}
+
+/* sparse: fewer keys than leaves, so that the parts of the tree that differ count, too. */
+static void tiny(unsigned n, unsigned step, bool sparse)
+{
+    static bool differs[MERKLE_LEAVES];
+    uint64_t bytes, keys = 0, leaves = 0, bound, tree;
+    unsigned taken = 0;
+    char key[8];
+
+    page_bytes = 1u << 20;
+    tiny_seg(&source, n, 1, 1, 1);
+    tiny_seg(&old, n, 1, 1, 1);
+    bytes = tiny_seg(&source, n, step, 2, 2);
+    memset(differs, 0, sizeof(differs));
+    for (unsigned i = 0; i < n; i += step)
+        differs[merkle_leaf_of(key, (size_t)snprintf(key, sizeof(key), "%07u", i))] = true;
+    for (unsigned i = 0; i < n; i++)
+        keys += differs[merkle_leaf_of(key, (size_t)snprintf(key, sizeof(key), "%07u", i))];
+    for (unsigned i = 0; i < MERKLE_LEAVES; i++)
+        leaves += differs[i];
+    cr_assert_eq(store_copy_begin(copy.s, true, &err), 0, "%s", err.msg);
+    clone_some(UINT32_MAX);
+    moved = 0;
+    compare_trees();
+    tree = moved;
+    moved += 2 * leaves < 8192 ? 2 * leaves : 8192; /* told once */
+    while (at().phase == STORE_RANGES)
+        one_range(&taken);
+    cr_assert_eq(taken, (n + step - 1) / step);
+    bound = 3 * bytes + 40 * keys;
+    cr_assert_leq(moved, bound + (sparse ? tree : 0),
+                  "%" PRIu64 " bytes moved, the bound is %" PRIu64, moved, bound);
+}
+
+/* Sequence 12: three times what differs, and 40 bytes for each key in a leaf that does. */
+Test(store_copy, tiny_keys_that_all_differ_move_what_the_bound_allows)
+{
+    tiny(65536, 1, false);
+}
+
+Test(store_copy, some_of_many_tiny_keys_move_what_the_bound_allows)
+{
+    tiny(200000, 10, false);
+}
+
+/* Decision 7 says what a small store pays for its tree. */
+Test(store_copy, few_of_few_tiny_keys_move_the_tree_beside_it)
+{
+    tiny(65536, 1000, true);
 }
