@@ -310,8 +310,9 @@ void promote_begin(struct engine *e, struct event *ev)
     e->promote.arg = ev->arg;
     ev->done = NULL;
     follow_off(e, "this cluster is being promoted");
-    /* A fenced one was the primary: all that was acknowledged is here. */
-    if (!fenced && modes_promotion_check(e, &err) != 0)
+    /* A fenced one was the primary: all that was acknowledged is here. One that stands alone
+     * supersedes nobody. */
+    if (!fenced && !e->promote.alone && modes_promotion_check(e, &err) != 0)
         gather_begin(e, env_mono_ns(e->cfg.env));
     log_info(e->cfg.log, LOG_REPLICATION, "promotion: keeping the whole tail up to LSN %" PRIu64,
              wal_end_lsn(e->cur->wal));

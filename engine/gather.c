@@ -490,6 +490,15 @@ bool gather_closed(struct engine *e, uint64_t conn)
 
 size_t gather_step(struct engine *e, int64_t now)
 {
+    struct err err;
+
+    if (e->gather.state != GATHER_IDLE && atomic_load(&e->stopping)) {
+        follow_off(e, "this server is stopping");
+        end(e, true);
+        err_set(&err, ERR_CLOSED, 0, "not promoted: the server is stopping");
+        promote_refuse(e, &err);
+        return 1;
+    }
     if (e->gather.state == GATHER_ASKING)
         return asking(e, now);
     if (e->gather.state == GATHER_FETCHING)

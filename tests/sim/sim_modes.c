@@ -453,7 +453,25 @@ static void quorum_yields(struct world *w)
     none_lost(w, from);
 }
 
+/* One that leaves the cluster supersedes nobody, so nobody yields to it. */
+static void quorum_left_alone(struct world *w)
+{
+    struct call *c;
+    struct err err = {0};
+
+    any_of_two(w);
+    check_equal(w);
+    c = call_new(w, 1);
+    if (engine_secede(w->n[1].e, on_call, c, &err) != 0 || !call_wait(w, c, 60 * SEC))
+        sim_fail(w, "it does not leave: %s", err.msg);
+    w->n[1].follows = -1;
+    world_run(w, 10 * SEC);
+    sim_check(w, w->n[2].e->yield.number == 0, "a member yields to one that leaves");
+    sim_check(w, node_streams(w, 2), "a member does not follow any more");
+}
+
 const struct scenario scenarios_modes[] = {
+    {"quorum_left_alone", quorum_left_alone, "k of n: nobody yields to one that leaves", 3},
     {"quorum_promotion", quorum_promotion, "k of n: a promotion takes the longest tail", 3},
     {"quorum_unheard", quorum_unheard, "k of n: too few heard is refused, and released", 3},
     {"quorum_yields", quorum_yields, "k of n: nothing is answered that a promotion missed", 3},
