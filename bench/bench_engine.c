@@ -30,7 +30,7 @@ static const char *const mode_names[] = {"alone", "async", "flush", "dummy", "re
 struct options {
     const char *dir, *listen, *via;
     enum mode mode;
-    double seconds, warmup, rate;
+    double seconds, warmup, rate, preload_seconds;
     size_t value;
     unsigned outstanding;
     uint64_t keys, preload, cache_mib, window_mib;
@@ -45,6 +45,7 @@ struct bench {
     struct dummy_sender *dummy;
     pid_t child; /* 0: none */
     int to_child;
+    uint64_t preloaded; /* keys */
     struct {
         double self_s, child_s;
         uint64_t bytes, segments;
@@ -198,18 +199,19 @@ static void open_primary(struct bench *b)
 
 static void preload(struct bench *b)
 {
-    struct producers_result *r = malloc(sizeof(*r));
+    struct producers_result *r = calloc(1, sizeof(*r));
     struct producers_config cfg = {.engine = b->node.engine,
                                    .outstanding = 4096,
                                    .value_bytes = b->o.value,
                                    .keys = b->o.preload,
                                    .in_order = true,
-                                   .seconds = 1e6};
+                                   .seconds = b->o.preload_seconds};
 
     if (r == NULL)
         node_fail("preload", "out of memory");
     if (b->o.preload > 0)
         producers_run(&cfg, r);
+    b->preloaded = r->done;
     free(r);
 }
 
@@ -235,11 +237,12 @@ static void print_result(struct bench *b, const struct producers_result *r)
     struct rusage u;
 
     getrusage(RUSAGE_SELF, &u);
-    printf("{\"mode\": \"%s\", \"value_bytes\": %zu, \"outstanding\": %u, \"offered\": %.0f, "
+    printf("{\"mode\": \"%s\", \"preloaded\": %llu, \"value_bytes\": %zu, \"outstanding\": %u, "
+           "\"offered\": %.0f, "
            "\"seconds\": %.3f, \"done\": %llu, \"refused\": %llu, \"late\": %llu, \"rate\": %.1f, ",
-           mode_names[b->o.mode], b->o.value, b->o.outstanding, b->o.rate, r->seconds,
-           (unsigned long long)r->done, (unsigned long long)r->refused, (unsigned long long)r->late,
-           (double)r->done / r->seconds);
+           mode_names[b->o.mode], (unsigned long long)b->preloaded, b->o.value, b->o.outstanding,
+           b->o.rate, r->seconds, (unsigned long long)r->done, (unsigned long long)r->refused,
+           (unsigned long long)r->late, (double)r->done / r->seconds);
     printf("\"log_bytes_per_s\": %.0f, \"segments\": %llu, \"per_segment\": %.2f, "
            "\"generator_cpu_s\": %.3f, \"cpu_s\": %.3f, \"secondary_cpu_s\": %.3f, "
            "\"rss_max_kib\": %ld, ",
@@ -348,6 +351,7 @@ static const struct option longs[] = {{"dir", required_argument, NULL, 'd'},
                                       {"rate", required_argument, NULL, 'r'},
                                       {"keys", required_argument, NULL, 'k'},
                                       {"preload", required_argument, NULL, 'p'},
+                                      {"preload-seconds", required_argument, NULL, 'P'},
                                       {"cache-mib", required_argument, NULL, 'c'},
                                       {"listen", required_argument, NULL, 'l'},
                                       {"via", required_argument, NULL, 'V'},
@@ -393,6 +397,9 @@ static void take_option(struct options *o, int c, const char *arg)
     case 'p':
         o->preload = strtoull(arg, NULL, 10);
         break;
+    case 'P':
+        o->preload_seconds = atof(arg);
+        break;
     case 'c':
         o->cache_mib = strtoull(arg, NULL, 10);
         break;
@@ -415,8 +422,12 @@ static void take_option(struct options *o, int c, const char *arg)
 
 int main(int argc, char **argv)
 {
-    static struct bench b = {
-        .o = {.seconds = 5, .warmup = 0.5, .value = 256, .outstanding = 64, .keys = 1000000}};
+    static struct bench b = {.o = {.seconds = 5,
+                                   .warmup = 0.5,
+                                   .value = 256,
+                                   .outstanding = 64,
+                                   .preload_seconds = 1e6,
+                                   .keys = 1000000}};
     int c;
 
     while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)

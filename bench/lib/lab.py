@@ -87,9 +87,11 @@ def cpu_seconds(pid):
 
 
 class Process:
-    def __init__(self, name, argv, log, user=None, env=None):
+    """end: the signal that makes it end now and take its own children with it."""
+
+    def __init__(self, name, argv, log, user=None, env=None, end=signal.SIGTERM):
         who = {'user': user, 'group': user, 'extra_groups': []} if user else {}
-        self.name, self.log = name, log
+        self.name, self.log, self.end = name, log, end
         self.proc = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=open(log, 'ab'), stderr=subprocess.STDOUT,
                                      env={**os.environ, **(env or {})}, **who)
         self.pid = self.proc.pid
@@ -103,9 +105,9 @@ class Process:
         with open(self.log, errors='replace') as f:
             return ''.join(f.readlines()[-15:])
 
-    def stop(self, how=signal.SIGTERM, seconds=30):
+    def stop(self, how=None, seconds=30):
         if self.proc.poll() is None:
-            self.proc.send_signal(how)
+            self.proc.send_signal(how or self.end)
             try:
                 self.proc.wait(seconds)
             except subprocess.TimeoutExpired:
@@ -132,7 +134,7 @@ class Lab:
 
     def __exit__(self, *_):
         for p in reversed(self.processes):
-            p.stop(signal.SIGKILL)
+            p.stop()
         shutil.rmtree(self.dir, ignore_errors=True)
 
     def folder(self, name):

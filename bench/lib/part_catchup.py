@@ -43,9 +43,13 @@ def cut_for(run, cut_s, rate, after_s):
 
         thread = threading.Thread(target=cut, daemon=True)
         thread.start()
-        if p.stderr.readline().startswith('begin'):
-            began.set()
-        out, err = p.communicate()
+        try:
+            if p.stderr.readline().startswith('begin'):
+                began.set()
+            out, err = p.communicate()
+        finally:
+            p.kill()  # when it was interrupted
+            p.wait()
         if p.returncode != 0:
             raise Missing(f'bench_engine failed: {err[-800:]}')
         thread.join()

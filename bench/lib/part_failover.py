@@ -2,17 +2,16 @@
 """The primary is killed; the secondary is promoted: how long until it serves a read, and acknowledges a write."""
 import time
 
-from vault_servers import Adopted, Kv, world_in
 from lab import Missing
+from vault_servers import Kv, world_in
 
 
 def filled_pair(run, secrets):
     """A pair of servers with so many secrets of 256 B, the same on both."""
     world = world_in(run.lab)
     a, b = world.pair()
-    run.lab.processes += [Adopted(a.proc), Adopted(b.proc)]
     kv = Kv(a, a.proc.pid)
-    kv._load(1, 256, 'g', connections=256, seconds=3000, warmup=0, in_order=True, keys=secrets)
+    kv.fill(secrets)
     a.ok('PUT', 'kv/read', {'value': 'x'})
     world.await_caught_up(a, b, 600)
     return world, a, b

@@ -4,7 +4,7 @@ import shutil
 import time
 
 from lab import Missing, run_json, tool
-from vault_servers import Adopted, Kv, world_in
+from vault_servers import Kv, world_in
 
 CACHE_BYTES = 256 << 20  # the engine's own default
 REPLAY_MIN = 20000       # records; below, a checkpoint came too near to the end
@@ -15,12 +15,11 @@ def rss_bytes(pid):
         return next(int(line.split()[1]) << 10 for line in f if line.startswith('VmRSS'))
 
 
-def restart_ms(server, lab):
+def restart_ms(server):
     """From the start of the program to the first read."""
     server.stop(120)
     began = time.monotonic()
     server.start()
-    lab.processes.append(Adopted(server.proc))
     server.unseal()
     server.ok('GET', 'kv/read')
     return (time.monotonic() - began) * 1000
@@ -30,17 +29,16 @@ def grow(run, counts):
     """One pair that is filled on and on: the first n keys of one order, those that are there written again."""
     world = world_in(run.lab)
     a, b = world.pair()
-    run.lab.processes += [Adopted(a.proc), Adopted(b.proc)]
     kv = Kv(a, a.proc.pid)
     a.ok('PUT', 'kv/read', {'value': 'x'})
     empty = rss_bytes(a.proc.pid)
     for n in counts:
         kv.pid = a.proc.pid
-        kv._load(1, 256, 'n', connections=256, seconds=3400, warmup=0, in_order=True, keys=n)
+        kv.fill(n)
         world.await_caught_up(a, b, 600)
         r = {'primary_rss_mib': rss_bytes(a.proc.pid) / 2**20, 'secondary_rss_mib': rss_bytes(b.proc.pid) / 2**20,
              'bytes_a_secret': max(0, rss_bytes(a.proc.pid) - empty - CACHE_BYTES) / n}
-        r['restart_ms'] = restart_ms(a, run.lab)
+        r['restart_ms'] = restart_ms(a)
         run.compare(1, [(f'memory.{n}', lambda r=r: r)])
     for s in (a, b):
         s.stop(120)

@@ -129,7 +129,8 @@ class Postgres:
                     "synchronous_commit = local\n" + self.tls_lines + more)
 
     def _start(self, name, data, port):
-        p = self.lab.start(name, [os.path.join(self.bin, 'postgres'), '-D', data], user=self.user, env={'HOME': self.dir})
+        p = self.lab.start(name, [os.path.join(self.bin, 'postgres'), '-D', data], user=self.user, env={'HOME': self.dir},
+                           end=signal.SIGQUIT)  # immediate: its shared memory goes, too
         await_true(f'{name} to accept', lambda: p.alive() and subprocess.run(
             [os.path.join(self.bin, 'pg_isready'), '-q', '-h', self.dir, '-p', str(port)]).returncode == 0)
         return p

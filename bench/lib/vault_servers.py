@@ -15,9 +15,21 @@ NO_BAO = 'no bao on the PATH'
 
 
 def world_in(lab):
-    """A test world whose folder goes with the lab, and whose servers are ended by it."""
+    """A test world whose folder goes with the lab, and whose servers, whenever started, are ended by it."""
     tempfile.tempdir = lab.dir
-    return World()
+    world = World()
+    lab.processes.append(Servers(world))
+    return world
+
+
+class Servers:
+    def __init__(self, world):
+        self.world = world
+
+    def stop(self):
+        for s in self.world.servers:
+            if s.proc is not None and s.proc.poll() is None:
+                s.kill()
 
 
 class Kv:
@@ -46,6 +58,12 @@ class Kv:
             self.filled.add((version, size))
         return self._load(version, size, 'g', connections=connections, seconds=seconds, get=True, keys=READ_KEYS, **kw)
 
+    def fill(self, keys):
+        """Write the first so many keys of one order."""
+        r = self._load(1, 256, 'n', connections=256, seconds=3500, warmup=0, in_order=True, keys=keys)
+        if r['done'] != keys:
+            raise Missing(f'only {r["done"]} of {keys} secrets were written in an hour')
+
     def answer_bytes(self):
         """The size of the body that a GET is answered with."""
         self.server.ok('PUT', 'kv/size', {'value': 'x' * 244})
@@ -59,20 +77,7 @@ class Lockstep:
         self.world = world_in(lab)
         server = self.world.server('bench')
         server.start()
-        lab.processes.append(Adopted(server.proc))
         self.kv = Kv(server.init(), server.proc.pid)
-
-
-class Adopted:
-    """A process that the tests' own code started: the lab ends it."""
-
-    def __init__(self, proc):
-        self.proc = proc
-
-    def stop(self, *_):
-        if self.proc.poll() is None:
-            self.proc.kill()
-            self.proc.wait()
 
 
 class BaoServer(Server):
@@ -106,9 +111,10 @@ class Bao:
         program = shutil.which('bao')
         if program is None:
             raise Missing(NO_BAO)
-        server = BaoServer(world_in(lab), program)
+        world = world_in(lab)
+        server = BaoServer(world, program)
+        world.servers.append(server)
         server.start()
-        lab.processes.append(Adopted(server.proc))
         server.init(1, 1)
         await_true('OpenBao to lead', lambda: server.call('GET', 'sys/health', token='').status == 200, 60)
         self.kv = Kv(server, server.proc.pid)
