@@ -57,13 +57,19 @@ def plots(figures):
         curves = {name: cdf(r['answer']['cdf']) for p in prefixes for name, r in last(figures, p, 'answer') if r['answer'].get('cdf')}
         if curves:
             yield plot.lines(title, 'ms', 'share that takes longer', curves, log_x=True, log_y=True)
-    lags = {f'{name} {at}': cdf(v['hist']['cdf']) for name, r in last(figures, 'lag.', 'lag') for at, v in r['lag'].items() if v['hist']['cdf']}
+    lags = {f'{name} {at}': cdf(r['lag'][at]['hist']['cdf']) for name, r in last(figures, 'lag.', 'lag') for at in ('durable', 'applied')
+            if r['lag'][at]['hist']['cdf'] and (at == 'durable' or name in ('lag.10000', 'lag.80'))}
     if lags:
         yield plot.lines('Lag, from durable here to durable and applied there', 'ms', 'share that takes longer', lags, log_x=True, log_y=True)
     over_time = {f'{name} {at}': [(i / 10, max(x, 1e-2)) for i, x in enumerate(v['tick_max_ms'])]
-                 for name, r in last(figures, 'lag.', 'lag') for at, v in r['lag'].items() if len(v['tick_max_ms']) > 1}
+                 for part in ('lag.10000', 'lag.80', 'catchup.') for name, r in last(figures, part, 'lag') if 'ms' not in name
+                 for at, v in r['lag'].items() if len(v['tick_max_ms']) > 1}
     if over_time:
         yield plot.lines('Lag over time: the largest of each tenth of a second', 's', 'ms', over_time, log_y=True)
+    rates = {name: list(enumerate(r['per_second'])) for part in ('engine.sustained.', 'engine.large', 'catchup.')
+             for name, r in last(figures, part, 'per_second') if len(r['per_second']) > 2}
+    if rates:
+        yield plot.lines('Writes answered in each second', 's', 'writes', rates)
     costs = {name: cpu for name, _, _, _, _, _, cpu, _ in report.rows(figures) if cpu}
     if costs:
         yield plot.bars('CPU of the servers for each request', 'µs', costs)

@@ -40,6 +40,14 @@ def measure(run):
     ])
     large(run)
     sweep(run)
+    sustained(run)
+
+
+def sustained(run):
+    """The maximum is what holds for ten minutes on 1 M keys that are there. Only --full has the time."""
+    if run.full:
+        options = {'keys': 1000000, 'preload': 1000000, 'seconds': 600, 'warmup': 5}
+        run.compare(3, [(f'engine.sustained.{n}', lambda n=n: engine(run, 'alone', n, **options)) for n in (64, 1024)])
 
 
 def large(run):

@@ -71,11 +71,14 @@ class Report(unittest.TestCase):
         for name in ('engine.alone.64.256', 'etcd.put.64.256', 'engine.offered.50'):
             f.add(name, 0, {'rate': 5000.0, 'offered': 5000, 'done': 5000, 'seconds': 1.0, 'cpu_s': 0.5, 'generator_cpu_s': 0.1,
                             'answer': {'count': 9, 'p50_ms': 1.0, 'p99_ms': 2.0, 'max_ms': 3.0, 'cdf': [[1.0, 0.5], [3.0, 1.0]]}})
+        lag = {'hist': {'cdf': [[1.0, 1.0]]}, 'tick_max_ms': [1.0, 0.0, 2.0]}
+        f.add('lag.10000', 0, {'rate': 1.0, 'seconds': 3.0, 'done': 3, 'lag': {'durable': lag, 'applied': lag}})
+        f.add('catchup.2s', 0, {'rate': 1.0, 'seconds': 3.0, 'done': 3, 'per_second': [1, 1, 1], 'lag': {'durable': lag, 'applied': lag}})
         f.skip('bao.put.64', 'no <bao> on the PATH')
         with tempfile.NamedTemporaryFile('r', suffix='.html') as out:
             html_report.write(out.name, MACHINE, f, table(f))
             text = out.read()
-        self.assertGreaterEqual(text.count('<svg'), 4)
+        self.assertEqual(text.count('<svg'), 7)
         self.assertIn('no &lt;bao&gt; on the PATH', text)
         for outside in ('http://', 'https://', '<script', '<link'):
             self.assertNotIn(outside, text)
