@@ -43,9 +43,10 @@ struct watched {
     int applied, before; /* before: a promotion */
     uint64_t end_lsn, durable_lsn, committed_lsn;
     bool restored; /* its disk was replaced or damaged: nothing is promised of what was on it */
-    uint32_t met_epoch; /* as a primary it was told of this newer epoch; 0: of none */
-    uint64_t met_lsn;   /* what it had committed then */
-    int64_t settled_ns; /* it was where its primary had been, or had nobody to follow */
+    uint32_t told_epoch; /* as a primary it got a frame that tells of this newer epoch; 0: none */
+    uint32_t met_epoch;  /* and a step later: it has heard of it */
+    uint64_t met_lsn;    /* what it had committed then */
+    int64_t settled_ns;  /* it was where its primary had been, or had nobody to follow */
     uint64_t target_lsn;
     unsigned bound_opens; /* bounds of the log: what was applied before lsn_ns, and at it */
     uint32_t bound_generation;
@@ -135,6 +136,12 @@ enum sim_fault {
     F_REJOIN,
     F_COPY,
     F_MODE,
+    F_DEMOTE,
+    F_SWITCHOVER,
+    F_UPDATE,
+    F_CASCADE,
+    F_SNAPSHOT,
+    F_SEED,
     SIM_FAULTS
 };
 
@@ -218,9 +225,13 @@ void watch_promoting(struct world *w, int i); /* before and */
 void watch_promoted(struct world *w, int i);  /* after */
 void watch_acked(struct world *w, struct op *op);
 bool watch_member(struct world *w, int p, int s); /* p, which is up, knows s as a member */
-void watch_frame(struct world *w, int to, const void *frame, size_t len);
-void watch_state(struct world *w, int i);   /* row by row, now */
-size_t watch_memory(const struct world *w); /* its own */
+void watch_frame(struct world *w, int to, uint64_t conn, const void *frame, size_t len);
+/* Before it follows another: what it was to keep for who is followed now it may give up, unless the
+ * new one has it, too. */
+void watch_repointed(struct world *w, int i, int p);
+void watch_handed(struct world *w, int from, int to); /* a switchover was answered */
+void watch_state(struct world *w, int i);             /* row by row, now */
+size_t watch_memory(const struct world *w);           /* its own */
 bool watch_has(struct world *w, int i, const struct op *op);
 
 /* sim_plant.c */
@@ -278,7 +289,12 @@ void enable(struct world *w, int p, int s);                   /* s becomes a sec
 void put_member(struct world *w, int p, int i, bool revoked); /* at primary p: the row of node i */
 bool try_enable(struct world *w, int p, int s, int64_t limit_ns);
 bool try_promote(struct world *w, int i, bool force, int64_t limit_ns);
-void mark_lost(struct world *w, int i); /* what the promoted node i does not have */
+bool try_demote(struct world *w, int i, int64_t limit_ns);
+/* p -1: nobody. by_addrs: without its key, a dead address before the right one. */
+bool try_retarget(struct world *w, int i, int p, bool by_addrs, bool give_up, int64_t limit_ns);
+void member_id(const struct world *w, int i, char id[64]);
+int node_target(const struct world *w, int i); /* whom its engine follows; -1: nobody */
+void mark_lost(struct world *w, int i);        /* what the promoted node i does not have */
 bool all_equal(struct world *w, int64_t limit_ns);
 void show_nodes(struct world *w);
 void promote(struct world *w, int i); /* it must keep all that it had durable */
@@ -286,6 +302,13 @@ void promote_keeping(struct world *w, int i, uint64_t had); /* it must keep all 
 bool node_follows(const struct world *w, int i, int p);     /* directly or through others */
 bool node_streams(struct world *w, int i);
 bool secondary_streams(struct world *w); /* all that follow the primary */
+
+/* sim_operator.c */
+void op_look(struct world *w); /* w->primary: the newest that serves */
+void op_demote(struct world *w);
+void op_switchover(struct world *w);
+void op_update(struct world *w);
+void op_cascade(struct world *w);
 
 /* sim_net.c */
 extern const struct link_ops sim_link;

@@ -48,7 +48,13 @@ static const char *const fault_names[SIM_FAULTS] = {"cut",
                                                     "promotion",
                                                     "rejoin",
                                                     "first copy",
-                                                    "mode"};
+                                                    "mode",
+                                                    "demotion",
+                                                    "switchover",
+                                                    "update-primary",
+                                                    "cascade",
+                                                    "snapshot",
+                                                    "seed"};
 
 const char *sim_fault_name(enum sim_fault f)
 {

@@ -276,7 +276,7 @@ bool net_deliver(struct world *w)
         w->msgs = m->next;
         any = true;
         if (n->e != NULL && m->kind == NET_FRAME)
-            watch_frame(w, m->to, m->data, m->len);
+            watch_frame(w, m->to, m->conn, m->data, m->len);
         if (n->e != NULL &&
             (m->kind != NET_FRAME || w->plant == NULL ||
              plant_frame(w, m->to == c->to ? c->from : c->to, m->to, m->conn, m->data, m->len))) {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
  * sim_storm.c - everything at once, as the seed has it: two to five clusters, faults of every kind,
- * and an operator who promotes, copies, rejoins and sets modes meanwhile. What must hold is in
- * sim_watch.c; at the end all faults stop, and all must come together.
+ * and an operator who promotes, demotes, switches over, copies, rejoins, makes cascades and sets
+ * modes meanwhile. What must hold is in sim_watch.c; at the end all faults stop, and all must come
+ * together.
  */
 #include "sim_private.h"
 
@@ -253,8 +254,8 @@ static int candidate(struct world *w)
     for (int k = 0; k < (int)w->n_nodes; k++) {
         int i = (first + k) % (int)w->n_nodes;
 
-        if (i != w->primary && node_up(w, i) && !w->n[i].damaged &&
-            w->n[i].role == ENGINE_SECONDARY && w->n[i].follows >= 0 && w->n[i].e->promotable)
+        if (node_up(w, i) && !w->n[i].damaged && w->n[i].role == ENGINE_SECONDARY &&
+            w->n[i].e->promotable)
             return i;
     }
     return -1;
@@ -348,8 +349,17 @@ static void operate(struct world *w)
         if (w->n[i].e == NULL && chance(w, 50))
             bring_up(w, i, false);
     }
+    op_look(w);
     if (chance(w, primary_up(w) ? 4 : 50))
         take_over(w);
+    if (chance(w, 12))
+        op_switchover(w);
+    if (chance(w, 3))
+        op_demote(w);
+    if (chance(w, 25))
+        op_update(w);
+    if (chance(w, 8))
+        op_cascade(w);
     if (chance(w, 30))
         join(w);
     if (chance(w, 20))
@@ -423,7 +433,7 @@ static bool one_down(struct world *w)
 static bool all_follow(struct world *w)
 {
     for (int i = 0; i < (int)w->n_nodes; i++) {
-        if (i != w->primary && w->n[i].role == ENGINE_PRIMARY)
+        if (i != w->primary && !node_follows(w, i, w->primary))
             return false;
     }
     return secondary_streams(w);
@@ -458,12 +468,10 @@ static void repair_all(struct world *w)
 /* false: no node has a whole copy; bit flips took the others. */
 static bool find_primary(struct world *w)
 {
+    op_look(w);
     if (!primary_up(w))
         take_over(w);
-    for (int i = 0; i < (int)w->n_nodes && !primary_up(w); i++) {
-        if (node_up(w, i) && w->n[i].role == ENGINE_PRIMARY)
-            w->primary = i;
-    }
+    op_look(w);
     /* After a split all are fenced: a person chooses. */
     for (int i = 0; i < (int)w->n_nodes && !primary_up(w); i++) {
         if (!node_up(w, i) || w->n[i].role != ENGINE_FENCED)
@@ -501,8 +509,9 @@ static void join_all(struct world *w)
         struct node *n = &w->n[i];
 
         if (i == w->primary || !node_up(w, i) || !primary_up(w) ||
-            (n->follows == w->primary && n->role != ENGINE_FENCED && n->role != ENGINE_PRIMARY &&
-             n->e->reason[0] == '\0' && watch_member(w, w->primary, i)))
+            (node_follows(w, i, w->primary) && n->role != ENGINE_FENCED &&
+             n->role != ENGINE_PRIMARY && n->e->reason[0] == '\0' &&
+             watch_member(w, w->primary, i) && node_up(w, n->follows)))
             continue;
         fault(w, n->role == ENGINE_PRIMARY ? F_REJOIN : F_COPY, i, "of node %d, in the end",
               w->primary);
@@ -526,6 +535,10 @@ static void settle(struct world *w)
             break;
     }
     if (!find_primary(w)) {
+        if (w->faults[F_FLIP_LOG] + w->faults[F_FLIP_STORE] + w->faults[F_FLIP_OTHER] == 0) {
+            show_nodes(w);
+            sim_fail(w, "ends: in calm nobody serves, and no disk was damaged");
+        }
         note(w, -1, "no whole copy is left");
         return;
     }

@@ -349,6 +349,8 @@ static void watch_answers(struct world *w)
               (double)op->issued_ns / 1e9);
 }
 
+static void watch_met(struct world *w, int i);
+
 void watch_step(struct world *w, int i)
 {
     struct node *n = &w->n[i];
@@ -359,6 +361,7 @@ void watch_step(struct world *w, int i)
     if (n->cut)
         return; /* the power is off: what it does now is not seen */
     watch_log(w, i);
+    watch_met(w, i);
     if (n->e->follow.phase != COPY_SWITCH && !w->faults_in_data) {
         int applied = applied_at(w, i);
         bool moved = applied != n->watch.applied;
@@ -448,7 +451,25 @@ void watch_given_up(struct world *w, int i)
 {
     w->n[i].watch.held = 0;
     w->n[i].watch.restored = false;
-    w->n[i].watch.met_epoch = 0;
+    w->n[i].watch.met_epoch = w->n[i].watch.told_epoch = 0;
+}
+
+void watch_repointed(struct world *w, int i, int p)
+{
+    struct watched *x = &w->n[i].watch;
+
+    if (p < 0 || !node_up(w, p) || !hist_holds(w, end_of(w, p), x->held))
+        x->held = 0;
+}
+
+void watch_handed(struct world *w, int from, int to)
+{
+    int at = w->n[from].watch.committed;
+
+    if (node_up(w, to))
+        sim_check(w, hist_holds(w, end_of(w, to), at),
+                  "node %d: committed: LSN %llu of node %d is gone with the switchover", to,
+                  ull(hist_lsn(w, at)), from);
 }
 
 void watch_promoting(struct world *w, int i)
@@ -475,6 +496,64 @@ bool watch_has(struct world *w, int i, const struct op *op)
     return hist_holds(w, applied_at(w, i), op->place);
 }
 
+/* ---- epochs ---- */
+/* Whether the engine heeds the frame: who asks is a member, who tells was asked. */
+static const struct epoch_rec *told_by(struct engine *e, uint64_t conn, const struct link_msg *m)
+{
+    const char *who = m->type == MSG_HELLO ? m->hello.member_id : m->epoch.member_id;
+    const struct epochs *history = m->type == MSG_HELLO ? &m->hello.epochs : &m->epoch.epochs;
+    bool asked = m->type != MSG_EPOCH_TELL;
+    struct member row;
+    struct err err;
+
+    if (m->type != MSG_HELLO && m->type != MSG_EPOCH_ASK && m->type != MSG_EPOCH_TELL)
+        return NULL;
+    for (size_t k = 0; k < e->meet.n; k++)
+        asked = asked || e->meet.m[k].conn_id == conn;
+    if (!asked || e->alone || member_read(e, who, &row, &err) != 0 || row.revoked)
+        return NULL;
+    return epochs_last(history);
+}
+
+/* A frame arrives: does it tell a primary of an epoch that is newer than its own? */
+void watch_frame(struct world *w, int to, uint64_t conn, const void *frame, size_t len)
+{
+    struct node *n = &w->n[to];
+    const struct epoch_rec *ours, *theirs;
+    struct link_msg m;
+    struct err err;
+
+    if (n->role != ENGINE_PRIMARY || link_msg_decode(frame, len, &m, &err) != 0)
+        return;
+    ours = epochs_last(&n->e->cur->epochs);
+    theirs = told_by(n->e, conn, &m);
+    if (theirs != NULL && ours != NULL && theirs->number > ours->number &&
+        theirs->number > n->watch.told_epoch) {
+        note(w, to, "is told of epoch %u", theirs->number);
+        n->watch.told_epoch = theirs->number;
+    }
+}
+
+/* The step in which the frame was taken is over. */
+static void watch_met(struct world *w, int i)
+{
+    struct watched *x = &w->n[i].watch;
+
+    if (x->told_epoch <= x->met_epoch)
+        return;
+    x->met_epoch = x->told_epoch;
+    x->met_lsn = w->n[i].e->committed_lsn;
+}
+
+/* Promoted past what it met, it may serve again. */
+static bool superseded(struct world *w, int i)
+{
+    const struct epoch_rec *ours = epochs_last(&w->n[i].e->cur->epochs);
+
+    return w->n[i].watch.met_epoch > 0 && ours != NULL && ours->number <= w->n[i].watch.met_epoch;
+}
+
+/* ---- promises ---- */
 static void promise_to(struct world *w, int p, int s, const struct op *op)
 {
     struct node *n = &w->n[s];
@@ -529,7 +608,7 @@ void watch_acked(struct world *w, struct op *op)
     op->place = log_at(w, op->node, op->lsn);
     sim_check(w, op->lsn <= wal_durable_lsn(e->cur->wal),
               "node %d: durable: LSN %llu was acknowledged before it was", op->node, ull(op->lsn));
-    sim_check(w, n->watch.met_epoch == 0 || op->lsn <= n->watch.met_lsn,
+    sim_check(w, !superseded(w, op->node) || op->lsn <= n->watch.met_lsn,
               "node %d: epochs: LSN %llu was acknowledged after it had met epoch %u", op->node,
               ull(op->lsn), n->watch.met_epoch);
     for (size_t k = 0; k < MODES_MAX; k++) {
@@ -547,32 +626,4 @@ void watch_acked(struct world *w, struct op *op)
         if (s < w->n_nodes && !w->n[s].watch.restored && w->n[s].follows == op->node)
             promise_to(w, op->node, (int)s, op);
     }
-}
-
-/* A frame arrives: does it tell a primary of an epoch that is newer than its own? */
-void watch_frame(struct world *w, int to, const void *frame, size_t len)
-{
-    struct node *n = &w->n[to];
-    const struct epoch_rec *ours, *theirs = NULL;
-    struct link_msg m;
-    struct buf row = {0};
-    struct err err;
-    char key[128];
-
-    if (n->role != ENGINE_PRIMARY || link_msg_decode(frame, len, &m, &err) != 0)
-        return;
-    if (m.type == MSG_HELLO) {
-        theirs = epochs_last(&m.hello.epochs);
-        snprintf(key, sizeof(key), ENGINE_KEY_MEMBERS "%s", m.hello.member_id);
-    }
-    ours = epochs_last(&n->e->cur->epochs);
-    if (theirs == NULL || ours == NULL || theirs->number <= ours->number)
-        return;
-    if (engine_get(n->e, key, &row, &err) == 0 && n->watch.met_epoch < theirs->number) {
-        note(w, to, "is told of epoch %u", theirs->number);
-        if (n->watch.met_epoch == 0)
-            n->watch.met_lsn = n->e->committed_lsn;
-        n->watch.met_epoch = theirs->number;
-    }
-    buf_free(&row);
 }

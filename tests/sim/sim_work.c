@@ -391,6 +391,44 @@ bool try_promote(struct world *w, int i, bool force, int64_t limit_ns)
     return true;
 }
 
+bool try_demote(struct world *w, int i, int64_t limit_ns)
+{
+    struct call *c = call_new(w, i);
+    struct err err;
+
+    return engine_demote(w->n[i].e, on_call, c, &err) == 0 && call_wait(w, c, limit_ns);
+}
+
+/* The founder's id is that of the cluster. */
+void member_id(const struct world *w, int i, char id[64])
+{
+    if (w->n[i].named)
+        snprintf(id, 64, "member-%d", i);
+    else
+        snprintf(id, 64, "cluster");
+}
+
+bool try_retarget(struct world *w, int i, int p, bool by_addrs, bool give_up, int64_t limit_ns)
+{
+    struct follow_config f = {.cluster_id = "cluster"};
+    struct call *c = call_new(w, i);
+    struct err err;
+
+    member_id(w, i, f.member_id);
+    snprintf(f.cluster_addr, sizeof(f.cluster_addr), "%d", i);
+    if (p >= 0 && by_addrs)
+        snprintf(f.addrs, sizeof(f.addrs), "%d,%d", (int)w->n_nodes - 1 - p, p);
+    else if (p >= 0) {
+        snprintf(f.primary_addr, sizeof(f.primary_addr), "%d", p);
+        memcpy(f.primary_key_hash, w->n[p].key_hash, 32);
+    }
+    watch_repointed(w, i, by_addrs ? -1 : p);
+    if (engine_retarget(w->n[i].e, &f, give_up, on_call, c, &err) != 0)
+        return false;
+    w->n[i].follows = p;
+    return call_wait(w, c, limit_ns);
+}
+
 void promote_keeping(struct world *w, int i, uint64_t had)
 {
     struct engine_status st;

@@ -246,6 +246,19 @@ static void look_step(struct node *n)
     watch_step(n->w, n->index);
 }
 
+/* Of several addresses the last is meant, until it streams from one. */
+int node_target(const struct world *w, int i)
+{
+    const struct follow_config *f = &w->n[i].e->follow.cfg;
+    const char *last = strrchr(f->addrs, ',');
+
+    if (w->n[i].role == ENGINE_PRIMARY || (f->addrs[0] == '\0' && f->primary_addr[0] == '\0'))
+        return -1;
+    if (f->addrs[0] == '\0' || w->n[i].e->follow.state == FOLLOW_STREAM)
+        return (int)strtol(f->primary_addr, NULL, 10);
+    return (int)strtol(last != NULL ? last + 1 : f->addrs, NULL, 10);
+}
+
 int node_try_open(struct world *w, int i, struct err *err)
 {
     struct node *n = &w->n[i];
@@ -295,8 +308,7 @@ int node_try_open(struct world *w, int i, struct err *err)
     engine_epoch_key(n->e, key);
     engine_status(n->e, &st);
     n->role = (int)st.role;
-    n->follows =
-        st.role == ENGINE_PRIMARY ? -1 : (int)strtol(n->e->follow.cfg.primary_addr, NULL, 10);
+    n->follows = node_target(w, i);
     note(w, i, "is up: role %d, epoch %u, durable %llu, applied %llu", n->role, st.epoch,
          (unsigned long long)st.durable_lsn, (unsigned long long)st.applied_lsn);
     if (n->cut && n->falls) {
@@ -523,11 +535,15 @@ static void do_step(struct node *n)
 static bool step_node(struct world *w, int i)
 {
     struct node *n = &w->n[i];
+    int role = n->role;
 
     if (n->e == NULL)
         return false;
     if (!node_does(w, i, do_step))
         return true;
+    if ((n->role != role && n->role != ENGINE_FENCED) ||
+        (n->e->follow.cfg.addrs[0] != '\0' && n->e->follow.state == FOLLOW_STREAM))
+        n->follows = node_target(w, i); /* by a handover, too, which nobody here was told of */
     if (w->plant != NULL)
         plant_step(w, i);
     if (!node_does(w, i, look_step))
