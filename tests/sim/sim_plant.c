@@ -17,11 +17,12 @@ const struct plant sim_plants[] = {
     {"changed_row", "state: k/", "follow"},
     {"missing_row", "is missing at LSN", "follow"},
     {"changed_leaf", "root: another one", "follow"},
-    {"other_history", "prefix: LSN", "follow"},
+    {"other_history", "prefix: LSN", "bounded_log"},
     {"no_checkpoint", "bounds: the log", "bounded_log"},
     {"wide_window", "bytes in the window", "bounded_log"},
     {"lost_pages", "ends: after", "calm"},
     {"lost_answers", "is not answered", "calm"},
+    {"deaf", "epochs: LSN", "old_goes_on"},
     {"leak", "bounds: memory", "steady_memory"},
     {NULL, NULL, NULL},
 };
@@ -122,6 +123,9 @@ bool plant_frame(struct world *w, int from, int to, uint64_t conn, const uint8_t
         return true;
     if (planted(w, "early_ack") && to == 1 && m.type == MSG_SEGMENT && w->n_acked > 60)
         ack_for(w, from, conn, &m);
+    if (planted(w, "deaf") && to == 0 &&
+        w->n[1].role == ENGINE_PRIMARY) /* the watch has seen the frame, the engine never does */
+        return m.type != MSG_HELLO && m.type != MSG_EPOCH_ASK && m.type != MSG_EPOCH_TELL;
     if (planted(w, "lost_pages") && to == 1)
         return m.type != MSG_PAGE && m.type != MSG_TREE && m.type != MSG_LIST &&
                m.type != MSG_ENTRIES;

@@ -150,6 +150,25 @@ static void fenced_in_flight(struct world *w)
     sim_check(w, fenced_ns != 0, "they did not meet");
 }
 
+/* So under the watch, whose word on each acknowledged write it is; the epochs may meet by either
+ * one's question. */
+static void old_goes_on(struct world *w)
+{
+    int64_t end;
+
+    pair(w);
+    check_equal(w);
+    net_partition(w, 0, 1, true);
+    world_run(w, 15 * SEC);
+    promote(w, 1);
+    net_heal(w);
+    for (end = w->now_ns + 20 * SEC; w->now_ns < end && role_of(w, 0) != ENGINE_FENCED;) {
+        write_to(w, 0);
+        world_run(w, (int64_t)sim_rand(w, 50) * MS);
+    }
+    check_fenced(w, 0, "superseded by epoch 2");
+}
+
 /* A primary that stood still (SIGSTOP, a paused machine) asks again before it serves. */
 static void stood_still(struct world *w)
 {
@@ -767,6 +786,7 @@ const struct scenario scenarios_roles[] = {
      "an old primary is fenced before it serves, and stays so", 0},
     {"fence_wait", fence_wait, "a primary serves alone after fence_wait, and says so", 0},
     {"fenced_in_flight", fenced_in_flight, "nothing is acknowledged after the epochs met", 0},
+    {"old_goes_on", old_goes_on, "who has met a newer epoch acknowledges nothing", 0},
     {"stood_still", stood_still, "a primary that stood still asks before it serves", 0},
     {"split", split, "of a split nobody is picked silently", 3},
     {"restored_primary", restored_primary, "a primary from an old image takes no copy along", 0},
