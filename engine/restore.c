@@ -117,6 +117,7 @@ static int on_files_end(void *arg, const struct snapshot_info *info, struct err 
     struct store_config sc = {.dir = r->store_dir,
                               .disk = r->cfg.store_disk,
                               .cache_bytes = r->cfg.cache_bytes,
+                              .deterministic = r->cfg.deterministic,
                               .log = r->cfg.log,
                               .panic = on_panic};
     char when[40];
@@ -539,6 +540,7 @@ static int make_log(struct restore *r, struct seg *s, struct err *err)
                             .disk = r->cfg.disk,
                             .env = r->cfg.env,
                             .log = r->cfg.log,
+                            .file_bytes = r->cfg.wal_file_bytes,
                             .durable = on_durable,
                             .arg = &written};
     struct wal_base base = {.lsn = r->p.lsn, .epoch = r->p.epoch};

@@ -24,9 +24,11 @@ struct restore_config {
     struct disk *store_disk; /* NULL in production; as in engine_config */
     struct env *env;
     struct logger *log;
-    uint64_t cache_bytes; /* 0: as store_open */
-    uint64_t to_lsn;      /* stop behind this LSN; 0: none */
-    int64_t to_ms;        /* stop behind what was committed at or before this time; 0: none */
+    uint64_t cache_bytes;    /* 0: as store_open */
+    uint64_t wal_file_bytes; /* 0: the default of wal.h */
+    bool deterministic;      /* simulation; as in engine_config */
+    uint64_t to_lsn;         /* stop behind this LSN; 0: none */
+    int64_t to_ms;           /* stop behind what was committed at or before this time; 0: none */
     /* May be NULL. all 0: unknown. */
     void (*progress)(void *arg, const char *what, uint64_t done, uint64_t all);
     void *arg;

@@ -62,7 +62,9 @@ static int make(struct engine_seed *s, struct disk *disk, const char *gen_dir, c
                                  .store_disk = e->cfg.store_disk,
                                  .env = e->cfg.env,
                                  .log = e->cfg.log,
-                                 .cache_bytes = e->cfg.cache_bytes};
+                                 .cache_bytes = e->cfg.cache_bytes,
+                                 .wal_file_bytes = e->cfg.wal_file_bytes,
+                                 .deterministic = e->cfg.deterministic};
     struct restore *r;
     int rc = -1;
 

@@ -188,6 +188,28 @@ size_t snapshot_step(struct engine *e)
 }
 
 /* ---- waiting for it: the caller's thread ---- */
+/* Called and returns with f->mu held. */
+static void feed_sleep(struct engine_snapshot *s)
+{
+    struct snapshot_feed *f = s->feed;
+    struct timespec until;
+
+    if (s->e->cfg.deterministic) { /* all is one thread: this one does the log's work, too */
+        pthread_mutex_unlock(&f->mu);
+        engine_log_step(s->e);
+        (void)disk_wait(s->e->cfg.disk, 0);
+        pthread_mutex_lock(&f->mu);
+        return;
+    }
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += FEED_POLL_MS * NS_PER_MS;
+    if (until.tv_nsec >= NS_PER_S) {
+        until.tv_nsec -= NS_PER_S;
+        until.tv_sec++;
+    }
+    (void)pthread_cond_timedwait(&f->cond, &f->mu, &until);
+}
+
 /* Until cond(f): the log thread tells, or has ended. Called and returns with f->mu held. */
 static int feed_wait(struct engine_snapshot *s, bool (*cond)(const struct snapshot_feed *f),
                      struct err *err)
@@ -196,17 +218,9 @@ static int feed_wait(struct engine_snapshot *s, bool (*cond)(const struct snapsh
 
     disk_wake(s->e->cfg.disk);
     while (!cond(f) && !f->ended) {
-        struct timespec until;
-
         if (atomic_load(&s->e->stopping))
             return err_set(err, ERR_CLOSED, 0, "the server is stopping");
-        clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_nsec += FEED_POLL_MS * NS_PER_MS;
-        if (until.tv_nsec >= NS_PER_S) {
-            until.tv_nsec -= NS_PER_S;
-            until.tv_sec++;
-        }
-        (void)pthread_cond_timedwait(&f->cond, &f->mu, &until);
+        feed_sleep(s);
     }
     if (f->err.code == ERR_OK)
         return 0;

@@ -6,8 +6,8 @@
  *            [--events] [--trace]
  *
  * Round i runs with seed SEED + i and prints it; the same seed and scenario replay exactly.
- * --hours runs on until so many hours have been simulated, and then says what was done to the
- * nodes.
+ * --hours runs on until so many hours have been simulated by the clocks of all runs. The last lines
+ * say how many seeds and hours were whole, after a failure too, and what was done to the nodes.
  * --events prints the event log; a failure prints its end in any case. --trace: and all log lines.
  * --plant plants a bug: the run succeeds when the check that is meant sees it.
  * --canary lets a crash lose what was flushed: the checks must find that, so the run must fail.
@@ -22,9 +22,9 @@
 #include <unistd.h>
 
 static const struct scenario *const tables[] = {
-    scenarios_basic, scenarios_many,      scenarios_modes,  scenarios_know,
-    scenarios_diff,  scenarios_verify,    scenarios_roles,  scenarios_act,
-    scenarios_cut,   scenarios_sequences, scenarios_bounds, scenarios_storm};
+    scenarios_basic,  scenarios_many,     scenarios_modes, scenarios_know, scenarios_diff,
+    scenarios_verify, scenarios_roles,    scenarios_act,   scenarios_cut,  scenarios_sequences,
+    scenarios_bounds, scenarios_snapshot, scenarios_storm};
 
 struct options {
     const char *name;
@@ -83,11 +83,10 @@ static void run(const struct scenario *s, uint64_t seed, const struct options *o
 
 static void say_sums(const struct sums *s, uint64_t seed, uint64_t rounds)
 {
-    printf("seeds %llu to %llu: %llu runs, %.2f simulated hours, %llu steps, %llu events, %llu "
-           "writes, "
-           "%llu acknowledged, %llu states compared, %llu crashes\n",
-           (unsigned long long)seed, (unsigned long long)(seed + rounds - 1),
-           (unsigned long long)s->runs, (double)s->ns / 3600e9, (unsigned long long)s->steps,
+    printf("%llu seeds from %llu on: %llu runs, %.4f simulated hours (%.6f s), %llu steps, %llu "
+           "events, %llu writes, %llu acknowledged, %llu states compared, %llu crashes\n",
+           (unsigned long long)rounds, (unsigned long long)seed, (unsigned long long)s->runs,
+           (double)s->ns / 3600e9, (double)s->ns / 1e9, (unsigned long long)s->steps,
            (unsigned long long)s->events, (unsigned long long)s->writes,
            (unsigned long long)s->acked, (unsigned long long)s->states,
            (unsigned long long)s->crashes);
@@ -119,8 +118,10 @@ static void run_apart(const struct scenario *s, uint64_t seed, const struct opti
     if (WIFSIGNALED(status))
         printf("FAILED seed %llu scenario %s: signal %d\n", (unsigned long long)seed, s->name,
                WTERMSIG(status));
-    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+        say_sums(sums, o->seed, seed - o->seed);
         exit(1);
+    }
 }
 
 static bool run_named(const struct options *o, uint64_t seed, struct sums *sums)

@@ -34,6 +34,8 @@ struct sim_env {
 
 /* What is known of a node, sim_watch.c. Places in the history of all logs. */
 struct fold;
+struct engine_snapshot;
+struct engine_seed;
 struct watched {
     unsigned opens;      /* of the node, at the last look; 0: look anew */
     uint32_t generation; /* of its data, at the last look */
@@ -81,7 +83,9 @@ struct node {
     bool apart;
     bool named; /* it has a member id of its own; else it founded the cluster */
     unsigned crashes, opens, deaths;
-    size_t did; /* in this step */
+    size_t did;                       /* in this step */
+    struct engine_snapshot *snapshot; /* that is being made; NULL: none */
+    struct buf snapshot_bytes;        /* of it so far */
 };
 
 /* One write of the workload. Values name their write, so that a state tells which writes it holds.
@@ -177,6 +181,7 @@ struct world {
     int fatal_node; /* its engine is at work; -1: none */
     int64_t disturbed_ns;
     size_t segment_bytes_max; /* the largest there was */
+    int snapshot_fd;          /* the newest whole one; 0: none */
     uint32_t first_open;      /* write: the first that may be unanswered */
     const char *scenario;
     int64_t now_ns;
@@ -266,6 +271,8 @@ void node_open(struct world *w, int i);
 /* 0; -1: it does not open; 1: it opened and lost its power at once. */
 int node_try_open(struct world *w, int i, struct err *err);
 bool node_up(const struct world *w, int i);
+/* Runs fn, within which the engine may end itself: then false, and it is down. */
+bool node_does(struct world *w, int i, void (*fn)(struct node *n));
 /* The power goes at the ops-th change of the disk from now on (0: it does not): from then on the
  * node is `cut`, until node_crash gives it the disk of that moment. */
 void node_cut_in(struct world *w, int i, uint64_t ops);
@@ -288,6 +295,8 @@ void check_equal(struct world *w);         /* quiesce, then equal LSN and root a
 void enable(struct world *w, int p, int s);                   /* s becomes a secondary of p */
 void put_member(struct world *w, int p, int i, bool revoked); /* at primary p: the row of node i */
 bool try_enable(struct world *w, int p, int s, int64_t limit_ns);
+/* seed is taken in every case; NULL: none. */
+bool try_enable_seed(struct world *w, int p, int s, struct engine_seed *seed, int64_t limit_ns);
 bool try_promote(struct world *w, int i, bool force, int64_t limit_ns);
 bool try_demote(struct world *w, int i, int64_t limit_ns);
 /* p -1: nobody. by_addrs: without its key, a dead address before the right one. */
@@ -309,6 +318,11 @@ void op_demote(struct world *w);
 void op_switchover(struct world *w);
 void op_update(struct world *w);
 void op_cascade(struct world *w);
+
+/* sim_snapshot.c */
+void op_snapshot(struct world *w);
+void op_seed(struct world *w);
+void snapshot_end(struct node *n); /* the one that is being made, if any */
 
 /* sim_net.c */
 extern const struct link_ops sim_link;
@@ -341,6 +355,7 @@ extern const struct scenario scenarios_roles[];     /* sim_roles.c */
 extern const struct scenario scenarios_act[];       /* sim_act.c */
 extern const struct scenario scenarios_cut[];       /* sim_cut.c */
 extern const struct scenario scenarios_sequences[]; /* sim_sequences.c */
+extern const struct scenario scenarios_snapshot[];  /* sim_snapshot.c */
 extern const struct scenario scenarios_bounds[];    /* sim_bounds.c */
 extern const struct scenario scenarios_storm[];     /* sim_storm.c */
 void leave_behind(struct world *w); /* node 0 keeps nothing that node 1, which is down, needs */

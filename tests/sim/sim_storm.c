@@ -360,6 +360,10 @@ static void operate(struct world *w)
         op_update(w);
     if (chance(w, 8))
         op_cascade(w);
+    for (uint64_t k = sim_rand(w, 4); k > 0; k--)
+        op_snapshot(w);
+    if (chance(w, 6))
+        op_seed(w);
     if (chance(w, 30))
         join(w);
     if (chance(w, 20))

@@ -274,12 +274,19 @@ static void watch_bounds(struct world *w, int i)
 }
 
 /* ---- everything comes to its end ---- */
+/* It takes nothing until there is room. */
+static bool short_of_space(const struct engine *e)
+{
+    return e->free_bytes != 0 && e->free_bytes < e->cfg.reserve_bytes;
+}
+
 static bool disturbed(const struct world *w)
 {
     if (w->partitioned || w->refused || w->delay_ns > 20 * MS || w->byte_ns_x1000 > 100000)
         return true;
     for (unsigned i = 0; i < w->n_nodes; i++) {
-        if (w->n[i].e == NULL || w->n[i].cut || w->n[i].fails || w->n[i].stalled > 0)
+        if (w->n[i].e == NULL || w->n[i].cut || w->n[i].fails || w->n[i].stalled > 0 ||
+            short_of_space(w->n[i].e))
             return true;
         for (unsigned k = 0; k < w->n_nodes; k++) {
             const struct sim_line *l = &w->line[i][k];

@@ -4,6 +4,8 @@
  */
 #include "sim.h"
 
+#include "snapshot.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -340,24 +342,34 @@ static bool put_rows(struct world *w, int p, int s, int64_t limit_ns)
     return ok && put_member_row(w, p, s, false, limit_ns);
 }
 
-bool try_enable(struct world *w, int p, int s, int64_t limit_ns)
+bool try_enable_seed(struct world *w, int p, int s, struct engine_seed *seed, int64_t limit_ns)
 {
     struct follow_config f = {.cluster_id = "cluster"};
     struct call *c;
     struct err err = {0};
 
-    if (!put_rows(w, p, s, limit_ns) || !node_up(w, s))
+    unsigned opens = w->n[s].opens;
+
+    if (!put_rows(w, p, s, limit_ns) || !node_up(w, s) || w->n[s].opens != opens) {
+        if (w->n[s].opens == opens && w->n[s].e != NULL)
+            engine_seed_free(seed); /* else it is gone with its engine */
         return false;
+    }
     snprintf(f.member_id, sizeof(f.member_id), "member-%d", s);
     snprintf(f.primary_addr, sizeof(f.primary_addr), "%d", p);
     snprintf(f.cluster_addr, sizeof(f.cluster_addr), "%d", s);
     memcpy(f.primary_key_hash, w->n[p].key_hash, 32);
     c = call_new(w, s);
-    if (engine_follow(w->n[s].e, &f, on_call, c, &err) != 0)
+    if (engine_follow_seed(w->n[s].e, &f, seed, on_call, c, &err) != 0)
         return false;
     watch_given_up(w, s); /* from the moment of the answer; until then it may be either */
     w->n[s].follows = p;
     return call_wait(w, c, limit_ns);
+}
+
+bool try_enable(struct world *w, int p, int s, int64_t limit_ns)
+{
+    return try_enable_seed(w, p, s, NULL, limit_ns);
 }
 
 void enable(struct world *w, int p, int s)

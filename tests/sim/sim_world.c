@@ -182,12 +182,13 @@ static void node_died(struct world *w, int i)
     forget_answers(w, i);
     n->e = NULL;
     n->disk = NULL;
+    n->snapshot = NULL; /* as the engine, it is left as it is */
+    buf_free(&n->snapshot_bytes);
     new_image(n, left);
     n->crashes++;
 }
 
-/* Runs fn, within which the engine may end itself. */
-static bool node_does(struct world *w, int i, void (*fn)(struct node *n))
+bool node_does(struct world *w, int i, void (*fn)(struct node *n))
 {
     if (setjmp(w->fatal) != 0) {
         node_died(w, i);
@@ -218,6 +219,7 @@ static void do_open(struct node *n)
 static void do_close(struct node *n)
 {
     n->closing = true;
+    snapshot_end(n);
     engine_close(n->e);
     n->closing = false;
 }
@@ -456,6 +458,8 @@ void world_fini(struct world *w)
         fold_free(w->n[i].watch.fold);
     }
     net_free(w);
+    if (w->snapshot_fd > 0)
+        close(w->snapshot_fd);
     while (w->calls != NULL) {
         struct call *c = w->calls;
 

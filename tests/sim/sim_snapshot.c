@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * sim_snapshot.c - snapshots in a storm: made in pieces while writes and faults go on, checked, and
+ * taken as the beginning of a secondary.
+ *
+ * One that was made whole has an LSN, running hash and Merkle root of the history that was written,
+ * and a reader takes it; the newest such one is kept, for a seed. A power cut or an orderly stop
+ * ends one that is under way.
+ */
+#include "sim_private.h"
+
+#include "snapshot.h"
+
+#include <stdio.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define ANSWER_NS (30 * SEC)
+
+static struct {
+    int rc;
+    struct err err;
+    struct engine_seed *seed;
+} got; /* of one call; outlives the jump out of it */
+
+static void do_begin(struct node *n)
+{
+    got.rc = engine_snapshot_begin(n->e, &n->snapshot, &got.err);
+}
+
+static void do_next(struct node *n)
+{
+    got.rc = engine_snapshot_next(n->snapshot, &n->snapshot_bytes, &got.err);
+}
+
+static void do_seed(struct node *n)
+{
+    char path[40];
+
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", n->w->snapshot_fd);
+    got.rc = engine_seed_new(n->e, n->disk, path, &got.seed, &got.err);
+}
+
+void snapshot_end(struct node *n)
+{
+    engine_snapshot_end(n->snapshot);
+    n->snapshot = NULL;
+    buf_free(&n->snapshot_bytes);
+}
+
+static void check(struct world *w, struct node *n)
+{
+    static const struct snapshot_visitor nothing;
+    const struct buf *b = &n->snapshot_bytes;
+    struct snapshot_info info = *engine_snapshot_info(n->snapshot);
+    int at = hist_find(w, info.hash);
+    struct snapshot_reader *r;
+    struct err err;
+
+    sim_check(w, at >= 0 && hist_lsn(w, at) == info.lsn,
+              "node %d: state: a snapshot of LSN %llu of a history that nobody wrote", n->index,
+              (unsigned long long)info.lsn);
+    sim_check(w, hist_root(w, at, info.root),
+              "node %d: root: another one in a snapshot of LSN %llu", n->index,
+              (unsigned long long)info.lsn);
+    if (snapshot_reader_new(&nothing, &r, &err) != 0 ||
+        snapshot_reader_feed(r, b->data, b->len, &err) != 0 ||
+        snapshot_reader_end(r, &info, &err) != 0)
+        sim_fail(w, "node %d: state: a snapshot that cannot be read: %s", n->index, err.msg);
+    snapshot_reader_free(r);
+}
+
+static void keep(struct world *w, const struct buf *b)
+{
+    if (w->snapshot_fd > 0)
+        close(w->snapshot_fd);
+    w->snapshot_fd = memfd_create("sim-snapshot", MFD_CLOEXEC);
+    sim_check(w, w->snapshot_fd > 0 && write(w->snapshot_fd, b->data, b->len) == (ssize_t)b->len,
+              "no file for a snapshot");
+}
+
+/* Begin one, or go on with it. */
+void op_snapshot(struct world *w)
+{
+    int i = (int)sim_rand(w, w->n_nodes);
+    struct node *n = &w->n[i];
+    uint64_t pieces = 1 + sim_rand(w, 30);
+
+    if (!node_up(w, i) || n->damaged)
+        return;
+    if (n->snapshot == NULL) {
+        fault(w, F_SNAPSHOT, i, "is begun");
+        if (!node_does(w, i, do_begin))
+            return;
+        if (got.rc != 0) {
+            note(w, i, "snapshot: %s", got.err.msg);
+            return;
+        }
+    }
+    do {
+        if (!node_does(w, i, do_next))
+            return;
+    } while (got.rc == 1 && !n->cut && --pieces > 0);
+    if (got.rc == 1)
+        return;
+    if (got.rc != 0)
+        note(w, i, "snapshot: %s", got.err.msg);
+    else if (!n->cut) {
+        note(w, i, "snapshot: whole at LSN %llu, %zu bytes",
+             (unsigned long long)engine_snapshot_info(n->snapshot)->lsn, n->snapshot_bytes.len);
+        check(w, n);
+        keep(w, &n->snapshot_bytes);
+    }
+    snapshot_end(n);
+}
+
+/* -1: it cannot be made, and the disk or the moment is to blame. */
+static int make_seed(struct world *w, int i)
+{
+    got.seed = NULL;
+    if (!node_does(w, i, do_seed))
+        return -1;
+    if (got.rc == 0)
+        return 0;
+    note(w, i, "seed: %s", got.err.msg);
+    sim_check(w, got.err.code != ERR_CORRUPT || !node_up(w, i),
+              "node %d: state: a whole snapshot is refused: %s", i, got.err.msg);
+    return -1;
+}
+
+/* A secondary of the one that serves, out of the kept snapshot. */
+void op_seed(struct world *w)
+{
+    int i = (int)sim_rand(w, w->n_nodes), p = w->primary;
+    struct node *n = &w->n[i];
+
+    if (w->snapshot_fd <= 0 || i == p || !node_up(w, i) || !node_up(w, p) || n->damaged ||
+        w->n[p].role != ENGINE_PRIMARY || n->role == ENGINE_BOOTSTRAPPING)
+        return;
+    fault(w, F_SEED, i, "of node %d", p);
+    if (make_seed(w, i) != 0)
+        return;
+    if (!try_enable_seed(w, p, i, got.seed, ANSWER_NS))
+        note(w, i, "did not join with a snapshot within the time");
+}
+
+/* ---- a scenario of its own ---- */
+/* A snapshot of either node that is made while writes go on, under power cuts of another, is the
+ * beginning of a third, which then takes what was written since: with files of its own size. */
+static void seeded(struct world *w)
+{
+    const struct engine *e;
+
+    write_many(w, 60);
+    enable(w, 0, 1);
+    sim_check(w, world_until(w, secondary_streams, 60 * SEC), "no stream");
+    for (int tries = 0; w->snapshot_fd <= 0; tries++) {
+        sim_check(w, tries < 200, "no snapshot comes to its end");
+        write_many(w, 20);
+        op_snapshot(w);
+        world_run(w, (int64_t)sim_rand(w, 500) * MS);
+        if (sim_rand(w, 4) == 0) {
+            node_crash(w, 1);
+            node_open(w, 1);
+        }
+    }
+    write_many(w, 40);
+    for (int tries = 0; w->n[2].follows < 0; tries++) {
+        sim_check(w, tries < 50, "no seed is taken");
+        op_seed(w);
+    }
+    check_equal(w);
+    e = w->n[2].e;
+    sim_check(w, wal_bytes(e->cur->wal) <= 4 * e->cfg.wal_file_bytes,
+              "its log has %llu bytes, in files of another size",
+              (unsigned long long)wal_bytes(e->cur->wal));
+}
+
+const struct scenario scenarios_snapshot[] = {
+    {"seeded", seeded, "a secondary begins with a snapshot, and goes on as any other", 3},
+    {NULL, NULL, NULL, 0},
+};
