@@ -41,6 +41,17 @@ static void do_seed(struct node *n)
     got.rc = engine_seed_new(n->e, n->disk, path, &got.seed, &got.err);
 }
 
+static void look(struct node *n)
+{
+    watch_step(n->w, n->index);
+}
+
+/* The log may have done something meanwhile: the watch misses no step. */
+static bool does(struct world *w, int i, void (*fn)(struct node *n))
+{
+    return node_does(w, i, fn) && node_does(w, i, look);
+}
+
 void snapshot_end(struct node *n)
 {
     engine_snapshot_end(n->snapshot);
@@ -90,7 +101,7 @@ void op_snapshot(struct world *w)
         return;
     if (n->snapshot == NULL) {
         fault(w, F_SNAPSHOT, i, "is begun");
-        if (!node_does(w, i, do_begin))
+        if (!does(w, i, do_begin))
             return;
         if (got.rc != 0) {
             note(w, i, "snapshot: %s", got.err.msg);
@@ -98,7 +109,7 @@ void op_snapshot(struct world *w)
         }
     }
     do {
-        if (!node_does(w, i, do_next))
+        if (!does(w, i, do_next))
             return;
     } while (got.rc == 1 && !n->cut && --pieces > 0);
     if (got.rc == 1)
