@@ -42,6 +42,7 @@ struct watched {
     int durable;         /* its log was durable up to here: no power cut takes it back */
     int committed;       /* and known as committed up to here */
     int held;            /* acknowledged by its primary because it is durable here */
+    uint32_t held_epoch; /* of who acknowledged it */
     int applied, before; /* before: a promotion */
     uint64_t end_lsn, durable_lsn, committed_lsn;
     bool restored; /* its disk was replaced or damaged: nothing is promised of what was on it */

@@ -136,6 +136,24 @@ static void watch_root(struct world *w, int i)
               ull(hist_lsn(w, at)));
 }
 
+static uint32_t epoch_of(const struct node *n)
+{
+    const struct epoch_rec *last = epochs_last(&n->e->cur->epochs);
+
+    return last != NULL ? last->number : 0;
+}
+
+/* Other data: that of a newer epoch need not have what was acknowledged in an older one, since who
+ * was promoted for it was the operator's choice. */
+static void other_data(struct world *w, int i)
+{
+    struct watched *x = &w->n[i].watch;
+
+    if (x->generation != w->n[i].e->cur->number && epoch_of(&w->n[i]) > x->held_epoch &&
+        !hist_holds(w, end_of(w, i), x->held))
+        x->held = 0;
+}
+
 /* ---- one step ---- */
 static void watch_log(struct world *w, int i)
 {
@@ -162,6 +180,7 @@ static void watch_log(struct world *w, int i)
         sim_check(w, hist_holds(w, committed, x->committed),
                   "node %d: committed: LSN %llu was known as committed and is gone", i,
                   ull(hist_lsn(w, x->committed)));
+    other_data(w, i);
     x->opens = n->opens;
     x->generation = e->cur->number;
     x->committed = committed;
@@ -414,6 +433,7 @@ void watch_opened(struct world *w, int i)
                   "node %d: promise: LSN %llu was acknowledged because it is here, and is gone", i,
                   ull(hist_lsn(w, x->held)));
     }
+    other_data(w, i);
     x->generation = n->e->cur->number;
     x->opens = 0; /* of the first look */
     if (w->faults_in_data)
@@ -578,8 +598,10 @@ static void promise_to(struct world *w, int p, int s, const struct op *op)
                   "node %d: promise: LSN %llu was acknowledged by node %d and was not durable here "
                   "when the power failed",
                   s, ull(op->lsn), p);
-    if (hist_lsn(w, op->place) > hist_lsn(w, n->watch.held))
+    if (hist_lsn(w, op->place) > hist_lsn(w, n->watch.held)) {
         n->watch.held = op->place;
+        n->watch.held_epoch = epoch_of(&w->n[p]);
+    }
 }
 
 /* Under a quorum k of the named members have it now. */
