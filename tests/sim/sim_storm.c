@@ -276,9 +276,12 @@ static void take_over(struct world *w)
         if (w->n[i].role != ENGINE_PRIMARY)
             return;
         w->n[i].follows = -1;
+        if (!node_up(w, i)) /* and fallen: what it has is seen when it is up */
+            bring_up(w, i, true);
     }
     w->primary = i;
-    mark_lost(w, i);
+    if (node_up(w, i))
+        mark_lost(w, i);
 }
 
 static void join(struct world *w)
