@@ -521,8 +521,8 @@ static void not_audited(struct exchange *x)
         reply_error(&x->rs, 500, "internal error");
 }
 
-/* The request's line. Nothing is executed without it, but on a fenced cluster: that serves only what
- * ends its being one, and its files may be gone with what made it fall. */
+/* The request's line. Nothing is executed without it, but on a fenced cluster: that serves only
+ * what ends its being one, and its files may be gone with what made it fall. */
 static int audit_it(struct exchange *x, bool allowed)
 {
     const char *error = json_string_value(json_array_get(x->rs.errors, 0));
