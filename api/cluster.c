@@ -340,12 +340,38 @@ int identity_key(struct core *c, struct link_identity *id, struct err *err)
     return 0;
 }
 
+static int tell_engine(struct core *c, const struct link_identity *id, struct err *err)
+{
+    uint8_t hash[32];
+
+    if (cert_key_hash(buf_str(&id->cert), hash, err) != 0)
+        return -1;
+    engine_link_key(c->engine, hash);
+    return 0;
+}
+
+int cluster_engine_opened(struct core *c, struct err *err)
+{
+    struct link_identity id;
+    struct err why = {0};
+    int rc = 0;
+
+    if (identity_load(c, &id, &why) != 0)
+        return why.code == ERR_NOTFOUND ? 0 : err_set(err, why.code, 0, "%s", why.msg);
+    if (id.cert.len > 0)
+        rc = tell_engine(c, &id, err);
+    identity_free(&id);
+    return rc;
+}
+
 int cluster_credentials(struct core *c, const struct link_identity *id, struct err *err)
 {
     struct tls_identity who;
     struct tls_ctx *tls = NULL;
 
     if (id != NULL) {
+        if (c->engine != NULL && tell_engine(c, id, err) != 0)
+            return -1;
         who = (struct tls_identity){.cert_pem = buf_str(&id->cert),
                                     .key_pem = buf_str(&id->key),
                                     .ca_pem = buf_str(&id->ca)};

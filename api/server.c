@@ -161,7 +161,7 @@ static int open_engine(struct server *s, struct err *err)
 
     core_hooks(s->core, &ec.hooks);
     ec.link = cluster_link_ops(s->core, &ec.net);
-    if (engine_open(&ec, &s->core->engine, err) != 0)
+    if (engine_open(&ec, &s->core->engine, err) != 0 || cluster_engine_opened(s->core, err) != 0)
         return err_wrap(err, "storage %s", cfg->storage_path);
     if (core_prepare(s->core, err) != 0 || engine_start(s->core->engine, err) != 0)
         return -1;

@@ -545,6 +545,15 @@ void engine_epoch_key(struct engine *e, const uint8_t key[32])
     event_post(e, ev);
 }
 
+void engine_link_key(struct engine *e, const uint8_t key_hash[32])
+{
+    pthread_mutex_lock(&e->key_mu);
+    e->have_link_key = true;
+    memcpy(e->link_key_hash, key_hash, sizeof(e->link_key_hash));
+    pthread_mutex_unlock(&e->key_mu);
+    engine_members_changed(e);
+}
+
 /* ---- events: any thread to the log thread ---- */
 struct event *event_new(struct engine *e, enum event_kind kind, const void *data, size_t len)
 {

@@ -269,6 +269,11 @@ CHECKED int engine_mode_set(struct engine *e, const char *id, const struct repl_
 /** The HMAC key for promotion records, derived by the barrier; given at unseal, wiped at seal
  * (NULL). Any thread. */
 void engine_epoch_key(struct engine *e, const uint8_t key[32]);
+/**
+ * SHA-256 of the SubjectPublicKeyInfo of our own link key: a row of the member table with it is our
+ * own, whatever id it has, and not somebody to meet. Any thread.
+ */
+void engine_link_key(struct engine *e, const uint8_t key_hash[32]);
 
 /** Answer an enrol request. Any thread. body NULL: refuse, reason is sent. */
 void engine_link_answer(struct engine *e, uint64_t conn, const void *body, size_t len,

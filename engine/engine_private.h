@@ -556,9 +556,10 @@ struct engine {
     uint64_t store_serial; /* of its generation */
 
     pthread_mutex_t key_mu;
-    bool have_epoch_key;
+    bool have_epoch_key, have_link_key;
     uint8_t epoch_key[32];
-    bool have_epoch_public; /* log thread: what checks signatures without the key */
+    uint8_t link_key_hash[32]; /* of our own */
+    bool have_epoch_public;    /* log thread: what checks signatures without the key */
     uint8_t epoch_public[32];
 
     pthread_mutex_t status_mu;

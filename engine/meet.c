@@ -51,9 +51,29 @@ static const struct conn *follower(const struct engine *e, const uint8_t key_has
 struct table {
     struct engine *e;
     struct meet next;
-    struct member own;
+    uint8_t own_key[32]; /* hash of it */
     bool has_own;
 };
+
+/* The key that we have, or that our row names. The row alone would not do: a snapshot may be older
+ * than it, and name us by the id that we had before. */
+static bool own_key(struct engine *e, uint8_t hash[32])
+{
+    struct member own;
+    struct err err;
+    bool have;
+
+    pthread_mutex_lock(&e->key_mu);
+    have = e->have_link_key;
+    memcpy(hash, e->link_key_hash, 32);
+    pthread_mutex_unlock(&e->key_mu);
+    if (have)
+        return true;
+    if (!e->repl.primary_enabled || member_read(e, own_member_id(e), &own, &err) != 0)
+        return false;
+    memcpy(hash, own.key_hash, 32);
+    return true;
+}
 
 static int each_member(void *arg, const char *key, const uint8_t *value, size_t len, uint64_t lsn,
                        struct err *err)
@@ -67,7 +87,7 @@ static int each_member(void *arg, const char *key, const uint8_t *value, size_t 
         return 0; /* peers_check says so */
     if (m->member.revoked || revoked_here(t->e, m->member.id) ||
         m->member.cluster_addr[0] == '\0' || strcmp(m->member.id, own_member_id(t->e)) == 0 ||
-        (t->has_own && memcmp(m->member.key_hash, t->own.key_hash, 32) == 0))
+        (t->has_own && memcmp(m->member.key_hash, t->own_key, 32) == 0))
         return 0;
     /* A member that is taken in later was taken in by us. */
     m->heard = t->e->meet.ready;
@@ -156,7 +176,7 @@ void meet_rows(struct engine *e)
     t->e = e;
     t->next = e->meet;
     t->next.n = 0;
-    t->has_own = e->repl.primary_enabled && member_read(e, own_member_id(e), &t->own, &err) == 0;
+    t->has_own = own_key(e, t->own_key);
     if (meets(e) && engine_scan(e, ENGINE_KEY_MEMBERS, NULL, 0, false, each_member, t, &err) != 0)
         log_error(e->cfg.log, LOG_REPLICATION, "read the members: %s", err.msg);
     close_asks(e, &t->next);

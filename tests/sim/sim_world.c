@@ -307,6 +307,7 @@ int node_try_open(struct world *w, int i, struct err *err)
     }
     n->e = opening.e;
     n->opens++;
+    engine_link_key(n->e, n->key_hash);
     engine_epoch_key(n->e, key);
     engine_status(n->e, &st);
     n->role = (int)st.role;
