@@ -339,7 +339,10 @@ void copy_event(struct engine *e, struct event *ev)
         on_fold_done(e, ev);
         break;
     case EV_COPY_FINISHED:
-        on_finished(e);
+        if (e->promote.on)
+            copy_abandon(e); /* the promotion keeps the tail at hand, and has said so */
+        else
+            on_finished(e);
         break;
     case EV_SWITCHED:
         on_switched(e);

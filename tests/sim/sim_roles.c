@@ -3,7 +3,7 @@
  * sim_roles.c - who serves: fencing, splits, changes of roles. Numbers in the comments are those of
  * the design's list of sequences.
  */
-#include "sim.h"
+#include "sim_private.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -591,6 +591,39 @@ static void follow_promoted(struct world *w)
     sim_check(w, !node_streams(w, 3), "a revoked secondary came back");
 }
 
+/* 10, 19: one that is ahead of the promoted one and takes its data is itself promoted just when
+ * that copy is whole: from there on no copy replaces what is durable at hand. */
+static void promote_at_switch(struct world *w)
+{
+    struct node *n = &w->n[2];
+
+    write_many(w, 60);
+    enable(w, 0, 1);
+    enable(w, 0, 2);
+    sim_check(w, world_until(w, secondary_streams, 60 * SEC), "no stream");
+    check_equal(w);
+    net_partition(w, 0, 1, true);
+    write_many(w, 30);
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes are not answered");
+    world_run(w, SEC);
+    node_crash(w, 0);
+    net_heal(w);
+    promote(w, 1);
+    retarget(w, 2, 1, false);
+    /* Every other step without the apply thread: what it ends is seen before it goes on. */
+    for (unsigned k = 0; n->e->follow.phase != COPY_FINISH; k++) {
+        n->stalled = k % 2;
+        write_one(w); /* the copy's log has writes in flight */
+        sim_check(w, world_step(w), "the copy does not come");
+        sim_check(w, n->e->follow.phase != COPY_SWITCH && !node_streams(w, 2),
+                  "the copy came to its end unseen");
+    }
+    sim_check(w, try_promote(w, 2, false, 60 * SEC), "not promoted");
+    w->primary = 2; /* what was lost without it is there again */
+    write_many(w, 20);
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes are not answered");
+}
+
 /* 19: a secondary passes on what is committed and nothing of its tail: what its primary may still
  * disown, nobody else has. The chain goes on over crashes, a copy in its middle, and a promotion of
  * its head. */
@@ -798,6 +831,7 @@ const struct scenario scenarios_roles[] = {
     {"sealed_disbelieves", sealed_disbelieves, "and believes no epoch that is not signed", 0},
     {"split_chosen", split_chosen, "a person ends a split, and force alone gives a side up", 3},
     {"follow_promoted", follow_promoted, "secondaries follow the promoted one without a wipe", 4},
+    {"promote_at_switch", promote_at_switch, "a promotion keeps the tail at hand, not a copy", 3},
     {"cascade", cascade, "a secondary passes on what is committed, and nothing else", 3},
     {"index_after_failover", index_after_failover,
      "an index beyond the end of its epoch is never satisfied", 0},

@@ -501,7 +501,10 @@ void watch_handed(struct world *w, int from, int to)
 
 void watch_promoting(struct world *w, int i)
 {
-    w->n[i].watch.before = w->n[i].watch.durable;
+    struct watched *x = &w->n[i].watch;
+
+    /* While a copy is put in place its log already counts, and was not looked at yet. */
+    x->before = x->generation == w->n[i].e->cur->number ? x->durable : 0;
 }
 
 void watch_promoted(struct world *w, int i)
