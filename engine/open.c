@@ -173,8 +173,9 @@ int gen_open(struct engine *e, uint32_t number, struct gen **gp, struct err *err
      * reverse). */
     epochs_prune(&g->epochs, wal_end_lsn(g->wal));
     last = epochs_last(&g->epochs);
+    /* What the log alone tells is saved before the log may be released beyond it. */
     if (wal_end_lsn(g->wal) > 0 && (last == NULL || last->number != wal_end_epoch(g->wal)) &&
-        wal_each(g->wal, 0, scan_epochs, g, err) != 0)
+        (wal_each(g->wal, 0, scan_epochs, g, err) != 0 || local_save_epochs(e, g, err) != 0))
         goto fail;
     *gp = g;
     return 0;
