@@ -350,20 +350,6 @@ static int tell_engine(struct core *c, const struct link_identity *id, struct er
     return 0;
 }
 
-int cluster_engine_opened(struct core *c, struct err *err)
-{
-    struct link_identity id;
-    struct err why = {0};
-    int rc = 0;
-
-    if (identity_load(c, &id, &why) != 0)
-        return why.code == ERR_NOTFOUND ? 0 : err_set(err, why.code, 0, "%s", why.msg);
-    if (id.cert.len > 0)
-        rc = tell_engine(c, &id, err);
-    identity_free(&id);
-    return rc;
-}
-
 int cluster_credentials(struct core *c, const struct link_identity *id, struct err *err)
 {
     struct tls_identity who;
@@ -386,8 +372,10 @@ int cluster_credentials(struct core *c, const struct link_identity *id, struct e
     return 0;
 }
 
-/* Works while sealed. */
-static int load_credentials(struct core *c, struct err *err)
+/* With the identity of this node, when it has one. Works while sealed. */
+static int with_identity(struct core *c,
+                         int (*fn)(struct core *c, const struct link_identity *id, struct err *err),
+                         struct err *err)
 {
     struct link_identity id;
     struct err why = {0};
@@ -396,7 +384,7 @@ static int load_credentials(struct core *c, struct err *err)
     if (identity_load(c, &id, &why) != 0)
         return why.code == ERR_NOTFOUND ? 0 : err_set(err, why.code, 0, "%s", why.msg);
     if (id.cert.len > 0)
-        rc = cluster_credentials(c, &id, err);
+        rc = fn(c, &id, err);
     identity_free(&id);
     return rc;
 }
@@ -422,11 +410,16 @@ int cluster_new(struct core *c, struct err *err)
     cl->core = c;
     pthread_mutex_init(&cl->mutex, NULL);
     c->cluster = cl;
-    if (load_credentials(c, err) != 0) { /* before the engine dials */
+    if (with_identity(c, cluster_credentials, err) != 0) { /* before the engine dials */
         cluster_free(c);
         return -1;
     }
     return 0;
+}
+
+int cluster_engine_opened(struct core *c, struct err *err)
+{
+    return with_identity(c, tell_engine, err);
 }
 
 int cluster_start(struct core *c, struct err *err)

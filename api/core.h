@@ -110,11 +110,11 @@ void replication_handle(struct request *rq, struct response *rs); /* sys/replica
 bool dr_token_valid(struct core *c, const char *token);
 CHECKED int dr_token_store(struct core *c, const char *token, struct err *err);
 /* ---- cluster.c ---- */
-/* After engine_open, before its threads start: the engine is told our link key. */
-CHECKED int cluster_engine_opened(struct core *c, struct err *err);
 CHECKED int cluster_new(struct core *c,
                         struct err *err); /* before engine_open: fills link ops for it */
 const struct link_ops *cluster_link_ops(struct core *c, void **netp);
+/* After engine_open, before its threads start: the engine is told our link key. */
+CHECKED int cluster_engine_opened(struct core *c, struct err *err);
 CHECKED int cluster_start(struct core *c,
                           struct err *err); /* after engine_start: listener, credentials */
 void replication_rejoined(

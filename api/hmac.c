@@ -5,7 +5,6 @@
 #include "hmac.h"
 
 #include <stdbool.h>
-#include <stdbool.h>
 #include <string.h>
 
 #include <openssl/crypto.h>

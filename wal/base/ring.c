@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * ring.c - what the result of entering an io_uring means. A ring that is lost ends the process; one
+ * that is busy is waited for, within a bound.
+ */
 #include "ring.h"
 
 #include <errno.h>
