@@ -42,6 +42,8 @@ void cluster_epoch_key(struct core *c);
 CHECKED int cluster_expect_root(struct core *c, const uint8_t *root, struct err *err);
 /** Run fn(arg) where it may block: on a helper thread when called from a coroutine. */
 void run_blocking(void (*fn)(void *), void *arg);
+/** The next engine_status has the root of its applied LSN, while little is written. Coroutine. */
+void replication_settle_root(struct core *c);
 /** "https://host:port" or "host:port" to "host:port" (8201 without one). ERR_INVAL. */
 CHECKED int addr_of_url(const char *url, char out[256], struct err *err);
 

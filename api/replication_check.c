@@ -90,6 +90,7 @@ static void check(struct request *rq, struct response *rs)
     else if (scrub(rq->core, false, &err) != 0)
         reply_failed(rs, &err);
     else {
+        replication_settle_root(rq->core);
         engine_status(rq->core->engine, st);
         reply_data(rs, report(rq, st));
     }

@@ -179,6 +179,16 @@ static json_t *scrub_json(struct request *rq, const struct engine_status *st)
     return o;
 }
 
+static void settle_root(void *engine)
+{
+    engine_settle_root(engine);
+}
+
+void replication_settle_root(struct core *c)
+{
+    run_blocking(settle_root, c->engine);
+}
+
 static void set_common(struct request *rq, json_t *o, const struct engine_status *st,
                        const char *mode)
 {
@@ -344,6 +354,7 @@ static json_t *dr_json(struct request *rq)
         return NULL;
     if (primary && (repl_config_get(rq->core, &conf, &err) != 0 || !conf.primary_enabled))
         return disabled();
+    replication_settle_root(rq->core);
     engine_status(rq->core->engine, st);
     if (primary) /* as written: the engine reads the row a moment later */
         memcpy(st->primary_cluster_addr, conf.primary_cluster_addr,

@@ -501,7 +501,7 @@ struct engine_status {
     uint64_t last_remote_lsn; /* secondary: last LSN heard of as committed at the primary */
     int64_t last_start_ms;
     uint8_t merkle_root[20];
-    uint64_t merkle_root_lsn;       /* at most applied_lsn; the same while little is written */
+    uint64_t merkle_root_lsn;       /* at most applied_lsn; the same after engine_settle_root */
     uint64_t copy_keys, copy_bytes; /* entries taken by the last copy since the start, and in pages
                                        of so many bytes */
     uint64_t copy_deleted;          /* own entries that it deleted */
@@ -557,6 +557,11 @@ struct engine_status {
     size_t n_peers;
     struct engine_peer peers[ENGINE_PEERS_MAX];
 };
+/**
+ * Fold what is applied, unless it is much, so that the status taken next has the root of its
+ * applied LSN. Takes up to tens of milliseconds: any thread that may wait, so not a reactor.
+ */
+void engine_settle_root(struct engine *e);
 /** A consistent picture; merkle_root is computed on demand. Any thread. */
 void engine_status(struct engine *e, struct engine_status *st);
 

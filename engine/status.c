@@ -228,13 +228,17 @@ static double age_ms(int64_t now, int64_t since_ns)
     return since_ns != 0 && now > since_ns ? (double)(now - since_ns) / (double)NS_PER_MS : 0;
 }
 
+void engine_settle_root(struct engine *e)
+{
+    if (engine_unfolded_bytes(e) <= FOLD_WAKE_BYTES)
+        engine_fold_to(e, atomic_load(&e->applied_lsn));
+}
+
 void engine_status(struct engine *e, struct engine_status *st)
 {
     int64_t now = env_mono_ns(e->cfg.env);
     struct err err;
 
-    if (engine_unfolded_bytes(e) <= FOLD_WAKE_BYTES) /* root and applied LSN of one moment */
-        engine_fold_to(e, atomic_load(&e->applied_lsn));
     pthread_mutex_lock(&e->status_mu);
     *st = e->status;
     for (size_t i = 0; i < st->n_peers; i++) {

@@ -225,10 +225,12 @@ static bool same_lsn(struct world *w)
 
     if (w->n[w->primary].e == NULL || !secondary_streams(w))
         return false;
+    engine_settle_root(w->n[w->primary].e);
     engine_status(w->n[w->primary].e, &a);
     for (int i = 0; i < (int)w->n_nodes; i++) {
         if (!node_follows(w, i, w->primary))
             continue;
+        engine_settle_root(w->n[i].e);
         engine_status(w->n[i].e, &b);
         if (a.applied_lsn != b.applied_lsn)
             return false;

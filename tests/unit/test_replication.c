@@ -75,6 +75,10 @@ int engine_follow(struct engine *e, const struct follow_config *cfg, engine_done
     (void)e, (void)cfg, (void)done, (void)arg;
     return err_set(err, ERR_ROLE, 0, "not in this test");
 }
+void engine_settle_root(struct engine *e)
+{
+    (void)e;
+}
 static void (*shape_status)(struct engine_status *st); /* a test's own picture, on top */
 void engine_status(struct engine *e, struct engine_status *st)
 {
