@@ -399,7 +399,7 @@ int engine_submit_wait(struct engine *e, struct txn *t, const struct engine_wait
         goto fail;
     }
     if (atomic_load(&e->reserve)) {
-        err_set(err, ERR_NOSPC, 0, "disk_reserve: less than %" PRIu64 " MiB are free for %s",
+        err_set(err, ERR_NOSPC, 0, "less than %" PRIu64 " MiB are free for %s",
                 e->cfg.reserve_bytes >> 20, e->path);
         goto fail;
     }

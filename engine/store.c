@@ -544,7 +544,7 @@ static int connect_wt(struct store *s, struct err *err)
         buf_printf(&c,
                    ",eviction=(threads_min=1,threads_max=2),eviction_dirty_target=%" PRIu64
                    ",eviction_dirty_trigger=%" PRIu64,
-                   dirty, dirty + dirty / 2);
+                   dirty, dirty + dirty / 4);
     if (s->cfg.disk != NULL) {
         wtfs_init(&s->wtfs, s->cfg.disk, s->cfg.log);
         wtfs_config(&s->wtfs, &c);

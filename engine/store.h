@@ -41,7 +41,8 @@ struct store_config {
         *disk; /* NULL: WiredTiger's own POSIX layer; else its file-system interface over this */
     bool deterministic;   /* simulation: no eviction threads' I/O, explicit checkpoints (DESIGN.md,
                              Tests) */
-    uint64_t dirty_bytes; /* changed pages in memory, about; 0: as the cache allows */
+    uint64_t dirty_bytes; /* changed pages in memory, and a quarter more at most; 0: as the
+                             cache allows */
     uint64_t cache_bytes; /* 0: an eighth of the memory, 256 MiB to 4 GiB */
     struct logger *log;
     /* WiredTiger panicked: the store is unusable and the process should end. unreadable: a block of
