@@ -501,7 +501,7 @@ struct engine_status {
     uint64_t last_remote_lsn; /* secondary: last LSN heard of as committed at the primary */
     int64_t last_start_ms;
     uint8_t merkle_root[20];
-    uint64_t merkle_root_lsn;       /* at most applied_lsn; the same after engine_settle_root */
+    uint64_t merkle_root_lsn;       /* at most applied_lsn; see engine_settle_root */
     uint64_t copy_keys, copy_bytes; /* entries taken by the last copy since the start, and in pages
                                        of so many bytes */
     uint64_t copy_deleted;          /* own entries that it deleted */

@@ -533,6 +533,7 @@ static int connect_wt(struct store *s, struct err *err)
     struct buf c = {0};
     int rc = -1;
 
+    s->cache_bytes = cache;
     buf_printf(&c,
                "create,cache_size=%" PRIu64 ",log=(enabled=false),session_max=1000,"
                "config_base=false,use_environment=false,statistics=(none)",

@@ -19,8 +19,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TABLE_RECORDS 16384u
-#define TABLE_BYTES (8u << 20)
+/* A fold is one transaction, whose pages stay in the cache until it commits: each record may dirty
+ * one of its own. So a table is a small part of the cache, and not larger than pays. */
+#define TABLE_RECORDS_MAX 16384u
+#define TABLE_BYTES_MAX (8u << 20)
+#define CACHE_FOR_RECORD (96u << 10)
+#define CACHE_FOR_BYTE 24u
+
+static bool is_full(const struct store *s, const struct memtable *m)
+{
+    uint64_t records = s->cache_bytes / CACHE_FOR_RECORD, bytes = s->cache_bytes / CACHE_FOR_BYTE;
+
+    return memtable_count(m) >= (records < TABLE_RECORDS_MAX ? records : TABLE_RECORDS_MAX) ||
+           memtable_bytes(m) >= (bytes < TABLE_BYTES_MAX ? bytes : TABLE_BYTES_MAX);
+}
 
 /* ---- the view ---- */
 static struct store_view *view_new(size_t n)
@@ -204,24 +216,19 @@ static int check_chain(const struct store_point *from, struct seg *const *segs, 
 }
 
 /* Under take_lock. Half of it is never seen: no reader asks beyond the applied LSN. */
-static int take_segs(struct take *t, struct seg *const *segs, size_t n, bool mark, struct err *err)
+static int take_seg(struct take *t, struct seg *seg, bool mark, struct err *err)
 {
     struct store *s = t->s;
     struct memtable *m = s->view->mem[0].table;
-    const struct seg *last = segs[n - 1];
     size_t before = memtable_bytes(m);
-    struct store_point p;
+    struct store_point p = {.lsn = seg_last_lsn(seg), .epoch = seg->epoch};
 
-    for (size_t i = 0; i < n; i++)
-        if (memtable_hold(m, segs[i], err) != 0 || seg_each_txn(segs[i], take_txn, t, err) != 0)
-            return -1;
-    p = (struct store_point){.lsn = seg_last_lsn(last), .epoch = last->epoch};
-    memcpy(p.hash, last->hash, sizeof(p.hash));
+    if (memtable_hold(m, seg, err) != 0 || seg_each_txn(seg, take_txn, t, err) != 0)
+        return -1;
+    memcpy(p.hash, seg->hash, sizeof(p.hash));
     store_mem_begin(s, &p);
     atomic_fetch_add(&s->mem_bytes, memtable_bytes(m) - before);
-    if (mark || memtable_count(m) >= TABLE_RECORDS || memtable_bytes(m) >= TABLE_BYTES)
-        return close_table(s, mark, err);
-    return 0;
+    return mark || is_full(s, m) ? close_table(s, mark, err) : 0;
 }
 
 int store_take(struct store *s, struct seg *const *segs, size_t n, bool mark,
@@ -230,7 +237,7 @@ int store_take(struct store *s, struct seg *const *segs, size_t n, bool mark,
 {
     struct take t = {.s = s, .on_rec = on_rec, .arg = arg};
     struct store_point p;
-    int rc;
+    int rc = 0;
 
     if (store_usable(s, err) != 0)
         return -1;
@@ -242,7 +249,8 @@ int store_take(struct store *s, struct seg *const *segs, size_t n, bool mark,
     if (check_chain(&p, segs, n, err) != 0)
         return -1;
     pthread_mutex_lock(&s->take_lock);
-    rc = take_segs(&t, segs, n, mark, err);
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        rc = take_seg(&t, segs[i], mark && i == n - 1, err);
     pthread_mutex_unlock(&s->take_lock);
     for (size_t i = 0; rc == 0 && on_rec != NULL && i < n; i++)
         rc = seg_each_txn(segs[i], tell_txn, &t, err);

@@ -80,7 +80,8 @@ struct store {
     pthread_mutex_t view_lock;            /* view, applied, drops */
     struct store_view *view;              /* changed under take_lock */
     struct store_point applied;
-    uint64_t drops; /* tables that left the view */
+    uint64_t drops;       /* tables that left the view */
+    uint64_t cache_bytes; /* WiredTiger's */
     _Atomic size_t mem_bytes;
 
     /* of whoever writes */

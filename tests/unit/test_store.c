@@ -27,7 +27,7 @@ static void on_panic(void *arg, const char *why, bool unreadable)
 static int try_boot(void)
 {
     static const struct store_config like = {
-        .dir = "/store", .deterministic = true, .cache_bytes = 16u << 20, .panic = on_panic};
+        .dir = "/store", .deterministic = true, .cache_bytes = 64u << 20, .panic = on_panic};
     struct store_config cfg = like;
 
     disk = disk_sim_new(image, env_real());
