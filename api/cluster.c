@@ -21,6 +21,7 @@
 
 #include "cluster_private.h"
 #include "core_private.h"
+#include "replication_private.h"
 #include "tls.h"
 
 #define IDENTITY_MAX_BYTES (64u << 10)

@@ -30,6 +30,7 @@
 #include "cluster_private.h"
 #include "core_private.h"
 #include "jwt.h"
+#include "replication_private.h"
 
 #define STEP_S 5 /* longest wait of one step of a check */
 #define ANSWER_MAX_BYTES (4u << 20)

@@ -33,8 +33,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "cluster_private.h"
 #include "core_private.h"
+#include "replication_private.h"
 #include "restore.h"
 
 #define MARK "lockstep-drill"

@@ -17,6 +17,7 @@
 #include "cluster_private.h"
 #include "core_private.h"
 #include "jwt.h"
+#include "replication_private.h"
 #include "snapshot.h"
 #include "tls.h"
 

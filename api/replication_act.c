@@ -10,8 +10,8 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "cluster_private.h"
 #include "core_private.h"
+#include "replication_private.h"
 
 static void set(json_t *o, const char *name, json_t *v)
 {

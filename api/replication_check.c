@@ -10,6 +10,7 @@
 
 #include "cluster_private.h"
 #include "core_private.h"
+#include "replication_private.h"
 
 #define CHECK_WAIT_MS (60u * 60 * 1000) /* the request's own limit is shorter as a rule */
 

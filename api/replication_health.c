@@ -18,6 +18,7 @@
 #include "audit.h"
 #include "cluster_private.h"
 #include "core_private.h"
+#include "replication_private.h"
 
 #define CERT_WARN_MS ((int64_t)30 * 24 * 3600 * 1000)
 #define SKEW_WARN_MS 1000

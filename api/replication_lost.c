@@ -19,6 +19,7 @@
 #include "cluster_private.h"
 #include "core_private.h"
 #include "mounts.h"
+#include "replication_private.h"
 
 #define SECRETS "logical/"
 #define GROUPS_PAGE 200

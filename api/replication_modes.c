@@ -10,6 +10,7 @@
 
 #include "cluster_private.h"
 #include "core_private.h"
+#include "replication_private.h"
 
 /* What both endpoints read. level is async when nothing is given. */
 static int read_fields(struct request *rq, struct response *rs, struct repl_mode *m, bool *forcep)

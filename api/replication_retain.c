@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "cluster_private.h"
+#include "replication_private.h"
 
 static void set(json_t *o, const char *name, json_t *v)
 {

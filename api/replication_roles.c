@@ -7,6 +7,7 @@
 
 #include "cluster_private.h"
 #include "core_private.h"
+#include "replication_private.h"
 
 /* ---- calls into the engine that a coroutine waits for ---- */
 struct role_wait {

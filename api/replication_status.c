@@ -11,6 +11,7 @@
 
 #include "cluster_private.h"
 #include "core_private.h"
+#include "replication_private.h"
 
 #define NEVER_CHECKED "-62135596800" /* Go's zero time in Unix seconds */
 

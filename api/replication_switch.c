@@ -8,6 +8,7 @@
 
 #include "cluster_private.h"
 #include "core_private.h"
+#include "replication_private.h"
 
 #define LIMIT_DEFAULT "10s"
 #define LIMIT_MAX_MS 600000

@@ -12,6 +12,7 @@
 #include "cluster_private.h"
 #include "core_private.h"
 #include "mounts.h"
+#include "replication_private.h"
 
 #define COUNT_MAX 1000
 

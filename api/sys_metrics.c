@@ -7,9 +7,9 @@
 #include <string.h>
 #include <time.h>
 
-#include "cluster_private.h"
 #include "core.h"
 #include "core_private.h"
+#include "replication_private.h"
 #include "sys.h"
 
 /* One line of the list; names with dots, as Vault documents them. */

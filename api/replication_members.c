@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * replication_members.c - sys/replication/dr/primary/secondary-token and revoke-secondary: who may
+ * be a secondary of this primary.
+ *
+ * An id stands for one secondary or one open token, never for two. A revoked member is cut off
+ * before its row says so; the row stays until the id is given out again.
+ */
+#include <string.h>
+
+#include "cluster_private.h"
+#include "core_private.h"
+#include "replication_private.h"
+#include "tls.h"
+
+#define SECONDARY_TTL_S 1800
+#define SECONDARY_TTL_MAX_S (30 * 86400)
+
+static int field_id(struct request *rq, struct response *rs, const char **idp)
+{
+    if (field_str(rq, rs, "id", "", idp) != 0)
+        return -1;
+    if ((*idp)[0] == '\0') {
+        reply_error(rs, 400, "secondary ID must be provided");
+        return -1;
+    }
+    if (!member_id_good(*idp)) {
+        reply_error(rs, 400, "secondary ID must have 1 to 63 characters, without space or '/'");
+        return -1;
+    }
+    return 0;
+}
+
+/* ---- secondary-token ---- */
+
+/* The id must not name a member or a token that is still good. */
+static int check_id_free(struct request *rq, struct response *rs, const char *id)
+{
+    struct activation a;
+    struct member m;
+    struct err err = {0};
+
+    if (member_get(rq->core, id, &m, &err) == 0) {
+        if (m.revoked)
+            return 0;
+        reply_error(rs, 400,
+                    "secondary ID \"%s\" is in use: choose another, or revoke it first with "
+                    "revoke-secondary",
+                    id);
+        return -1;
+    }
+    if (err.code == ERR_NOTFOUND) {
+        err_clear(&err);
+        if (activation_get(rq->core, id, &a, &err) == 0) {
+            if (a.expires_ms < rq->now_ms)
+                return 0;
+            reply_error(rs, 400,
+                        "secondary ID \"%s\" has an open token already: choose another, or revoke "
+                        "it first with "
+                        "revoke-secondary",
+                        id);
+            return -1;
+        }
+    }
+    if (err.code == ERR_NOTFOUND)
+        return 0;
+    reply_err(rs, &err);
+    return -1;
+}
+
+struct bootstrap {
+    struct buf key, cert;
+    uint8_t hash[32];
+};
+
+/* The certificate lives as long as the token: whole days, at least one; the activation row has the
+ * exact end. */
+static int make_bootstrap(const struct link_ca *ca, const char *id, int64_t ttl_s,
+                          struct bootstrap *boot, struct err *err)
+{
+    struct cert_request cr = {.common_name = id, .days = (int)((ttl_s + 86399) / 86400)};
+
+    if (cert_key_new(&boot->key, err) != 0 ||
+        cert_issue(&cr, buf_str(&boot->key), NULL, buf_str(&ca->cert), buf_str(&ca->key),
+                   &boot->cert, err) != 0)
+        return -1;
+    return cert_key_hash(buf_str(&boot->cert), boot->hash, err);
+}
+
+static json_t *bundle_json(const char *id, const struct repl_config *conf, const struct link_ca *ca,
+                           const struct bootstrap *boot, const uint8_t primary_key[32])
+{
+    char hash[65];
+
+    hex_of(primary_key, 32, hash);
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "id", id, "ca_cert", buf_str(&ca->cert),
+                     "client_cert", buf_str(&boot->cert), "client_key", buf_str(&boot->key),
+                     "cluster_id", conf->cluster_id, "primary_cluster_addr",
+                     conf->primary_cluster_addr, "primary_key_hash", hash);
+}
+
+static int put_activation(struct request *rq, const char *id, const struct activation *a,
+                          struct err *err)
+{
+    struct batch *b = batch_new(rq->core);
+
+    if (b == NULL)
+        return err_set(err, ERR_NOMEM, 0, "activation");
+    if (activation_put(b, id, a, err) != 0) {
+        batch_free(b);
+        return -1;
+    }
+    return batch_commit(b, err);
+}
+
+static int token_do(struct request *rq, struct response *rs, const char *id, int64_t ttl_s,
+                    const struct repl_config *conf, struct err *err)
+{
+    struct activation a = {.expires_ms = rq->now_ms + ttl_s * 1000};
+    struct link_ca ca = {0};
+    struct bootstrap boot = {.key.secret = true};
+    struct link_identity me = {0};
+    uint8_t primary_key[32];
+    int rc = -1;
+
+    if (link_ca_get(rq->core, &ca, err) != 0 || identity_load(rq->core, &me, err) != 0 ||
+        cert_key_hash(buf_str(&me.cert), primary_key, err) != 0 ||
+        make_bootstrap(&ca, id, ttl_s, &boot, err) != 0)
+        goto out;
+    memcpy(a.key_hash, boot.hash, 32);
+    if (put_activation(rq, id, &a, err) != 0)
+        goto out;
+    reply_data(rs, bundle_json(id, conf, &ca, &boot, primary_key));
+    if (rs->errors == NULL)
+        rc = wrapping_wrap(rq, rs, ttl_s, true, err);
+    else
+        rc = err_set(err, ERR_NOMEM, 0, "secondary token");
+out:
+    link_ca_free(&ca);
+    buf_free(&boot.key);
+    buf_free(&boot.cert);
+    identity_free(&me);
+    return rc;
+}
+
+void replication_secondary_token_handle(struct request *rq, struct response *rs)
+{
+    struct repl_config conf;
+    struct latch_ref latch;
+    struct err err = {0};
+    const char *id;
+    int64_t ttl_s;
+    bool full;
+
+    if (field_id(rq, rs, &id) != 0 || field_seconds(rq, rs, "ttl", SECONDARY_TTL_S, &ttl_s) != 0)
+        return;
+    if (ttl_s <= 0 || ttl_s > SECONDARY_TTL_MAX_S) {
+        reply_error(rs, 400, "ttl must be from one second to 30 days");
+        return;
+    }
+    if (field_given(rq, "secondary_public_key")) {
+        reply_error(
+            rs, 400,
+            "secondary_public_key is not supported yet: leave it out and the answer is wrapped");
+        return;
+    }
+    latch_acquire(rq->core, REPL_LATCH, &latch);
+    if (replication_on_primary(rq, rs, &conf) && check_id_free(rq, rs, id) == 0) {
+        if (strcmp(id, conf.cluster_id) == 0)
+            reply_error(rs, 400, "secondary ID \"%s\" is this cluster's own", id);
+        else if (secondaries_full(rq->core, rq->now_ms, &full, &err) != 0)
+            reply_err(rs, &err);
+        else if (full)
+            reply_error(rs, 400, "there are %u secondaries and open tokens: revoke one first",
+                        ENGINE_PEERS_MAX);
+        else if (token_do(rq, rs, id, ttl_s, &conf, &err) != 0)
+            reply_err(rs, &err);
+        else
+            log_info(rq->core->log, "replication", "secondary token made: id=%s ttl=%llds", id,
+                     (long long)ttl_s);
+    }
+    latch_release(rq->core, &latch);
+}
+
+/* ---- revoke-secondary ---- */
+
+static int revoke_do(struct core *c, const char *id, bool *foundp, struct err *err)
+{
+    struct activation a;
+    struct member m;
+    struct batch *b = batch_new(c);
+    struct err why = {0};
+    uint8_t own[32];
+    char key[128];
+    int rc = 0;
+
+    *foundp = false;
+    if (b == NULL)
+        return err_set(err, ERR_NOMEM, 0, "revoke");
+    if (replication_own_hash(c, own, err) != 0) {
+        batch_free(b);
+        return -1;
+    }
+    if (member_get(c, id, &m, &why) == 0) {
+        bool us = memcmp(m.key_hash, own, sizeof(own)) == 0;
+
+        *foundp = !us;
+        m.revoked = true;
+        snprintf(key, sizeof(key), ENGINE_KEY_MODES "%.63s", id);
+        rc = us || (replication_cut(c, id, err) == 0 && member_put(b, &m, err) == 0) ? 0 : -1;
+        if (rc == 0 && !us)
+            rc = batch_delete(b, key, err);
+    } else if (why.code != ERR_NOTFOUND) {
+        rc = err_set(err, why.code, 0, "%s", why.msg);
+    }
+    err_clear(&why);
+    if (rc == 0 && activation_get(c, id, &a, &why) == 0) {
+        *foundp = true;
+        rc = activation_delete(b, id, err);
+    } else if (rc == 0 && why.code != ERR_NOTFOUND) {
+        rc = err_set(err, why.code, 0, "%s", why.msg);
+    }
+    if (rc != 0) {
+        batch_free(b);
+        return -1;
+    }
+    return batch_commit(b, err);
+}
+
+void replication_revoke_handle(struct request *rq, struct response *rs)
+{
+    struct core *c = rq->core;
+    struct repl_config conf;
+    struct latch_ref latch;
+    struct err err = {0};
+    const char *id;
+    bool found, force;
+
+    if (field_id(rq, rs, &id) != 0 || field_bool(rq, rs, "force", false, &force) != 0)
+        return;
+    /* Its own strict mode would hold back the record that cuts it. Not under the latch, which such
+     * a record may hold. */
+    if (force && replication_mode_force(c, id, &err) != 0) {
+        reply_err(rs, &err);
+        return;
+    }
+    latch_acquire(c, REPL_LATCH, &latch);
+    if (replication_on_primary(rq, rs, &conf)) {
+        if (revoke_do(c, id, &found, &err) != 0) {
+            reply_err(rs, &err);
+        } else if (!found) {
+            reply_error(rs, 400, "no secondary with ID \"%s\"", id);
+        } else {
+            engine_members_changed(c->engine);
+            log_info(c->log, "replication", "revoked secondary: id=%s", id);
+            reply_empty(rs);
+        }
+    }
+    latch_release(c, &latch);
+}
