@@ -2,12 +2,10 @@
 /*
  * bench_engine.c - the engine under load: alone, or with a secondary in another process over TLS.
  *
- *     bench_engine --dir=DIR [options]         prints one JSON object
- *
+ * Prints one JSON object; --help lists the options.
  * The secondary is forked before any thread is there, and ends when its pipe closes: with its
  * parent, however that ends. docs/PERFORMANCE.md says what the figures mean.
  */
-#include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +21,7 @@
 #include "lag.h"
 #include "node.h"
 #include "producers.h"
+#include "usage.h"
 
 enum mode { ALONE, ASYNC, FLUSH, DUMMY, REOPEN };
 static const char *const mode_names[] = {"alone", "async", "flush", "dummy", "reopen", NULL};
@@ -357,14 +356,38 @@ static const struct option longs[] = {{"dir", required_argument, NULL, 'd'},
                                       {"via", required_argument, NULL, 'V'},
                                       {"window-mib", required_argument, NULL, 'W'},
                                       {"die", no_argument, NULL, 'D'},
+                                      {"help", no_argument, NULL, 'h'},
                                       {NULL, 0, NULL, 0}};
+
+static const char usage[] =
+    "Usage: bench_engine --dir=DIR [options]\n"
+    "\n"
+    "The engine under load, in the empty folder DIR. Prints one JSON object.\n"
+    "\n"
+    "  --mode=MODE            alone (default), async, flush: with a secondary in that mode;\n"
+    "                         dummy: with one that only receives and flushes;\n"
+    "                         reopen: how long the recovery of DIR takes\n"
+    "  --seconds=S            measured (5)\n"
+    "  --warmup=S             before that (0.5)\n"
+    "  --value=BYTES          of a value (256, at most 65536)\n"
+    "  --outstanding=N        transactions at a time (64)\n"
+    "  --rate=N               transactions a second; 0 (default): as many as can be\n"
+    "  --keys=N               that keys are drawn from (1000000)\n"
+    "  --preload=N            keys written before (0), for at most\n"
+    "  --preload-seconds=S\n"
+    "  --cache-mib=N          of WiredTiger's cache; 0 (default): the engine's choice\n"
+    "  --window-mib=N         sent and not acknowledged; 0 (default): the engine's choice\n"
+    "  --listen=HOST:PORT     of the primary (a free port of 127.0.0.1)\n"
+    "  --via=HOST:PORT        what the secondary dials, as a relay (the primary itself)\n"
+    "  --die                  end as by SIGKILL, for a reopen\n"
+    "  --help                 this text\n";
 
 static enum mode mode_of(const char *word)
 {
     for (unsigned i = 0; mode_names[i] != NULL; i++)
         if (strcmp(word, mode_names[i]) == 0)
             return (enum mode)i;
-    node_fail(word, "a mode is alone, async, flush, dummy or reopen");
+    usage_fail("--mode is alone, async, flush, dummy or reopen");
 }
 
 static void take_option(struct options *o, int c, const char *arg)
@@ -416,7 +439,7 @@ static void take_option(struct options *o, int c, const char *arg)
         o->via = arg;
         break;
     default:
-        node_fail("options", "see the top of bench_engine.c");
+        break;
     }
 }
 
@@ -430,12 +453,12 @@ int main(int argc, char **argv)
                                    .keys = 1000000}};
     int c;
 
-    while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
+    while ((c = usage_option(argc, argv, longs, 0, usage)) != -1)
         take_option(&b.o, c, optarg);
     if (b.o.dir == NULL || b.o.seconds <= 0 || b.o.seconds >= PRODUCERS_SECONDS_MAX ||
         b.o.warmup < 0 || b.o.rate < 0 || b.o.value == 0 || b.o.value > 65536 ||
         b.o.outstanding == 0 || b.o.keys == 0)
-        node_fail("options", "--dir is needed, and numbers that make sense");
+        usage_fail("--dir is needed, and numbers that make sense");
     signal(SIGPIPE, SIG_IGN);
     b.lag = lag_new();
     if (b.lag == NULL)

@@ -2,15 +2,12 @@
 /*
  * bench_load.c - load on a server by many clients at once, in one thread: closed or open loop.
  *
- *     bench_load --protocol=http|redis|etcd|postgres --addr=HOST:PORT|/path/of/a/socket [options]
- *
- * Prints one JSON object. A token comes from the environment, BENCH_TOKEN, so that no list of
- * processes shows it. An answer that refuses is counted, and the first one is shown; a connection
- * that breaks ends the run.
+ * Prints one JSON object; --help lists the options. A token comes from the environment,
+ * BENCH_TOKEN, so that no list of processes shows it. An answer that refuses is counted, and the
+ * first one is shown; a connection that breaks ends the run.
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <openssl/err.h>
@@ -29,6 +26,7 @@
 #include "hist.h"
 #include "load.h"
 #include "pace.h"
+#include "usage.h"
 
 #define POOL_BYTES (1u << 20)
 #define READ_BYTES (64u << 10)
@@ -409,7 +407,33 @@ static const struct option longs[] = {{"protocol", required_argument, NULL, 'p'}
                                       {"seconds", required_argument, NULL, 's'},
                                       {"warmup", required_argument, NULL, 'w'},
                                       {"rate", required_argument, NULL, 'r'},
+                                      {"help", no_argument, NULL, 'h'},
                                       {NULL, 0, NULL, 0}};
+
+static const char usage[] =
+    "Usage: bench_load --protocol=PROTOCOL --addr=HOST:PORT|/PATH [options]\n"
+    "\n"
+    "Load on a server by many clients at once. Prints one JSON object. A token for http comes\n"
+    "from the environment, BENCH_TOKEN.\n"
+    "\n"
+    "  --protocol=PROTOCOL    http, redis, etcd or postgres\n"
+    "  --addr=ADDRESS         HOST:PORT, or the path of a Unix socket\n"
+    "  --path=PATH            http: what stands before the key; with --keys=0 all of it\n"
+    "  --user=NAME            postgres (bench)\n"
+    "  --database=NAME        postgres (bench)\n"
+    "  --tls                  without looking at the certificate\n"
+    "  --ca=FILE              the certificate is one of this CA's; with --tls\n"
+    "  --get                  read, in place of write\n"
+    "  --kv2                  http: bodies of a versioned store\n"
+    "  --replicas=N           redis: WAIT for so many (0)\n"
+    "  --connections=N        each with one request under way (64, at most 16384)\n"
+    "  --value=BYTES          of a value (256, at most 65536)\n"
+    "  --keys=N               that keys are drawn from (1000000); 0: the path alone\n"
+    "  --in-order             each key once, then it ends\n"
+    "  --seconds=S            measured (5)\n"
+    "  --warmup=S             before that (0.5)\n"
+    "  --rate=N               requests a second; 0 (default): as many as can be\n"
+    "  --help                 this text\n";
 
 static const struct protocol *protocol_of(const char *name)
 {
@@ -419,7 +443,7 @@ static const struct protocol *protocol_of(const char *name)
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         if (strcmp(all[i]->name, name) == 0)
             return all[i];
-    fail(name, "a protocol is http, redis, etcd or postgres");
+    usage_fail("--protocol is http, redis, etcd or postgres");
 }
 
 static void take_option(struct load *l, int c, const char *arg)
@@ -477,7 +501,7 @@ static void take_option(struct load *l, int c, const char *arg)
         l->rate = atof(arg);
         break;
     default:
-        fail("options", "see the top of bench_load.c");
+        break;
     }
 }
 
@@ -491,11 +515,11 @@ int main(int argc, char **argv)
                             .warmup = 0.5};
     int c;
 
-    while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
+    while ((c = usage_option(argc, argv, longs, 0, usage)) != -1)
         take_option(&l, c, optarg);
     if (l.protocol == NULL || l.addr == NULL || l.connections == 0 || l.connections > 16384 ||
         l.value > 65536 || l.seconds <= 0 || l.warmup < 0 || l.rate < 0)
-        fail("options", "--protocol and --addr are needed, and numbers that make sense");
+        usage_fail("--protocol and --addr are needed, and numbers that make sense");
     signal(SIGPIPE, SIG_IGN);
     l.rq.token = getenv("BENCH_TOKEN");
     prepare(&l);

@@ -2,7 +2,7 @@
 /*
  * bench_probe.c - one flush and one round trip, both ends flushing: the least that any lag can be.
  *
- *     bench_probe --dir=DIR [--rate=N] [--bytes=N] [--seconds=S]
+ * Prints one JSON object; --help lists the options.
  *
  * Two processes on one disk, and a socket between them. Here a block is sent to the other, and
  * written and flushed at the same time; there it is written and flushed and then answered. Counted
@@ -10,7 +10,6 @@
  * zeros, as the log does. One block is under way at a time, at most so many a second.
  */
 #include <fcntl.h>
-#include <getopt.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -25,6 +24,7 @@
 #include "disk.h"
 #include "hist.h"
 #include "pace.h"
+#include "usage.h"
 
 #define FILE_BYTES (64u << 20)
 #define BYTES_MAX (1u << 20)
@@ -163,16 +163,25 @@ static void run(struct probe *p, int fd)
 
 int main(int argc, char **argv)
 {
-    static const struct option longs[] = {{"dir", required_argument, NULL, 'd'},
-                                          {"rate", required_argument, NULL, 'r'},
-                                          {"bytes", required_argument, NULL, 'b'},
-                                          {"seconds", required_argument, NULL, 's'},
-                                          {NULL, 0, NULL, 0}};
+    static const struct option longs[] = {
+        {"dir", required_argument, NULL, 'd'},   {"rate", required_argument, NULL, 'r'},
+        {"bytes", required_argument, NULL, 'b'}, {"seconds", required_argument, NULL, 's'},
+        {"help", no_argument, NULL, 'h'},        {NULL, 0, NULL, 0}};
+    static const char usage[] =
+        "Usage: bench_probe --dir=DIR [options]\n"
+        "\n"
+        "A block that is flushed at both ends of a socket. Prints one JSON object.\n"
+        "\n"
+        "  --dir=DIR              where the two files lie\n"
+        "  --rate=N               blocks a second, at most (1000)\n"
+        "  --bytes=N              of a block (4096, at most 1048576)\n"
+        "  --seconds=S            measured (2)\n"
+        "  --help                 this text\n";
     static struct probe p = {.rate = 1000, .seconds = 2, .bytes = 4096};
     int fds[2], c;
     pid_t child;
 
-    while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+    while ((c = usage_option(argc, argv, longs, 0, usage)) != -1) {
         if (c == 'd')
             p.dir = optarg;
         else if (c == 'r')
@@ -182,10 +191,8 @@ int main(int argc, char **argv)
         else if (c == 's')
             p.seconds = atof(optarg);
     }
-    if (p.dir == NULL || p.rate <= 0 || p.bytes == 0 || p.bytes > BYTES_MAX || p.seconds <= 0) {
-        fprintf(stderr, "bench_probe: --dir is needed, and numbers that make sense\n");
-        return 1;
-    }
+    if (p.dir == NULL || p.rate <= 0 || p.bytes == 0 || p.bytes > BYTES_MAX || p.seconds <= 0)
+        usage_fail("--dir is needed, and numbers that make sense");
     if (socketpair(AF_UNIX, SOCK_STREAM, 0, fds) != 0)
         fail("socketpair");
     child = fork();

@@ -2,11 +2,9 @@
 /*
  * bench_relay.c - carries TCP connections on with a delay each way, and cuts them when told.
  *
- *     bench_relay LISTEN_PORT TARGET_PORT DELAY_MS      both on 127.0.0.1
- *
- * Bytes wait in a queue with the time at which they came; they are sent when they are DELAY_MS old,
- * in order, so the delay does not bound the rate. SIGUSR1 cuts all connections and refuses new ones
- * until SIGUSR2. Prints "ready" when it listens. One thread.
+ * --help says how it is called. Bytes wait in a queue with the time at which they came; they are
+ * sent when they are DELAY_MS old, in order, so the delay does not bound the rate. SIGUSR1 cuts all
+ * connections and refuses new ones until SIGUSR2. Prints "ready" when it listens. One thread.
  */
 #include <errno.h>
 #include <netinet/in.h>
@@ -25,6 +23,7 @@
 #include <unistd.h>
 
 #include "env.h"
+#include "usage.h"
 
 #define PIECE_BYTES (256u << 10)
 #define QUEUED_MAX (64u << 20) /* of one direction; then its sender waits */
@@ -237,6 +236,15 @@ static void serve(struct relay *r)
     }
 }
 
+static const char usage[] =
+    "Usage: bench_relay LISTEN_PORT TARGET_PORT DELAY_MS\n"
+    "\n"
+    "Carries TCP connections from one port of 127.0.0.1 to another, DELAY_MS late each way.\n"
+    "SIGUSR1 cuts all and refuses new ones until SIGUSR2. Prints \"ready\" when it listens.\n"
+    "\n"
+    "  --help                 this text\n";
+static const struct option longs[] = {{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+
 int main(int argc, char **argv)
 {
     struct relay r = {0};
@@ -244,14 +252,12 @@ int main(int argc, char **argv)
     sigset_t set;
     int on = 1;
 
-    if (argc != 4) {
-        fprintf(stderr, "usage: bench_relay LISTEN_PORT TARGET_PORT DELAY_MS\n");
-        return 1;
-    }
+    (void)usage_option(argc, argv, longs, 3, usage);
+    argv += optind;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    sa = local(atoi(argv[1]));
-    r.target_port = atoi(argv[2]);
-    r.delay_ns = (int64_t)(atof(argv[3]) * 1e6);
+    sa = local(atoi(argv[0]));
+    r.target_port = atoi(argv[1]);
+    r.delay_ns = (int64_t)(atof(argv[2]) * 1e6);
     sigemptyset(&set);
     sigaddset(&set, SIGUSR1);
     sigaddset(&set, SIGUSR2);

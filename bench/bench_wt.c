@@ -2,15 +2,12 @@
 /*
  * bench_wt.c - WiredTiger by itself: what its own log and its own tree can do on this disk.
  *
- *     bench_wt --dir=DIR [--log] [--threads=N] [--keys=N] [--preload] [--cache-mib=N] [--value=N]
- *              [--seconds=S] [--warmup=S]
- *
- * With --log each transaction of one row is flushed to WiredTiger's log before it counts (its group
- * commit joins those of all threads). Without, rows go into the tree alone, with a checkpoint each
- * half minute, and nothing is durable in between. Keys and values are as the engine's.
+ * Prints one JSON object; --help lists the options. With --log each transaction of one row is
+ * flushed to WiredTiger's log before it counts (its group commit joins those of all threads).
+ * Without, rows go into the tree alone, with a checkpoint each half minute, and nothing is durable
+ * in between. Keys and values are as the engine's.
  */
 #include <errno.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -22,6 +19,7 @@
 
 #include "env.h"
 #include "hist.h"
+#include "usage.h"
 
 #define THREADS_MAX 256u
 #define POOL_BYTES (1u << 20)
@@ -193,12 +191,33 @@ static void run(const struct options *o)
     free(w);
 }
 
-static const struct option longs[] = {
-    {"dir", required_argument, NULL, 'd'},    {"log", no_argument, NULL, 'l'},
-    {"preload", no_argument, NULL, 'p'},      {"threads", required_argument, NULL, 't'},
-    {"keys", required_argument, NULL, 'k'},   {"cache-mib", required_argument, NULL, 'c'},
-    {"value", required_argument, NULL, 'v'},  {"seconds", required_argument, NULL, 's'},
-    {"warmup", required_argument, NULL, 'w'}, {NULL, 0, NULL, 0}};
+static const struct option longs[] = {{"dir", required_argument, NULL, 'd'},
+                                      {"log", no_argument, NULL, 'l'},
+                                      {"preload", no_argument, NULL, 'p'},
+                                      {"threads", required_argument, NULL, 't'},
+                                      {"keys", required_argument, NULL, 'k'},
+                                      {"cache-mib", required_argument, NULL, 'c'},
+                                      {"value", required_argument, NULL, 'v'},
+                                      {"seconds", required_argument, NULL, 's'},
+                                      {"warmup", required_argument, NULL, 'w'},
+                                      {"help", no_argument, NULL, 'h'},
+                                      {NULL, 0, NULL, 0}};
+
+static const char usage[] =
+    "Usage: bench_wt --dir=DIR [options]\n"
+    "\n"
+    "WiredTiger by itself, in the empty folder DIR. Prints one JSON object.\n"
+    "\n"
+    "  --log                  each row is flushed to WiredTiger's log before it counts; without,\n"
+    "                         rows go into the tree alone, with a checkpoint each half minute\n"
+    "  --threads=N            that write (1, at most 256)\n"
+    "  --keys=N               that keys are drawn from (1000000)\n"
+    "  --preload              write each key once before\n"
+    "  --cache-mib=N          of the cache (256)\n"
+    "  --value=BYTES          of a value (256, at most 65536)\n"
+    "  --seconds=S            measured (2)\n"
+    "  --warmup=S             before that (0.5)\n"
+    "  --help                 this text\n";
 
 int main(int argc, char **argv)
 {
@@ -206,7 +225,7 @@ int main(int argc, char **argv)
         .threads = 1, .keys = 1000000, .cache_mib = 256, .value = 256, .seconds = 2, .warmup = 0.5};
     int c;
 
-    while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+    while ((c = usage_option(argc, argv, longs, 0, usage)) != -1) {
         switch (c) {
         case 'd':
             o.dir = optarg;
@@ -236,14 +255,12 @@ int main(int argc, char **argv)
             o.warmup = atof(optarg);
             break;
         default:
-            return 1;
+            break;
         }
     }
     if (o.dir == NULL || o.threads == 0 || o.threads > THREADS_MAX || o.keys == 0 ||
-        o.cache_mib == 0 || o.value == 0 || o.value > 65536 || o.seconds <= 0 || o.warmup < 0) {
-        fprintf(stderr, "bench_wt: --dir is needed, and numbers that make sense\n");
-        return 1;
-    }
+        o.cache_mib == 0 || o.value == 0 || o.value > 65536 || o.seconds <= 0 || o.warmup < 0)
+        usage_fail("--dir is needed, and numbers that make sense");
     run(&o);
     return 0;
 }

@@ -107,6 +107,16 @@ static const struct flag *flag_find(const struct flag *flags, size_t n, const ch
     return NULL;
 }
 
+/* Of a usage, the words before the first "[options]", "<command>" or "-flag=...". */
+static size_t command_len(const char *usage)
+{
+    size_t n = 0;
+
+    while (usage[n] != '\0' && !(usage[n] == ' ' && strchr("[<-", usage[n + 1]) != NULL))
+        n++;
+    return n;
+}
+
 int flags_parse(const char *usage, const struct flag *flags, size_t n, struct client *c, int argc,
                 char **argv)
 {
@@ -155,8 +165,8 @@ int flags_parse(const char *usage, const struct flag *flags, size_t n, struct cl
         if (f == NULL)
             f = flag_find(common, n_common, w, len);
         if (f == NULL) {
-            fprintf(stderr, "flag provided but not defined: -%.*s\nSee `lockstep %.*s-help`.\n",
-                    (int)len, w, (int)strcspn(usage, "[<"), usage);
+            fprintf(stderr, "flag provided but not defined: -%.*s\nSee `lockstep %.*s -help`.\n",
+                    (int)len, w, (int)command_len(usage), usage);
             return -1;
         }
         if (eq == NULL && f->kind == FLAG_BOOL) {

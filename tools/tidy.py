@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Our few rules that a compiler does not check. Prints each breach, then N passed, N failed (files)."""
+import argparse
 import os
 import re
 import subprocess
@@ -59,6 +60,7 @@ def check_sequences():
 
 
 def main():
+    argparse.ArgumentParser(prog='tools/tidy.py', description=__doc__).parse_args()
     files = subprocess.run(['git', 'ls-files', '*.c', '*.h'], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
     where = {os.path.basename(f): os.path.dirname(f) for f in files if f.endswith('.h')}
     bad_files = 0
