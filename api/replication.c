@@ -31,6 +31,12 @@ int replication_field_cluster_addr(struct request *rq, struct response *rs, cons
     return 0;
 }
 
+static void not_primary(struct response *rs)
+{
+    reply_error(rs, 400,
+                "Not a DR primary. Enable it first with sys/replication/dr/primary/enable.");
+}
+
 bool replication_on_primary(struct request *rq, struct response *rs, struct repl_config *conf)
 {
     struct err err = {0};
@@ -38,10 +44,21 @@ bool replication_on_primary(struct request *rq, struct response *rs, struct repl
     if (repl_config_get(rq->core, conf, &err) != 0)
         reply_err(rs, &err);
     else if (!conf->primary_enabled)
-        reply_error(rs, 400,
-                    "Not a DR primary. Enable it first with sys/replication/dr/primary/enable.");
+        not_primary(rs);
     else
         return true;
+    return false;
+}
+
+bool replication_on_serving_primary(struct request *rq, struct response *rs)
+{
+    struct repl_config conf;
+
+    if (!replication_on_primary(rq, rs, &conf))
+        return false;
+    if (rq->core->role == ENGINE_PRIMARY)
+        return true;
+    not_primary(rs);
     return false;
 }
 

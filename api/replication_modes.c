@@ -216,15 +216,10 @@ static void read_modes(struct request *rq, struct response *rs)
 void replication_mode_handle(struct request *rq, struct response *rs)
 {
     bool quorum = strcmp(rq->path, "replication/dr/primary/quorum") == 0;
-    struct repl_config conf;
-    struct err err = {0};
 
-    if (repl_config_get(rq->core, &conf, &err) != 0)
-        reply_err(rs, &err);
-    else if (rq->core->role != ENGINE_PRIMARY || !conf.primary_enabled)
-        reply_error(rs, 400,
-                    "Not a DR primary. Enable it first with sys/replication/dr/primary/enable.");
-    else if (rq->op == OP_READ)
+    if (!replication_on_serving_primary(rq, rs))
+        return;
+    if (rq->op == OP_READ)
         read_modes(rq, rs);
     else if (rq->op == OP_WRITE)
         (quorum ? write_quorum : write_mode)(rq, rs);

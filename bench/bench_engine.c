@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cpu.h"
 #include "dummy.h"
 #include "lag.h"
 #include "node.h"
@@ -146,15 +147,6 @@ static void own_written(void *arg, const void *seg, size_t len)
         dummy_send(b->dummy, seg, len);
 }
 
-static double self_cpu_s(void)
-{
-    struct rusage u;
-
-    getrusage(RUSAGE_SELF, &u);
-    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
-           (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
-}
-
 static double child_cpu_s(const struct bench *b)
 {
     struct timespec ts = {0};
@@ -169,7 +161,7 @@ static void on_begin(void *arg)
 {
     struct bench *b = arg;
 
-    b->at_begin.self_s = self_cpu_s();
+    b->at_begin.self_s = cpu_self_s();
     b->at_begin.child_s = child_cpu_s(b);
     b->at_begin.bytes = tap_bytes();
     b->at_begin.segments = tap_segments();
@@ -231,7 +223,7 @@ static void attach(struct bench *b)
 
 static void print_result(struct bench *b, const struct producers_result *r)
 {
-    double cpu = self_cpu_s() - b->at_begin.self_s - r->producer_cpu_s;
+    double cpu = cpu_self_s() - b->at_begin.self_s - r->producer_cpu_s;
     uint64_t segments = tap_segments() - b->at_begin.segments;
     struct rusage u;
 

@@ -16,12 +16,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "cpu.h"
 #include "env.h"
 #include "hist.h"
 #include "load.h"
@@ -64,15 +64,6 @@ _Noreturn static void fail(const char *what, const char *why)
 static int64_t now_ns(void)
 {
     return env_mono_ns(env_real());
-}
-
-static double cpu_s(void)
-{
-    struct rusage u;
-
-    getrusage(RUSAGE_SELF, &u);
-    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
-           (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
 }
 
 /* ---- connections ---- */
@@ -331,7 +322,7 @@ static void run(struct load *l)
 
         if (!begun && now >= l->begin_ns) {
             begun = true;
-            l->cpu_s = cpu_s();
+            l->cpu_s = cpu_self_s();
         }
         send_due(l);
         if (l->n_idle > 0 && l->in_order && l->next_key == l->keys) {
@@ -343,7 +334,7 @@ static void run(struct load *l)
         poll_once(l, wait);
     }
     l->seconds = (double)((now < l->end_ns ? now : l->end_ns) - l->begin_ns) / 1e9;
-    l->cpu_s = cpu_s() - l->cpu_s;
+    l->cpu_s = cpu_self_s() - l->cpu_s;
 }
 
 static void print_result(struct load *l)

@@ -14,9 +14,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <wiredtiger.h>
 
+#include "cpu.h"
 #include "env.h"
 #include "hist.h"
 #include "usage.h"
@@ -145,15 +145,6 @@ static WT_CONNECTION *open_database(const struct options *o)
     return conn;
 }
 
-static double cpu_s(void)
-{
-    struct rusage u;
-
-    getrusage(RUSAGE_SELF, &u);
-    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
-           (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
-}
-
 static void run(const struct options *o)
 {
     struct worker *w = calloc(o->threads, sizeof(*w));
@@ -169,7 +160,7 @@ static void run(const struct options *o)
         w[i] = (struct worker){.o = o, .conn = conn, .pool = pool, .seed = (uint64_t)now_ns() + i};
     if (o->preload)
         preload(&w[0]);
-    cpu = cpu_s();
+    cpu = cpu_self_s();
     for (unsigned i = 0; i < o->threads; i++) {
         w[i].begin_ns = now_ns() + (int64_t)(o->warmup * 1e9);
         w[i].end_ns = w[i].begin_ns + (int64_t)(o->seconds * 1e9);
@@ -179,7 +170,7 @@ static void run(const struct options *o)
         pthread_join(w[i].thread, NULL);
         hist_merge(all, &w[i].hist);
     }
-    cpu = (cpu_s() - cpu) * o->seconds / (o->seconds + o->warmup);
+    cpu = (cpu_self_s() - cpu) * o->seconds / (o->seconds + o->warmup);
     check(conn->close(conn, NULL), "close");
     printf("{\"rate\": %.1f, \"done\": %" PRIu64
            ", \"seconds\": %.3f, \"cpu_s\": %.3f, \"answer\": ",

@@ -866,6 +866,8 @@ struct conn *conn_find(struct engine *e, uint64_t id);
 struct conn *conn_add(struct engine *e, struct event *ev);
 void conn_close(struct engine *e, struct conn *c, const char *reason); /* with a goodbye */
 void conn_drop(struct engine *e, struct conn *c, const char *reason);  /* the link closed it */
+/* One that we dialled: open or not yet, it is closed, and *idp 0. 0: nothing. */
+void conn_give_up(struct engine *e, uint64_t *idp, const char *reason);
 void conns_sweep(struct engine *e);
 void conn_send(struct engine *e, struct conn *c, const struct link_msg *m, struct seg *seg);
 void conn_send_bytes(struct engine *e, struct conn *c, const void *msg, size_t len);

@@ -109,18 +109,6 @@ static bool asks(struct engine *e)
            !epoch_has_key(e);
 }
 
-static void drop_question(struct engine *e, const char *why)
-{
-    uint64_t id = e->fence.conn_id;
-    struct conn *c = id != 0 ? conn_find(e, id) : NULL;
-
-    e->fence.conn_id = 0;
-    if (c != NULL)
-        conn_drop(e, c, why);
-    else if (id != 0)
-        e->cfg.link->close(e->cfg.net, id, why);
-}
-
 /* Who superseded us, if it stands unrevoked in our table. */
 static bool successor(struct engine *e, struct member *m)
 {
@@ -137,7 +125,7 @@ size_t fence_step(struct engine *e, int64_t now)
     if (!asks(e)) {
         e->fence.since_ns = 0;
         if (e->fence.conn_id != 0)
-            drop_question(e, "not asked any more");
+            conn_give_up(e, &e->fence.conn_id, "not asked any more");
         return 0;
     }
     if (e->fence.since_ns == 0) { /* somebody may be about to unseal it, and to decide */
@@ -151,7 +139,7 @@ size_t fence_step(struct engine *e, int64_t now)
     e->fence.next_ns = now + ASK_LIMIT_NS;
     log_deadline(e, e->fence.next_ns);
     if (e->fence.conn_id != 0)
-        drop_question(e, "no answer to what was asked");
+        conn_give_up(e, &e->fence.conn_id, "no answer to what was asked");
     else if (successor(e, &m))
         e->fence.conn_id = e->cfg.link->dial(e->cfg.net, m.cluster_addr);
     return 1;

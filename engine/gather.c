@@ -310,26 +310,13 @@ void yield_load(struct engine *e)
     buf_free(&b);
 }
 
-/* What it may still answer was said before. */
-static void drop_question(struct engine *e, const char *why)
-{
-    uint64_t id = e->yield.conn_id;
-    struct conn *c = id != 0 ? conn_find(e, id) : NULL;
-
-    e->yield.conn_id = 0;
-    if (c != NULL)
-        conn_drop(e, c, why);
-    else if (id != 0)
-        e->cfg.link->close(e->cfg.net, id, why);
-}
-
 void yield_end(struct engine *e)
 {
     struct yield *y = &e->yield;
 
     if (y->number == 0)
         return;
-    drop_question(e, "not asked any more");
+    conn_give_up(e, &e->yield.conn_id, "not asked any more");
     memset(y, 0, sizeof(*y));
     e->reason[0] = '\0';
     yield_save(e);
@@ -350,7 +337,7 @@ static void yield_to(struct engine *e, uint32_t number, const char *id)
     struct yield *y = &e->yield;
     struct conn *up = e->follow.conn_id != 0 ? conn_find(e, e->follow.conn_id) : NULL;
 
-    drop_question(e, "it asks itself");
+    conn_give_up(e, &e->yield.conn_id, "it asks itself");
     y->next_ns = env_mono_ns(e->cfg.env) + ASK_LIMIT_NS;
     if (y->number == number && strcmp(y->to, id) == 0)
         return;
@@ -400,7 +387,7 @@ static size_t yield_step(struct engine *e, int64_t now)
     }
     y->next_ns = now + ASK_LIMIT_NS;
     if (y->conn_id != 0)
-        drop_question(e, "no answer to what was asked");
+        conn_give_up(e, &e->yield.conn_id, "no answer to what was asked");
     else if (member_read(e, y->to, &m, &err) == 0)
         y->conn_id = e->cfg.link->dial(e->cfg.net, m.cluster_addr);
     log_deadline(e, y->next_ns);

@@ -138,6 +138,18 @@ void conn_drop(struct engine *e, struct conn *c, const char *reason)
         (void)meet_closed(e, c->id);
 }
 
+void conn_give_up(struct engine *e, uint64_t *idp, const char *reason)
+{
+    uint64_t id = *idp;
+    struct conn *c = id != 0 ? conn_find(e, id) : NULL;
+
+    *idp = 0;
+    if (c != NULL)
+        conn_drop(e, c, reason);
+    else if (id != 0)
+        e->cfg.link->close(e->cfg.net, id, reason);
+}
+
 void conn_goodbye(struct engine *e, struct conn *c, const char *reason)
 {
     struct link_msg m = {.type = MSG_GOODBYE};

@@ -27,6 +27,13 @@ def peer(a, ident='secondary'):
     return next(p for p in a.dr_status()['secondaries'] if p['node_id'] == ident)
 
 
+def third(w, a):
+    """One more secondary, which has all data: only then does a mode count it."""
+    c = w.third(a)
+    await_true('the third to be whole', lambda: peer(a, 'third')['whole'])
+    return c
+
+
 def kv(w, a):
     a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
     await_true('the secondary to be whole', lambda: peer(a)['whole'])
@@ -161,11 +168,7 @@ def revoke_the_dead():
         a.ok('PUT', 'kv/x', {'v': 1})
         with open(a.config, 'w') as f:
             f.write(text)
-        c = w.server('third')
-        c.start()
-        c.init()
-        w.enable(a, c, 'third')
-        await_true('the third to be whole', lambda: peer(a, 'third')['whole'])
+        c = third(w, a)
         a.ok('PUT', MODE, {'mode': 'flush', 'id': 'third', 'wait_limit': '300ms'})
         c.kill()
         want(a.call('PUT', 'kv/x', {'v': 2}), 503, 'not confirmed by third')
@@ -196,11 +199,7 @@ def quorum():
     with World() as w:
         a, b = w.pair()
         kv(w, a)
-        c = w.server('third')
-        c.start()
-        c.init()
-        w.enable(a, c, 'third')
-        await_true('the third to be whole', lambda: peer(a, 'third')['whole'])
+        c = third(w, a)
         for body, text in (({'mode': 'flush', 'quorum': 3, 'members': ['secondary', 'third']}, 'quorum be a number'),
                            ({'mode': 'flush', 'quorum': 1, 'members': []}, 'members must name'),
                            ({'mode': 'flush', 'quorum': 1, 'members': ['third', 'third']}, 'named twice'),
@@ -232,11 +231,7 @@ def quorum_tail():
     with World() as w:
         a, b = w.pair()
         kv(w, a)
-        c = w.server('third')
-        c.start()
-        c.init()
-        w.enable(a, c, 'third')
-        await_true('the third to be whole', lambda: peer(a, 'third')['whole'])
+        c = third(w, a)
         want(a.call('PUT', QUORUM, {'mode': 'flush', 'quorum': 1, 'members': ['secondary', 'third']}), 204)
         w.await_caught_up(a, b)
         b.kill()

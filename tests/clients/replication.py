@@ -67,10 +67,7 @@ def two_secondaries():
     """two secondaries follow; a revoked one is cut at once and can't come back; its id can be used again"""
     with World() as w:
         a, b = w.pair()
-        c = w.server('third')
-        c.start()
-        c.init()
-        w.enable(a, c, 'third')
+        c = w.third(a)
         a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
         w.await_caught_up(a, b)
         w.await_caught_up(a, c)

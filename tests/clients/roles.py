@@ -247,10 +247,7 @@ def third_follows():
     with World() as w:
         a, b = w.pair()
         keys = a.keys[:2]
-        c = w.server('third')
-        c.start()
-        c.init()
-        w.enable(a, c, 'third')
+        c = w.third(a)
         a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
         a.ok('PUT', 'kv/x', {'v': '1'})
         w.await_caught_up(a, b)
@@ -368,10 +365,7 @@ def cascade():
     with World() as w:
         a, b = w.pair()
         keys = a.keys[:2]
-        c = w.server('third')
-        c.start()
-        c.init()
-        w.enable(a, c, 'third')
+        c = w.third(a)
         a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
         w.await_caught_up(a, c)
         update_primary(c, keys, update_primary_addrs=b.cluster_addr)

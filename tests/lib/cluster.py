@@ -228,6 +228,14 @@ class World:
         self.enable(a, b)
         return a, b
 
+    def third(self, a):
+        """One more secondary, which follows a; its id is 'third'."""
+        c = self.server('third')
+        c.start()
+        c.init()
+        self.enable(a, c, 'third')
+        return c
+
     def enable(self, a, b, name='secondary'):
         if a.dr_status()['mode'] != 'primary':
             a.ok('PUT', 'sys/replication/dr/primary/enable', {})

@@ -167,6 +167,11 @@ struct call { /* a question to an engine that may never be answered */
     struct err err;
 };
 
+struct outcome { /* of a question that is answered while its asker waits, or goes down */
+    bool done;
+    struct err err;
+};
+
 struct world {
     uint64_t seed, rng;
     uint64_t look_rng; /* of the watch */
@@ -267,6 +272,7 @@ void world_init(struct world *w, uint64_t seed, const char *scenario, unsigned n
 struct call *call_new(struct world *w, int i);
 void on_call(void *arg, uint64_t lsn, const struct err *err); /* arg: a call */
 bool call_wait(struct world *w, struct call *c, int64_t limit_ns);
+void on_outcome(void *arg, uint64_t lsn, const struct err *err); /* arg: an outcome */
 void world_fini(struct world *w);
 void node_open(struct world *w, int i);
 /* 0; -1: it does not open; 1: it opened and lost its power at once. */
@@ -361,5 +367,8 @@ extern const struct scenario scenarios_bounds[];    /* sim_bounds.c */
 extern const struct scenario scenarios_storm[];     /* sim_storm.c */
 void leave_behind(struct world *w); /* node 0 keeps nothing that node 1, which is down, needs */
 void pair(struct world *w);         /* node 1 follows node 0, which holds a hundred writes */
+/* A pair whose primary came back from an older image, and is refused. What node 1 had applied;
+ * the workload looks at it from here on. */
+uint64_t pair_of_old_image(struct world *w);
 
 #endif

@@ -205,20 +205,6 @@ static void skewed_promotion(struct world *w)
 }
 
 /* ---- 7 ---- */
-struct told {
-    bool done;
-    struct err err;
-};
-static void on_told(void *arg, uint64_t lsn, const struct err *err)
-{
-    struct told *t = arg;
-
-    (void)lsn;
-    t->done = true;
-    if (err != NULL)
-        t->err = *err;
-}
-
 static bool is_primary(struct world *w, int i)
 {
     return w->n[i].e != NULL && !w->n[i].cut && status_of(w, i)->role == ENGINE_PRIMARY;
@@ -247,11 +233,11 @@ static void step_alone(struct world *w)
     sim_check(w, !(is_primary(w, 0) && is_primary(w, 1)), "two primaries at once");
 }
 
-static void hand_over(struct world *w, struct told *t)
+static void hand_over(struct world *w, struct outcome *t)
 {
     struct err err;
 
-    if (engine_switchover(w->n[0].e, "member-1", 5000, on_told, t, &err) != 0)
+    if (engine_switchover(w->n[0].e, "member-1", 5000, on_outcome, t, &err) != 0)
         sim_fail(w, "switchover: %s", err.msg);
 }
 
@@ -266,7 +252,7 @@ static void begin_switch(struct world *w)
 /* All goes well: nothing that was acknowledged is lost, and the pause is short. */
 static void switchover(struct world *w)
 {
-    struct told t = {0};
+    struct outcome t = {0};
     int64_t begin;
 
     begin_switch(w);
@@ -295,7 +281,7 @@ static void switchover(struct world *w)
  * when all is well again there is one, with all that was acknowledged. */
 static void switchover_cut(struct world *w)
 {
-    struct told t = {0};
+    struct outcome t = {0};
     static const char *const words[] = {"draining", "handing", "handed_over"};
     const char *word = words[sim_rand(w, 3)];
     uint64_t more = sim_rand(w, 2) == 0 ? sim_rand(w, 4) : sim_rand(w, 60);
@@ -356,7 +342,7 @@ static void switchover_cut(struct world *w)
 /* Past the point of no return the other is lost for good: only force brings the old one back. */
 static void switchover_forced(struct world *w)
 {
-    struct told t = {0}, plain = {0}, forced = {0};
+    struct outcome t = {0}, plain = {0}, forced = {0};
     struct err err;
 
     begin_switch(w);
@@ -373,12 +359,12 @@ static void switchover_forced(struct world *w)
         step_alone(w);
     sim_check(w, t.done && t.err.code != ERR_TIMEOUT, "it says that it went back");
     sim_check(w, !is_primary(w, 0), "it serves by itself after the handover");
-    if (engine_promote(w->n[0].e, false, on_told, &plain, &err) != 0)
+    if (engine_promote(w->n[0].e, false, on_outcome, &plain, &err) != 0)
         sim_fail(w, "promote: %s", err.msg);
     while (!plain.done)
         step_alone(w);
     sim_check(w, plain.err.code == ERR_DENIED, "promoted without force");
-    if (engine_promote(w->n[0].e, true, on_told, &forced, &err) != 0)
+    if (engine_promote(w->n[0].e, true, on_outcome, &forced, &err) != 0)
         sim_fail(w, "promote: %s", err.msg);
     while (!forced.done)
         step_alone(w);

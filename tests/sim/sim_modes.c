@@ -9,20 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 
-struct told {
-    bool done;
-    struct err err;
-};
-static void on_told(void *arg, uint64_t lsn, const struct err *err)
-{
-    struct told *t = arg;
-
-    (void)lsn;
-    t->done = true;
-    if (err != NULL)
-        t->err = *err;
-}
-
 static struct engine_status *status_of(struct world *w, int i)
 {
     static struct engine_status st;
@@ -41,11 +27,11 @@ static struct repl_mode mode(enum repl_level level, enum repl_on_limit on_limit,
                               .name = {"member-1"}};
 }
 
-static void ask_mode(struct world *w, const struct repl_mode *m, bool force, struct told *t)
+static void ask_mode(struct world *w, const struct repl_mode *m, bool force, struct outcome *t)
 {
     struct err err = {0};
 
-    if (engine_mode_set(w->n[0].e, "member-1", m, force, on_told, t, &err) != 0)
+    if (engine_mode_set(w->n[0].e, "member-1", m, force, on_outcome, t, &err) != 0)
         sim_fail(w, "mode: %s", err.msg);
 }
 
@@ -64,7 +50,7 @@ static void set_mode(struct world *w, enum repl_level level, enum repl_on_limit 
                      uint32_t wait_ms)
 {
     struct repl_mode m = mode(level, on_limit, wait_ms);
-    struct told t = {0};
+    struct outcome t = {0};
 
     sim_check(w, world_until(w, whole, 60 * SEC), "the secondary does not follow");
     ask_mode(w, &m, false, &t);
@@ -202,7 +188,7 @@ static bool waiting(struct world *w)
 static void strict_cure(struct world *w)
 {
     struct repl_mode async = mode(REPL_ASYNC, REPL_STRICT, 1000);
-    struct told plain = {0}, forced = {0};
+    struct outcome plain = {0}, forced = {0};
     unsigned steps;
 
     pair_in(w, REPL_FLUSH, REPL_STRICT, 1000);
@@ -223,7 +209,7 @@ static void strict_cure(struct world *w)
 
         node_crash(w, 0);
         node_open(w, 0);
-        forced = (struct told){.done = status_of(w, 0)->peers[0].level == REPL_ASYNC};
+        forced = (struct outcome){.done = status_of(w, 0)->peers[0].level == REPL_ASYNC};
         sim_check(w, forced.done || !was, "forced, answered, and forgotten in a crash");
         if (!forced.done)
             ask_mode(w, &async, true, &forced);
@@ -333,14 +319,14 @@ static void any_of_two(struct world *w)
                           .k = 1,
                           .n = 2,
                           .name = {"member-1", "member-2"}};
-    struct told t = {0};
+    struct outcome t = {0};
     struct err err = {0};
 
     write_many(w, 50);
     enable(w, 0, 1);
     enable(w, 0, 2);
     sim_check(w, world_until(w, whole, 60 * SEC), "the first copy does not end");
-    if (engine_mode_set(w->n[0].e, NULL, &m, false, on_told, &t, &err) != 0)
+    if (engine_mode_set(w->n[0].e, NULL, &m, false, on_outcome, &t, &err) != 0)
         sim_fail(w, "quorum: %s", err.msg);
     for (int64_t end = w->now_ns + 30 * SEC; !t.done && w->now_ns < end;)
         world_step(w);

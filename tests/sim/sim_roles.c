@@ -209,15 +209,21 @@ static bool both_fenced(struct world *w)
     return role_of(w, 1) == ENGINE_FENCED && role_of(w, 2) == ENGINE_FENCED;
 }
 
+/* Nodes 1 to n follow node 0 and hold what it has. */
+static void followers(struct world *w, unsigned writes, int n)
+{
+    write_many(w, writes);
+    for (int i = 1; i <= n; i++)
+        enable(w, 0, i);
+    sim_check(w, world_until(w, secondary_streams, 60 * SEC), "no stream");
+    check_equal(w);
+}
+
 /* 9: two promotions from one epoch get one number: neither goes on, both say so, also after a
  * restart. */
 static void split(struct world *w)
 {
-    write_many(w, 50);
-    enable(w, 0, 1);
-    enable(w, 0, 2);
-    sim_check(w, world_until(w, secondary_streams, 60 * SEC), "no stream");
-    check_equal(w);
+    followers(w, 50, 2);
     node_crash(w, 0);
     w->n[2].follows = w->n[1].follows = -1;
     net_partition(w, 1, 2, true);
@@ -237,34 +243,13 @@ static void split(struct world *w)
     sim_check(w, both_fenced(w), "one was picked");
 }
 
-static bool refused(struct world *w)
-{
-    struct engine_status st;
-
-    engine_status(w->n[1].e, &st);
-    return strcmp(st.reason, "primary_lost_history") == 0;
-}
-
 /* 3: a primary that comes back from an old image, with its members' word that no epoch is newer,
  * orders nobody to forget; promoted past, it is fenced like any other. */
 static void restored_primary(struct world *w)
 {
+    uint64_t had = pair_of_old_image(w);
     struct engine_status st;
-    struct disk_image *old;
-    uint64_t had;
 
-    pair(w);
-    write_many(w, 50);
-    check_equal(w);
-    old = disk_image_clone(w->n[0].image);
-    write_many(w, 200);
-    check_equal(w);
-    engine_status(w->n[1].e, &st);
-    had = st.applied_lsn;
-    node_restore(w, 0, old);
-    w->primary = 1;
-    node_open(w, 0);
-    sim_check(w, world_until(w, refused, 30 * SEC), "it is not refused");
     for (int i = 0; i < 3; i++) {
         struct probe p;
 
@@ -292,11 +277,7 @@ static bool first_settled(struct world *w)
 /* 15: a revoked member's promotion fences nobody, whatever key it holds. */
 static void revoked_stays_out(struct world *w)
 {
-    write_many(w, 50);
-    enable(w, 0, 1);
-    enable(w, 0, 2);
-    sim_check(w, world_until(w, secondary_streams, 60 * SEC), "no stream");
-    check_equal(w);
+    followers(w, 50, 2);
     put_member(w, 0, 2, true);
     w->n[2].follows = -1;
     world_run(w, SEC);
@@ -550,11 +531,7 @@ static void follow_promoted(struct world *w)
     struct engine_status st;
     uint64_t ahead;
 
-    write_many(w, 100);
-    for (int i = 1; i < 4; i++)
-        enable(w, 0, i);
-    sim_check(w, world_until(w, secondary_streams, 60 * SEC), "no stream");
-    check_equal(w);
+    followers(w, 100, 3);
     net_partition(w, 0, 3, true);
     write_many(w, 30);
     world_run(w, SEC);
@@ -597,11 +574,7 @@ static void promote_at_switch(struct world *w)
 {
     struct node *n = &w->n[2];
 
-    write_many(w, 60);
-    enable(w, 0, 1);
-    enable(w, 0, 2);
-    sim_check(w, world_until(w, secondary_streams, 60 * SEC), "no stream");
-    check_equal(w);
+    followers(w, 60, 2);
     net_partition(w, 0, 1, true);
     write_many(w, 30);
     sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes are not answered");
@@ -632,11 +605,7 @@ static void cascade(struct world *w)
     struct engine_status head, tail;
     uint64_t known = 0; /* as committed, at any time: after a power cut less is known for a while */
 
-    write_many(w, 100);
-    enable(w, 0, 1);
-    enable(w, 0, 2);
-    sim_check(w, world_until(w, secondary_streams, 60 * SEC), "no stream");
-    check_equal(w);
+    followers(w, 100, 2);
     retarget(w, 2, 1, false);
     net_partition(w, 0, 2, true); /* from here on there is no other way */
     await_stream(w, 2);
@@ -722,11 +691,7 @@ static void revoke_while_held(struct world *w)
     struct probe p = {0};
     struct err err = {0};
 
-    write_many(w, 50);
-    enable(w, 0, 1);
-    enable(w, 0, 2);
-    sim_check(w, world_until(w, secondary_streams, 60 * SEC), "no stream");
-    check_equal(w);
+    followers(w, 50, 2);
     world_run(w, 2 * SEC);
     if (engine_mode_set(w->n[0].e, "member-1", &flush, false, on_probe, &p, &err) != 0)
         sim_fail(w, "mode: %s", err.msg);

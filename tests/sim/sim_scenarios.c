@@ -144,22 +144,12 @@ static void promote_and_crash(struct world *w)
     check_acked(w, 1);
 }
 
-struct told {
-    bool done;
-};
-static void on_told(void *arg, uint64_t lsn, const struct err *err)
-{
-    (void)lsn;
-    if (err == NULL)
-        ((struct told *)arg)->done = true;
-}
-
 /* 13: a crash at a random moment of the promotion leaves a secondary or a primary, never neither.
  */
 static void crash_in_promotion(struct world *w)
 {
     struct engine_status st;
-    struct told told = {0};
+    struct outcome told = {0};
     struct err err = {0};
     unsigned steps;
 
@@ -168,12 +158,12 @@ static void crash_in_promotion(struct world *w)
     sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes are not answered");
     check_equal(w);
     node_crash(w, 0);
-    if (engine_promote(w->n[1].e, false, on_told, &told, &err) != 0)
+    if (engine_promote(w->n[1].e, false, on_outcome, &told, &err) != 0)
         sim_fail(w, "promote: %s", err.msg);
     steps = (unsigned)sim_rand(w, 12);
     for (unsigned i = 0; i < steps; i++)
         world_step(w);
-    bool was_told = told.done;
+    bool was_told = told.done && told.err.code == ERR_OK;
     node_crash(w, 1);
     node_open(w, 1);
     engine_status(w->n[1].e, &st);
@@ -212,13 +202,10 @@ static bool refused(struct world *w)
     return strcmp(st.reason, "primary_lost_history") == 0;
 }
 
-/* 3: a primary that comes back from an old image is refused; the secondary keeps everything and can
- * be promoted. */
-static void lost_history(struct world *w)
+uint64_t pair_of_old_image(struct world *w)
 {
     struct disk_image *old;
     struct engine_status st;
-    uint64_t had;
 
     pair(w);
     write_many(w, 50);
@@ -227,12 +214,21 @@ static void lost_history(struct world *w)
     write_many(w, 200);
     check_equal(w);
     engine_status(w->n[1].e, &st);
-    had = st.applied_lsn;
     node_restore(w, 0, old);
-    w->primary = 1; /* the workload and its checks look at the survivor */
+    w->primary = 1;
     node_open(w, 0);
     if (!world_until(w, refused, 30 * SEC))
         sim_fail(w, "a primary that lost history was not refused");
+    return st.applied_lsn;
+}
+
+/* 3: a primary that comes back from an old image is refused; the secondary keeps everything and can
+ * be promoted. */
+static void lost_history(struct world *w)
+{
+    uint64_t had = pair_of_old_image(w);
+    struct engine_status st;
+
     world_run(w, 5 * SEC);
     engine_status(w->n[1].e, &st);
     sim_check(w, st.applied_lsn >= had && st.role == ENGINE_SECONDARY,

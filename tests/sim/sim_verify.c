@@ -129,21 +129,11 @@ static void other_root(struct world *w)
     check_equal(w);
 }
 
-struct told {
-    bool done;
-};
-static void on_told(void *arg, uint64_t lsn, const struct err *err)
-{
-    (void)lsn;
-    if (err == NULL)
-        ((struct told *)arg)->done = true;
-}
-
 /* A flipped byte on the primary: both say so, the secondary keeps what it has, until the operator
  * decides. */
 static void flipped_primary(struct world *w)
 {
-    struct told told = {0};
+    struct outcome told = {0};
     struct err err = {0};
     uint64_t repairs;
 
@@ -161,7 +151,7 @@ static void flipped_primary(struct world *w)
         promote(w, 1);
         return;
     }
-    if (engine_scrub(w->n[0].e, true, on_told, &told, &err) != 0)
+    if (engine_scrub(w->n[0].e, true, on_outcome, &told, &err) != 0)
         sim_fail(w, "reindex: %s", err.msg);
     while (!told.done)
         sim_check(w, world_step(w), "reindex is not answered");

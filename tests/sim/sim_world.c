@@ -495,6 +495,16 @@ void on_call(void *arg, uint64_t lsn, const struct err *err)
         c->err = *err;
 }
 
+void on_outcome(void *arg, uint64_t lsn, const struct err *err)
+{
+    struct outcome *o = arg;
+
+    (void)lsn;
+    o->done = true;
+    if (err != NULL)
+        o->err = *err;
+}
+
 /* true: it was answered, and well. */
 bool call_wait(struct world *w, struct call *c, int64_t limit_ns)
 {
