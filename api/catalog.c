@@ -2,6 +2,10 @@
 /*
  * catalog.c - what this server has: sys/plugins/catalog, sys/internal/counters, and one table of
  * its paths, for sys/internal/specs/openapi and for GET path?help=1.
+ *
+ * A route takes a path and all below it to a handler that knows the rest, so it cannot say what a
+ * caller may ask: the table does. A path of sys/ is in it if and only if it is routed, and what it
+ * says of the other mounts is answered; tests hold both (test_catalog.c, api.py: described).
  */
 #include <string.h>
 
@@ -92,12 +96,17 @@ static const struct path_doc docs[] = {
     {"system", "internal/ui/mounts", "r", "The mounts that a user interface may show."},
     {"system", "internal/ui/mounts/{path}", "r", "The mount that holds a path."},
     {"system", "internal/ui/resultant-acl", "r", "What the caller's token may do."},
+    {"system", "storage/snapshot", "r", "A snapshot of everything, sealed as it is stored."},
     {"system", "tools/random", "w", "Random bytes."},
     {"system", "tools/random/{bytes}", "w", "Random bytes."},
     {"system", "tools/hash", "w", "Hash the given data."},
     {"system", "tools/hash/{algorithm}", "w", "Hash the given data."},
     {"system", "replication/status", "r", "The state of replication."},
     {"system", "replication/dr/status", "r", "The state of DR replication."},
+    {"system", "replication/performance/status", "r", "Performance replication; there is none."},
+    {"system", "replication/merkle-check", "w",
+     "Read all rows now, and compare them with the Merkle tree."},
+    {"system", "replication/reindex", "w", "Make the Merkle tree anew from the stored rows."},
     {"system", "replication/dr/primary/enable", "w", "Make this cluster a DR primary."},
     {"system", "replication/dr/primary/disable", "w", "End DR replication on the primary."},
     {"system", "replication/dr/primary/secondary-token", "w",
@@ -112,6 +121,11 @@ static const struct path_doc docs[] = {
      "Hand over to a secondary, and follow it."},
     {"system", "replication/dr/primary/retention", "rw",
      "How much of the log is kept for each secondary."},
+    {"system", "replication/dr/primary/lost/show", "w",
+     "Writes of a history that ended, as they were saved."},
+    {"system", "replication/dr/primary/lost/delete", "w", "Delete saved writes."},
+    {"system", "replication/dr/primary/lost/apply", "w",
+     "Take saved writes of secrets in, where nothing was changed since."},
     {"system", "replication/dr/secondary/doctor", "w",
      "Would secondary/enable work from here? Changes nothing."},
     {"system", "replication/dr/secondary/enable", "w",
@@ -121,6 +135,14 @@ static const struct path_doc docs[] = {
      "What a promotion would lose; make this DR secondary the primary."},
     {"system", "replication/dr/secondary/update-primary", "w",
      "Follow another primary, with the same data."},
+    {"system", "replication/dr/secondary/merkle-check", "w",
+     "Read all rows now, and compare them with the Merkle tree."},
+    {"system", "replication/dr/secondary/reindex", "w", "Take from the primary what differs."},
+    {"system", "replication/dr/secondary/lost/show", "w",
+     "Writes that only this cluster had, as they were saved."},
+    {"system", "replication/dr/secondary/lost/delete", "w", "Delete saved writes."},
+    {"system", "replication/dr/secondary/aside/delete", "w",
+     "Delete what this cluster held before it became a secondary."},
     {"system", "replication/dr/secondary/drill", "rw",
      "Rehearse a promotion on a fork of the state."},
     {"system", "replication/dr/secondary/drill/stop", "w", "End the drill."},
@@ -174,6 +196,15 @@ static const struct path_doc docs[] = {
     {"kv2", "subkeys/{path}", "r", "A secret's keys without their values."},
     {"kv2", "config", "rw", "Settings of all secrets of the mount."},
 };
+
+const char *catalog_path_at(size_t i, const char **typep, const char **opsp)
+{
+    if (i >= COUNT(docs))
+        return NULL;
+    *typep = docs[i].type;
+    *opsp = docs[i].ops;
+    return docs[i].pattern;
+}
 
 static const char *doc_type(const struct mount *m)
 {

@@ -129,35 +129,65 @@ static void aside_delete(struct request *rq, struct response *rs)
 
 /* ---- dispatch ---- */
 
-enum gate { ON_ANY, ON_SECONDARY };
+/* Where a verb runs, and what lets it: nothing, for what anybody may know; a token of this cluster;
+ * on a node that follows, what the handler asks for; there a DR token, elsewhere one of the
+ * cluster. */
+enum gate { OPEN, ON_ANY, ON_SECONDARY, ON_EITHER };
 
-static const struct {
+/* A promotion that is only read needs no token: it is no more than status tells to anybody. */
+static void preview_or_promote(struct request *rq, struct response *rs)
+{
+    if (rq->op == OP_WRITE)
+        replication_promote_handle(rq, rs);
+    else if (replication_copy_whole(rq, rs))
+        replication_preview(rq, rs);
+}
+
+static const struct verb {
     const char *path; /* after replication/ */
+    const char *ops;  /* r(ead) w(rite); NULL: the handler decides, behind the gate */
     enum gate gate;
     handler_fn *handle;
 } verbs[] = {
-    {"dr/primary/enable", ON_ANY, replication_primary_enable_handle},
-    {"dr/primary/secondary-token", ON_ANY, replication_secondary_token_handle},
-    {"dr/primary/revoke-secondary", ON_ANY, replication_revoke_handle},
-    {"dr/primary/disable", ON_ANY, replication_primary_disable_handle},
-    {"dr/primary/demote", ON_ANY, replication_demote_handle},
-    {"merkle-check", ON_ANY, replication_check_handle},
-    {"reindex", ON_ANY, replication_check_handle},
-    {"dr/secondary/enable", ON_ANY, replication_secondary_enable_handle},
-    {"dr/secondary/promote", ON_SECONDARY, replication_promote_handle},
-    {"dr/secondary/update-primary", ON_SECONDARY, replication_update_primary_handle},
-    {"dr/secondary/operation-token/delete", ON_SECONDARY, token_delete},
-    {"dr/secondary/aside/delete", ON_SECONDARY, aside_delete},
-    {"dr/secondary/lost/show", ON_SECONDARY, replication_lost_handle},
-    {"dr/secondary/lost/delete", ON_SECONDARY, replication_lost_handle},
-    {"dr/primary/lost/show", ON_ANY, replication_lost_handle},
-    {"dr/primary/lost/delete", ON_ANY, replication_lost_handle},
-    {"dr/primary/lost/apply", ON_ANY, replication_lost_handle},
-    {"dr/primary/switchover", ON_ANY, replication_switchover_handle},
-    {"dr/secondary/disable", ON_SECONDARY, replication_secondary_disable_handle},
-    {"dr/secondary/merkle-check", ON_SECONDARY, replication_check_handle},
-    {"dr/secondary/reindex", ON_SECONDARY, replication_check_handle},
+    {"status", NULL, OPEN, replication_status_handle},
+    {"dr/status", NULL, OPEN, replication_status_handle},
+    {"performance/status", NULL, OPEN, replication_status_handle},
+    {"dr/primary/enable", "w", ON_ANY, replication_primary_enable_handle},
+    {"dr/primary/secondary-token", "w", ON_ANY, replication_secondary_token_handle},
+    {"dr/primary/revoke-secondary", "w", ON_ANY, replication_revoke_handle},
+    {"dr/primary/disable", "w", ON_ANY, replication_primary_disable_handle},
+    {"dr/primary/demote", "w", ON_ANY, replication_demote_handle},
+    {"merkle-check", "w", ON_ANY, replication_check_handle},
+    {"reindex", "w", ON_ANY, replication_check_handle},
+    {"dr/secondary/enable", "w", ON_ANY, replication_secondary_enable_handle},
+    {"dr/secondary/promote", "rw", ON_SECONDARY, preview_or_promote},
+    {"dr/secondary/update-primary", "w", ON_SECONDARY, replication_update_primary_handle},
+    {"dr/secondary/operation-token/delete", "w", ON_SECONDARY, token_delete},
+    {"dr/secondary/aside/delete", "w", ON_SECONDARY, aside_delete},
+    {"dr/secondary/lost/show", "w", ON_SECONDARY, replication_lost_handle},
+    {"dr/secondary/lost/delete", "w", ON_SECONDARY, replication_lost_handle},
+    {"dr/primary/lost/show", "w", ON_ANY, replication_lost_handle},
+    {"dr/primary/lost/delete", "w", ON_ANY, replication_lost_handle},
+    {"dr/primary/lost/apply", "w", ON_ANY, replication_lost_handle},
+    {"dr/primary/switchover", "w", ON_ANY, replication_switchover_handle},
+    {"dr/secondary/disable", "w", ON_SECONDARY, replication_secondary_disable_handle},
+    {"dr/secondary/merkle-check", "w", ON_SECONDARY, replication_check_handle},
+    {"dr/secondary/reindex", "w", ON_SECONDARY, replication_check_handle},
+    {"dr/primary/mode", NULL, ON_ANY, replication_mode_handle},
+    {"dr/primary/quorum", NULL, ON_ANY, replication_mode_handle},
+    {"dr/primary/retention", NULL, ON_ANY, replication_retention_handle},
+    {"dr/secondary/doctor", "w", ON_EITHER, doctor_handle},
+    {"dr/secondary/drill", NULL, ON_SECONDARY, drill_handle},
+    {"dr/secondary/drill/stop", NULL, ON_SECONDARY, drill_handle},
 };
+
+const char *replication_verb_at(size_t i, const char **opsp)
+{
+    if (i >= sizeof(verbs) / sizeof(verbs[0]))
+        return NULL;
+    *opsp = verbs[i].ops;
+    return verbs[i].path;
+}
 
 static bool is_secondary(const struct core *c)
 {
@@ -176,6 +206,12 @@ static void not_secondary(struct response *rs)
  * there. */
 static bool may_run(struct request *rq, struct response *rs, enum gate gate)
 {
+    const char *token;
+
+    if (gate == OPEN)
+        return true;
+    if (gate == ON_EITHER && is_secondary(rq->core))
+        return replication_dr_token(rq, rs, &token);
     if (rq->core->role == ENGINE_FENCED &&
         strcmp(rq->path, "replication/dr/secondary/promote") == 0)
         gate = ON_ANY;
@@ -183,7 +219,7 @@ static bool may_run(struct request *rq, struct response *rs, enum gate gate)
         not_secondary(rs);
         return false;
     }
-    if (gate == ON_ANY && rq->token == NULL) {
+    if (gate != ON_SECONDARY && rq->token == NULL) {
         if (is_secondary(rq->core) && strncmp(rq->path, "replication/dr/secondary/", 25) == 0)
             replication_already_secondary(rs);
         else
@@ -193,48 +229,20 @@ static bool may_run(struct request *rq, struct response *rs, enum gate gate)
     return true;
 }
 
+static bool takes(const struct verb *v, enum op op)
+{
+    return v->ops == NULL || (op == OP_WRITE && strchr(v->ops, 'w') != NULL) ||
+           (op == OP_READ && strchr(v->ops, 'r') != NULL);
+}
+
 void replication_handle(struct request *rq, struct response *rs)
 {
-    const char *rest = rq->path + strlen("replication/"), *token;
+    const char *rest = rq->path + strlen("replication/");
     size_t n = sizeof(verbs) / sizeof(verbs[0]), i = 0;
 
-    if (strcmp(rest, "status") == 0 || strcmp(rest, "dr/status") == 0 ||
-        strcmp(rest, "performance/status") == 0) {
-        replication_status_handle(rq, rs);
-        return;
-    }
-    if (strcmp(rest, "dr/primary/mode") == 0 || strcmp(rest, "dr/primary/quorum") == 0) {
-        if (may_run(rq, rs, ON_ANY))
-            replication_mode_handle(rq, rs);
-        return;
-    }
-    if (strcmp(rest, "dr/secondary/doctor") == 0) {
-        if (rq->op != OP_WRITE)
-            reply_unsupported(rs);
-        else if (is_secondary(rq->core) ? replication_dr_token(rq, rs, &token)
-                                        : may_run(rq, rs, ON_ANY))
-            doctor_handle(rq, rs);
-        return;
-    }
-    if (strcmp(rest, "dr/primary/retention") == 0) {
-        if (may_run(rq, rs, ON_ANY))
-            replication_retention_handle(rq, rs);
-        return;
-    }
-    if (strcmp(rest, "dr/secondary/promote") == 0 && rq->op == OP_READ) {
-        /* Needs no token: it is no more than status tells to anybody. */
-        if (may_run(rq, rs, ON_SECONDARY) && replication_copy_whole(rq, rs))
-            replication_preview(rq, rs);
-        return;
-    }
-    if (strcmp(rest, "dr/secondary/drill") == 0 || strcmp(rest, "dr/secondary/drill/stop") == 0) {
-        if (may_run(rq, rs, ON_SECONDARY))
-            drill_handle(rq, rs);
-        return;
-    }
     while (i < n && strcmp(verbs[i].path, rest) != 0)
         i++;
-    if (i < n && rq->op != OP_WRITE) {
+    if (i < n && !takes(&verbs[i], rq->op)) {
         reply_unsupported(rs);
     } else if (i < n) {
         if (may_run(rq, rs, verbs[i].gate))

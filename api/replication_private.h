@@ -11,6 +11,9 @@
 struct join;
 
 /* ---- replication.c ---- */
+/** The i-th path that is answered, below replication/, and its operations (NULL: its handler
+ * decides); NULL: there are no more. For the test of the catalog. */
+const char *replication_verb_at(size_t i, const char **opsp);
 /** The dr_operation_token of the request; false: it is missing or opens nothing, and rs says so. */
 bool replication_dr_token(struct request *rq, struct response *rs, const char **tokenp);
 /** The field primary_cluster_addr, "" when it is not given; -1: answered. */

@@ -67,6 +67,11 @@ static const struct raw_endpoint raw_endpoints[] = {
     {"sys/rekey/verify", rekey_handle, false, true},
 };
 
+const char *router_raw_at(size_t i)
+{
+    return i < sizeof(raw_endpoints) / sizeof(raw_endpoints[0]) ? raw_endpoints[i].path : NULL;
+}
+
 static const struct raw_endpoint *raw_find(const char *path)
 {
     if (!starts(path, "sys/"))

@@ -159,6 +159,11 @@ static const struct {
     {"audit-hash/*", audit_handle},
 };
 
+const char *sys_route_at(size_t i)
+{
+    return i < sizeof(routes) / sizeof(routes[0]) ? routes[i].path : NULL;
+}
+
 void sys_handle(struct request *rq, struct response *rs)
 {
     for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++) {

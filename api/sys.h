@@ -47,6 +47,13 @@ void ui_answer(struct core *c, const char *method, const char *path, struct resp
                struct buf *headers);
 /** A primary's periodic look at sys/rotate/config. Coroutine. */
 void rotate_if_due(struct core *c);
+/* Tables that a test holds against each other; NULL behind the last. */
+/** sys.c: a path below sys/, a prefix when it ends with '*'. */
+const char *sys_route_at(size_t i);
+/** router.c: a path outside the envelope. */
+const char *router_raw_at(size_t i);
+/** catalog.c: a pattern, the type of its mount, its operations. */
+const char *catalog_path_at(size_t i, const char **typep, const char **opsp);
 /** The answer to GET path?help=1. */
 void help_handle(struct request *rq, struct response *rs);
 
