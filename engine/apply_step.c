@@ -10,6 +10,10 @@
  * fold thread brings it there in larger batches, in key order.
  */
 #include "engine_private.h"
+#include "follow_private.h"
+#include "log_private.h"
+#include "threads_private.h"
+#include "time_private.h"
 
 #include <assert.h>
 #include <inttypes.h>

@@ -10,6 +10,11 @@
  * generation that no row names, which the next start removes.
  */
 #include "engine_private.h"
+#include "follow_private.h"
+#include "log_private.h"
+#include "retain_private.h"
+#include "threads_private.h"
+#include "time_private.h"
 
 #include <inttypes.h>
 #include <stdio.h>

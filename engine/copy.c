@@ -19,6 +19,13 @@
  * the log is folded up to the newest answer, not to its end.
  */
 #include "engine_private.h"
+#include "follow_private.h"
+#include "log_private.h"
+#include "retain_private.h"
+#include "roles_private.h"
+#include "ship_private.h"
+#include "threads_private.h"
+#include "verify_private.h"
 
 #include <assert.h>
 #include <inttypes.h>

@@ -4,6 +4,8 @@
  * far the copy is, or why an answer of the primary is no good; a failure of our own is final.
  */
 #include "engine_private.h"
+#include "follow_private.h"
+#include "threads_private.h"
 
 #include <inttypes.h>
 #include <stdio.h>

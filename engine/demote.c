@@ -15,6 +15,13 @@
  * primary of another history is not refused; a copy by difference follows.
  */
 #include "engine_private.h"
+#include "follow_private.h"
+#include "log_private.h"
+#include "modes_private.h"
+#include "roles_private.h"
+#include "ship_private.h"
+#include "threads_private.h"
+#include "time_private.h"
 
 #include <inttypes.h>
 #include <stdio.h>

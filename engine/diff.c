@@ -14,6 +14,9 @@
  * themselves, 128 for each node of the tree that differs.
  */
 #include "engine_private.h"
+#include "follow_private.h"
+#include "ship_private.h"
+#include "threads_private.h"
 
 #include <endian.h>
 #include <inttypes.h>

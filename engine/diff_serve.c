@@ -5,6 +5,8 @@
  * is worked on at a time.
  */
 #include "engine_private.h"
+#include "ship_private.h"
+#include "threads_private.h"
 
 #include <endian.h>
 #include <stdlib.h>

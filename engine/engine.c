@@ -7,7 +7,15 @@
  * or at closing with an unknown outcome.
  */
 #include "engine_private.h"
+#include "follow_private.h"
+#include "log_private.h"
+#include "retain_private.h"
+#include "roles_private.h"
+#include "ship_private.h"
 #include "snapshot.h"
+#include "threads_private.h"
+#include "time_private.h"
+#include "verify_private.h"
 
 #include <assert.h>
 #include <errno.h>

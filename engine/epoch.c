@@ -11,6 +11,13 @@
  * Nothing of the tail is applied before 3: until then the old primary may still disown it.
  */
 #include "engine_private.h"
+#include "follow_private.h"
+#include "log_private.h"
+#include "modes_private.h"
+#include "retain_private.h"
+#include "roles_private.h"
+#include "ship_private.h"
+#include "threads_private.h"
 
 #include <inttypes.h>
 #include <stdio.h>

@@ -18,6 +18,11 @@
  * should go on, so both stop, and a person promotes one of them by force.
  */
 #include "engine_private.h"
+#include "log_private.h"
+#include "modes_private.h"
+#include "roles_private.h"
+#include "ship_private.h"
+#include "time_private.h"
 
 #include <inttypes.h>
 #include <stdio.h>

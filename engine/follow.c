@@ -13,6 +13,15 @@
  * and from each back to WAIT, with a jittered backoff.
  */
 #include "engine_private.h"
+#include "follow_private.h"
+#include "log_private.h"
+#include "modes_private.h"
+#include "retain_private.h"
+#include "roles_private.h"
+#include "ship_private.h"
+#include "threads_private.h"
+#include "time_private.h"
+#include "verify_private.h"
 
 #include <assert.h>
 #include <inttypes.h>

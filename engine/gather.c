@@ -18,7 +18,12 @@
  * Not enough are heard, or the tail does not come: the promotion is refused, unless forced, and the
  * members are released. One that was not told asks by itself (yield_step), over its restarts too.
  */
+#include "engine_private.h"
+#include "follow_private.h"
+#include "log_private.h"
 #include "modes_private.h"
+#include "roles_private.h"
+#include "ship_private.h"
 
 #include <inttypes.h>
 #include <stdio.h>

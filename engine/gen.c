@@ -6,6 +6,7 @@
  * lives, so a copy that is being made never meets one that is being removed.
  */
 #include "engine_private.h"
+#include "lag_private.h"
 
 #include <inttypes.h>
 #include <stdio.h>

@@ -12,6 +12,10 @@
  * slots: the one that fills and the full ones behind it, so 1m is the last 60 to 70 seconds.
  */
 #include "engine_private.h"
+#include "lag_private.h"
+#include "log_private.h"
+#include "ship_private.h"
+#include "time_private.h"
 
 #include <string.h>
 

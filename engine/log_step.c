@@ -11,6 +11,16 @@
  * Invariant: fed to apply <= committed_lsn <= durable LSN of the log, on every role.
  */
 #include "engine_private.h"
+#include "follow_private.h"
+#include "lag_private.h"
+#include "log_private.h"
+#include "modes_private.h"
+#include "retain_private.h"
+#include "roles_private.h"
+#include "ship_private.h"
+#include "threads_private.h"
+#include "time_private.h"
+#include "verify_private.h"
 
 #include <assert.h>
 #include <inttypes.h>

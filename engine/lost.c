@@ -28,6 +28,11 @@
  * the wire, one after the other; then the sealed keyring
  */
 #include "engine_private.h"
+#include "follow_private.h"
+#include "log_private.h"
+#include "retain_private.h"
+#include "roles_private.h"
+#include "time_private.h"
 
 #include <endian.h>
 #include <inttypes.h>

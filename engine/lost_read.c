@@ -4,6 +4,8 @@
  * applies them. lost.c has the bytes.
  */
 #include "engine_private.h"
+#include "retain_private.h"
+#include "threads_private.h"
 
 #include <endian.h>
 #include <inttypes.h>

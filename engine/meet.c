@@ -16,6 +16,10 @@
  * heard. While it waits no segment is built, and engine_confirming holds the reads.
  */
 #include "engine_private.h"
+#include "log_private.h"
+#include "roles_private.h"
+#include "ship_private.h"
+#include "time_private.h"
 
 #include <inttypes.h>
 #include <stdio.h>

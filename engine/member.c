@@ -7,7 +7,7 @@
  * is an error, never a default. Fields that a newer program put at its end are passed over, so that
  * an older secondary goes on following.
  */
-#include "engine_private.h"
+#include "follow_private.h"
 
 #include <string.h>
 

@@ -18,7 +18,13 @@
  * Two functions look forward: what is promised here when this is a secondary (modes_status), and
  * what a promotion under a quorum may lose (modes_promotion_check).
  */
+#include "engine_private.h"
+#include "log_private.h"
 #include "modes_private.h"
+#include "roles_private.h"
+#include "ship_private.h"
+#include "threads_private.h"
+#include "time_private.h"
 
 #include <inttypes.h>
 #include <stdio.h>

@@ -1,13 +1,61 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * modes_private.h - what modes.c (what a mode means) and modes_row.c (how it comes and goes) share.
- * All of it belongs to the log thread.
+ * modes_private.h - replication modes: what one means (modes.c), and how it comes and goes
+ * (modes_row.c). All of it belongs to the log thread.
  */
 #ifndef LOCKSTEP_MODES_PRIVATE_H
 #define LOCKSTEP_MODES_PRIVATE_H
 
-#include "engine_private.h"
+#include "engine.h"
+#include "time_private.h"
 
+struct engine;
+struct event;
+struct peer;
+struct seg;
+
+#define MODES_MAX (ENGINE_PEERS_MAX + 1u) /* one for each member, and the quorum */
+#define DURABLES_KEPT 8192u
+#define LAG_PAUSE_MAX_NS (250 * NS_PER_MS) /* the lag guard's longest pause between segments */
+
+struct durable_time {    /* when an LSN became durable here */
+    uint64_t lsn, bytes; /* bytes appended up to then */
+    int64_t mono_ns;
+};
+struct mode_slot {
+    char id[64]; /* empty: the quorum */
+    bool used;
+    struct repl_mode cur, next; /* next: its record is in the log and not applied yet */
+    uint64_t cur_lsn, next_lsn; /* of the records; 0: none */
+    bool queued;                /* a record is on its way into the log */
+    bool forced;                /* cur has ended, and what came before `force` */
+    bool noted;                 /* the local file says so, until a checkpoint holds the row */
+    uint64_t forced_lsn;        /* of the record of force; 0: not in the log yet */
+    struct repl_mode force;
+    bool seen; /* scratch of modes_read */
+    bool waiting, fallen;
+    int64_t fallen_ms;
+};
+
+/* ---- for the other files of the engine ---- */
+void modes_read(struct engine *e);                        /* the rows, as applied */
+void modes_of_seg(struct engine *e, const struct seg *s); /* appended: a mode record? */
+void modes_cut(struct engine *e, uint64_t lsn);           /* the log ends there now */
+void modes_begin(struct engine *e, struct event *ev);     /* EV_MODE */
+CHECKED int modes_forced_load(struct engine *e, struct err *err);
+void modes_force_configured(struct engine *e);
+uint64_t modes_commit_lsn(struct engine *e, uint64_t durable); /* at most durable */
+void modes_note_durable(struct engine *e, uint64_t durable, int64_t now);
+size_t modes_step(struct engine *e, int64_t now);          /* gates, releases, defaults */
+void modes_release_all(struct engine *e, const char *why); /* outcome unknown */
+void modes_status(struct engine *e, struct engine_status *st);
+void modes_status_of(struct engine *e, const struct peer *p, struct engine_peer *out);
+void modes_reset(struct engine *e); /* all end, with the epoch or the role */
+CHECKED int modes_promotion_check(struct engine *e, struct err *err);
+bool lag_guard_waits(struct engine *e, int64_t now);
+void lag_guard_built(struct engine *e, int64_t now);
+
+/* ---- of modes.c and modes_row.c ---- */
 /** The slot of a member, or of the quorum (id ""); NULL when there is none. */
 struct mode_slot *mode_slot_find(struct engine *e, const char *id);
 /** The same, made when it is not there; NULL: all are taken. */

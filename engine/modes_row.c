@@ -6,7 +6,12 @@
  * modes.c says what a mode means. A row of an epoch that has ended is no mode. The note is durable
  * before a forced mode counts, and goes when a checkpoint holds the forced row.
  */
+#include "engine_private.h"
 #include "modes_private.h"
+#include "roles_private.h"
+#include "ship_private.h"
+#include "threads_private.h"
+#include "time_private.h"
 
 #include <inttypes.h>
 #include <stdio.h>

@@ -23,6 +23,14 @@
  * min(committed, durable here) holds from the start.
  */
 #include "engine_private.h"
+#include "follow_private.h"
+#include "log_private.h"
+#include "modes_private.h"
+#include "retain_private.h"
+#include "roles_private.h"
+#include "threads_private.h"
+#include "time_private.h"
+#include "verify_private.h"
 
 #include <errno.h>
 #include <fcntl.h>

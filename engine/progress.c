@@ -4,6 +4,9 @@
  * seconds, the log.
  */
 #include "engine_private.h"
+#include "follow_private.h"
+#include "log_private.h"
+#include "time_private.h"
 
 #include <inttypes.h>
 #include <stdio.h>

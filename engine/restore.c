@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "engine_private.h"
+#include "roles_private.h"
 #include "snapshot_private.h"
 
 #define BATCH_SEGS 64u

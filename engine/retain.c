@@ -15,6 +15,12 @@
  * member that is away while the disk is below its reserve.
  */
 #include "engine_private.h"
+#include "follow_private.h"
+#include "lag_private.h"
+#include "retain_private.h"
+#include "roles_private.h"
+#include "ship_private.h"
+#include "time_private.h"
 
 #include <inttypes.h>
 #include <stdio.h>

@@ -8,6 +8,9 @@
  * is applied, which takes over on every cluster.
  */
 #include "engine_private.h"
+#include "roles_private.h"
+#include "ship_private.h"
+#include "threads_private.h"
 
 #include <stdio.h>
 #include <string.h>

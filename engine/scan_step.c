@@ -5,6 +5,8 @@
  * apply thread but a lock for the moment in which part of the tree is summed.
  */
 #include "engine_private.h"
+#include "threads_private.h"
+#include "verify_private.h"
 
 #include <endian.h>
 #include <stdio.h>

@@ -4,6 +4,9 @@
  * or at once and as fast as it goes, when somebody waits for it. Not while the data is copied.
  */
 #include "engine_private.h"
+#include "threads_private.h"
+#include "time_private.h"
+#include "verify_private.h"
 
 #include <stdio.h>
 

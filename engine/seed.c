@@ -10,8 +10,11 @@
  * removes; after it the copy is found finished and put in place.
  */
 #include "engine_private.h"
+#include "follow_private.h"
+#include "log_private.h"
 #include "restore.h"
 #include "snapshot.h"
+#include "threads_private.h"
 
 #include <errno.h>
 #include <fcntl.h>

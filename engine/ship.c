@@ -21,6 +21,15 @@
  *   - else it cuts what it was never told is committed: stream from there.
  */
 #include "engine_private.h"
+#include "follow_private.h"
+#include "lag_private.h"
+#include "log_private.h"
+#include "retain_private.h"
+#include "roles_private.h"
+#include "ship_private.h"
+#include "threads_private.h"
+#include "time_private.h"
+#include "verify_private.h"
 
 #include <assert.h>
 #include <inttypes.h>

@@ -15,7 +15,12 @@
  * take on the disk is bounded by its free space: below twice the reserve the snapshot is given up.
  */
 #include "engine_private.h"
+#include "log_private.h"
+#include "retain_private.h"
+#include "roles_private.h"
 #include "snapshot_private.h"
+#include "threads_private.h"
+#include "time_private.h"
 
 #include <inttypes.h>
 #include <stdio.h>

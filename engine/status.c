@@ -7,6 +7,14 @@
  * asked: an idle engine publishes nothing.
  */
 #include "engine_private.h"
+#include "follow_private.h"
+#include "lag_private.h"
+#include "log_private.h"
+#include "modes_private.h"
+#include "roles_private.h"
+#include "ship_private.h"
+#include "time_private.h"
+#include "verify_private.h"
 
 #include <stddef.h>
 #include <stdio.h>

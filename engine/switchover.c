@@ -19,6 +19,13 @@
  * promoted itself after all.
  */
 #include "engine_private.h"
+#include "follow_private.h"
+#include "log_private.h"
+#include "modes_private.h"
+#include "roles_private.h"
+#include "ship_private.h"
+#include "threads_private.h"
+#include "time_private.h"
 
 #include <inttypes.h>
 #include <stdio.h>

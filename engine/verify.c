@@ -14,6 +14,11 @@
  * say it: its operator promotes a secondary that is whole, or makes the rows count (reindex).
  */
 #include "engine_private.h"
+#include "follow_private.h"
+#include "ship_private.h"
+#include "threads_private.h"
+#include "time_private.h"
+#include "verify_private.h"
 
 #include <inttypes.h>
 #include <stdio.h>

@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine_private.h"
+#include "lag_private.h"
+#include "time_private.h"
 
 static struct lag l;
 static struct engine_lag out[LAG_WINDOWS];

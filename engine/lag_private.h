@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * lag_private.h - how far a secondary is behind, in time: windows of measured lags, and what is
+ * behind now.
+ */
+#ifndef LOCKSTEP_LAG_PRIVATE_H
+#define LOCKSTEP_LAG_PRIVATE_H
+
+#include "engine.h"
+#include "time_private.h"
+
+struct engine;
+struct peer;
+struct seg;
+
+#define FIGURES_NS (250 * NS_PER_MS) /* percentiles in status are at most so old */
+
+/* Microseconds in buckets of a sixteenth of a power of two; a slot for each part of a window. */
+#define LAG_BUCKETS 544u
+#define LAG_SLOTS (7u + 6u + 13u)
+struct lag_slot {
+    int64_t part; /* which part of time it holds, from 1; 0: empty */
+    int64_t max_us;
+    uint32_t n[LAG_BUCKETS];
+};
+struct lag {
+    struct lag_slot slots[LAG_SLOTS];
+};
+void lag_add(struct lag *l, int64_t now_ns, int64_t us);
+void lag_figures(const struct lag *l, int64_t now_ns, struct engine_lag out[LAG_WINDOWS]);
+
+int64_t lag_since_ns(struct engine *e, uint64_t lsn);
+uint64_t peer_stage_lsn(const struct peer *p, enum lag_stage s);
+int64_t peer_behind_ns(struct engine *e, const struct peer *p, enum lag_stage s);
+void peer_stages(struct engine *e, const struct peer *p, struct engine_lag_stage out[LAG_STAGES]);
+void peers_covered(struct engine *e, struct peer *p, int64_t held_us);
+void lag_count_waiting(struct engine *e, int64_t now);
+void flush_begun(struct engine *e, const struct seg *s);
+void flush_done(struct engine *e, const struct seg *s);
+
+#endif
