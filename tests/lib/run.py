@@ -15,6 +15,8 @@ import browser
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CI = os.environ.get('CI') == 'true'
 totals = {'passed': 0, 'failed': 0, 'skipped': 0}
+names = []
+listing = '--list' in sys.argv
 only = [a for a in sys.argv[1:] if a not in ('quick', 'long')]
 mode = next((a for a in sys.argv[1:] if a in ('quick', 'long')), 'full')
 
@@ -46,7 +48,11 @@ def skip(ring, why):
 
 
 def ring(name, modes=('full', 'long')):
+    names.append(name)
+
     def wrap(fn):
+        if listing:
+            return fn
         if (mode in modes or name in only) and (not only or name in only):
             begin = time.monotonic()
             say(f'-- {name}')
@@ -307,5 +313,10 @@ def _(name):
         count(f'simulation seed {seed}', int(code == 0), int(code != 0))
 
 
+if listing:
+    print('\n'.join(names))
+    sys.exit(0)
+for unknown in sorted(set(only) - set(names)):
+    count(unknown, 0, 1, why='there is no such ring: tests/run --list')
 print(f'{totals["passed"]} passed, {totals["failed"]} failed, {totals["skipped"]} skipped', flush=True)
 sys.exit(1 if totals['failed'] or not totals['passed'] else 0)

@@ -10,14 +10,18 @@
  * say how many seeds and hours were whole, after a failure too, and what was done to the nodes.
  * --events prints the event log; a failure prints its end in any case. --trace: and all log lines.
  * --plant plants a bug: the run succeeds when the check that is meant sees it.
+ * SIGINT or SIGTERM ends it after the seed that is under way, with the last lines and status 128 +
+ * n.
  * --canary lets a crash lose what was flushed: the checks must find that, so the run must fail.
  */
 #include "sim.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -39,6 +43,13 @@ struct sums {
     int64_t ns;
     uint64_t faults[SIM_FAULTS];
 };
+
+static volatile sig_atomic_t stop_signal;
+
+static void on_signal(int n)
+{
+    stop_signal = n;
+}
 
 static void run(const struct scenario *s, uint64_t seed, const struct options *o, struct sums *sums)
 {
@@ -107,6 +118,8 @@ static void run_apart(const struct scenario *s, uint64_t seed, const struct opti
     fflush(stdout);
     pid = fork();
     if (pid == 0) {
+        (void)setpgid(0, 0); /* Ctrl-C is for the parent, which lets it come to its end */
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
         run(s, seed, o, sums);
         fflush(stdout);
         _exit(0);
@@ -151,12 +164,15 @@ static const struct plant *find_plant(const char *name)
 
 static void parse(int argc, char **argv, struct options *o)
 {
-    if (argc < 2) {
+    char *end = NULL;
+
+    if (argc >= 2)
+        o->seed = strtoull(argv[1], &end, 10);
+    if (end == NULL || end == argv[1] || *end != '\0') {
         fprintf(stderr, "usage: sim SEED [--scenario NAME|all] [--rounds N] [--hours H] "
                         "[--plant NAME] [--canary] [--events] [--trace]\n");
         exit(2);
     }
-    o->seed = strtoull(argv[1], NULL, 10);
     for (int i = 2; i < argc; i++) {
         if (strcmp(argv[i], "--scenario") == 0 && i + 1 < argc)
             o->name = argv[++i];
@@ -186,6 +202,7 @@ int main(int argc, char **argv)
     struct options o = {.name = "random", .rounds = 1};
     struct sums *sums = mmap(NULL, sizeof(*sums), PROT_READ | PROT_WRITE,
                              MAP_SHARED | MAP_ANONYMOUS, -1, 0); /* of all the processes */
+    struct sigaction sa = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
     uint64_t r = 0;
 
     if (sums == MAP_FAILED) {
@@ -193,12 +210,15 @@ int main(int argc, char **argv)
         return 1;
     }
     parse(argc, argv, &o);
-    for (; o.hours > 0 ? (double)sums->ns < o.hours * 3600e9 : r < o.rounds; r++) {
+    (void)sigaction(SIGINT, &sa, NULL);
+    (void)sigaction(SIGTERM, &sa, NULL);
+    for (; stop_signal == 0 && (o.hours > 0 ? (double)sums->ns < o.hours * 3600e9 : r < o.rounds);
+         r++) {
         if (!run_named(&o, o.seed + r, sums)) {
             fprintf(stderr, "no scenario %s\n", o.name);
             return 2;
         }
     }
     say_sums(sums, o.seed, r);
-    return 0;
+    return stop_signal == 0 ? 0 : 128 + stop_signal;
 }
