@@ -2,8 +2,9 @@
 /*
  * store.c - the state in WiredTiger: open, write, checkpoint.
  *
- * Invariant: kv, leaf and the point in meta change in one WiredTiger transaction, always; what is
- * in memory (point, tree) follows after its commit, so it is never ahead of what a read can see.
+ * Invariant: kv and the point in meta change in one WiredTiger transaction, always, and leaf is of
+ * the same transaction in each checkpoint (store_leaves.c); what is in memory (point, tree) follows
+ * after the commit, so it is never ahead of what a read can see.
  * Any WiredTiger error but a rollback is final: its cache may no longer match the disk.
  */
 #include "store_private.h"
@@ -232,30 +233,13 @@ struct point_row {
 } __attribute__((packed));
 _Static_assert(sizeof(struct point_row) == 52, "meta row \"point\"");
 
-static int leaf_set(struct store *s, uint32_t number, const void *data, size_t len, struct err *err)
-{
-    struct store_session *ss = s->writer;
-    WT_ITEM v = {.data = data, .size = len};
-
-    ss->leaf->set_key(ss->leaf, number);
-    ss->leaf->set_value(ss->leaf, &v);
-    return store_wt(s, ss, ss->leaf->insert(ss->leaf), "write leaf", err);
-}
-
-/* Leaves, stamp and point of the transaction that is about to commit. */
+/* What must be of the transaction that is about to commit. */
 static int write_point(struct store *s, const struct store_point *next, struct err *err)
 {
     struct point_row row = {htole64(next->lsn), htole32(next->epoch), {0}, htole64(s->stamp + 1)};
-    uint64_t stamp = row.stamp;
-    const uint32_t *leaves;
-    size_t n = merkle_pending(s->tree, &leaves);
 
     memcpy(row.hash, next->hash, sizeof(row.hash));
-    for (size_t i = 0; i < n; i++)
-        if (leaf_set(s, leaves[i], merkle_pending_leaf(s->tree, leaves[i]), MERKLE_HASH_BYTES,
-                     err) != 0)
-            return -1;
-    if (leaf_set(s, MERKLE_LEAVES, &stamp, sizeof(stamp), err) != 0)
+    if (store_leaves_write(s, s->stamp + 1, err) != 0)
         return -1;
     return store_meta_set(s, s->writer, "point", &row, sizeof(row), err);
 }
@@ -298,6 +282,7 @@ static int write_once(struct store *s, store_work work, void *arg, struct err *e
         return write_failed(s);
     session_rest(ss);
     s->stamp++;
+    store_leaves_written(s);
     pthread_mutex_lock(&s->state_lock);
     merkle_publish(s->tree);
     scrub_commit(s, next.lsn);
@@ -307,8 +292,7 @@ static int write_once(struct store *s, store_work work, void *arg, struct err *e
     return 0;
 }
 
-/* Under write_lock. */
-static int write_tries(struct store *s, store_work work, void *arg, struct err *err)
+int store_write_locked(struct store *s, store_work work, void *arg, struct err *err)
 {
     for (unsigned i = 0; i < WRITE_TRIES_MAX; i++) {
         struct err once = {0};
@@ -332,7 +316,7 @@ int store_write(struct store *s, store_work work, void *arg, struct err *err)
     if (store_usable(s, err) != 0)
         return -1;
     pthread_mutex_lock(&s->write_lock);
-    rc = write_tries(s, work, arg, err);
+    rc = store_write_locked(s, work, arg, err);
     store_applied(s, &applied);
     if (rc == 0 && applied.lsn < s->point.lsn) /* not by a fold: the state begins there */
         store_mem_begin(s, &s->point);
@@ -573,36 +557,6 @@ static int create_tables(struct store *s, struct err *err)
     return store_wt(s, NULL, ret, "create tables", err);
 }
 
-/* Every row of "leaf" into tree (may be NULL to check the form only); *stampp is 0 when there is
- * none. */
-int store_load_leaves(struct store *s, struct store_session *ss, struct merkle *tree,
-                      uint64_t *stampp, struct err *err)
-{
-    int ret;
-
-    *stampp = 0;
-    (void)ss->leaf->reset(ss->leaf);
-    while ((ret = ss->leaf->next(ss->leaf)) == 0) {
-        uint32_t number;
-        WT_ITEM v;
-        ret = ss->leaf->get_key(ss->leaf, &number);
-        if (ret == 0)
-            ret = ss->leaf->get_value(ss->leaf, &v);
-        if (ret != 0)
-            break;
-        if (number < MERKLE_LEAVES && v.size == MERKLE_HASH_BYTES) {
-            merkle_load(tree, number, v.data);
-        } else if (number == MERKLE_LEAVES && v.size == sizeof(*stampp)) {
-            memcpy(stampp, v.data, sizeof(*stampp));
-            *stampp = le64toh(*stampp);
-        } else {
-            return store_corrupt(s, err, "a leaf row is malformed");
-        }
-    }
-    (void)ss->leaf->reset(ss->leaf);
-    return ret == WT_NOTFOUND ? 0 : store_wt(s, ss, ret, "read leaves", err);
-}
-
 int store_load_point(struct store *s, struct store_session *ss, struct store_point *p,
                      uint64_t *stampp, struct err *err)
 {
@@ -773,8 +727,13 @@ int store_checkpoint(struct store *s, uint64_t *lsnp, struct err *err)
 
     if (store_session_get(s, &ss, err) != 0)
         return -1;
+    if (store_leaves_hold(s, err) != 0) {
+        store_session_put(s, ss);
+        return -1;
+    }
     store_folded(s, &p); /* committed before the checkpoint's snapshot, so it is inside */
     rc = store_wt(s, NULL, ss->wt->checkpoint(ss->wt, NULL), "checkpoint", err);
+    store_leaves_release(s);
     store_session_put(s, ss);
     if (rc != 0)
         return -1;

@@ -6,8 +6,8 @@
  *     "point"      applied LSN 8, epoch 4, running hash 32, stamp 8
  *     "catch-up"   only while a copy is built: struct copy_row
  *     "leaves"     only while a copy is built: bitmap of the leaves that differ
- * The stamp counts write transactions. The row MERKLE_LEAVES of "leaf" holds it too: leaves and
- * state that come from different transactions are found at open.
+ * The stamp counts write transactions. The row MERKLE_LEAVES of "leaf" holds it too: a checkpoint
+ * whose leaves and state come from different transactions is found at open.
  */
 #ifndef LOCKSTEP_STORE_PRIVATE_H
 #define LOCKSTEP_STORE_PRIVATE_H
@@ -91,6 +91,9 @@ struct store {
     struct store_session *writer;
     struct buf row; /* LSN and value, put together */
     uint64_t stamp;
+    unsigned leaves_held;            /* under write_lock, as what follows: store_leaves.c */
+    bool leaves_behind;              /* the stamp in the rows is not that of the point */
+    bool leaf_behind[MERKLE_LEAVES]; /* its row is */
 
     WT_SESSION *backup; /* of the thread that makes a backup; NULL: none */
 
@@ -115,11 +118,13 @@ CHECKED int store_begin_snapshot(struct store *s, struct store_session *ss, stru
 
 /**
  * Run work in one write transaction (one at a time), as often as WiredTiger asks. work fills *next,
- * the point after it (it holds the present one at first). Leaves, stamp and point are written by
- * this function.
+ * the point after it (it holds the present one at first). Stamp and point are written by this
+ * function, and the leaves while they are held.
  */
 typedef int (*store_work)(struct store *s, void *arg, struct store_point *next, struct err *err);
 CHECKED int store_write(struct store *s, store_work work, void *arg, struct err *err);
+CHECKED int store_write_locked(struct store *s, store_work work, void *arg,
+                               struct err *err); /* by who has write_lock */
 
 /* Inside store_write; both keep the tree up. */
 CHECKED int store_put(struct store *s, const struct store_page_entry *e, struct err *err);
@@ -146,9 +151,6 @@ CHECKED int store_seek(struct store *s, struct store_session *ss, const char *ke
                        struct err *err);
 CHECKED int store_next(struct store *s, struct store_session *ss, struct err *err); /* 1, 0, -1 */
 
-/* Every row of "leaf" into tree; *stampp is 0 when there is none. */
-CHECKED int store_load_leaves(struct store *s, struct store_session *ss, struct merkle *tree,
-                              uint64_t *stampp, struct err *err);
 /* Zeros when there is no point yet. */
 CHECKED int store_load_point(struct store *s, struct store_session *ss, struct store_point *p,
                              uint64_t *stampp, struct err *err);
@@ -156,6 +158,20 @@ CHECKED int store_load_point(struct store *s, struct store_session *ss, struct s
 /* The key of a record as text; out has TXN_KEY_MAX_BYTES + 1 bytes. */
 CHECKED int store_key_text(const char *key, size_t len, char *out, struct err *err);
 CHECKED int store_is_empty(struct store *s, bool *emptyp, struct err *err);
+
+/* ---- store_leaves.c ---- */
+/* The transaction that is about to commit: what it changed and its stamp, while leaves are held. */
+CHECKED int store_leaves_write(struct store *s, uint64_t stamp, struct err *err);
+void store_leaves_written(struct store *s); /* it has committed, and is not published yet */
+/**
+ * From here to the release the rows of "leaf" are those of each snapshot that begins. Several may
+ * hold them. Waits for the write that is under way, and takes up to some tenths of a second.
+ */
+CHECKED int store_leaves_hold(struct store *s, struct err *err);
+void store_leaves_release(struct store *s);
+/* Every row of "leaf" into tree; *stampp is 0 when there is none. */
+CHECKED int store_load_leaves(struct store *s, struct store_session *ss, struct merkle *tree,
+                              uint64_t *stampp, struct err *err);
 
 /* ---- store_mem.c ---- */
 CHECKED int store_mem_init(struct store *s, struct err *err);
