@@ -42,7 +42,7 @@ struct conn {
     struct buf sending, queued;
     size_t sending_off;
     int in_flight, held;
-    bool receiving, send_busy, paused, ready, seen_first, handed_off;
+    bool receiving, send_busy, corked, paused, ready, seen_first, handed_off;
     bool closing; /* the user or the peer wants an end; queued bytes may still go */
     bool drain;   /* after the last byte: read and drop until the peer ends, or linger does */
     bool dead;    /* no more I/O */
@@ -174,7 +174,7 @@ static void flush(struct conn *c)
 {
     struct io_uring_sqe *sqe;
 
-    if (c->send_busy || c->dead)
+    if (c->send_busy || c->corked || c->dead)
         return;
     if (c->sending.len == 0) {
         struct buf t = c->sending;
@@ -194,6 +194,17 @@ static void flush(struct conn *c)
     io_uring_sqe_set_data(sqe, &c->send_op);
     op_begin(c);
     c->send_busy = true;
+}
+
+void conn_cork(struct conn *c)
+{
+    c->corked = true;
+}
+
+void conn_uncork(struct conn *c)
+{
+    c->corked = false;
+    flush(c);
 }
 
 void conn_write_raw(struct conn *c, const void *data, size_t len)

@@ -33,6 +33,9 @@ CHECKED int conn_open(struct reactor *r, int fd, SSL_CTX *ctx, bool server,
                       const struct conn_events *ev, void *arg, struct conn **cp, struct err *err);
 /** Queue bytes (copied, encrypted at once). Ignored after close. */
 void conn_write(struct conn *c, const void *data, size_t len);
+/** What is written between the two goes to the kernel in one send. */
+void conn_cork(struct conn *c);
+void conn_uncork(struct conn *c);
 /** Queue bytes as they are, beside TLS. */
 void conn_write_raw(struct conn *c, const void *data, size_t len);
 size_t conn_pending(const struct conn *c); /* bytes queued or under way */

@@ -30,7 +30,7 @@
 #include "tls_private.h"
 
 #define WRITE_AHEAD_BYTES (1u << 20)
-#define WRITE_PIECE_BYTES (64u << 10)
+#define RECORD_BYTES (16u << 10) /* the largest that TLS has */
 #define CONNECT_LIMIT_NS 10000000000
 #define HANDSHAKE_LIMIT_NS 10000000000
 #define CLOSE_LINGER_MS 1000
@@ -169,33 +169,46 @@ static void conn_gone(struct link_conn *c, const char *reason)
 
 /* ---- output ---- */
 
+/* Copies what comes next of the first frame, at most max bytes. */
+static size_t take_out(struct link_conn *c, uint8_t *to, size_t max)
+{
+    struct out_frame *f = c->out;
+    bool head = f->off < f->head_len;
+    const uint8_t *from = head ? f->head + f->off : f->tail + (f->off - f->head_len);
+    size_t n = (head ? f->head_len : f->head_len + f->tail_len) - f->off;
+
+    if (n > max)
+        n = max;
+    if (n > 0)
+        memcpy(to, from, n);
+    f->off += n;
+    if (f->off == f->head_len + f->tail_len) {
+        c->out = f->next;
+        if (c->out == NULL)
+            c->out_tail = &c->out;
+        frame_free(f);
+    }
+    return n;
+}
+
+/* Frames fill records of full size, and what is ready goes to the kernel in one send: written one
+ * by one, the few bytes before a segment would be a record, a send and a packet of their own. */
 static void pump(struct link_conn *c)
 {
-    while (c->out != NULL && c->conn != NULL && c->announced && !c->closing &&
-           conn_pending(c->conn) < WRITE_AHEAD_BYTES) {
-        struct out_frame *f = c->out;
-        const uint8_t *from;
-        size_t n;
+    uint8_t record[RECORD_BYTES];
 
-        if (f->off < f->head_len) {
-            from = f->head + f->off;
-            n = f->head_len - f->off;
-        } else {
-            from = f->tail + (f->off - f->head_len);
-            n = f->head_len + f->tail_len - f->off;
-        }
-        if (n > WRITE_PIECE_BYTES)
-            n = WRITE_PIECE_BYTES;
-        conn_write(c->conn, from, n);
-        f->off += n;
+    if (c->conn == NULL || !c->announced || c->closing)
+        return;
+    conn_cork(c->conn);
+    while (c->out != NULL && conn_pending(c->conn) < WRITE_AHEAD_BYTES) {
+        size_t n = 0;
+
+        while (c->out != NULL && n < sizeof(record))
+            n += take_out(c, record + n, sizeof(record) - n);
+        conn_write(c->conn, record, n);
         c->in_tls += n;
-        if (f->off == f->head_len + f->tail_len) {
-            c->out = f->next;
-            if (c->out == NULL)
-                c->out_tail = &c->out;
-            frame_free(f);
-        }
     }
+    conn_uncork(c->conn);
 }
 
 static void on_sent(void *arg, size_t pending)
