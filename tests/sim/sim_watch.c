@@ -336,8 +336,13 @@ static void watch_ends(struct world *w, int i)
     struct engine *p = n->follows >= 0 ? w->n[n->follows].e : NULL;
     const struct follow *f = &n->e->follow;
     int64_t since = w->disturbed_ns > n->watch.settled_ns ? w->disturbed_ns : n->watch.settled_ns;
-    bool settled = f->state == FOLLOW_STREAM && f->phase == COPY_NONE &&
-                   atomic_load(&n->e->applied_lsn) >= n->watch.target_lsn;
+    bool settled;
+
+    /* It gave up what it had (or came back without it), and more than it has cannot be asked. */
+    if (p != NULL && p->committed_lsn < n->watch.target_lsn)
+        n->watch.target_lsn = p->committed_lsn;
+    settled = f->state == FOLLOW_STREAM && f->phase == COPY_NONE &&
+              atomic_load(&n->e->applied_lsn) >= n->watch.target_lsn;
 
     if (p == NULL || w->n[n->follows].role != ENGINE_PRIMARY || n->role == ENGINE_PRIMARY ||
         n->role == ENGINE_FENCED || n->e->reason[0] != '\0' || settled) {
@@ -532,6 +537,7 @@ static const struct epoch_rec *told_by(struct engine *e, uint64_t conn, const st
 {
     const char *who = m->type == MSG_HELLO ? m->hello.member_id : m->epoch.member_id;
     const struct epochs *history = m->type == MSG_HELLO ? &m->hello.epochs : &m->epoch.epochs;
+    const struct conn *c = conn_find(e, conn);
     bool asked = m->type != MSG_EPOCH_TELL;
     struct member row;
     struct err err;
@@ -542,6 +548,8 @@ static const struct epoch_rec *told_by(struct engine *e, uint64_t conn, const st
         asked = asked || e->meet.m[k].conn_id == conn;
     if (!asked || e->alone || member_read(e, who, &row, &err) != 0 || row.revoked)
         return NULL;
+    if (c != NULL && memcmp(c->key_hash, row.key_hash, sizeof(row.key_hash)) != 0)
+        return NULL; /* a machine of before, under a name that another one has now */
     return epochs_last(history);
 }
 
