@@ -522,13 +522,13 @@ static size_t send_ack(struct engine *e, int64_t now)
 {
     struct follow *f = &e->follow;
     struct conn *c = conn_find(e, f->conn_id);
-    struct link_msg m = {.type = MSG_ACK};
+    struct link_msg m; /* large: not zeroed for each ack */
     uint64_t durable = wal_durable_lsn(engine_log_gen(e)->wal);
     uint64_t applied = e->copy == NULL && f->phase == COPY_NONE ? atomic_load(&e->applied_lsn) : 0;
 
     if (c == NULL)
         return 0;
-    if (durable <= f->acked_durable && applied <= f->acked_applied) {
+    if (durable <= f->acked_durable && (applied <= f->acked_applied || modes_hold_news(e))) {
         /* What is only received waits for the flush, which tells it as well; but not for a slow
          * one. */
         if (f->rx_lsn <= f->acked_received)
@@ -538,6 +538,7 @@ static size_t send_ack(struct engine *e, int64_t now)
             return 0;
         }
     }
+    m.type = MSG_ACK;
     m.ack.durable_lsn = durable > f->acked_durable ? durable : f->acked_durable;
     m.ack.applied_lsn = applied;
     m.ack.echo_ms = f->echo_ms;

@@ -190,7 +190,7 @@ void peers_covered(struct engine *e, struct peer *p, int64_t held_us)
         return;
     for (enum lag_stage s = 0; s < LAG_STAGES; s++) {
         uint64_t lsn = peer_stage_lsn(p, s), *seq = &p->covered_seq[s];
-        int64_t at = s == LAG_RECEIVED ? now - held_us * 1000 : now;
+        int64_t at = s == LAG_SENT || s == LAG_RECEIVED ? now - held_us * 1000 : now;
 
         if (e->commit_seq - *seq > COMMITS_KEPT)
             *seq = e->commit_seq - COMMITS_KEPT;

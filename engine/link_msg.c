@@ -594,7 +594,12 @@ int link_msg_decode(const void *frame, size_t len, struct link_msg *m, struct er
     size_t fields = mp_array(&in, MSG_FIELDS_MAX);
     uint64_t type = mp_uint(&in, MSG_TYPE_END - 1);
 
-    memset(m, 0, sizeof(*m));
+    if (type == MSG_SEGMENT || type == MSG_COMMIT || type == MSG_ACK) {
+        memset(&m->ack, 0, sizeof(m->ack)); /* hello makes m large, and these come all the time */
+        m->tail = NULL;
+        m->tail_len = 0;
+    } else
+        memset(m, 0, sizeof(*m));
     if (in.bad || shapes[type].name == NULL)
         return err_set(err, ERR_PROTO, 0, "frame of %zu bytes is no message", len);
     m->type = (enum link_msg_type)type;

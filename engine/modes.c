@@ -74,6 +74,22 @@ struct peer *peer_named(struct engine *e, const char *id)
     return NULL;
 }
 
+/* A message that says only that more is committed, or applied, costs as much as one with a segment
+ * or a flushed LSN, and wakes as many threads at both ends. While a flush is under way here, the
+ * step that ends it sends such a one in any case. Not where an answer waits for apply. */
+bool modes_hold_news(struct engine *e)
+{
+    if (wal_in_flight(engine_log_gen(e)->wal) == 0)
+        return false;
+    for (size_t i = 0; i < MODES_MAX; i++) {
+        const struct mode_slot *s = &e->modes[i];
+
+        if (s->used && (s->cur.level == REPL_APPLY || s->next.level == REPL_APPLY))
+            return false;
+    }
+    return true;
+}
+
 /* ---- when LSNs became durable here ---- */
 void modes_note_durable(struct engine *e, uint64_t durable, int64_t now)
 {

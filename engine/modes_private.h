@@ -46,6 +46,7 @@ CHECKED int modes_forced_load(struct engine *e, struct err *err);
 void modes_force_configured(struct engine *e);
 uint64_t modes_commit_lsn(struct engine *e, uint64_t durable); /* at most durable */
 void modes_note_durable(struct engine *e, uint64_t durable, int64_t now);
+bool modes_hold_news(struct engine *e); /* of what is committed or applied: until a flush ends */
 size_t modes_step(struct engine *e, int64_t now);          /* gates, releases, defaults */
 void modes_release_all(struct engine *e, const char *why); /* outcome unknown */
 void modes_status(struct engine *e, struct engine_status *st);

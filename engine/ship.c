@@ -606,9 +606,10 @@ static uint64_t ship_limit(const struct engine *e, const struct peer *p)
 
 static size_t ship_one(struct engine *e, struct peer *p)
 {
-    struct link_msg m = {.type = MSG_SEGMENT};
+    struct link_msg m; /* large: not zeroed for each segment */
     size_t sent = 0;
 
+    m.type = MSG_SEGMENT;
     while (p->conn != NULL && (p->window_used == 0 || p->window_used < e->cfg.window_bytes)) {
         struct seg *s;
         struct err err;
@@ -628,15 +629,16 @@ static size_t ship_one(struct engine *e, struct peer *p)
         p->shipped[(p->shipped_head + p->shipped_n - 1) % p->shipped_cap].end_bytes =
             p->conn->queued_bytes;
         p->sent_lsn = seg_last_lsn(s);
+        if (s->commit_lsn > p->commit_sent)
+            p->commit_sent = s->commit_lsn; /* its header says it */
         cursor_pop(&p->cur);
         sent++;
     }
-    if (p->conn != NULL && e->committed_lsn > p->commit_sent) {
-        struct link_msg cm = {.type = MSG_COMMIT};
-
-        cm.commit.lsn = e->committed_lsn;
-        cm.commit.wall_ms = env_wall_ms(e->cfg.env);
-        conn_send(e, p->conn, &cm, NULL);
+    if (p->conn != NULL && e->committed_lsn > p->commit_sent && !modes_hold_news(e)) {
+        m.type = MSG_COMMIT;
+        m.commit.lsn = e->committed_lsn;
+        m.commit.wall_ms = env_wall_ms(e->cfg.env);
+        conn_send(e, p->conn, &m, NULL);
         p->commit_sent = e->committed_lsn;
         sent++;
     }
@@ -695,7 +697,7 @@ void peer_sent(struct engine *e, struct event *ev)
         p->shipped_out++;
     }
     if (p->out_lsn > before)
-        peers_covered(e, p, 0);
+        peers_covered(e, p, (env_mono_ns(e->cfg.env) - ev->ns) / 1000);
 }
 
 static void on_ack(struct engine *e, struct conn *c, const struct link_msg *m)

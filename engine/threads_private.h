@@ -90,6 +90,7 @@ struct event {
     uint8_t key_hash[32];
     char text[256]; /* address or reason */
     uint64_t number, serial;
+    int64_t ns; /* of EV_SENT: when it was */
     engine_done_fn *done;
     void *arg;
     struct follow_config *follow; /* owned */

@@ -38,6 +38,29 @@ Test(queue, what_goes_in_comes_out_in_order)
     queue_free(q);
 }
 
+static void count_wake(void *arg)
+{
+    ++*(int *)arg;
+}
+
+Test(queue, a_quiet_node_wakes_nobody_and_hides_no_later_wakeup)
+{
+    int woken = 0;
+    struct queue *q = queue_new(10, count_wake, &woken);
+    struct queue_node quiet = {.weight = 1}, loud = {.weight = 1}, more = {.weight = 1};
+
+    queue_push_quiet(q, &quiet);
+    cr_assert_eq(woken, 0);
+    queue_push_always(q, &loud);
+    cr_assert_eq(woken, 1);
+    cr_assert_eq(queue_push(q, &more, NULL), 0);
+    cr_assert_eq(woken, 1, "the reader has been woken and took nothing yet");
+    cr_assert_eq(queue_take_all(q), &quiet);
+    queue_push_always(q, &loud);
+    cr_assert_eq(woken, 2);
+    queue_free(q);
+}
+
 Test(queue, beyond_the_bound_it_says_again_but_one_of_any_weight_fits_an_empty_one)
 {
     struct queue *q = queue_new(10, NULL, NULL);

@@ -15,7 +15,7 @@ struct queue {
     pthread_mutex_t lock;
     struct queue_node *head, **tail;
     size_t weight, weight_max;
-    bool closed;
+    bool closed, woken; /* woken: since the reader took what was there */
     void (*wake)(void *);
     void *arg;
 };
@@ -55,34 +55,44 @@ static void add(struct queue *q, struct queue_node *n)
 
 int queue_push(struct queue *q, struct queue_node *n, struct err *err)
 {
-    bool was_empty, closed, full;
+    bool wake = false, closed, full;
 
     pthread_mutex_lock(&q->lock);
-    was_empty = q->head == NULL;
     closed = q->closed;
-    full = !was_empty && (q->weight >= q->weight_max || n->weight > q->weight_max - q->weight);
-    if (!closed && !full)
+    full = q->head != NULL && (q->weight >= q->weight_max || n->weight > q->weight_max - q->weight);
+    if (!closed && !full) {
         add(q, n);
+        wake = !q->woken;
+        q->woken = true;
+    }
     pthread_mutex_unlock(&q->lock);
     if (closed)
         return err_set(err, ERR_CLOSED, 0, "shutting down");
     if (full)
         return err_set(err, ERR_AGAIN, 0, "queue full");
-    if (was_empty && q->wake != NULL)
+    if (wake && q->wake != NULL)
         q->wake(q->arg);
     return 0;
 }
 
 void queue_push_always(struct queue *q, struct queue_node *n)
 {
-    bool was_empty;
+    bool wake;
 
     pthread_mutex_lock(&q->lock);
-    was_empty = q->head == NULL;
+    add(q, n);
+    wake = !q->woken;
+    q->woken = true;
+    pthread_mutex_unlock(&q->lock);
+    if (wake && q->wake != NULL)
+        q->wake(q->arg);
+}
+
+void queue_push_quiet(struct queue *q, struct queue_node *n)
+{
+    pthread_mutex_lock(&q->lock);
     add(q, n);
     pthread_mutex_unlock(&q->lock);
-    if (was_empty && q->wake != NULL)
-        q->wake(q->arg);
 }
 
 struct queue_node *queue_take_all(struct queue *q)
@@ -94,6 +104,7 @@ struct queue_node *queue_take_all(struct queue *q)
     q->head = NULL;
     q->tail = &q->head;
     q->weight = 0;
+    q->woken = false;
     pthread_mutex_unlock(&q->lock);
     return list;
 }

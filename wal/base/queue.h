@@ -20,8 +20,8 @@ struct queue_node {
 
 struct queue; /* opaque */
 
-/** wake(arg) is called, outside the queue's lock, when a push finds the queue empty. May be NULL.
- */
+/** wake(arg) is called, outside the queue's lock, by the first push that is not quiet since the
+ * reader took what was there. May be NULL. */
 struct queue *queue_new(size_t weight_max, void (*wake)(void *), void *arg);
 void queue_free(
     struct queue *q); /* must be empty, or the nodes are the caller's problem; takes NULL */
@@ -30,6 +30,8 @@ void queue_free(
 CHECKED int queue_push(struct queue *q, struct queue_node *n, struct err *err);
 /** Any thread, never refuses: for completions, whose number is bounded by requests elsewhere. */
 void queue_push_always(struct queue *q, struct queue_node *n);
+/** The same without a wakeup: the reader finds it when it looks for another reason. */
+void queue_push_quiet(struct queue *q, struct queue_node *n);
 /** Reader: take everything, in order; NULL when empty. */
 struct queue_node *queue_take_all(struct queue *q);
 size_t queue_weight(struct queue *q);
