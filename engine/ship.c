@@ -24,6 +24,7 @@
 #include "follow_private.h"
 #include "lag_private.h"
 #include "log_private.h"
+#include "modes_private.h"
 #include "retain_private.h"
 #include "roles_private.h"
 #include "ship_private.h"
