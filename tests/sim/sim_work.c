@@ -385,8 +385,11 @@ bool try_enable(struct world *w, int p, int s, int64_t limit_ns)
 
 void enable(struct world *w, int p, int s)
 {
-    if (!try_enable(w, p, s, 60 * SEC) && !w->n[s].cut)
-        sim_fail(w, "node %d does not become a secondary of node %d", s, p);
+    /* One that puts a copy in place at that moment says to come again. */
+    for (unsigned tries = 3; !try_enable(w, p, s, 60 * SEC) && !w->n[s].cut; tries--) {
+        sim_check(w, tries > 0, "node %d does not become a secondary of node %d", s, p);
+        world_run(w, 10 * MS);
+    }
 }
 
 /* What was acknowledged elsewhere and is not here is lost: with async, what the lag allows. */
