@@ -49,12 +49,13 @@ static void tell(struct engine *e, struct job *j, int rc, struct err *err)
         if (!peers_fault(err))
             engine_fatal(e, err);
         snprintf(ev->text, sizeof(ev->text), "%s", err->msg);
-    } else {
-        ev->copy = malloc(sizeof(*ev->copy));
-        if (ev->copy == NULL)
-            err_set(err, ERR_NOMEM, 0, "copy");
-        if (ev->copy == NULL || store_copy_position(j->gen->store, ev->copy, err) != 0)
-            engine_fatal(e, err);
+    }
+    ev->copy = malloc(sizeof(*ev->copy));
+    if (ev->copy == NULL)
+        err_set(err, ERR_NOMEM, 0, "copy");
+    if (ev->copy == NULL || store_copy_position(j->gen->store, ev->copy, err) != 0)
+        engine_fatal(e, err);
+    if (rc == 0) {
         ev->range = j->range;
         j->range = NULL;
     }
@@ -81,13 +82,6 @@ static void do_clone(struct engine *e, struct job *j)
     checkpoint_now_and_then(e, j->gen, page.len);
     buf_free(&page);
     tell(e, j, 0, &err);
-}
-
-static void do_leaves(struct engine *e, struct job *j)
-{
-    struct err err;
-
-    tell(e, j, store_diff_leaves(j->gen->store, (const void *)j->buf.data, &err), &err);
 }
 
 static int check_age(uint64_t page_lsn, const struct job *j, struct err *err)
@@ -134,13 +128,23 @@ static void do_compare(struct engine *e, struct job *j)
         store_diff_compare(j->gen->store, r->after, r->last, r->done, r->leaves, r->hashes.data,
                            r->hashes.len / STORE_HASH_BYTES, &r->missing, &r->deleted, &err);
 
-    buf_free(&r->hashes);
     if (rc == 0) {
         atomic_fetch_add(&e->copy_deleted, r->deleted);
         if (r->missing.len == 0)
             rc = range_ends(j, &err);
     }
     tell(e, j, rc, &err);
+}
+
+static void do_leaves(struct engine *e, struct job *j)
+{
+    struct err err;
+    int rc = store_diff_leaves(j->gen->store, (const void *)j->buf.data, &err);
+
+    if (rc == 0 && j->range != NULL)
+        do_compare(e, j);
+    else
+        tell(e, j, rc, &err);
 }
 
 static void do_put(struct engine *e, struct job *j)

@@ -5,16 +5,22 @@
  * the next connection.
  *
  *     CLONE   the old store is read page by page into the new one
- *     TREE    level by level, the nodes whose sums differ from the clone's: 4 questions
+ *     TREE    sums of parts of the tree, from the top down (parts.h), at most 7 questions; then the
+ *             leaves that differ are told, and the first list comes with a sum of all others, which
+ *             proves them equal. Is it not as here, the tree is compared again with another salt.
  *     RANGES  a list of hashes of the entries in leaves that differ, range by range; the apply
- *             thread compares; what is missing is fetched. With nothing in common, or from a
- *             primary of an older program: pages of all entries.
+ *             thread compares; what is missing is fetched. With nothing in common: pages of all
+ *             entries.
  *
- * Bytes: 16 a key in differing leaves for the list, 16 for each that is wanted, the entries
- * themselves, 128 for each node of the tree that differs.
+ * With a primary of version 2 of the protocol the tree is compared level by level in 4 questions of
+ * 16 children, and what is wanted is told by its hashes; of version 1, all is pages.
+ *
+ * Bytes: 16 a key in differing leaves for the list, a bit for each that is wanted or not, the
+ * entries themselves, and some 25 or fewer for each leaf that differs.
  */
 #include "engine_private.h"
 #include "follow_private.h"
+#include "parts.h"
 #include "ship_private.h"
 #include "threads_private.h"
 
@@ -22,6 +28,8 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define PARTS_TRIES_MAX 3u /* on one connection; one in thousands of large differences fails */
 
 /* ---- small parts ---- */
 static struct conn *primary_conn(struct engine *e)
@@ -88,6 +96,9 @@ void diff_forget(struct follow *f)
     f->asked = false;
     f->leaves_told = false;
     f->keys_asked = false;
+    parts_free(f->parts);
+    f->parts = NULL;
+    f->parts_failed = 0;
     buf_free(&f->nodes);
     diff_range_free(f->range);
     f->range = NULL;
@@ -119,23 +130,30 @@ static void add_node(struct buf *nodes, uint32_t v)
     buf_add(nodes, &be, sizeof(be));
 }
 
-static size_t ask_tree(struct engine *e)
+static void tree_begins(struct engine *e)
+{
+    struct follow *f = &e->follow;
+
+    f->at.low_lsn = f->at.high_lsn = 0;
+    memset(f->at.leaves, 0, sizeof(f->at.leaves));
+    log_info(e->cfg.log, LOG_REPLICATION, "starting merkle diff");
+}
+
+/* Of a primary of version 2. */
+static void ask_tree(struct engine *e)
 {
     struct follow *f = &e->follow;
     struct link_msg m = {.type = MSG_TREE_REQUEST};
 
     if (f->nodes.len == 0) {
+        tree_begins(e);
         f->level = 0;
-        f->at.low_lsn = f->at.high_lsn = 0;
-        memset(f->at.leaves, 0, sizeof(f->at.leaves));
         add_node(&f->nodes, 0);
-        log_info(e->cfg.log, LOG_REPLICATION, "starting merkle diff");
     }
     m.tree_request.level = f->level;
     m.tree_request.nodes = f->nodes.data;
     m.tree_request.n = f->nodes.len / 2;
     ask(e, &m);
-    return 1;
 }
 
 static void note_lsn(struct store_copy *at, uint64_t lsn)
@@ -146,13 +164,14 @@ static void note_lsn(struct store_copy *at, uint64_t lsn)
         at->high_lsn = lsn;
 }
 
-/* All levels are here. */
-static void tree_done(struct engine *e, size_t differ)
+/* Which leaves differ is known. first: the list that came with the proof of it, or NULL. */
+static void tree_done(struct engine *e, size_t differ, struct diff_range *first)
 {
     struct follow *f = &e->follow;
     struct job *j = copy_job(e, JOB_COPY_LEAVES);
 
     f->at.phase = differ > 0 ? STORE_RANGES : STORE_FOLD;
+    j->range = first;
     buf_add(&j->buf, &f->at, sizeof(f->at));
     log_info(e->cfg.log, LOG_REPLICATION,
              "merkle diff: %zu of %u leaves differ, %" PRIu64 " keys here", differ, MERKLE_LEAVES,
@@ -163,6 +182,8 @@ static void tree_done(struct engine *e, size_t differ)
         err_set(&err, ERR_NOMEM, 0, "leaves of a copy");
         engine_fatal(e, &err);
     }
+    parts_free(f->parts);
+    f->parts = NULL;
     job_post(e, j);
 }
 
@@ -209,7 +230,72 @@ static void on_tree(struct engine *e, const struct link_msg *m)
     if (next.failed)
         refuse(e, "out of memory");
     else if (differ == 0 || f->level == LINK_TREE_LEVELS)
-        tree_done(e, f->level == LINK_TREE_LEVELS ? differ : 0);
+        tree_done(e, f->level == LINK_TREE_LEVELS ? differ : 0, NULL);
+}
+
+static void ask_parts(struct engine *e)
+{
+    struct follow *f = &e->follow;
+    struct link_msg m = {.type = MSG_PARTS_REQUEST};
+    struct buf names = {0};
+    uint64_t none;
+    struct err err;
+
+    if (f->parts == NULL) {
+        if (parts_new(&f->parts, &err) != 0)
+            engine_fatal(e, &err);
+        tree_begins(e);
+        env_random(e->cfg.env, &f->parts_salt, sizeof(f->parts_salt));
+        store_leaf_hashes(e->copy->store, f->parts_salt, f->parts->leaf, &none);
+    }
+    parts_ask(f->parts, &names);
+    if (buf_check(&names, &err) != 0)
+        engine_fatal(e, &err);
+    m.parts_request.level = f->parts->level;
+    m.parts_request.below = f->parts->below;
+    m.parts_request.salt = f->parts->level == 0 ? f->parts_salt : 0;
+    m.parts_request.parts = names.data;
+    m.parts_request.parts_len = names.len;
+    ask(e, &m);
+    buf_free(&names);
+}
+
+static void on_parts(struct engine *e, const struct link_msg *m)
+{
+    struct follow *f = &e->follow;
+    bool first = f->parts->level == 0;
+    struct err err;
+
+    if (first && too_old(e, m->parts.lsn))
+        return;
+    if (parts_take(f->parts, m->parts.sums, m->parts.len, &err) != 0) {
+        refuse(e, err.msg);
+        return;
+    }
+    if (first) {
+        note_lsn(&f->at, m->parts.lsn);
+        f->keys_there = m->parts.keys;
+    }
+    memcpy(f->at.leaves, f->parts->differ, sizeof(f->at.leaves));
+    if (f->parts->n_open == 0 && f->parts->n_differ == 0)
+        tree_done(e, 0, NULL);
+}
+
+/* The first list after the parts: is all that was not told as it is here? */
+static bool rest_proved(struct engine *e, const struct link_msg *m)
+{
+    struct follow *f = &e->follow;
+
+    if (m->list.has_rest && m->list.rest == parts_rest(f->parts->leaf, f->parts->differ))
+        return true;
+    parts_free(f->parts);
+    f->parts = NULL;
+    f->leaves_told = false;
+    if (++f->parts_failed == PARTS_TRIES_MAX)
+        refuse(e, "the leaves that its sums tell are not all that differ");
+    else
+        log_info(e->cfg.log, LOG_REPLICATION, "merkle diff: sums that misled, comparing again");
+    return false;
 }
 
 /* ---- ranges ---- */
@@ -241,18 +327,6 @@ static void ask_page(struct engine *e)
     ask(e, &m);
 }
 
-/* The leaves that differ in the shorter form. */
-static void put_leaves(const uint8_t *bitmap, struct buf *out)
-{
-    for (uint32_t i = 0; i < MERKLE_LEAVES && out->len < LINK_LEAVES_BYTES; i++)
-        if ((bitmap[i / 8] >> (i % 8) & 1) != 0)
-            add_node(out, i);
-    if (out->len >= LINK_LEAVES_BYTES) {
-        buf_clear(out);
-        buf_add(out, bitmap, LINK_LEAVES_BYTES);
-    }
-}
-
 static void ask_list(struct engine *e)
 {
     struct follow *f = &e->follow;
@@ -260,7 +334,7 @@ static void ask_list(struct engine *e)
     struct buf leaves = {0};
 
     if (!f->leaves_told)
-        put_leaves(f->at.leaves, &leaves);
+        parts_put(PARTS_DEPTH, f->at.leaves, &leaves);
     if (leaves.failed) {
         buf_free(&leaves);
         refuse(e, "out of memory");
@@ -275,10 +349,31 @@ static void ask_list(struct engine *e)
     buf_free(&leaves);
 }
 
+static void ask_wanted(struct engine *e)
+{
+    struct diff_range *r = e->follow.range;
+    struct link_msg m = {.type = MSG_WANT};
+
+    m.want.after = r->next;
+    m.want.after_len = strlen(r->next);
+    m.want.last = r->last;
+    m.want.last_len = strlen(r->last);
+    m.want.to_end = r->done;
+    if (!r->told) { /* then the primary keeps it for what is left of the range */
+        m.want.wanted = r->missing.data;
+        m.want.wanted_len = r->missing.len;
+    }
+    r->told = true;
+    ask(e, &m);
+}
+
+/* Of a primary of version 2. */
 static void ask_entries(struct engine *e)
 {
     struct diff_range *r = e->follow.range;
     struct link_msg m = {.type = MSG_FETCH};
+    struct buf hashes = {0};
+    struct err err;
 
     m.fetch.after = r->next;
     m.fetch.after_len = strlen(r->next);
@@ -286,11 +381,15 @@ static void ask_entries(struct engine *e)
     m.fetch.last_len = strlen(r->last);
     m.fetch.to_end = r->done;
     if (!r->told) { /* then the primary keeps them for what is left of the range */
-        m.fetch.hashes = r->missing.data;
-        m.fetch.n = r->missing.len / LINK_HASH_BYTES;
+        diff_pick(&r->hashes, r->missing.data, r->missing.len, &hashes);
+        if (buf_check(&hashes, &err) != 0)
+            engine_fatal(e, &err);
+        m.fetch.hashes = hashes.data;
+        m.fetch.n = hashes.len / LINK_HASH_BYTES;
     }
     r->told = true;
     ask(e, &m);
+    buf_free(&hashes);
 }
 
 static void take_page(struct engine *e, const struct link_msg *m, enum job_kind kind)
@@ -316,7 +415,7 @@ static void on_list(struct engine *e, const struct link_msg *m)
     struct diff_range *r;
     struct job *j;
 
-    if (too_old(e, m->list.lsn))
+    if (too_old(e, m->list.lsn) || (f->phase == COPY_TREE && !rest_proved(e, m)))
         return;
     r = range_new(e);
     memcpy(r->after, f->at.last, sizeof(r->after));
@@ -333,6 +432,10 @@ static void on_list(struct engine *e, const struct link_msg *m)
         refuse(e, "a list that leads nowhere");
         return;
     }
+    if (f->phase == COPY_TREE) {
+        tree_done(e, f->parts->n_differ, r);
+        return;
+    }
     j = copy_job(e, JOB_COPY_COMPARE);
     j->range = r;
     job_post(e, j);
@@ -342,6 +445,7 @@ void diff_answer(struct engine *e, const struct link_msg *m)
 {
     struct follow *f = &e->follow;
     bool ranges = f->phase == COPY_RANGES, fetching = ranges && f->range != NULL;
+    bool parts = f->phase == COPY_TREE && f->parts != NULL, solved = parts && f->parts->n_open == 0;
 
     if (e->copy == NULL || !f->asked || f->job_out) {
         refuse(e, "an answer that was not asked for");
@@ -351,9 +455,11 @@ void diff_answer(struct engine *e, const struct link_msg *m)
     f->moved_bytes += LINK_FRAME_HEAD_BYTES + m->frame_len;
     if (m->type == MSG_TREE && ranges && f->keys_asked)
         f->keys_there = m->tree.keys;
-    else if (m->type == MSG_TREE && f->phase == COPY_TREE)
+    else if (m->type == MSG_TREE && f->phase == COPY_TREE && !parts)
         on_tree(e, m);
-    else if (m->type == MSG_LIST && ranges && !fetching)
+    else if (m->type == MSG_PARTS && parts && !solved)
+        on_parts(e, m);
+    else if (m->type == MSG_LIST && ((ranges && !fetching) || solved))
         on_list(e, m);
     else if (m->type == MSG_ENTRIES && fetching)
         take_page(e, m, JOB_COPY_PUT);
@@ -378,10 +484,14 @@ size_t diff_step(struct engine *e)
         ask_keys(e);
     else if (takes_pages(e, c))
         ask_page(e);
-    else if (f->phase == COPY_TREE)
-        return ask_tree(e);
-    else if (f->range != NULL)
+    else if (f->phase == COPY_TREE && c->version < LINK_VERSION_PARTS)
+        ask_tree(e);
+    else if (f->phase == COPY_TREE && (f->parts == NULL || f->parts->n_open > 0))
+        ask_parts(e);
+    else if (f->range != NULL && c->version < LINK_VERSION_PARTS)
         ask_entries(e);
+    else if (f->range != NULL)
+        ask_wanted(e);
     else
         ask_list(e);
     return 1;
@@ -395,15 +505,15 @@ void diff_done(struct engine *e, struct event *ev)
     uint64_t asked_on = ev->conn;
 
     f->job_out = false;
+    f->at = *ev->copy;
+    copy_phase_of(e);
     if (ev->text[0] != '\0') {
         if (c != NULL && c->id == asked_on)
             conn_close(e, c, ev->text);
         return;
     }
-    f->at = *ev->copy;
     if (ev->range != NULL && f->conn_id == asked_on) { /* else it is compared again */
         f->range = ev->range;
         ev->range = NULL;
     }
-    copy_phase_of(e);
 }

@@ -597,6 +597,7 @@ void event_free(struct event *ev)
     sub_free(ev->sub);
     diff_range_free(ev->range);
     free(ev->copy);
+    scan_job_free(ev->scan);
     buf_free(&ev->buf);
     free(ev);
 }

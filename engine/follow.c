@@ -470,6 +470,7 @@ void follow_frame(struct engine *e, struct conn *c, const struct link_msg *m)
         case MSG_TREE:
         case MSG_LIST:
         case MSG_ENTRIES:
+        case MSG_PARTS:
             diff_answer(e, m);
             return;
         case MSG_ROOT:

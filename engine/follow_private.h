@@ -50,10 +50,13 @@ struct diff_range {
     bool told;                        /* the primary knows what is missing */
     uint64_t low_lsn, high_lsn;       /* of the answers */
     uint64_t looked, deleted;
-    struct buf hashes, missing;
+    struct buf hashes;
+    struct buf missing; /* bitmap of those; empty: none */
     uint8_t leaves[STORE_LEAVES_BYTES];
 };
 void diff_range_free(struct diff_range *r); /* takes NULL */
+/* Those of hashes that the bitmap names (set_len bytes of it) are appended to out. */
+void diff_pick(const struct buf *hashes, const uint8_t *set, size_t set_len, struct buf *out);
 struct follow {
     enum follow_state state;
     struct follow_config cfg;
@@ -75,11 +78,14 @@ struct follow {
     int64_t last_error_ms;
     enum copy_phase phase;
     struct equal equal;
-    bool want_copy;            /* the next hello asks for a copy */
-    bool asked, job_out;       /* one question and one job at a time (folding: one kind of job) */
-    struct store_copy at;      /* as of the last job */
-    bool leaves_told;          /* on this connection */
-    uint32_t level;            /* of the tree that is compared */
+    bool want_copy;       /* the next hello asks for a copy */
+    bool asked, job_out;  /* one question and one job at a time (folding: one kind of job) */
+    struct store_copy at; /* as of the last job */
+    bool leaves_told;     /* on this connection */
+    struct parts *parts;  /* of the tree that is compared; NULL: not begun */
+    uint64_t parts_salt;
+    unsigned parts_failed;     /* on this connection */
+    uint32_t level;            /* the same with an older program */
     struct buf nodes;          /* of that level, that differ; numbers of 2 bytes, big endian */
     struct diff_range *range;  /* waits for entries; NULL: the next is asked for */
     uint64_t keys_there;       /* at the primary, as it counted last; 0: not known */

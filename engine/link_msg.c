@@ -347,12 +347,15 @@ static const struct {
     [MSG_TREE_REQUEST] = {"tree request", 3, 3},
     [MSG_TREE] = {"tree", 5, 5},
     [MSG_LIST_REQUEST] = {"list request", 3, 3},
-    [MSG_LIST] = {"list", 6, 6},
+    [MSG_LIST] = {"list", 6, 7},
     [MSG_FETCH] = {"fetch", 5, 5},
     [MSG_ENTRIES] = {"entries", 2, 2},
     [MSG_ROOT] = {"root", 4, 4},
     [MSG_EPOCH_ASK] = {"epoch ask", 8, 11},
     [MSG_EPOCH_TELL] = {"epoch tell", 8, 11},
+    [MSG_PARTS_REQUEST] = {"parts request", 5, 5},
+    [MSG_PARTS] = {"parts", 4, 4},
+    [MSG_WANT] = {"want", 5, 5},
 };
 
 /* Per stage: LSNs, bytes and microseconds behind, then count, p50, p99 and max of each window. */
@@ -582,7 +585,7 @@ static size_t get_fields(struct mp *in, struct link_msg *m, size_t n)
             get_signature(in, &m->epoch);
         break;
     default:
-        link_diff_get(in, m);
+        link_diff_get(in, m, read);
         break;
     }
     return read;

@@ -23,9 +23,10 @@
 #include "txn.h"
 #include "wal.h"
 
-#define LINK_PROTOCOL_VERSION 2u /* the newest that this program speaks */
+#define LINK_PROTOCOL_VERSION 3u /* the newest that this program speaks */
 #define LINK_PROTOCOL_OLDEST 1u  /* the oldest */
 #define LINK_VERSION_DIFF 2u     /* from here on: messages 13 to 19 */
+#define LINK_VERSION_PARTS 3u    /* from here on: messages 22 to 24 */
 #define LINK_VERSION_EPOCHS 2u   /* from here on: messages 20 and 21 */
 #define EPOCHS_MAX 64u           /* history kept: the newest promotions */
 #define LINK_PAGE_BYTES_MAX (4u << 20)
@@ -35,8 +36,10 @@
 #define LINK_HASHES_MAX 16384u   /* in one message */
 #define LINK_SUM_BYTES 8u        /* of a part of the Merkle tree */
 #define LINK_TREE_LEVELS 4u
-#define LINK_TREE_NODES_MAX 4096u /* of one level */
-#define LINK_LEAVES_BYTES 8192u   /* bitmap */
+#define LINK_TREE_NODES_MAX 4096u   /* of one level */
+#define LINK_LEAVES_BYTES 8192u     /* bitmap */
+#define LINK_PARTS_DEPTH 16u        /* parts.h: level of the leaves */
+#define LINK_PARTS_MAX (8u * 65536) /* bytes of sums of parts */
 
 enum link_msg_type {
     MSG_HELLO = 1,
@@ -60,6 +63,9 @@ enum link_msg_type {
     MSG_ROOT,
     MSG_EPOCH_ASK,
     MSG_EPOCH_TELL,
+    MSG_PARTS_REQUEST,
+    MSG_PARTS,
+    MSG_WANT,
     MSG_TYPE_END /* one beyond the last */
 };
 
@@ -182,6 +188,10 @@ struct link_msg {
             const uint8_t *hashes; /* of the entries of these leaves, in key order */
             size_t n;
             uint64_t looked; /* keys */
+            /* Of the leaves that the request told not to differ, by what was asked of parts before;
+             * absent: leaves were not told, or none asked. */
+            bool has_rest;
+            uint64_t rest; /* parts_rest */
         } list;
         struct {
             const char *after; /* the range (after, last]; to_end: from after on */
@@ -192,6 +202,28 @@ struct link_msg {
             const uint8_t *hashes; /* wanted; none: those of the request before */
             size_t n;
         } fetch;
+        struct {
+            uint32_t level, below; /* parts.h: parts_answer */
+            uint64_t salt; /* of level 0, which begins; the answers that follow keep to it */
+            const uint8_t *parts;
+            size_t parts_len;
+        } parts_request;
+        struct {
+            /* Of the answer about level 0, and 0 in those that follow: what all of them were read
+             * at, and keys as in tree. */
+            uint64_t lsn, keys;
+            const uint8_t *sums;
+            size_t len;
+        } parts;
+        struct { /* as fetch, of the hashes that the list before had */
+            const char *after;
+            size_t after_len;
+            const char *last;
+            size_t last_len;
+            bool to_end;
+            const uint8_t *wanted; /* bitmap; none: those of the request before */
+            size_t wanted_len;
+        } want;
         struct {
             uint64_t lsn; /* of a mark */
             uint8_t root[20];
@@ -232,8 +264,8 @@ void mp_put_bin(struct buf *b, const void *data, size_t len);
 void mp_put_str(struct buf *b, const char *s, size_t len);
 void mp_put_array(struct buf *b, size_t n);
 
-/* Messages 13 to 19: their fields (link_diff.c). */
-void link_diff_get(struct mp *in, struct link_msg *m);
+/* Messages 13 to 19 and 22 to 24: their fields (link_diff.c). */
+void link_diff_get(struct mp *in, struct link_msg *m, size_t n); /* n: fields that are there */
 void link_diff_put(struct buf *out, const struct link_msg *m);
 
 #endif

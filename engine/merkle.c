@@ -164,6 +164,11 @@ const uint8_t *merkle_leaf(const struct merkle *m, uint32_t leaf)
     return m->leaf[leaf];
 }
 
+uint64_t merkle_leaf_salted(const struct merkle *m, uint32_t leaf, uint64_t salt)
+{
+    return XXH3_64bits_withSeed(m->leaf[leaf], sizeof(m->leaf[leaf]), salt);
+}
+
 void merkle_sum_leaves(const struct merkle *m, uint32_t first, uint32_t n,
                        uint8_t sum[MERKLE_HASH_BYTES])
 {

@@ -45,6 +45,7 @@ void merkle_free(struct merkle *m); /* takes NULL */
 /* Loading: sets a leaf of the tree itself. */
 void merkle_load(struct merkle *m, uint32_t leaf, const uint8_t sum[MERKLE_HASH_BYTES]);
 const uint8_t *merkle_leaf(const struct merkle *m, uint32_t leaf);
+uint64_t merkle_leaf_salted(const struct merkle *m, uint32_t leaf, uint64_t salt); /* XXH3-64 */
 /* Sum of the leaves from first on, n of them. */
 void merkle_sum_leaves(const struct merkle *m, uint32_t first, uint32_t n,
                        uint8_t sum[MERKLE_HASH_BYTES]);

@@ -5,6 +5,7 @@
  * apply thread but a lock for the moment in which part of the tree is summed.
  */
 #include "engine_private.h"
+#include "parts.h"
 #include "threads_private.h"
 #include "verify_private.h"
 
@@ -57,6 +58,32 @@ static int read_tree(struct engine *e, struct scan_job *j, struct event *ev, str
     return rc;
 }
 
+/* The first question finds no leaves with it. */
+static int read_parts(struct engine *e, struct scan_job *j, struct event *ev, struct err *err)
+{
+    struct link_msg m = {.type = MSG_PARTS};
+    struct buf sums = {0};
+    uint64_t lsn;
+    int rc;
+
+    if (j->tree == NULL) {
+        j->tree = malloc(sizeof(*j->tree));
+        if (j->tree == NULL)
+            return err_set(err, ERR_NOMEM, 0, "hashes of leaves");
+        store_leaf_hashes(e->store, j->salt, j->tree->leaf, &lsn);
+        m.parts.lsn = lsn;
+        m.parts.keys = atomic_load(&e->scrub_keys);
+    }
+    rc = parts_answer(j->tree->leaf, j->level, j->below, j->nodes.data, j->nodes.len, &sums, err);
+    m.parts.sums = sums.data;
+    m.parts.len = sums.len;
+    if (rc == 0)
+        rc = link_msg_encode(&m, &ev->buf, err);
+    buf_free(&sums);
+    ev->flag = true; /* when nothing differs, it is the last answer */
+    return rc;
+}
+
 static int read_list(struct engine *e, struct scan_job *j, struct event *ev, struct err *err)
 {
     struct link_msg m = {.type = MSG_LIST};
@@ -73,8 +100,13 @@ static int read_list(struct engine *e, struct scan_job *j, struct event *ev, str
     m.list.hashes = d.hashes.data;
     m.list.n = d.hashes.len / STORE_HASH_BYTES;
     m.list.looked = d.looked;
+    m.list.has_rest = j->tree != NULL;
+    if (j->tree != NULL)
+        m.list.rest = parts_rest(j->tree->leaf, j->leaves);
     rc = link_msg_encode(&m, &ev->buf, err);
     ev->flag = d.done;
+    j->hashes = d.hashes; /* for what is wanted of them */
+    d.hashes = (struct buf){0};
     store_digest_free(&d);
     return rc;
 }
@@ -110,6 +142,9 @@ static void answer(struct engine *e, struct scan_job *j)
     case MSG_TREE_REQUEST:
         rc = read_tree(e, j, ev, &err);
         break;
+    case MSG_PARTS_REQUEST:
+        rc = read_parts(e, j, ev, &err);
+        break;
     case MSG_LIST_REQUEST:
         rc = read_list(e, j, ev, &err);
         break;
@@ -119,6 +154,7 @@ static void answer(struct engine *e, struct scan_job *j)
     }
     pthread_rwlock_unlock(&e->store_lock);
     ev->conn = j->conn;
+    ev->scan = j;
     if (rc != 0)
         snprintf(ev->text, sizeof(ev->text), "%s", err.msg);
     event_post(e, ev);
@@ -135,7 +171,8 @@ size_t engine_scan_step(struct engine *e)
         next = n->next;
         if (!atomic_load(&e->scan_stop))
             answer(e, j);
-        scan_job_free(j);
+        else
+            scan_job_free(j);
     }
     if (did == 0 && !atomic_load(&e->scan_stop))
         did = scrub_step(e);

@@ -802,6 +802,8 @@ void peer_frame(struct engine *e, struct conn *c, const struct link_msg *m)
         case MSG_TREE_REQUEST:
         case MSG_LIST_REQUEST:
         case MSG_FETCH:
+        case MSG_PARTS_REQUEST:
+        case MSG_WANT:
             diff_question(e, c, m);
             return;
         case MSG_ROOT:

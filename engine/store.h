@@ -166,6 +166,11 @@ CHECKED int store_page_read(struct store *s, const char *after, size_t bytes_max
  */
 CHECKED int store_tree_read(struct store *s, unsigned level, const uint16_t *nodes, size_t n,
                             struct buf *out, uint64_t *lsnp, struct err *err);
+/**
+ * A hash of each of the MERKLE_LEAVES leaves of the tree: XXH3-64 over its sum, seeded with the
+ * salt, so that what errs once (parts.h) does not err again. *lsnp as above.
+ */
+void store_leaf_hashes(struct store *s, uint64_t salt, uint64_t *out, uint64_t *lsnp);
 struct store_digest {  /* of the range of keys (after, last] */
     uint64_t lsn;      /* what it was read at */
     bool done;         /* nothing lies behind last */
@@ -214,8 +219,8 @@ CHECKED int store_clone_page(struct store *s, const uint8_t *page, size_t len, s
 CHECKED int store_diff_leaves(struct store *s, const struct store_copy *c, struct err *err);
 /**
  * Compare the range (after, last] (done: from after on) with the source's hashes: own entries of
- * the leaves that are not among them are deleted, hashes without an own entry are added to missing
- * in their order. In several short transactions.
+ * the leaves that are not among them are deleted. missing: a bitmap of those hashes that have no
+ * own entry is appended, in their order, if there are any. In several short transactions.
  */
 CHECKED int store_diff_compare(struct store *s, const char *after, const char *last, bool done,
                                const uint8_t *leaves, const uint8_t *hashes, size_t n,

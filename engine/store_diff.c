@@ -172,12 +172,13 @@ int store_diff_compare(struct store *s, const char *after, const char *last, boo
                        uint64_t *deletedp, struct err *err)
 {
     struct compare *c = calloc(1, sizeof(*c));
-    bool *met = calloc(n + 1, sizeof(*met));
+    uint8_t *lacks = calloc(n / 8 + 1, 1); /* bitmap */
+    bool any = false;
     int rc = -1;
 
     if (c != NULL)
         c->known = calloc(n + 1, sizeof(*c->known));
-    if (c == NULL || met == NULL || c->known == NULL) {
+    if (c == NULL || lacks == NULL || c->known == NULL) {
         err_set(err, ERR_NOMEM, 0, "compare %zu entries", n);
         goto out;
     }
@@ -199,11 +200,16 @@ int store_diff_compare(struct store *s, const char *after, const char *last, boo
         goto out;
     rc = compare_run(s, c, err);
     merkle_hasher_fini(&c->hasher);
-    for (size_t i = 0; rc == 0 && i < n; i++)
-        met[c->known[i].index] = c->known[i].met;
-    for (size_t i = 0; rc == 0 && i < n; i++) /* in the order of the source's keys */
-        if (!met[i])
-            buf_add(missing, hashes + i * STORE_HASH_BYTES, STORE_HASH_BYTES);
+    for (size_t i = 0; rc == 0 && i < n; i++) {
+        const uint32_t at = c->known[i].index; /* in the order of the source's keys */
+
+        if (c->known[i].met)
+            continue;
+        lacks[at / 8] |= (uint8_t)(1u << (at % 8));
+        any = true;
+    }
+    if (any)
+        buf_add(missing, lacks, (n + 7) / 8);
     if (rc == 0)
         rc = buf_check(missing, err);
     *deletedp = c->deleted;
@@ -211,7 +217,7 @@ out:
     if (c != NULL)
         free(c->known);
     free(c);
-    free(met);
+    free(lacks);
     return rc;
 }
 

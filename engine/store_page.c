@@ -321,6 +321,15 @@ int store_tree_read(struct store *s, unsigned level, const uint16_t *nodes, size
     return buf_check(out, err);
 }
 
+void store_leaf_hashes(struct store *s, uint64_t salt, uint64_t *out, uint64_t *lsnp)
+{
+    pthread_mutex_lock(&s->state_lock);
+    *lsnp = s->point.lsn;
+    for (uint32_t i = 0; i < MERKLE_LEAVES; i++)
+        out[i] = merkle_leaf_salted(s->tree, i, salt);
+    pthread_mutex_unlock(&s->state_lock);
+}
+
 /* ---- taking a page apart ---- */
 static bool key_fits(const char *key, size_t len)
 {

@@ -99,6 +99,7 @@ struct event {
     struct buf buf;               /* owned */
     struct diff_range *range;     /* owned */
     struct store_copy *copy;      /* owned */
+    struct scan_job *scan;        /* owned: EV_FOUND */
     struct scrub_report scrub;
     size_t len;
     uint8_t data[];
@@ -146,6 +147,9 @@ void job_post(struct engine *e, struct job *j);
 void job_free(struct job *j);
 
 /* ---- questions for the scan thread ---- */
+struct leaf_hashes { /* of one moment, so that answers about parts of the tree fit together */
+    uint64_t leaf[MERKLE_LEAVES];
+};
 struct scan_job {
     struct queue_node node;
     enum link_msg_type type; /* of the question */
@@ -155,6 +159,9 @@ struct scan_job {
     uint32_t bytes_max, level;
     struct buf nodes, hashes;
     uint8_t *leaves; /* owned; bitmap */
+    uint32_t below;  /* parts.h */
+    uint64_t salt;
+    struct leaf_hashes *tree; /* owned: comes with the question and goes back with the answer */
 };
 void scan_job_free(struct scan_job *j);
 

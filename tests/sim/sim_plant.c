@@ -128,6 +128,6 @@ bool plant_frame(struct world *w, int from, int to, uint64_t conn, const uint8_t
         return m.type != MSG_HELLO && m.type != MSG_EPOCH_ASK && m.type != MSG_EPOCH_TELL;
     if (planted(w, "lost_pages") && to == 1)
         return m.type != MSG_PAGE && m.type != MSG_TREE && m.type != MSG_LIST &&
-               m.type != MSG_ENTRIES;
+               m.type != MSG_ENTRIES && m.type != MSG_PARTS;
     return true;
 }

@@ -126,6 +126,8 @@ static void fill(enum link_msg_type type)
         sent.list.hashes = sums;
         sent.list.n = 3;
         sent.list.looked = 300;
+        sent.list.has_rest = true;
+        sent.list.rest = UINT64_MAX - 5;
         break;
     case MSG_FETCH:
         sent.fetch.after = "core/a";
@@ -135,6 +137,26 @@ static void fill(enum link_msg_type type)
         sent.fetch.to_end = true;
         sent.fetch.hashes = sums;
         sent.fetch.n = 2;
+        break;
+    case MSG_PARTS_REQUEST:
+        sent.parts_request.below = 3;
+        sent.parts_request.salt = UINT64_MAX - 1;
+        sent.parts_request.parts = (const uint8_t *)"\1";
+        sent.parts_request.parts_len = 1;
+        break;
+    case MSG_PARTS:
+        sent.parts.lsn = 70000;
+        sent.parts.keys = 12;
+        sent.parts.sums = sums;
+        sent.parts.len = 64;
+        break;
+    case MSG_WANT:
+        sent.want.after = "core/a";
+        sent.want.after_len = 6;
+        sent.want.last = "core/b";
+        sent.want.last_len = 6;
+        sent.want.wanted = (const uint8_t *)"\5\1";
+        sent.want.wanted_len = 2;
         break;
     case MSG_ROOT:
         sent.root.lsn = 1ull << 40;
@@ -216,6 +238,28 @@ Test(link_msg, malformed_differences_are_refused)
     sent.tree_request.level = LINK_TREE_LEVELS;
     b = encode();
     cr_assert_neq(link_msg_decode(b.data, b.len, &got, &err), 0, "no such level");
+    buf_free(&b);
+    for (unsigned i = 0; i < 4; i++) {
+        fill(MSG_PARTS_REQUEST);
+        if (i == 0)
+            sent.parts_request.level = sent.parts_request.below;
+        if (i == 1)
+            sent.parts_request.below = LINK_PARTS_DEPTH + 1;
+        if (i == 2)
+            sent.parts_request.parts_len = 0;
+        if (i == 3) {
+            sent.parts_request.parts = many;
+            sent.parts_request.parts_len = LINK_LEAVES_BYTES + 1;
+        }
+        b = encode();
+        cr_assert_neq(link_msg_decode(b.data, b.len, &got, &err), 0, "such parts: %u", i);
+        buf_free(&b);
+    }
+    fill(MSG_WANT);
+    sent.want.wanted = many;
+    sent.want.wanted_len = LINK_HASHES_MAX / 8 + 1;
+    b = encode();
+    cr_assert_neq(link_msg_decode(b.data, b.len, &got, &err), 0, "more than a list has");
     buf_free(&b);
 }
 
@@ -299,6 +343,23 @@ Test(link_msg, a_ping_carries_the_lag)
     cr_assert_eq(got.ping.stage[LAG_APPLIED].behind_bytes, 12288);
     cr_assert_eq(got.ping.stage[LAG_FLUSHED].behind_ms, 2.125);
     cr_assert_eq(got.ping.stage[LAG_RECEIVED].window[LAG_5M].p50, 0.75);
+    buf_free(&b);
+}
+
+/* A list of an older program has no sum of the leaves that were not told. */
+Test(link_msg, a_list_of_an_older_program_is_taken)
+{
+    struct buf b;
+    struct err err = {0};
+
+    fill(MSG_LIST);
+    b = encode();
+    b.data[0]--;
+    b.len -= 10; /* bin 8 */
+    cr_assert_eq(link_msg_decode(b.data, b.len, &got, &err), 0, "%s", err.msg);
+    cr_assert(!got.list.has_rest && got.list.looked == 300);
+    b.len -= 2; /* 300 */
+    cr_assert_eq(link_msg_decode(b.data, b.len, &got, &err), -1);
     buf_free(&b);
 }
 

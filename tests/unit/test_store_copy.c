@@ -4,6 +4,7 @@
  * source and copy are stores in one process, and what goes over the link is passed by hand.
  */
 #include <criterion/criterion.h>
+#include <criterion/parameterized.h>
 #include <ftw.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -11,12 +12,17 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "link.h"
+#include "link_msg.h"
+#include "parts.h"
 #include "store.h"
 #include "txn.h"
 
 #define PAGE 2048u
 #define SEGS_MAX 64
-#define MESSAGE 64u /* a frame and the fields of it that are no payload, at most */
+#define LSN (1ull << 40) /* nine bytes on the link */
+#define SALT 0x9e3779b97f4a7c15u
+#define COPY_BYTES 256u /* of heads of messages and first questions, for each copy */
 
 struct side {
     char dir[64];
@@ -30,6 +36,8 @@ static struct seg *segs[SEGS_MAX];
 static size_t n_segs;
 static size_t page_bytes; /* of an answer */
 static uint64_t moved;    /* bytes of questions and answers */
+static uint64_t rest;     /* of the source, told with the first list */
+static unsigned rounds;   /* questions about parts of the tree */
 
 static void open_side(struct side *d)
 {
@@ -122,42 +130,101 @@ static void clone_some(unsigned pages)
     }
 }
 
+/* What a message takes on the link. */
+static void count(const struct link_msg *m)
+{
+    struct buf b = {0};
+
+    cr_assert_eq(link_msg_encode(m, &b, &err), 0);
+    moved += LINK_FRAME_HEAD_BYTES + b.len;
+    buf_free(&b);
+}
+
+/* Which leaves differ, as the log thread finds it out. The source's hashes are those of one moment:
+ * all questions but the first find them noted. */
 static void compare_trees(void)
 {
-    struct store_copy c = {.phase = STORE_FOLD};
-    static uint16_t nodes[4096], next[4096];
-    size_t n = 1;
+    static uint64_t theirs[MERKLE_LEAVES];
+    struct store_copy c = {0};
+    struct parts *p;
+    uint64_t lsn;
 
-    nodes[0] = 0;
-    for (unsigned level = 0; level < STORE_TREE_LEVELS; level++) {
-        struct buf ours = {0}, theirs = {0};
-        size_t n_next = 0;
-        uint64_t lsn;
+    cr_assert_eq(parts_new(&p, &err), 0);
+    store_leaf_hashes(copy.s, SALT, p->leaf, &lsn);
+    store_leaf_hashes(source.s, SALT, theirs, &lsn);
+    for (rounds = 0; p->n_open > 0; rounds++) {
+        struct link_msg q = {.type = MSG_PARTS_REQUEST}, a = {.type = MSG_PARTS};
+        struct buf names = {0}, sums = {0};
 
-        cr_assert_eq(store_tree_read(copy.s, level, nodes, n, &ours, &lsn, &err), 0);
-        cr_assert_eq(store_tree_read(source.s, level, nodes, n, &theirs, &lsn, &err), 0);
-        cr_assert_eq(ours.len, n * 16 * STORE_SUM_BYTES);
-        moved += 2 * n + theirs.len + 2 * MESSAGE;
-        c.low_lsn = c.low_lsn == 0 || lsn < c.low_lsn ? lsn : c.low_lsn;
-        c.high_lsn = lsn;
-        for (size_t i = 0; i < n * 16; i++) {
-            uint32_t child = nodes[i / 16] * 16u + (uint32_t)(i % 16);
-
-            if (memcmp(ours.data + i * 8, theirs.data + i * 8, 8) == 0)
-                continue;
-            if (level + 1 < STORE_TREE_LEVELS)
-                next[n_next++] = (uint16_t)child;
-            else {
-                c.leaves[child / 8] |= (uint8_t)(1u << (child % 8));
-                c.phase = STORE_RANGES;
-            }
-        }
-        memcpy(nodes, next, sizeof(nodes));
-        n = n_next;
-        buf_free(&ours);
-        buf_free(&theirs);
+        parts_ask(p, &names);
+        q.parts_request.level = p->level;
+        q.parts_request.below = p->below;
+        q.parts_request.salt = p->level == 0 ? SALT : 0;
+        q.parts_request.parts = names.data;
+        q.parts_request.parts_len = names.len;
+        count(&q);
+        cr_assert_eq(parts_answer(theirs, p->level, p->below, names.data, names.len, &sums, &err),
+                     0);
+        a.parts.lsn = p->level == 0 ? lsn : 0;
+        a.parts.keys = p->level == 0 ? UINT32_MAX : 0;
+        a.parts.sums = sums.data;
+        a.parts.len = sums.len;
+        count(&a);
+        cr_assert_eq(parts_take(p, sums.data, sums.len, &err), 0, "%s", err.msg);
+        buf_free(&names);
+        buf_free(&sums);
     }
+    rest = parts_rest(theirs, p->differ);
+    cr_assert_eq(rest, parts_rest(p->leaf, p->differ));
+    c.low_lsn = c.high_lsn = lsn;
+    c.phase = p->n_differ > 0 ? STORE_RANGES : STORE_FOLD;
+    memcpy(c.leaves, p->differ, sizeof(c.leaves));
     cr_assert_eq(store_diff_leaves(copy.s, &c, &err), 0, "%s", err.msg);
+    parts_free(p);
+}
+
+static void count_list(const struct store_copy *c, const struct store_digest *d)
+{
+    struct link_msg q = {.type = MSG_LIST_REQUEST}, a = {.type = MSG_LIST};
+    bool first = c->last[0] == '\0';
+    struct buf leaves = {0};
+
+    if (first)
+        parts_put(PARTS_DEPTH, c->leaves, &leaves);
+    q.list_request.after = c->last;
+    q.list_request.after_len = strlen(c->last);
+    q.list_request.leaves = leaves.data;
+    q.list_request.leaves_len = leaves.len;
+    count(&q);
+    a.list.lsn = d->lsn;
+    a.list.done = d->done;
+    a.list.last = buf_str(&d->last);
+    a.list.last_len = d->last.len;
+    a.list.hashes = d->hashes.data;
+    a.list.n = d->hashes.len / STORE_HASH_BYTES;
+    a.list.looked = d->looked;
+    a.list.has_rest = first;
+    a.list.rest = rest;
+    count(&a);
+    buf_free(&leaves);
+}
+
+static void count_want(const char *after, const char *last, bool done, const struct buf *wanted,
+                       const struct buf *page)
+{
+    struct link_msg q = {.type = MSG_WANT}, a = {.type = MSG_ENTRIES};
+
+    q.want.after = after;
+    q.want.after_len = strlen(after);
+    q.want.last = last;
+    q.want.last_len = strlen(last);
+    q.want.to_end = done;
+    q.want.wanted = wanted->data;
+    q.want.wanted_len = wanted->len;
+    count(&q);
+    a.body.data = page->data;
+    a.body.len = page->len;
+    count(&a);
 }
 
 /* What the source sends for one range; `taken` counts entries. */
@@ -165,29 +232,32 @@ static void one_range(unsigned *taken)
 {
     struct store_copy c = at();
     struct store_digest d;
-    struct buf missing = {0};
+    struct buf missing = {0}, wanted = {0};
     char last[4097], next[4097];
     uint64_t deleted, low, high;
     bool more;
 
     cr_assert_eq(store_digest_read(source.s, c.last, c.leaves, 4 * page_bytes, &d, &err), 0, "%s",
                  err.msg);
-    moved += d.hashes.len + d.last.len + strlen(c.last) + 2 * MESSAGE;
+    count_list(&c, &d);
     strcpy(last, buf_str(&d.last));
     strcpy(next, c.last);
     cr_assert_eq(store_diff_compare(copy.s, c.last, last, d.done, c.leaves, d.hashes.data,
                                     d.hashes.len / STORE_HASH_BYTES, &missing, &deleted, &err),
                  0, "%s", err.msg);
     low = high = d.lsn;
-    moved += missing.len;
+    for (size_t i = 0; i < 8 * missing.len; i++)
+        if ((missing.data[i / 8] >> (i % 8) & 1) != 0)
+            buf_add(&wanted, d.hashes.data + i * STORE_HASH_BYTES, STORE_HASH_BYTES);
     for (more = missing.len > 0; more;) {
         struct buf bytes = {0};
         struct store_page p;
 
-        cr_assert_eq(store_fetch_read(source.s, next, last, d.done, c.leaves, missing.data,
-                                      missing.len / STORE_HASH_BYTES, page_bytes, &bytes, &err),
+        cr_assert_eq(store_fetch_read(source.s, next, last, d.done, c.leaves, wanted.data,
+                                      wanted.len / STORE_HASH_BYTES, page_bytes, &bytes, &err),
                      0, "%s", err.msg);
-        moved += bytes.len + strlen(next) + strlen(last) + 2 * MESSAGE;
+        count_want(next, last, d.done, &missing, &bytes);
+        buf_clear(&missing); /* told once */
         cr_assert_eq(store_page_parse(bytes.data, bytes.len, &p, &err), 0, "%s", err.msg);
         cr_assert_eq(store_diff_put(copy.s, &p, next, last, d.done, &err), 0, "%s", err.msg);
         *taken += (unsigned)p.count;
@@ -200,6 +270,7 @@ static void one_range(unsigned *taken)
     cr_assert_eq(store_diff_range(copy.s, last, d.done, d.looked, low, high, &err), 0, "%s",
                  err.msg);
     buf_free(&missing);
+    buf_free(&wanted);
     store_digest_free(&d);
 }
 
@@ -354,79 +425,123 @@ Test(store_copy, entries_of_another_range_are_refused)
 }
 
 /* ---- what is moved ---- */
-/* Keys 0 to n by step, each of seven bytes, with a value of one. Returns bytes of both. */
-static uint64_t tiny_seg(struct side *d, unsigned n, unsigned step, uint8_t v, uint64_t lsn)
+/* Of keys of seven bytes with values of one, the differ ones are spread evenly. */
+struct shape {
+    unsigned keys, differ;
+    enum { CHANGED, INSERTED, DELETED } how; /* at the source */
+};
+
+static size_t tiny_key(unsigned i, char key[16])
 {
-    static uint8_t before[WAL_HASH_BYTES];
-    struct seg_head head = {.epoch = 1, .first_lsn = lsn};
-    struct txn *t = txn_new();
-    struct seg_txn st;
-    struct seg *s;
-    uint64_t bytes = 0;
-
-    for (unsigned i = 0; i < n; i += step) {
-        char key[8];
-
-        bytes += (uint64_t)snprintf(key, sizeof(key), "%07u", i) + 1;
-        cr_assert_eq(txn_put(t, key, &v, 1, &err), 0);
-    }
-    if (lsn > 1)
-        memcpy(head.prev_hash, before, sizeof(before));
-    cr_assert_eq(txn_bytes(t, &st.data, &st.len, &err), 0);
-    cr_assert_eq(seg_build(&head, &st, 1, &s, &err), 0, "%s", err.msg);
-    apply(d, s);
-    memcpy(before, s->hash, sizeof(before));
-    seg_unref(s);
-    txn_free(t);
-    return bytes;
+    return (size_t)snprintf(key, 16, "%07u", i);
 }
 
-/* sparse: fewer keys than leaves, so that the parts of the tree that differ count, too. */
-static void tiny(unsigned n, unsigned step, bool sparse)
+/* Is key i (of keys, and then those that are inserted) one that differs? */
+static bool differs(const struct shape *sh, unsigned i)
 {
-    static bool differs[MERKLE_LEAVES];
-    uint64_t bytes, keys = 0, leaves = 0, bound, tree;
+    unsigned step = sh->keys / sh->differ;
+
+    if (sh->how == INSERTED)
+        return i >= sh->keys;
+    return i % step == 0 && i / step < sh->differ;
+}
+
+/* What there is at first, or what differs: in segments of some thousand keys. Begins anew when it
+ * is not the second. */
+static void tiny_write(struct side *d, const struct shape *sh, bool second)
+{
+    static struct seg_head head;
+    unsigned i = 0, all = sh->keys + (sh->how == INSERTED ? sh->differ : 0);
+    uint8_t v = second ? 2 : 1;
+
+    if (!second)
+        head = (struct seg_head){.epoch = 1, .first_lsn = LSN + 1};
+    while (i < all) {
+        struct txn *t = txn_new();
+        struct seg_txn st;
+        struct seg *s;
+
+        for (; i < all && txn_count(t) < 10000; i++) {
+            char key[16];
+
+            tiny_key(i, key);
+            if (second ? !differs(sh, i) : i >= sh->keys)
+                continue;
+            if (second && sh->how == DELETED)
+                cr_assert_eq(txn_delete(t, key, &err), 0);
+            else
+                cr_assert_eq(txn_put(t, key, &v, 1, &err), 0);
+        }
+        if (txn_count(t) > 0) {
+            cr_assert_eq(txn_bytes(t, &st.data, &st.len, &err), 0);
+            cr_assert_eq(seg_build(&head, &st, 1, &s, &err), 0, "%s", err.msg);
+            apply(d, s);
+            memcpy(head.prev_hash, s->hash, sizeof(head.prev_hash));
+            head.first_lsn++;
+            seg_unref(s);
+        }
+        txn_free(t);
+    }
+}
+
+/* Three times the bytes that differ, and 40 for each key, on either side, in a leaf that does. */
+static uint64_t bound_of(const struct shape *sh)
+{
+    static bool leaf[MERKLE_LEAVES];
+    unsigned all = sh->keys + (sh->how == INSERTED ? sh->differ : 0);
+    uint64_t keys = 0;
+    char key[16];
+
+    memset(leaf, 0, sizeof(leaf));
+    for (unsigned i = 0; i < all; i++)
+        if (differs(sh, i))
+            leaf[merkle_leaf_of(key, tiny_key(i, key))] = true;
+    for (unsigned i = 0; i < all; i++)
+        keys += leaf[merkle_leaf_of(key, tiny_key(i, key))];
+    return 3 * 8 * (uint64_t)sh->differ + 40 * keys;
+}
+
+ParameterizedTestParameters(store_copy, a_difference_of_tiny_keys_moves_what_the_bound_allows)
+{
+    static struct shape shapes[] = {
+        {200000, 200000, CHANGED}, {200000, 20000, CHANGED}, {65536, 65536, CHANGED},
+        {65536, 6553, CHANGED},    {65536, 66, CHANGED},     {65536, 10, CHANGED},
+        {65536, 2, CHANGED},       {65536, 1, CHANGED},      {5000, 5000, CHANGED},
+        {5000, 1000, CHANGED},     {5000, 100, CHANGED},     {5000, 10, CHANGED},
+        {5000, 1, CHANGED},        {20000, 2000, INSERTED},  {5000, 100, INSERTED},
+        {5000, 10, INSERTED},      {5000, 1, INSERTED},      {20000, 2000, DELETED},
+        {5000, 100, DELETED},      {5000, 10, DELETED},      {5000, 1, DELETED},
+    };
+
+    return cr_make_param_array(struct shape, shapes, sizeof(shapes) / sizeof(shapes[0]));
+}
+
+/* Sequence 12 and decision 7, to the byte; the LSNs are as long as they get. */
+ParameterizedTest(struct shape *sh, store_copy,
+                  a_difference_of_tiny_keys_moves_what_the_bound_allows)
+{
+    static const char *const how[] = {"changed", "inserted", "deleted"};
+    struct store_point point = {.lsn = LSN, .epoch = 1};
+    uint64_t bound = bound_of(sh);
     unsigned taken = 0;
-    char key[8];
 
     page_bytes = 1u << 20;
-    tiny_seg(&source, n, 1, 1, 1);
-    tiny_seg(&old, n, 1, 1, 1);
-    bytes = tiny_seg(&source, n, step, 2, 2);
-    memset(differs, 0, sizeof(differs));
-    for (unsigned i = 0; i < n; i += step)
-        differs[merkle_leaf_of(key, (size_t)snprintf(key, sizeof(key), "%07u", i))] = true;
-    for (unsigned i = 0; i < n; i++)
-        keys += differs[merkle_leaf_of(key, (size_t)snprintf(key, sizeof(key), "%07u", i))];
-    for (unsigned i = 0; i < MERKLE_LEAVES; i++)
-        leaves += differs[i];
+    cr_assert_eq(store_begin(source.s, &point, &err), 0, "%s", err.msg);
+    cr_assert_eq(store_begin(old.s, &point, &err), 0, "%s", err.msg);
+    tiny_write(&source, sh, false);
+    tiny_write(&old, sh, false);
+    tiny_write(&source, sh, true);
     cr_assert_eq(store_copy_begin(copy.s, true, &err), 0, "%s", err.msg);
     clone_some(UINT32_MAX);
     moved = 0;
     compare_trees();
-    tree = moved;
-    moved += 2 * leaves < 8192 ? 2 * leaves : 8192; /* told once */
     while (at().phase == STORE_RANGES)
         one_range(&taken);
-    cr_assert_eq(taken, (n + step - 1) / step);
-    bound = 3 * bytes + 40 * keys;
-    cr_assert_leq(moved, bound + (sparse ? tree : 0),
-                  "%" PRIu64 " bytes moved, the bound is %" PRIu64, moved, bound);
-}
-
-/* Sequence 12: three times what differs, and 40 bytes for each key in a leaf that does. */
-Test(store_copy, tiny_keys_that_all_differ_move_what_the_bound_allows)
-{
-    tiny(65536, 1, false);
-}
-
-Test(store_copy, some_of_many_tiny_keys_move_what_the_bound_allows)
-{
-    tiny(200000, 10, false);
-}
-
-/* Decision 7 says what a small store pays for its tree. */
-Test(store_copy, few_of_few_tiny_keys_move_the_tree_beside_it)
-{
-    tiny(65536, 1000, true);
+    cr_assert_eq(taken, sh->how == DELETED ? 0 : sh->differ);
+    printf("%u of %u %s: %" PRIu64 " bytes, the bound is %" PRIu64 " (%.2f), %u rounds\n",
+           sh->differ, sh->keys, how[sh->how], moved, bound, (double)moved / (double)bound, rounds);
+    cr_assert_leq(rounds, PARTS_QUESTIONS);
+    cr_assert_leq(moved, bound + COPY_BYTES,
+                  "%u of %u %s: %" PRIu64 " bytes moved, the bound is %" PRIu64, sh->differ,
+                  sh->keys, how[sh->how], moved, bound);
 }
