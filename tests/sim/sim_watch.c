@@ -338,9 +338,9 @@ static void watch_ends(struct world *w, int i)
     int64_t since = w->disturbed_ns > n->watch.settled_ns ? w->disturbed_ns : n->watch.settled_ns;
     bool settled;
 
-    /* It gave up what it had (or came back without it), and more than it has cannot be asked. */
-    if (p != NULL && p->committed_lsn < n->watch.target_lsn)
-        n->watch.target_lsn = p->committed_lsn;
+    /* It gave up what its log had (or came back without it): more than that cannot be asked. */
+    if (p != NULL && wal_durable_lsn(p->cur->wal) < n->watch.target_lsn)
+        n->watch.target_lsn = wal_durable_lsn(p->cur->wal);
     settled = f->state == FOLLOW_STREAM && f->phase == COPY_NONE &&
               atomic_load(&n->e->applied_lsn) >= n->watch.target_lsn;
 

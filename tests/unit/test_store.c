@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "env.h"
-#include "store.h"
+#include "store_private.h"
 #include "txn.h"
 
 static struct disk_image *image;
@@ -279,6 +279,44 @@ static void become(struct disk_image *im)
     down();
     disk_image_free(image);
     image = im;
+}
+
+static int (*wt_checkpoint)(WT_SESSION *wt, const char *config);
+
+/* WiredTiger takes its snapshot some time after it was asked to; what is folded until then is in.
+ */
+static int fold_before_snapshot(WT_SESSION *wt, const char *config)
+{
+    apply(20);
+    return wt_checkpoint(wt, config);
+}
+
+Test(store, a_fold_just_before_the_snapshot_is_in_the_checkpoint_with_its_leaves)
+{
+    struct store_session *ss;
+    struct store_point p;
+    bool was_hit = false;
+    uint64_t lsn;
+
+    apply(10);
+    cr_assert_eq(store_session_get(store, &ss, &err), 0, "%s", err.msg);
+    wt_checkpoint = ss->wt->checkpoint;
+    ss->wt->checkpoint = fold_before_snapshot;
+    store_session_put(store, ss); /* the next to be taken */
+    cr_assert_eq(store_checkpoint(store, &lsn, &err), 0, "%s", err.msg);
+    ss->wt->checkpoint = wt_checkpoint;
+    cr_assert_eq(lsn, 10, "what is promised is what was there when it began");
+    apply(5); /* no leaves with it: the next hold brings them up to date */
+    disk_image_cut_in(image, 1, hit, &was_hit);
+    cr_assert_eq(store_checkpoint(store, &lsn, &err), 0, "%s", err.msg);
+    disk_image_cut_in(image, 0, NULL, NULL);
+    cr_assert(was_hit);
+    become(disk_image_take_cut(image));
+    disk_image_crash(image);
+    boot();
+    store_applied(store, &p);
+    cr_assert_eq(p.lsn, 30);
+    check();
 }
 
 Test(store, a_power_cut_at_any_change_of_a_checkpoint_leaves_one_moment)
