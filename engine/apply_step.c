@@ -209,7 +209,7 @@ size_t engine_fold(struct engine *e, bool all)
         engine_fatal(e, &err);
     }
     if (rc > 0)
-        disk_wake(e->cfg.disk); /* the feed may be waiting for room in memory */
+        disk_wake(e->cfg.disk); /* status and lag tell of it */
     return (size_t)rc;
 }
 

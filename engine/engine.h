@@ -111,7 +111,7 @@ struct engine_config {
     const char *path;  /* data directory */
     struct disk *disk; /* log thread's disk; owned by the caller, outlives the engine */
     struct disk
-        *store_disk; /* NULL in production; crash and simulation builds: WiredTiger over it */
+        *store_disk; /* what WiredTiger lies on; NULL: the same (other in crash-test builds) */
     struct env *env;
     struct logger *log;
     const struct link_ops *link;

@@ -75,6 +75,7 @@ struct engine {
     _Atomic uint64_t applied_lsn; /* written by the apply thread (and at open) */
     _Atomic uint64_t applied_bytes, appended_bytes;
     _Atomic uint64_t apply_out_bytes; /* given to the apply thread, not applied */
+    _Atomic bool feed_waits;          /* the log thread has more for it, and waits for room */
     _Atomic int64_t fold_due_ns;      /* then all of it is folded; INT64_MAX: nothing waits */
     _Atomic uint64_t checkpoint_lsn;
     _Atomic uint64_t checkpoint_at_bytes;
@@ -230,6 +231,7 @@ struct engine {
     bool retain_unknown;    /* the members of before have no slots yet */
     uint64_t retain_told; /* secondary: the other members may need the log after it; 0: not told */
     int64_t retain_ns;    /* when the limits were last looked at */
+    int64_t retain_more_ns;  /* when the next log file goes; 0: none may */
     int64_t retain_saved_ns; /* when the cursors last went to the local file */
     struct appended {        /* what is being flushed */
         uint64_t last_lsn;

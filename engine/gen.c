@@ -27,6 +27,14 @@ static void on_panic(void *arg, const char *why, bool unreadable)
     engine_fatal(g->e, &err);
 }
 
+static void on_room(void *arg)
+{
+    struct engine *e = ((struct gen *)arg)->e;
+
+    if (atomic_load(&e->feed_waits))
+        disk_wake(e->cfg.disk);
+}
+
 /* ---- the local file ---- */
 int local_save(struct engine *e, struct err *err)
 {
@@ -196,6 +204,7 @@ int gen_open_store(struct gen *g, struct err *err)
                               .dirty_bytes = e->cfg.reserve_bytes / 2,
                               .log = e->cfg.log,
                               .panic = on_panic,
+                              .room = on_room,
                               .arg = g};
 
     return store_open(&sc, &g->store, err);
@@ -266,7 +275,7 @@ out:
 
 int gen_remove(struct engine *e, uint32_t number, struct err *err)
 {
-    struct disk *d = e->cfg.store_disk != NULL ? e->cfg.store_disk : e->cfg.disk;
+    struct disk *d = e->cfg.store_disk;
     struct gen *g;
     bool there = false;
     int rc = -1;

@@ -445,9 +445,20 @@ static void feed_one(struct engine *e, struct seg *seg)
     job_post(e, j);
 }
 
+/* Room for more in the memory tables? Who gives some back looks whether it is waited for. */
+static bool feed_has_room(struct engine *e)
+{
+    if (engine_unfolded_bytes(e) <= UNFOLDED_BYTES_MAX)
+        return true;
+    atomic_store(&e->feed_waits, true); /* then look again: it may have come meanwhile */
+    return engine_unfolded_bytes(e) <= UNFOLDED_BYTES_MAX;
+}
+
 static size_t feed_step(struct engine *e)
 {
     size_t fed = 0;
+
+    atomic_store(&e->feed_waits, false);
 
     while (e->feed.next_lsn <= e->committed_lsn) {
         struct seg *seg;
@@ -455,7 +466,7 @@ static size_t feed_step(struct engine *e)
         uint64_t out = atomic_load(&e->apply_out_bytes);
         int rc;
 
-        if (out > APPLY_AHEAD_BYTES_MAX || engine_unfolded_bytes(e) > UNFOLDED_BYTES_MAX)
+        if (out > APPLY_AHEAD_BYTES_MAX || !feed_has_room(e))
             break;
         rc = cursor_peek(e, e->cur, &e->feed, &seg, &err);
         if (rc < 0) {
@@ -730,10 +741,10 @@ size_t engine_log_step(struct engine *e)
     work += fence_step(e, now);
     work += demote_step(e, now);
     work += switchover_step(e, now);
-    work += build_step(e, now);
     work += modes_step(e, now);
     work += commit_step(e, now);
-    work += feed_step(e);
+    work += feed_step(e); /* before what is new: answers of what is durable do not wait for it */
+    work += build_step(e, now);
     work += snapshot_step(e);
     work += peers_ship(e);
     work += follow_step(e, now);

@@ -465,6 +465,8 @@ int engine_open(const struct engine_config *cfg, struct engine **ep, struct err 
     if (e == NULL)
         return err_set(err, ERR_NOMEM, 0, "engine");
     e->cfg = *cfg;
+    if (e->cfg.store_disk == NULL)
+        e->cfg.store_disk = e->cfg.disk;
     defaults(&e->cfg);
     e->lock_fd = -1;
     atomic_store(&e->deadline_ns, INT64_MAX);

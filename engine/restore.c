@@ -44,11 +44,6 @@ struct restore {
     struct restore_report report;
 };
 
-static struct disk *disk_of(const struct restore *r)
-{
-    return r->cfg.store_disk != NULL ? r->cfg.store_disk : r->cfg.disk;
-}
-
 static void say(struct restore *r, const char *what, uint64_t done, uint64_t all)
 {
     if (r->cfg.progress != NULL)
@@ -62,8 +57,8 @@ static int close_file(struct restore *r, struct err *err)
 
     if (r->file == NULL)
         return 0;
-    rc = disk_of(r)->ops->sync(r->file, err);
-    disk_of(r)->ops->close(r->file);
+    rc = r->cfg.store_disk->ops->sync(r->file, err);
+    r->cfg.store_disk->ops->close(r->file);
     r->file = NULL;
     return rc;
 }
@@ -79,8 +74,8 @@ static int on_file(void *arg, const char *name, uint64_t size, struct err *err)
         return err_set(err, ERR_NOMEM, 0, "restore");
     rc = close_file(r, err);
     if (rc == 0)
-        rc = disk_of(r)->ops->open(disk_of(r), path, DISK_WRITE | DISK_CREATE | DISK_EXCLUSIVE,
-                                   &r->file, err);
+        rc = r->cfg.store_disk->ops->open(r->cfg.store_disk, path,
+                                          DISK_WRITE | DISK_CREATE | DISK_EXCLUSIVE, &r->file, err);
     r->off = 0;
     free(path);
     return rc;
@@ -90,7 +85,7 @@ static int on_data(void *arg, const uint8_t *data, size_t len, struct err *err)
 {
     struct restore *r = arg;
 
-    if (disk_of(r)->ops->pwrite(r->file, data, len, r->off, err) != 0)
+    if (r->cfg.store_disk->ops->pwrite(r->file, data, len, r->off, err) != 0)
         return -1;
     r->off += len;
     return 0;
@@ -123,7 +118,8 @@ static int on_files_end(void *arg, const struct snapshot_info *info, struct err 
                               .panic = on_panic};
     char when[40];
 
-    if (close_file(r, err) != 0 || disk_of(r)->ops->sync_dir(disk_of(r), r->store_dir, err) != 0 ||
+    if (close_file(r, err) != 0 ||
+        r->cfg.store_disk->ops->sync_dir(r->cfg.store_disk, r->store_dir, err) != 0 ||
         store_open(&sc, &r->store, err) != 0)
         return -1;
     store_applied(r->store, &r->p);
@@ -269,7 +265,7 @@ static int join_paths(struct restore *r, struct err *err)
 
 static int make_dirs(struct restore *r, struct err *err)
 {
-    struct disk *d = disk_of(r);
+    struct disk *d = r->cfg.store_disk;
     bool there = false;
 
     if (d->ops->exists(d, r->gen_dir, &there, err) != 0)
@@ -301,6 +297,8 @@ static struct restore *restore_new(const struct restore_config *cfg, struct err 
         return NULL;
     }
     r->cfg = *cfg;
+    if (r->cfg.store_disk == NULL)
+        r->cfg.store_disk = r->cfg.disk;
     r->lock_fd = -1;
     return r;
 }
@@ -638,7 +636,7 @@ int restore_finish(struct restore *r, struct restore_report *report, struct err 
 /* ---- the end ---- */
 static void remove_flat_dir(struct restore *r, const char *dir)
 {
-    struct disk *d = disk_of(r);
+    struct disk *d = r->cfg.store_disk;
     struct names l = {0};
     struct err err;
     bool there = false;
@@ -685,7 +683,7 @@ void restore_free(struct restore *r)
     if (r == NULL)
         return;
     if (r->file != NULL)
-        disk_of(r)->ops->close(r->file);
+        r->cfg.store_disk->ops->close(r->file);
     for (size_t i = 0; i < r->n; i++)
         seg_unref(r->batch[i]);
     store_close(r->store);

@@ -21,7 +21,7 @@
 
 struct restore_config {
     struct disk *disk;       /* of the calling thread */
-    struct disk *store_disk; /* NULL in production; as in engine_config */
+    struct disk *store_disk; /* NULL: the same; as in engine_config */
     struct env *env;
     struct logger *log;
     uint64_t cache_bytes;    /* 0: as store_open */

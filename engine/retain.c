@@ -342,16 +342,25 @@ uint64_t retain_needed_lsn(struct engine *e, const struct peer *except)
     return lsn;
 }
 
-static void release(struct engine *e)
+static uint64_t log_kept_bytes(const struct wal *w)
+{
+    return wal_bytes_after(w, wal_first_lsn(w) - 1);
+}
+
+/* True: more may go, a little later. Each file that goes costs a flush of the directory, for which
+ * writes wait: so not all at once. */
+static bool release(struct engine *e)
 {
     uint64_t lsn = atomic_load(&e->checkpoint_lsn), needed = UINT64_MAX, pinned;
     struct err err;
+    int more;
+    const uint64_t before = log_kept_bytes(e->cur->wal);
 
     if (engine_role(e) == ENGINE_BOOTSTRAPPING || lsn > e->committed_lsn)
-        return; /* a checkpoint of the generation before */
+        return false; /* a checkpoint of the generation before */
     if (engine_role(e) != ENGINE_PRIMARY && e->follow.state != FOLLOW_STREAM)
-        return; /* its end may be in no other cluster: until the next primary says where it forked
-                   off, and that is saved (lost.c), nothing goes */
+        return false; /* its end may be in no other cluster: until the next primary says where it
+                   forked off, and that is saved (lost.c), nothing goes */
     if (engine_role(e) == ENGINE_PRIMARY)
         needed = e->retain_unknown && e->repl.primary_enabled ? e->retain_told
                                                               : retain_needed_lsn(e, NULL);
@@ -367,21 +376,33 @@ static void release(struct engine *e)
         lsn = needed;
     if (pinned < lsn)
         lsn = pinned;
-    if (wal_retain_after(e->cur->wal, lsn, &err) != 0)
-        engine_fatal(e, &err);
+    do {
+        more = wal_retain_after(e->cur->wal, lsn, &err);
+        if (more < 0)
+            engine_fatal(e, &err);
+    } while (more > 0 && before - log_kept_bytes(e->cur->wal) < RETAIN_TURN_BYTES);
+    return more > 0;
 }
 
 size_t retain_step(struct engine *e, int64_t now)
 {
     bool due = atomic_exchange(&e->retain_due, false), gone;
 
-    if (!due && now - e->retain_ns < NS_PER_S)
+    if (e->retain_more_ns != 0 && now >= e->retain_more_ns)
+        due = true;
+    if (!due && now - e->retain_ns < NS_PER_S) {
+        if (e->retain_more_ns != 0)
+            log_deadline(e, e->retain_more_ns);
         return 0; /* lag_count_waiting wakes us each second while there is a member */
+    }
     e->retain_ns = now;
     e->dirty = true;
     gone = engine_role(e) == ENGINE_PRIMARY && watch_all(e, now);
-    if (due || gone)
-        release(e);
+    if (due || gone) {
+        e->retain_more_ns = release(e) ? now + RETAIN_NEXT_NS : 0;
+        if (e->retain_more_ns != 0)
+            log_deadline(e, e->retain_more_ns);
+    }
     /* Two flushes that writes wait for: not at each checkpoint of a busy primary. An older cursor
      * keeps more. */
     if (gone || (due && now - e->retain_saved_ns >= RETAIN_SAVE_NS))

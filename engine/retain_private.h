@@ -18,6 +18,8 @@ struct peer;
 struct snapshot_feed;
 
 #define RETAIN_SAVE_NS (10 * NS_PER_S)         /* between two writes of the cursors */
+#define RETAIN_TURN_BYTES ((uint64_t)64 << 20) /* of log that go at once, and when the next may */
+#define RETAIN_NEXT_NS (100 * NS_PER_MS)
 #define RETAIN_WORTH_BYTES ((uint64_t)1 << 20) /* kept for one that is away: worth freeing */
 
 /* ---- retain.c ---- */

@@ -372,14 +372,9 @@ static int replaced(struct err *err)
     return err_set(err, ERR_CLOSED, 0, "%s", SNAPSHOT_REPLACED);
 }
 
-static struct disk *disk_of_store(struct engine *e)
-{
-    return e->cfg.store_disk != NULL ? e->cfg.store_disk : e->cfg.disk;
-}
-
 static int open_file(struct engine_snapshot *s, struct buf *out, struct err *err)
 {
-    struct disk *d = disk_of_store(s->e);
+    struct disk *d = s->e->cfg.store_disk;
     const char *name = s->files.v[s->next_file];
     char *path = path_of(store_dir(s->e->store), name);
     int rc = path != NULL ? d->ops->open(d, path, DISK_READ, &s->file, err)
@@ -397,7 +392,7 @@ static int open_file(struct engine_snapshot *s, struct buf *out, struct err *err
 
 static int read_file(struct engine_snapshot *s, struct buf *out, struct err *err)
 {
-    struct disk *d = disk_of_store(s->e);
+    struct disk *d = s->e->cfg.store_disk;
     uint64_t left = s->size - s->off;
     size_t want = left < SNAPSHOT_DATA_BYTES ? (size_t)left : SNAPSHOT_DATA_BYTES, got = 0;
 

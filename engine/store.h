@@ -48,6 +48,7 @@ struct store_config {
     /* WiredTiger panicked: the store is unusable and the process should end. unreadable: a block of
      * its files has a wrong checksum. Any thread. */
     void (*panic)(void *arg, const char *why, bool unreadable);
+    void (*room)(void *arg); /* may be NULL: store_mem_bytes fell. The thread that folds */
     void *arg;
 };
 

@@ -25,6 +25,7 @@
 #define TABLE_BYTES_MAX (8u << 20)
 #define CACHE_FOR_RECORD (96u << 10)
 #define CACHE_FOR_BYTE 24u
+#define ROOM_RECORDS 256u
 
 static bool is_full(const struct store *s, const struct memtable *m)
 {
@@ -260,18 +261,40 @@ int store_take(struct store *s, struct seg *const *segs, size_t n, bool mark,
 }
 
 /* ---- fold ---- */
+struct fold {
+    struct store_mem mem;
+    size_t given_back; /* of the table's bytes, before its end */
+};
+
+/* What the fold has behind it makes room at once: given back table by table, whoever waits for room
+ * would get it in bursts. */
+static void give_back(struct store *s, struct fold *f, size_t bytes)
+{
+    f->given_back += bytes;
+    atomic_fetch_sub(&s->mem_bytes, bytes);
+    if (s->cfg.room != NULL)
+        s->cfg.room(s->cfg.arg);
+}
+
 static int fold_work(struct store *s, void *arg, struct store_point *next, struct err *err)
 {
-    const struct store_mem *mem = arg;
+    struct fold *f = arg;
+    const struct store_mem *mem = &f->mem;
+    size_t count = memtable_count(mem->table), n = 0; /* a mark is no record */
+    size_t share = count > 0 ? memtable_bytes(mem->table) / count : 0;
     struct memiter it;
     struct mementry m;
 
+    atomic_fetch_add(&s->mem_bytes, f->given_back); /* by a try that was rolled back */
+    f->given_back = 0;
     memiter_init(&it, mem->table, UINT64_MAX);
     for (memiter_seek(&it, "", 0, false); memiter_entry(&it, &m); memiter_next(&it)) {
         const struct store_page_entry e = {m.key, m.value, m.key_len, m.len, m.lsn};
 
         if ((m.deleted ? store_delete(s, m.key, m.key_len, err) : store_put(s, &e, err)) != 0)
             return -1;
+        if (++n % ROOM_RECORDS == 0)
+            give_back(s, f, ROOM_RECORDS * share);
     }
     *next = mem->end;
     return 0;
@@ -293,9 +316,9 @@ static int drop_table(struct store *s, struct err *err)
 }
 
 /* Under fold_lock. */
-static int fold_oldest(struct store *s, bool all, struct store_fold *f, struct err *err)
+static int fold_oldest(struct store *s, bool all, struct store_fold *out, struct err *err)
 {
-    struct store_mem mem;
+    struct fold f = {0};
     int rc = 0;
     bool any;
 
@@ -303,14 +326,14 @@ static int fold_oldest(struct store *s, bool all, struct store_fold *f, struct e
     if (all)
         rc = close_table(s, false, err);
     any = s->view->n > 1;
-    mem = s->view->mem[s->view->n - 1]; /* stays in every view until it is dropped here */
+    f.mem = s->view->mem[s->view->n - 1]; /* stays in every view until it is dropped here */
     pthread_mutex_unlock(&s->take_lock);
     if (rc != 0 || !any)
         return rc;
-    if (store_write(s, fold_work, &mem, err) != 0)
+    if (store_write(s, fold_work, &f, err) != 0)
         return -1;
-    f->mark = mem.mark;
-    atomic_fetch_sub(&s->mem_bytes, memtable_bytes(mem.table));
+    out->mark = f.mem.mark;
+    give_back(s, &f, memtable_bytes(f.mem.table) - f.given_back);
     pthread_mutex_lock(&s->take_lock);
     rc = drop_table(s, err);
     pthread_mutex_unlock(&s->take_lock);

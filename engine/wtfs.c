@@ -5,18 +5,26 @@
  * Invariant: what WiredTiger asks to be durable (a sync, a durable create, rename or remove) is
  * durable when the call returns. Errors become errno values and are logged here, where the message
  * is still known.
+ *
+ * Writes are paced: whoever has written WRITE_BACK_BYTES to a file waits until the device has them.
+ * Left to the kernel, a checkpoint's pages would all go out at its sync, and each flush of the log
+ * would queue behind them.
  */
 #include "wtfs.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define WRITE_BACK_BYTES ((size_t)256 << 10)
 
 struct handle {
     WT_FILE_HANDLE fh; /* first: WiredTiger hands it back */
     struct wtfs *w;
     struct disk_file *file;
+    atomic_size_t written; /* since the last time that somebody waited */
 };
 
 static int wt_errno(struct wtfs *w, const char *call, const struct err *err)
@@ -83,6 +91,11 @@ static int fh_write(WT_FILE_HANDLE *fh, WT_SESSION *session, wt_off_t off, size_
     (void)session;
     if (h->w->disk->ops->pwrite(h->file, data, len, (uint64_t)off, &err) != 0)
         return wt_errno(h->w, "write", &err);
+    if (atomic_fetch_add(&h->written, len) + len < WRITE_BACK_BYTES)
+        return 0;
+    atomic_store(&h->written, 0);
+    if (h->w->disk->ops->write_back(h->file, &err) != 0)
+        return wt_errno(h->w, "write back", &err);
     return 0;
 }
 

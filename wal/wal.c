@@ -780,18 +780,19 @@ static int release(struct wal *w, struct wal_file *f, struct err *err)
 
 int wal_retain_after(struct wal *w, uint64_t lsn, struct err *err)
 {
+    struct wal_file *f = w->files[0];
+
     if (check_failed(w, err) != 0)
         return -1;
-    while (w->n_files > 1 && w->files[1]->base.lsn <= lsn) {
-        struct wal_file *f = w->files[0];
-        if (release(w, f, err) != 0) {
-            err_wrap(err, "release log file %" PRIu64, f->number);
-            fail(w, err);
-            return -1;
-        }
-        memmove(w->files, w->files + 1, (w->n_files - 1) * sizeof(struct wal_file *));
-        w->n_files--;
-        wal_file_unref(f);
+    if (w->n_files == 1 || w->files[1]->base.lsn > lsn)
+        return 0;
+    if (release(w, f, err) != 0) {
+        err_wrap(err, "release log file %" PRIu64, f->number);
+        fail(w, err);
+        return -1;
     }
-    return 0;
+    memmove(w->files, w->files + 1, (w->n_files - 1) * sizeof(struct wal_file *));
+    w->n_files--;
+    wal_file_unref(f);
+    return w->n_files > 1 && w->files[1]->base.lsn <= lsn;
 }

@@ -160,7 +160,9 @@ CHECKED int wal_hash_at(struct wal *w, uint64_t lsn, uint8_t hash[WAL_HASH_BYTES
  * place; one that stands behind lsn gets ERR_NOTFOUND. Reads the kept log again: seconds on a large
  * one. */
 CHECKED int wal_cut(struct wal *w, uint64_t lsn, struct err *err);
-/** Files that hold only LSNs <= lsn may be recycled. Never recycles the file of the end. */
+/** The oldest file, when it holds only LSNs <= lsn, is recycled or removed; never that of the end.
+ * 1: there are more, for later calls; each flushes the directory, which holds up the log. 0: done.
+ */
 CHECKED int wal_retain_after(struct wal *w, uint64_t lsn, struct err *err);
 uint64_t wal_bytes(const struct wal *w); /* of all files, as allocated */
 /** Bytes of the kept segments after the boundary lsn, as they lie on disk. */

@@ -138,4 +138,13 @@ static inline int fixture_count(void *arg, struct seg *s, struct err *err)
     return 0;
 }
 
+static inline void fixture_retain_after(struct log_fixture *f, uint64_t lsn)
+{
+    int rc;
+
+    while ((rc = wal_retain_after(f->wal, lsn, &f->err)) > 0)
+        ;
+    cr_assert_eq(rc, 0, "%s", f->err.msg);
+}
+
 #endif

@@ -227,7 +227,7 @@ Test(wal, files_are_recycled)
     fixture_create(&f, NULL);
     for (int i = 0; i < 40; i++) {
         fixture_fill(&f, 20);
-        cr_assert_eq(wal_retain_after(f.wal, wal_end_lsn(f.wal) - 5, &f.err), 0, "%s", f.err.msg);
+        fixture_retain_after(&f, wal_end_lsn(f.wal) - 5);
         if (i % 7 == 0)
             reopen();
         cr_assert_leq(count_files(), 7);
@@ -312,7 +312,7 @@ Test(wal, a_reader_that_retention_overtook_is_told)
     s = read_next(r, &rc);
     cr_assert_eq(s->first_lsn, 2);
     seg_unref(s);
-    cr_assert_eq(wal_retain_after(f.wal, 55, &f.err), 0);
+    fixture_retain_after(&f, 55);
     s = read_next(r, &rc);
     cr_assert_null(s);
     cr_assert_eq(rc, -1);

@@ -209,6 +209,14 @@ static int sim_sync(struct disk_file *f, struct err *err)
     return leave(im, 0);
 }
 
+/* The image has no device between a write and a sync. */
+static int sim_write_back(struct disk_file *f, struct err *err)
+{
+    (void)f;
+    (void)err;
+    return 0;
+}
+
 static int sim_size(struct disk_file *f, uint64_t *bytesp, struct err *err)
 {
     struct disk_image *im = lock_file(f);
@@ -484,6 +492,7 @@ static const struct disk_ops sim_ops = {
     .pread = sim_pread,
     .pwrite = sim_pwrite,
     .sync = sim_sync,
+    .write_back = sim_write_back,
     .size = sim_size,
     .truncate = sim_truncate,
     .rename = sim_rename,

@@ -21,6 +21,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <liburing.h>
 #include <stdlib.h>
 #include <string.h>
@@ -110,6 +111,15 @@ static int uring_sync(struct disk_file *f, struct err *err)
 {
     if (fdatasync(f->fd) != 0)
         return err_set(err, ERR_IO, errno, "sync %s", f->path);
+    return 0;
+}
+
+static int uring_write_back(struct disk_file *f, struct err *err)
+{
+    if (sync_file_range(f->fd, 0, 0,
+                        SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+                            SYNC_FILE_RANGE_WAIT_AFTER) != 0)
+        return err_set(err, ERR_IO, errno, "write back %s", f->path);
     return 0;
 }
 
@@ -280,6 +290,7 @@ static const struct disk_ops uring_ops = {
     .pread = uring_pread,
     .pwrite = uring_pwrite,
     .sync = uring_sync,
+    .write_back = uring_write_back,
     .size = uring_size,
     .truncate = uring_truncate,
     .rename = posix_rename,

@@ -408,6 +408,14 @@ static int volatile_sync(struct disk_file *f, struct err *err)
     return rc;
 }
 
+/* Nothing is promised, so nothing leaves. */
+static int volatile_write_back(struct disk_file *f, struct err *err)
+{
+    (void)f;
+    (void)err;
+    return 0;
+}
+
 static int volatile_size(struct disk_file *f, uint64_t *bytesp, struct err *err)
 {
     if (f->node == NULL)
@@ -607,6 +615,7 @@ static const struct disk_ops volatile_ops = {
     .pread = volatile_pread,
     .pwrite = volatile_pwrite,
     .sync = volatile_sync,
+    .write_back = volatile_write_back,
     .size = volatile_size,
     .truncate = volatile_truncate,
     .rename = volatile_rename,
