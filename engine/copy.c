@@ -7,7 +7,8 @@
  * Phases, and what a crash leaves in each:
  *     CLONE, TREE, RANGES   see diff.c; meanwhile the log streams into the new generation from its
  *             base. Resumed behind the last range that a checkpoint holds.
- *     LOG     the new log is folded over the ranges from the oldest answer's LSN on. Folded on.
+ *     LOG     the new log is folded over the ranges from the oldest answer's LSN on, if there is
+ *             another one. Folded on.
  *     FINISH  the copy is whole at an LSN and made durable by a checkpoint. Folded on, or seen to
  *             be finished.
  *     SWITCH  one write of the local file names the new generation and the role secondary; then
@@ -228,6 +229,43 @@ int copy_resume(struct engine *e, struct err *err)
 }
 
 /* ---- the log over the ranges ---- */
+static void finish(struct engine *e, const struct store_point *at)
+{
+    struct job *j = copy_job(e, JOB_COPY_FINISH);
+    struct err err;
+
+    buf_add(&j->buf, at, at != NULL ? sizeof(*at) : 0);
+    if (buf_check(&j->buf, &err) != 0)
+        engine_fatal(e, &err);
+    e->follow.phase = COPY_FINISH;
+    job_post(e, j);
+}
+
+/* The copy's log at lsn, if a segment ends there. */
+static bool log_point(const struct gen *g, uint64_t lsn, struct store_point *p)
+{
+    struct err none;
+
+    *p = (struct store_point){.lsn = lsn, .epoch = wal_base(g->wal)->epoch};
+    for (size_t i = 0; i < g->epochs.n && g->epochs.e[i].end_lsn < lsn; i++)
+        p->epoch = g->epochs.e[i].number;
+    return lsn > 0 && wal_hash_at(g->wal, lsn, p->hash, &none) == 0;
+}
+
+/* All answers are of one committed LSN, or what lies between was folded before a restart: nothing
+ * need be folded. A primary whose writes wait for this copy commits nothing that could be. */
+static bool whole_as_it_is(struct engine *e, uint64_t commit)
+{
+    const struct follow *f = &e->follow;
+    struct store_point p;
+
+    if (f->job_out || f->folded_lsn < f->at.high_lsn || f->folded_lsn > commit ||
+        !log_point(e->copy, f->folded_lsn, &p))
+        return false;
+    finish(e, &p);
+    return true;
+}
+
 static size_t fold(struct engine *e)
 {
     struct follow *f = &e->follow;
@@ -235,6 +273,8 @@ static size_t fold(struct engine *e)
     uint64_t commit = f->commit_told < durable ? f->commit_told : durable;
     size_t n = 0;
 
+    if (whole_as_it_is(e, commit))
+        return 1;
     while (!f->consistent && f->fold.next_lsn <= commit &&
            f->fold_bytes_out < APPLY_AHEAD_BYTES_MAX) {
         struct seg *s;
@@ -268,10 +308,8 @@ static void on_fold_done(struct engine *e, struct event *ev)
     if (f->fold_bytes_out > 0)
         return;
     f->job_out = false;
-    if (!f->consistent)
-        return;
-    f->phase = COPY_FINISH;
-    job_post(e, copy_job(e, JOB_COPY_FINISH));
+    if (f->consistent)
+        finish(e, NULL);
 }
 
 /* ---- the switch ---- */

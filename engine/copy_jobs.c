@@ -193,10 +193,11 @@ static void do_fold(struct engine *e, struct job *j)
 static void do_finish(struct engine *e, struct job *j)
 {
     struct event *ev = event_new(e, EV_COPY_FINISHED, NULL, 0);
+    const struct store_point *at = j->buf.len > 0 ? (const void *)j->buf.data : NULL;
     struct err err;
 
     ev->serial = j->gen->serial;
-    if (store_copy_finish(j->gen->store, &err) != 0)
+    if (store_copy_finish(j->gen->store, at, &err) != 0)
         engine_fatal(e, &err);
     event_post(e, ev);
 }

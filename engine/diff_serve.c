@@ -238,8 +238,8 @@ void diff_found(struct engine *e, struct event *ev)
     if (c->asked != NULL)
         keep_found(c->asked, ev->scan);
     conn_send_bytes(e, c, ev->buf.data, ev->buf.len);
-    /* The copy is whole once a segment beyond the last answer is folded: do not let it wait for a
-     * write. */
+    /* The copy of an older program is whole once a segment beyond the last answer is folded: do not
+     * let it wait for a write. */
     if (ev->flag)
         e->mark_ns = 0;
 }

@@ -247,10 +247,10 @@ CHECKED int store_copy_fold(struct store *s, struct seg *const *segs, size_t n, 
                             struct err *err);
 /**
  * Mark the copy whole at the last folded segment, durably (checkpoint). From here it is an ordinary
- * store. ERR_ROLE: not consistent yet, or no segment was folded at all (only a segment tells the
- * running hash).
+ * store. at: the log's point at folded LSN, for a copy whose answers are all of that one LSN, so
+ * that no segment need be folded; NULL: one was. ERR_ROLE: not consistent yet.
  */
-CHECKED int store_copy_finish(struct store *s, struct err *err);
+CHECKED int store_copy_finish(struct store *s, const struct store_point *at, struct err *err);
 
 /* ---- scrub ---- */
 struct store_scrub_result {

@@ -281,7 +281,7 @@ static int finish_work(struct store *s, void *arg, struct store_point *next, str
     return store_meta_remove(s, "leaves", err) != 0 ? -1 : store_meta_remove(s, COPY_ROW, err);
 }
 
-int store_copy_finish(struct store *s, struct err *err)
+int store_copy_finish(struct store *s, const struct store_point *at, struct err *err)
 {
     struct store_point p = {0};
     struct copy_row r;
@@ -291,11 +291,14 @@ int store_copy_finish(struct store *s, struct err *err)
         return -1;
     if (r.phase != STORE_FOLD || r.folded_lsn < r.high_lsn)
         return err_set(err, ERR_ROLE, 0, "finish: the copy is not consistent yet");
-    if (!r.folded_any) /* the running hash comes from a segment */
+    if (r.folded_any) {
+        p.lsn = r.folded_lsn;
+        p.epoch = r.folded_epoch;
+        memcpy(p.hash, r.folded_hash, sizeof(p.hash));
+    } else if (at != NULL && at->lsn == r.folded_lsn)
+        p = *at;
+    else /* an answer knows no running hash */
         return err_set(err, ERR_ROLE, 0, "finish: no segment was folded yet");
-    p.lsn = r.folded_lsn;
-    p.epoch = r.folded_epoch;
-    memcpy(p.hash, r.folded_hash, sizeof(p.hash));
     if (store_write(s, finish_work, &p, err) != 0)
         return -1;
     s->copying = false;

@@ -159,7 +159,117 @@ static void flipped_primary(struct world *w)
     sim_check(w, world_until(w, both_equal, 120 * SEC), "the secondary does not take it");
 }
 
+/* ---- a copy where writes wait for the secondary ---- */
+static bool all_whole(struct world *w)
+{
+    const struct engine_status *st = status_of(w, 0);
+
+    for (size_t i = 0; i < st->n_peers; i++) {
+        if (!st->peers[i].whole || !st->peers[i].connected)
+            return false;
+    }
+    return st->n_peers == w->n_nodes - 1;
+}
+
+static bool copy_over(struct world *w)
+{
+    return all_whole(w) && secondary_streams(w) && status_of(w, 1)->sync_phase[0] == '\0';
+}
+
+static bool copy_begun(struct world *w)
+{
+    return status_of(w, 1)->sync_phase[0] != '\0';
+}
+
+static void ask_reindex(struct world *w, int i, struct outcome *t)
+{
+    struct err err = {0};
+
+    if (engine_scrub(w->n[i].e, true, on_outcome, t, &err) != 0)
+        sim_fail(w, "reindex: %s", err.msg);
+}
+
+/* Nothing is committed until the copy is whole, so no segment comes that it could wait for: the
+ * log that it has must do. A power cut on the way changes nothing of that. */
+static void copy_in(struct world *w, const char *id, const struct repl_mode *m)
+{
+    struct outcome set = {0}, told = {0};
+    struct err err = {0};
+    uint32_t from;
+
+    write_many(w, 50);
+    for (int i = 1; i < (int)w->n_nodes; i++)
+        enable(w, 0, i);
+    sim_check(w, world_until(w, all_whole, 60 * SEC), "the first copy does not end");
+    if (engine_mode_set(w->n[0].e, id, m, false, on_outcome, &set, &err) != 0)
+        sim_fail(w, "mode: %s", err.msg);
+    for (int64_t end = w->now_ns + 30 * SEC; !set.done && w->now_ns < end;)
+        world_step(w);
+    sim_check(w, set.done && set.err.code == ERR_OK, "mode: %s", set.err.msg);
+    write_many(w, 30);
+    check_equal(w);
+    ask_reindex(w, 1, &told);
+    while (!told.done)
+        sim_check(w, world_step(w), "reindex is not answered");
+    sim_check(w, told.err.code == ERR_OK, "reindex: %s", told.err.msg);
+    from = w->n_ops;
+    write_many(w, 5);
+    sim_check(w, world_until(w, copy_begun, 30 * SEC), "there is no copy");
+    if (sim_rand(w, 2) == 0) {
+        for (unsigned k = (unsigned)sim_rand(w, 600); k > 0; k--)
+            world_step(w);
+        node_crash(w, 1);
+        node_open(w, 1);
+    }
+    sim_check(w, world_until(w, copy_over, 60 * SEC), "the copy does not end");
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes are not answered");
+    sim_check(w, w->n_ops == from + 5 && w->ops[from].acked, "a write is not answered");
+    write_many(w, 20);
+    check_equal(w);
+    if (store_merkle_check(w->n[1].e->store, &err) != 0)
+        sim_fail(w, "the copy: %s", err.msg);
+    node_crash(w, 0); /* and the mode holds what it promises */
+    promote(w, 1);
+    check_acked(w, 1);
+}
+
+static void copy_in_flush(struct world *w)
+{
+    copy_in(w, "member-1",
+            &(struct repl_mode){.level = REPL_FLUSH,
+                                .on_limit = REPL_STRICT,
+                                .wait_ms = 2000,
+                                .k = 1,
+                                .n = 1,
+                                .name = {"member-1"}});
+}
+
+static void copy_in_apply(struct world *w)
+{
+    copy_in(w, "member-1",
+            &(struct repl_mode){.level = REPL_APPLY,
+                                .on_limit = REPL_STRICT,
+                                .wait_ms = 2000,
+                                .k = 1,
+                                .n = 1,
+                                .name = {"member-1"}});
+}
+
+static void copy_in_quorum(struct world *w)
+{
+    copy_in(w, NULL,
+            &(struct repl_mode){.level = REPL_FLUSH,
+                                .on_limit = REPL_STRICT,
+                                .wait_ms = 2000,
+                                .k = 2,
+                                .n = 2,
+                                .name = {"member-1", "member-2"}});
+}
+
 const struct scenario scenarios_verify[] = {
+    {"copy_in_flush", copy_in_flush, "a copy ends while writes wait for it", 0},
+    {"copy_in_apply", copy_in_apply, "a copy ends while answers wait for it", 0},
+    {"copy_in_quorum", copy_in_quorum, "a copy ends while all of n are waited for", 3},
     {"verified", verified, "both ends prove that they are equal, and how long ago", 0},
     {"flipped_row", flipped_row, "a flipped byte on a secondary is found and mended", 0},
     {"other_root", other_root, "a secondary whose state went another way finds it out", 0},

@@ -282,7 +282,7 @@ static void fold_rest(void)
     for (size_t i = from; i < n_segs; i++)
         cr_assert_eq(store_copy_fold(copy.s, &segs[i], 1, &consistent, &err), 0, "%s", err.msg);
     cr_assert(consistent);
-    cr_assert_eq(store_copy_finish(copy.s, &err), 0, "%s", err.msg);
+    cr_assert_eq(store_copy_finish(copy.s, NULL, &err), 0, "%s", err.msg);
 }
 
 static void expect_equal(void)
@@ -377,6 +377,36 @@ Test(store_copy, nothing_comes_when_nothing_differs)
     expect_equal();
 }
 
+/* As where the source commits nothing more until the copy is whole. */
+Test(store_copy, answers_of_one_lsn_are_whole_without_a_segment)
+{
+    struct seg *s = write_seg(0, 100, 1, 100);
+    struct store_point p, there;
+    unsigned taken = 0;
+
+    apply(&source, s);
+    apply(&old, s);
+    apply(&source, write_seg(9, 10, 1, 10));
+    cr_assert_eq(store_copy_begin(copy.s, true, &err), 0, "%s", err.msg);
+    clone_some(UINT32_MAX);
+    compare_trees();
+    while (at().phase == STORE_RANGES)
+        one_range(&taken);
+    cr_assert_neq(store_copy_finish(copy.s, NULL, &err), 0, "of no running hash");
+    cr_assert_eq((int)err.code, (int)ERR_ROLE);
+    store_folded(source.s, &there);
+    p = there;
+    p.lsn--;
+    cr_assert_neq(store_copy_finish(copy.s, &p, &err), 0, "of another LSN");
+    reopen(&copy);
+    cr_assert_eq(store_copy_finish(copy.s, &there, &err), 0, "%s", err.msg);
+    reopen(&copy);
+    store_applied(copy.s, &p);
+    cr_assert(p.lsn == there.lsn && p.epoch == there.epoch &&
+              memcmp(p.hash, there.hash, sizeof(p.hash)) == 0);
+    expect_equal();
+}
+
 Test(store_copy, pages_replace_what_a_clone_holds_in_their_range)
 {
     diverge();
@@ -403,7 +433,7 @@ Test(store_copy, a_copy_is_no_state_until_it_is_finished)
     cr_assert_neq(store_apply(copy.s, &s, 1, &err), 0);
     cr_assert_eq((int)err.code, (int)ERR_ROLE);
     cr_assert_neq(store_copy_fold(copy.s, &s, 1, &consistent, &err), 0);
-    cr_assert_neq(store_copy_finish(copy.s, &err), 0);
+    cr_assert_neq(store_copy_finish(copy.s, NULL, &err), 0);
     cr_assert_neq(store_copy_begin(copy.s, false, &err), 0, "it is one already");
 }
 
