@@ -87,17 +87,39 @@ void verify_replaced(struct engine *e)
 }
 
 /* ---- repair ---- */
-static void repair(struct engine *e, const char *why)
+/* May what differs be taken from the primary now? *err says why not, and what helps. */
+static int repair_check(struct engine *e, struct err *err)
+{
+    const struct follow *f = &e->follow;
+    const struct conn *c = conn_find(e, f->conn_id);
+
+    if (engine_role(e) != ENGINE_SECONDARY)
+        return err_set(err, ERR_ROLE, 0, "this cluster is not a secondary");
+    if (e->promote.on)
+        return err_set(err, ERR_AGAIN, 0, "a promotion is under way");
+    if (e->copy != NULL || f->want_copy || f->phase != COPY_NONE)
+        return err_set(err, ERR_AGAIN, 0,
+                       "the data is being copied: what differs is taken from the primary already");
+    if (f->state != FOLLOW_STREAM || c == NULL)
+        return err_set(err, ERR_AGAIN, 0,
+                       "not connected to the primary, from which what differs is taken: see the "
+                       "status for why, and ask again when it streams");
+    if (c->version < LINK_VERSION_DIFF)
+        return err_set(err, ERR_AGAIN, 0,
+                       "the primary runs an older program that tells no differences: upgrade it, "
+                       "and ask again");
+    if (f->equal.peer_damaged)
+        return err_set(err, ERR_AGAIN, 0,
+                       "the primary's data is damaged, as it says: reindex there if its rows are "
+                       "right, else promote this secondary");
+    return 0;
+}
+
+static void repair_begin(struct engine *e, const char *why)
 {
     struct verify *v = &e->verify;
-    struct follow *f = &e->follow;
-    struct conn *c = conn_find(e, f->conn_id);
     int64_t now = env_mono_ns(e->cfg.env);
 
-    if (engine_role(e) != ENGINE_SECONDARY || e->copy != NULL || f->want_copy || e->promote.on ||
-        f->phase != COPY_NONE || f->state != FOLLOW_STREAM || c == NULL ||
-        c->version < LINK_VERSION_DIFF || f->equal.peer_damaged || now < v->repair_ns)
-        return;
     if (v->repair_pause_ns < REPAIR_PAUSE_MIN_NS)
         v->repair_pause_ns = REPAIR_PAUSE_MIN_NS;
     v->repair_ns = now + v->repair_pause_ns;
@@ -105,8 +127,17 @@ static void repair(struct engine *e, const char *why)
         2 * v->repair_pause_ns < REPAIR_PAUSE_MAX_NS ? 2 * v->repair_pause_ns : REPAIR_PAUSE_MAX_NS;
     v->repairs++;
     log_warn(e->cfg.log, LOG_REPLICATION, "%s: taking what differs from the primary", why);
-    f->want_copy = true;
-    conn_close(e, c, "asking for what differs: the data here is not what it should be");
+    e->follow.want_copy = true;
+    conn_close(e, conn_find(e, e->follow.conn_id),
+               "asking for what differs: the data here is not what it should be");
+}
+
+static void repair(struct engine *e, const char *why)
+{
+    struct err none;
+
+    if (env_mono_ns(e->cfg.env) >= e->verify.repair_ns && repair_check(e, &none) == 0)
+        repair_begin(e, why);
 }
 
 /* ---- roots ---- */
@@ -206,18 +237,26 @@ void verify_heard(struct engine *e, struct conn *c, const struct link_msg *m)
 }
 
 /* ---- the scrub ---- */
+/* err->code ERR_OK: it is done. */
+static void answer(struct engine *e, engine_done_fn *done, void *arg, const struct err *err)
+{
+    struct job *j = job_new(e, JOB_CALL);
+
+    j->done = done;
+    j->arg = arg;
+    j->err = *err;
+    job_post(e, j);
+}
+
 static void answer_scrubs(struct engine *e)
 {
     struct verify *v = &e->verify;
+    struct err none;
 
+    err_clear(&none);
     log_publish(e); /* whoever is answered finds the result in the status */
-    for (size_t i = 0; i < v->n_asks; i++) {
-        struct job *j = job_new(e, JOB_CALL);
-
-        j->done = v->asks[i].done;
-        j->arg = v->asks[i].arg;
-        job_post(e, j);
-    }
+    for (size_t i = 0; i < v->n_asks; i++)
+        answer(e, v->asks[i].done, v->asks[i].arg, &none);
     v->n_asks = 0;
 }
 
@@ -274,8 +313,22 @@ void verify_scrubbed(struct engine *e, struct event *ev)
     answer_scrubs(e);
 }
 
+/* A secondary's rows count for nothing against the primary's. */
+static int reindex_secondary(struct engine *e, struct err *err)
+{
+    struct verify *v = &e->verify;
+
+    if (repair_check(e, err) != 0)
+        return err_wrap(err, "reindex");
+    v->reindex_ms = env_wall_ms(e->cfg.env);
+    repair_begin(e, "reindex"); /* the pause holds only what nobody asked for */
+    log_publish(e);
+    return 0;
+}
+
 void verify_begin(struct engine *e, struct event *ev)
 {
+    bool reindex_here = ev->flag && engine_role(e) == ENGINE_PRIMARY, begun = false;
     struct verify *v = &e->verify;
     struct err err;
 
@@ -285,29 +338,20 @@ void verify_begin(struct engine *e, struct event *ev)
     else if (e->cur->unreadable)
         err_set(&err, ERR_AGAIN, 0, "the data has a block that cannot be read");
     else if (e->copy != NULL || engine_role(e) == ENGINE_BOOTSTRAPPING)
-        err_set(&err, ERR_AGAIN, 0, "the data is being copied");
-    if (err.code != ERR_OK) {
-        struct job *j = job_new(e, JOB_CALL);
-
-        j->done = ev->done;
-        j->arg = ev->arg;
-        j->err = err;
-        job_post(e, j);
+        err_set(&err, ERR_AGAIN, 0,
+                "the data is being copied: what differs is taken from the primary already");
+    else if (ev->flag && !reindex_here)
+        begun = reindex_secondary(e, &err) == 0;
+    if (err.code != ERR_OK || begun) {
+        answer(e, ev->done, ev->arg, &err);
         ev->done = NULL;
         return;
     }
     v->asks[v->n_asks].done = ev->done;
     v->asks[v->n_asks++].arg = ev->arg;
     ev->done = NULL;
-    if (ev->flag && engine_role(e) == ENGINE_PRIMARY)
+    if (reindex_here)
         v->reindex_due = true;
-    else if (ev->flag) { /* a secondary's rows count for nothing against the primary's */
-        v->reindex_ms = env_wall_ms(e->cfg.env);
-        v->repair_ns = 0;
-        repair(e, "reindex");
-        answer_scrubs(e);
-        return;
-    }
     atomic_store(&e->scrub_now, true);
     waker_wake(&e->scan_waker);
 }

@@ -195,4 +195,25 @@ def checks():
         assert int(b.dr_status()['last_reindex_epoch']) > 0
 
 
-sys.exit(run_tests([verified, flipped_byte, unreadable_block, fail_back, checks], 'catch-up'))
+def reindex_alone():
+    """a secondary's reindex without its primary is refused, and says why and what helps; with it again it is done"""
+    with World() as w:
+        a, b = pair(w)
+        a.ok('PUT', 'kv/x', {'v': '1'})
+        w.await_caught_up(a, b)
+        body = {'dr_operation_token': b.dr_token(a.keys[:2])}
+        a.kill()
+        await_true('the loss to be noticed', lambda: b.dr_status()['state'] != 'stream-wals', 30)
+        want(b.call('PUT', 'sys/replication/dr/secondary/reindex', body, token=''), 400, 'not connected to the primary')
+        st = b.dr_status()
+        assert st['last_reindex_epoch'] == '0' and st['scrub']['repairs'] == 0, st
+        a.start()
+        a.unseal()
+        w.await_following(b)
+        assert b.dr_status()['scrub']['repairs'] == 0, 'what was refused is done later'
+        b.ok('PUT', 'sys/replication/dr/secondary/reindex', body, token='')
+        await_true('both to be equal', lambda: equal(a) and equal(b) and b.dr_status()['scrub']['repairs'] == 1)
+        assert int(b.dr_status()['last_reindex_epoch']) > 0
+
+
+sys.exit(run_tests([verified, flipped_byte, unreadable_block, fail_back, checks, reindex_alone], 'catch-up'))

@@ -129,6 +129,76 @@ static void other_root(struct world *w)
     check_equal(w);
 }
 
+static void ask_scrub(struct world *w, int i, bool reindex, struct outcome *t)
+{
+    struct err err = {0};
+
+    if (engine_scrub(w->n[i].e, reindex, on_outcome, t, &err) != 0)
+        sim_fail(w, "scrub: %s", err.msg);
+}
+
+/* It says why, changes nothing, and nothing is left to be done later. */
+static void reindex_refused(struct world *w, int i, const char *why)
+{
+    struct outcome told = {0};
+    uint64_t repairs = status_of(w, i)->repairs;
+    int64_t before = status_of(w, i)->reindex_ms;
+
+    ask_scrub(w, i, true, &told);
+    while (!told.done)
+        sim_check(w, world_step(w), "reindex is not answered");
+    sim_check(w, told.err.code == ERR_AGAIN && strstr(told.err.msg, why) != NULL,
+              "reindex is answered: %s", told.err.code == ERR_OK ? "done" : told.err.msg);
+    sim_check(w, status_of(w, i)->reindex_ms == before && status_of(w, i)->repairs == repairs,
+              "a refused reindex counts as one");
+}
+
+/* A reindex that can be begun is, each time; one that cannot says so. */
+static void reindexed(struct world *w)
+{
+    struct outcome told = {0};
+
+    verified_pair(w);
+    net_partition(w, 0, 1, true);
+    world_run(w, 15 * SEC); /* it is noticed */
+    reindex_refused(w, 1, "not connected");
+    net_heal(w);
+    sim_check(w, world_until(w, both_equal, 60 * SEC), "it does not come back");
+    sim_check(w, status_of(w, 1)->repairs == 0, "what was refused is done later");
+    for (uint64_t i = 1; i < 3; i++) { /* at once, whatever the pause between repairs */
+        told = (struct outcome){0};
+        ask_scrub(w, 1, true, &told);
+        while (!told.done)
+            sim_check(w, world_step(w), "reindex is not answered");
+        sim_check(w, told.err.code == ERR_OK, "reindex: %s", told.err.msg);
+        sim_check(w, status_of(w, 1)->repairs == i && status_of(w, 1)->reindex_ms != 0,
+                  "reindex is answered, and nothing is taken");
+        reindex_refused(w, 1, "already");
+        sim_check(w, world_until(w, both_equal, 60 * SEC), "what differs does not come");
+    }
+}
+
+/* Who asks for a scrub is told of one that has looked, whoever asks for something else meanwhile.
+ */
+static void scrub_asked(struct world *w)
+{
+    struct outcome check = {0}, reindex = {0};
+
+    verified_pair(w);
+    node_crash(w, 1);
+    node_open(w, 1);
+    sim_check(w, status_of(w, 1)->scrubs == 0, "scrubbed before it began");
+    sim_check(w, world_until(w, secondary_streams, 30 * SEC), "it does not follow");
+    ask_scrub(w, 1, false, &check);
+    ask_scrub(w, 1, true, &reindex);
+    while (!check.done)
+        sim_check(w, world_step(w), "the check is not answered");
+    sim_check(w, check.err.code == ERR_OK && reindex.done, "check: %s", check.err.msg);
+    sim_check(w, status_of(w, 1)->scrub_keys > 20 && status_of(w, 1)->scrub_ms != 0,
+              "the check is answered before a scrub: %llu keys",
+              (unsigned long long)status_of(w, 1)->scrub_keys);
+}
+
 /* A flipped byte on the primary: both say so, the secondary keeps what it has, until the operator
  * decides. */
 static void flipped_primary(struct world *w)
@@ -151,8 +221,8 @@ static void flipped_primary(struct world *w)
         promote(w, 1);
         return;
     }
-    if (engine_scrub(w->n[0].e, true, on_outcome, &told, &err) != 0)
-        sim_fail(w, "reindex: %s", err.msg);
+    reindex_refused(w, 1, "the primary's data is damaged");
+    ask_scrub(w, 0, true, &told);
     while (!told.done)
         sim_check(w, world_step(w), "reindex is not answered");
     sim_check(w, primary_sound(w) && status_of(w, 0)->reindex_ms != 0, "reindex mends nothing");
@@ -181,14 +251,6 @@ static bool copy_begun(struct world *w)
     return status_of(w, 1)->sync_phase[0] != '\0';
 }
 
-static void ask_reindex(struct world *w, int i, struct outcome *t)
-{
-    struct err err = {0};
-
-    if (engine_scrub(w->n[i].e, true, on_outcome, t, &err) != 0)
-        sim_fail(w, "reindex: %s", err.msg);
-}
-
 /* Nothing is committed until the copy is whole, so no segment comes that it could wait for: the
  * log that it has must do. A power cut on the way changes nothing of that. */
 static void copy_in(struct world *w, const char *id, const struct repl_mode *m)
@@ -208,7 +270,7 @@ static void copy_in(struct world *w, const char *id, const struct repl_mode *m)
     sim_check(w, set.done && set.err.code == ERR_OK, "mode: %s", set.err.msg);
     write_many(w, 30);
     check_equal(w);
-    ask_reindex(w, 1, &told);
+    ask_scrub(w, 1, true, &told);
     while (!told.done)
         sim_check(w, world_step(w), "reindex is not answered");
     sim_check(w, told.err.code == ERR_OK, "reindex: %s", told.err.msg);
@@ -274,5 +336,7 @@ const struct scenario scenarios_verify[] = {
     {"flipped_row", flipped_row, "a flipped byte on a secondary is found and mended", 0},
     {"other_root", other_root, "a secondary whose state went another way finds it out", 0},
     {"flipped_primary", flipped_primary, "a damaged primary is not taken for the truth", 0},
+    {"reindexed", reindexed, "a reindex is begun, or says why it cannot be", 0},
+    {"scrub_asked", scrub_asked, "who asks for a scrub is told of one that looked", 0},
     {NULL, NULL, NULL, 0},
 };
