@@ -221,6 +221,22 @@ const uint8_t *merkle_pending_leaf(const struct merkle *m, uint32_t leaf)
     return m->work[leaf];
 }
 
+int merkle_root_next(struct merkle *m, uint8_t root[MERKLE_HASH_BYTES], struct err *err)
+{
+    uint8_t node[NODES][MERKLE_HASH_BYTES], leaf[NODES][MERKLE_HASH_BYTES];
+    const struct piece nodes = {node, sizeof(node)}, leaves = {leaf, sizeof(leaf)};
+
+    for (uint32_t i = 0; i < NODES; i++) {
+        for (uint32_t k = 0; k < NODES; k++) {
+            uint32_t at = i * NODES + k;
+            memcpy(leaf[k], m->is_touched[at] ? m->work[at] : m->leaf[at], MERKLE_HASH_BYTES);
+        }
+        if (hash_pieces(&m->writer, &leaves, 1, node[i], err) != 0)
+            return -1;
+    }
+    return hash_pieces(&m->writer, &nodes, 1, root, err);
+}
+
 void merkle_drop(struct merkle *m)
 {
     for (size_t i = 0; i < m->touched_count; i++)

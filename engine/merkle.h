@@ -58,6 +58,8 @@ CHECKED int merkle_remove(struct merkle *m, const struct store_page_entry *e,
 void merkle_adjust(struct merkle *m, uint32_t leaf, const uint8_t delta[MERKLE_HASH_BYTES]);
 size_t merkle_pending(const struct merkle *m, const uint32_t **leavesp); /* numbers, any order */
 const uint8_t *merkle_pending_leaf(const struct merkle *m, uint32_t leaf);
+/* The root once what is pending is published. Hashes all leaves: milliseconds. */
+CHECKED int merkle_root_next(struct merkle *m, uint8_t root[MERKLE_HASH_BYTES], struct err *err);
 void merkle_drop(struct merkle *m);
 
 /* Under the owner's lock. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * store.c - the state in WiredTiger: open, write, checkpoint.
+ * store.c - the state in WiredTiger: sessions, rows, write, checkpoint; open and close are in
+ * store_open.c.
  *
  * Invariant: kv and the point in meta change in one WiredTiger transaction, always, and leaf is of
  * the same transaction in each checkpoint (store_leaves.c); what is in memory (point, tree) follows
@@ -11,21 +12,9 @@
 
 #include <endian.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#define COMPONENT "storage.wiredtiger"
-#define CACHE_BYTES_MIN (256ull << 20)
-#define CACHE_BYTES_MAX (4096ull << 20)
-#define CACHE_OF_MEMORY 8u
-#define DIRTY_BYTES_MIN (16ull << 20)
-/* Small pages, since a random write costs a page in the end; most values fit one. */
-#define KV_FORMAT "key_format=S,value_format=u,leaf_page_max=4KB,leaf_value_max=64KB"
 #define WRITE_TRIES_MAX                                                                            \
     1000u /* each waits in WiredTiger for eviction: minutes, then it is hopeless */
 #define ROW_KEEP_BYTES (4u << 20) /* a larger scratch row is given back */
@@ -39,6 +28,7 @@ void store_fail(struct store *s, const char *why)
 
 int store_corrupt(struct store *s, struct err *err, const char *what)
 {
+    atomic_store(&s->unreadable, true);
     store_fail(s, what);
     return err_set(err, ERR_CORRUPT, 0, "store: %s", what);
 }
@@ -57,6 +47,8 @@ int store_wt(struct store *s, struct store_session *ss, int ret, const char *wha
         code = ERR_NOMEM;
     else if (ret == WT_TRY_SALVAGE || ret == EINVAL || ret == ENOENT || ret == WT_NOTFOUND)
         code = ERR_CORRUPT;
+    if (code == ERR_CORRUPT)
+        atomic_store(&s->unreadable, true);
     err_set(err, code, 0, "store: %s: %s", what, wiredtiger_strerror(ret));
     store_fail(s, what);
     return -1;
@@ -69,40 +61,15 @@ int store_usable(struct store *s, struct err *err)
     return 0;
 }
 
-static int on_error(WT_EVENT_HANDLER *events, WT_SESSION *session, int error, const char *message)
+int store_writable(struct store *s, struct err *err)
 {
-    struct store *s = (struct store *)events;
-
-    (void)session;
-    log_error(s->cfg.log, COMPONENT, "%s", message);
-    if (strstr(message, "checksum error") != NULL) /* it has no code of its own */
-        atomic_store(&s->unreadable, true);
-    if (error == WT_PANIC)
-        store_fail(s, "WiredTiger panicked");
-    return 0;
-}
-
-static int on_message(WT_EVENT_HANDLER *events, WT_SESSION *session, const char *message)
-{
-    struct store *s = (struct store *)events;
-
-    (void)session;
-    log_info(s->cfg.log, COMPONENT, "%s", message);
-    return 0;
-}
-
-static int on_progress(WT_EVENT_HANDLER *events, WT_SESSION *session, const char *operation,
-                       uint64_t progress)
-{
-    (void)events;
-    (void)session;
-    (void)operation;
-    (void)progress;
-    return 0;
+    if (s->cfg.access != STORE_WHOLE)
+        return err_set(err, ERR_ROLE, 0, "part of the data cannot be read: nothing is added to it");
+    return store_usable(s, err);
 }
 
 /* ---- sessions ---- */
-static void session_close(struct store_session *ss)
+void store_session_close(struct store_session *ss)
 {
     if (ss == NULL)
         return;
@@ -111,7 +78,7 @@ static void session_close(struct store_session *ss)
     free(ss);
 }
 
-static int session_open(struct store *s, struct store_session **ssp, struct err *err)
+int store_session_open(struct store *s, struct store_session **ssp, struct err *err)
 {
     struct store_session *ss = calloc(1, sizeof(*ss));
     int ret;
@@ -122,12 +89,12 @@ static int session_open(struct store *s, struct store_session **ssp, struct err 
     ret = s->conn->open_session(s->conn, NULL, "isolation=snapshot", &ss->wt);
     if (ret == 0)
         ret = ss->wt->open_cursor(ss->wt, "table:kv", NULL, NULL, &ss->kv);
-    if (ret == 0)
+    if (ret == 0 && s->cfg.access == STORE_WHOLE)
         ret = ss->wt->open_cursor(ss->wt, "table:leaf", NULL, NULL, &ss->leaf);
     if (ret == 0)
         ret = ss->wt->open_cursor(ss->wt, "table:meta", NULL, NULL, &ss->meta);
     if (ret != 0) {
-        session_close(ss);
+        store_session_close(ss);
         if (ret == ENOMEM)
             return err_set(err, ERR_NOMEM, 0, "store session");
         return store_wt(s, NULL, ret, "open a session", err);
@@ -147,16 +114,17 @@ int store_session_get(struct store *s, struct store_session **ssp, struct err *e
         s->pool = s->pool->next;
     pthread_mutex_unlock(&s->pool_lock);
     if (*ssp == NULL)
-        return session_open(s, ssp, err);
+        return store_session_open(s, ssp, err);
     (*ssp)->rollback = false;
     return 0;
 }
 
 /* No snapshot may stay pinned: it would hold old versions in the cache for ever. */
-static void session_rest(struct store_session *ss)
+void store_session_rest(struct store_session *ss)
 {
     (void)ss->kv->reset(ss->kv);
-    (void)ss->leaf->reset(ss->leaf);
+    if (ss->leaf != NULL)
+        (void)ss->leaf->reset(ss->leaf);
     (void)ss->meta->reset(ss->meta);
 }
 
@@ -167,7 +135,7 @@ void store_session_put(struct store *s, struct store_session *ss)
     if (ss->in_txn) /* WiredTiger logs an error when there is none */
         (void)ss->wt->rollback_transaction(ss->wt, NULL);
     ss->in_txn = false;
-    session_rest(ss);
+    store_session_rest(ss);
     pthread_mutex_lock(&s->pool_lock);
     ss->next = s->pool;
     s->pool = ss;
@@ -274,13 +242,13 @@ static int write_once(struct store *s, store_work work, void *arg, struct err *e
     if (work(s, arg, &next, err) != 0 || write_point(s, &next, err) != 0) {
         ss->in_txn = false;
         (void)ss->wt->rollback_transaction(ss->wt, NULL);
-        session_rest(ss);
+        store_session_rest(ss);
         return write_failed(s);
     }
     ss->in_txn = false; /* also when it fails */
     if (store_wt(s, ss, ss->wt->commit_transaction(ss->wt, NULL), "commit", err) != 0)
         return write_failed(s);
-    session_rest(ss);
+    store_session_rest(ss);
     s->stamp++;
     store_leaves_written(s);
     pthread_mutex_lock(&s->state_lock);
@@ -313,7 +281,7 @@ int store_write(struct store *s, store_work work, void *arg, struct err *err)
     struct store_point applied;
     int rc;
 
-    if (store_usable(s, err) != 0)
+    if (store_writable(s, err) != 0)
         return -1;
     pthread_mutex_lock(&s->write_lock);
     rc = store_write_locked(s, work, arg, err);
@@ -467,96 +435,6 @@ int store_is_empty(struct store *s, bool *emptyp, struct err *err)
     return found < 0 ? -1 : 0;
 }
 
-/* ---- open and close ---- */
-static int make_dir(struct store *s, struct err *err)
-{
-    if (s->cfg.disk != NULL)
-        return s->cfg.disk->ops->mkdir(s->cfg.disk, s->dir, err);
-    if (mkdir(s->dir, 0700) != 0 && errno != EEXIST)
-        return err_set(err, ERR_IO, errno, "make %s", s->dir);
-    return 0;
-}
-
-/* What the kernel lets this process have: the machine's memory, or a limit of its control group. */
-static uint64_t memory_bytes(void)
-{
-    uint64_t bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE), limit;
-    FILE *f = fopen("/sys/fs/cgroup/memory.max", "re"); /* version 2; of the container */
-
-    if (f != NULL) {
-        if (fscanf(f, "%" SCNu64, &limit) == 1 && limit < bytes)
-            bytes = limit;
-        (void)fclose(f);
-    }
-    return bytes;
-}
-
-static uint64_t default_cache_bytes(void)
-{
-    uint64_t part = memory_bytes() / CACHE_OF_MEMORY;
-
-    return part < CACHE_BYTES_MIN   ? CACHE_BYTES_MIN
-           : part > CACHE_BYTES_MAX ? CACHE_BYTES_MAX
-                                    : part;
-}
-
-/* Checkpoints write what is dirty, once; eviction writes it as often as it gets to it. But all of
- * it must find room on a disk that is at its reserve. */
-static uint64_t dirty_bytes(const struct store_config *cfg, uint64_t cache)
-{
-    uint64_t dirty = cache / 5 * 2,
-             room = cfg->dirty_bytes > DIRTY_BYTES_MIN ? cfg->dirty_bytes : DIRTY_BYTES_MIN;
-
-    return cfg->dirty_bytes != 0 && room < dirty ? room : dirty;
-}
-
-static int connect_wt(struct store *s, struct err *err)
-{
-    uint64_t cache = s->cfg.cache_bytes != 0 ? s->cfg.cache_bytes : default_cache_bytes();
-    uint64_t dirty = dirty_bytes(&s->cfg, cache);
-    struct buf c = {0};
-    int rc = -1;
-
-    s->cache_bytes = cache;
-    buf_printf(&c,
-               "create,cache_size=%" PRIu64 ",log=(enabled=false),session_max=1000,"
-               "config_base=false,use_environment=false,statistics=(none)",
-               cache);
-    if (s->cfg.deterministic)
-        buf_adds(&c, ",eviction=(threads_min=1,threads_max=1),eviction_dirty_target=80,"
-                     "eviction_dirty_trigger=95,file_manager=(close_idle_time=0)");
-    else
-        buf_printf(&c,
-                   ",eviction=(threads_min=1,threads_max=2),eviction_dirty_target=%" PRIu64
-                   ",eviction_dirty_trigger=%" PRIu64,
-                   dirty, dirty + dirty / 4);
-    if (s->cfg.disk != NULL) {
-        wtfs_init(&s->wtfs, s->cfg.disk, s->cfg.log);
-        wtfs_config(&s->wtfs, &c);
-    }
-    if (buf_check(&c, err) == 0)
-        rc = store_wt(s, NULL, wiredtiger_open(s->dir, &s->events, buf_str(&c), &s->conn), "open",
-                      err);
-    buf_free(&c);
-    return rc;
-}
-
-static int create_tables(struct store *s, struct err *err)
-{
-    WT_SESSION *wt;
-    int ret = s->conn->open_session(s->conn, NULL, NULL, &wt);
-
-    if (ret != 0)
-        return store_wt(s, NULL, ret, "open a session", err);
-    ret = wt->create(wt, "table:kv", KV_FORMAT);
-    if (ret == 0)
-        ret = wt->create(wt, "table:leaf", "key_format=I,value_format=u");
-    if (ret == 0)
-        ret = wt->create(wt, "table:meta", "key_format=S,value_format=u");
-    (void)wt->close(wt, NULL);
-    return store_wt(s, NULL, ret, "create tables", err);
-}
-
 int store_load_point(struct store *s, struct store_session *ss, struct store_point *p,
                      uint64_t *stampp, struct err *err)
 {
@@ -577,109 +455,6 @@ int store_load_point(struct store *s, struct store_session *ss, struct store_poi
     memcpy(p->hash, row.hash, sizeof(p->hash));
     *stampp = le64toh(row.stamp);
     return 0;
-}
-
-static int load(struct store *s, struct err *err)
-{
-    struct store_session *ss = s->writer;
-    uint64_t leaf_stamp = 0;
-    int ret;
-
-    if (store_load_point(s, ss, &s->point, &s->stamp, err) != 0 ||
-        store_load_leaves(s, ss, s->tree, &leaf_stamp, err) != 0)
-        return -1;
-    if (leaf_stamp != s->stamp)
-        return store_corrupt(s, err, "the Merkle leaves are of another moment than the state");
-    ss->meta->set_key(ss->meta, COPY_ROW);
-    ret = ss->meta->search(ss->meta);
-    if (ret != WT_NOTFOUND && store_wt(s, ss, ret, "read meta", err) != 0)
-        return -1;
-    s->copying = ret == 0;
-    s->checkpoint_lsn = s->point.lsn;
-    store_mem_begin(s, &s->point);
-    session_rest(ss);
-    return 0;
-}
-
-static struct store *store_new(const struct store_config *cfg, struct err *err)
-{
-    struct store *s = calloc(1, sizeof(*s));
-
-    if (s == NULL || (s->dir = strdup(cfg->dir)) == NULL) {
-        free(s);
-        err_set(err, ERR_NOMEM, 0, "store");
-        return NULL;
-    }
-    s->cfg = *cfg;
-    s->cfg.dir = s->dir;
-    s->events.handle_error = on_error;
-    s->events.handle_message = on_message;
-    s->events.handle_progress = on_progress;
-    pthread_mutex_init(&s->pool_lock, NULL);
-    pthread_mutex_init(&s->state_lock, NULL);
-    pthread_mutex_init(&s->write_lock, NULL);
-    pthread_mutex_init(&s->fold_lock, NULL);
-    pthread_mutex_init(&s->take_lock, NULL);
-    pthread_mutex_init(&s->view_lock, NULL);
-    return s;
-}
-
-int store_open(const struct store_config *cfg, struct store **sp, struct err *err)
-{
-    struct store *s = store_new(cfg, err);
-
-    *sp = NULL;
-    if (s == NULL)
-        return -1;
-    if (store_mem_init(s, err) != 0 || merkle_new(&s->tree, err) != 0 || make_dir(s, err) != 0 ||
-        store_backup_forget(s, err) != 0 || connect_wt(s, err) != 0 || create_tables(s, err) != 0 ||
-        session_open(s, &s->writer, err) != 0 || load(s, err) != 0) {
-        err_wrap(err, "open %s", s->dir);
-        s->failed = true; /* no checkpoint of what could not be read */
-        store_close(s);
-        return -1;
-    }
-    *sp = s;
-    return 0;
-}
-
-void store_close(struct store *s)
-{
-    if (s == NULL)
-        return;
-    if (!s->failed) {
-        struct err err = {0};
-        struct store_fold f;
-        uint64_t lsn;
-        int rc;
-        do {
-            rc = store_fold(s, true, &f, &err);
-        } while (rc == 1);
-        if (rc != 0 || store_checkpoint(s, &lsn, &err) != 0)
-            log_error(s->cfg.log, COMPONENT, "checkpoint at close: %s", err.msg);
-    }
-    store_backup_end(s);
-    session_close(s->writer);
-    while (s->pool != NULL) {
-        struct store_session *ss = s->pool;
-        s->pool = ss->next;
-        session_close(ss);
-    }
-    if (s->conn != NULL)
-        (void)s->conn->close(s->conn, NULL);
-    store_scrub_stop(s);
-    merkle_free(s->tree);
-    buf_free(&s->row);
-    buf_free(&s->noted);
-    pthread_mutex_destroy(&s->pool_lock);
-    store_mem_fini(s);
-    pthread_mutex_destroy(&s->state_lock);
-    pthread_mutex_destroy(&s->write_lock);
-    pthread_mutex_destroy(&s->fold_lock);
-    pthread_mutex_destroy(&s->take_lock);
-    pthread_mutex_destroy(&s->view_lock);
-    free(s->dir);
-    free(s);
 }
 
 void store_folded(struct store *s, struct store_point *p)
@@ -761,6 +536,8 @@ int store_proof(struct store *s, uint8_t root[MERKLE_HASH_BYTES], struct store_p
 {
     int rc;
 
+    if (store_writable(s, err) != 0) /* there is no tree */
+        return -1;
     pthread_mutex_lock(&s->state_lock);
     rc = merkle_root(s->tree, root, err);
     *p = s->point;

@@ -35,7 +35,15 @@
 struct store;
 struct rec; /* txn.h */
 
+/* How much of it is opened. Of what is not whole nothing is written and no tree is known: ERR_ROLE
+ * for all that would. */
+enum store_access {
+    STORE_WHOLE,
+    STORE_ROWS,   /* keys and the point, as far as they can be read */
+    STORE_NOTHING /* no file: an empty state, in memory */
+};
 struct store_config {
+    enum store_access access;
     const char *dir; /* made when missing */
     struct disk
         *disk; /* NULL: WiredTiger's own POSIX layer; else its file-system interface over this */
@@ -45,8 +53,8 @@ struct store_config {
                              cache allows */
     uint64_t cache_bytes; /* 0: an eighth of the memory, 256 MiB to 4 GiB */
     struct logger *log;
-    /* WiredTiger panicked: the store is unusable and the process should end. unreadable: a block of
-     * its files has a wrong checksum. Any thread. */
+    /* WiredTiger panicked: the store is unusable and the process should end. unreadable: what its
+     * files hold is not what was written there, as by a block's checksum. Any thread. */
     void (*panic)(void *arg, const char *why, bool unreadable);
     void (*room)(void *arg); /* may be NULL: store_mem_bytes fell. The thread that folds */
     void *arg;

@@ -33,7 +33,7 @@ int store_backup_begin(struct store *s, void (*each)(void *arg, const char *name
     const char *name;
     int ret;
 
-    if (store_usable(s, err) != 0)
+    if (store_writable(s, err) != 0) /* what is damaged is not handed on */
         return -1;
     if (s->copying)
         return err_set(err, ERR_ROLE, 0, "backup: the store is a copy that is not whole");

@@ -26,6 +26,21 @@ static int leaf_set(struct store *s, uint32_t number, const void *data, size_t l
     return store_wt(s, ss, ss->leaf->insert(ss->leaf), "write leaf", err);
 }
 
+struct root_row {
+    uint64_t stamp;
+    uint8_t root[MERKLE_HASH_BYTES];
+} __attribute__((packed));
+_Static_assert(sizeof(struct root_row) == 28, "meta row \"root\"");
+
+static int write_root(struct store *s, uint64_t stamp, struct err *err)
+{
+    struct root_row row = {.stamp = htole64(stamp)};
+
+    if (merkle_root_next(s->tree, row.root, err) != 0)
+        return -1;
+    return store_meta_set(s, s->writer, ROOT_ROW, &row, sizeof(row), err);
+}
+
 int store_leaves_write(struct store *s, uint64_t stamp, struct err *err)
 {
     uint64_t row = htole64(stamp);
@@ -38,7 +53,7 @@ int store_leaves_write(struct store *s, uint64_t stamp, struct err *err)
         if (leaf_set(s, leaves[i], merkle_pending_leaf(s->tree, leaves[i]), MERKLE_HASH_BYTES,
                      err) != 0)
             return -1;
-    return leaf_set(s, MERKLE_LEAVES, &row, sizeof(row), err);
+    return write_root(s, stamp, err) != 0 ? -1 : leaf_set(s, MERKLE_LEAVES, &row, sizeof(row), err);
 }
 
 void store_leaves_written(struct store *s)
@@ -106,7 +121,7 @@ int store_leaves_hold(struct store *s, struct err *err)
 {
     int rc = 0;
 
-    if (store_usable(s, err) != 0)
+    if (store_writable(s, err) != 0)
         return -1;
     pthread_mutex_lock(&s->write_lock);
     if (s->leaves_held != 0 || !s->leaves_behind)
@@ -151,4 +166,37 @@ int store_load_leaves(struct store *s, struct store_session *ss, struct merkle *
     }
     (void)ss->leaf->reset(ss->leaf);
     return ret == WT_NOTFOUND ? 0 : store_wt(s, ss, ret, "read leaves", err);
+}
+
+/* A program from before this row leaves it as it is: then it is of another stamp, or missing. */
+static int check_root(struct store *s, struct store_session *ss, struct err *err)
+{
+    uint8_t root[MERKLE_HASH_BYTES];
+    struct root_row row;
+    struct err none = {0};
+
+    if (store_meta_get(s, ss, ROOT_ROW, &row, sizeof(row), &none) != 0) {
+        if (none.code == ERR_NOTFOUND)
+            return 0;
+        *err = none;
+        return -1;
+    }
+    if (le64toh(row.stamp) != s->stamp)
+        return 0;
+    if (merkle_root(s->tree, root, err) != 0)
+        return -1;
+    if (memcmp(root, row.root, sizeof(root)) != 0)
+        return store_corrupt(s, err, "the Merkle leaves do not give the root of their checkpoint");
+    return 0;
+}
+
+int store_load_tree(struct store *s, struct store_session *ss, struct err *err)
+{
+    uint64_t stamp;
+
+    if (store_load_leaves(s, ss, s->tree, &stamp, err) != 0)
+        return -1;
+    if (stamp != s->stamp)
+        return store_corrupt(s, err, "the Merkle leaves are of another moment than the state");
+    return check_root(s, ss, err);
 }

@@ -240,7 +240,7 @@ int store_take(struct store *s, struct seg *const *segs, size_t n, bool mark,
     struct store_point p;
     int rc = 0;
 
-    if (store_usable(s, err) != 0)
+    if (store_writable(s, err) != 0)
         return -1;
     if (n == 0)
         return 0;

@@ -4,10 +4,12 @@
  *
  * Rows of "meta" (key -> bytes, integers little endian):
  *     "point"      applied LSN 8, epoch 4, running hash 32, stamp 8
+ *     "root"       stamp 8, root of the tree 20; up to date as the rows of "leaf" are
  *     "catch-up"   only while a copy is built: struct copy_row
  *     "leaves"     only while a copy is built: bitmap of the leaves that differ
  * The stamp counts write transactions. The row MERKLE_LEAVES of "leaf" holds it too: a checkpoint
- * whose leaves and state come from different transactions is found at open.
+ * whose leaves and state come from different transactions is found at open, and by the root one
+ * whose leaves are not those that were written.
  */
 #ifndef LOCKSTEP_STORE_PRIVATE_H
 #define LOCKSTEP_STORE_PRIVATE_H
@@ -23,15 +25,16 @@
 #include "txn.h"
 #include "wtfs.h"
 
+#define ROOT_ROW "root"
 #define KV_LSN_BYTES 8u /* before the value */
 
 /* A session and its cursors. One thread at a time; between uses no cursor is positioned. */
 struct store_session {
     WT_SESSION *wt;
-    WT_CURSOR *kv, *leaf, *meta;
-    struct store_session *next; /* in the pool */
-    bool rollback;              /* WiredTiger asked for the transaction to be run again */
-    bool in_txn;                /* a transaction is open */
+    WT_CURSOR *kv, *leaf, *meta; /* leaf: NULL unless the store is opened as a whole */
+    struct store_session *next;  /* in the pool */
+    bool rollback;               /* WiredTiger asked for the transaction to be run again */
+    bool in_txn;                 /* a transaction is open */
 };
 
 /* store_scrub.c; under state_lock. */
@@ -64,7 +67,7 @@ struct store {
     struct wtfs wtfs;
     WT_CONNECTION *conn;
     _Atomic bool failed;     /* final; panic was called */
-    _Atomic bool unreadable; /* WiredTiger read a block with a wrong checksum */
+    _Atomic bool unreadable; /* what its files hold is not what was written there */
 
     pthread_mutex_t pool_lock;
     struct store_session *pool;
@@ -110,7 +113,11 @@ void store_fail(struct store *s, const char *why); /* final: panic is called, on
 /* Our own bytes are wrong: final as well. */
 int store_corrupt(struct store *s, struct err *err, const char *what);
 CHECKED int store_usable(struct store *s, struct err *err);
+CHECKED int store_writable(struct store *s, struct err *err); /* and opened as a whole */
 
+CHECKED int store_session_open(struct store *s, struct store_session **ssp, struct err *err);
+void store_session_close(struct store_session *ss); /* takes NULL */
+void store_session_rest(struct store_session *ss);  /* no snapshot of it stays */
 CHECKED int store_session_get(struct store *s, struct store_session **ssp, struct err *err);
 void store_session_put(struct store *s,
                        struct store_session *ss); /* takes NULL; ends its snapshot */
@@ -172,6 +179,8 @@ void store_leaves_release(struct store *s);
 /* Every row of "leaf" into tree; *stampp is 0 when there is none. */
 CHECKED int store_load_leaves(struct store *s, struct store_session *ss, struct merkle *tree,
                               uint64_t *stampp, struct err *err);
+/* At open: the tree as the rows of "leaf" have it, if they are of the point and give its root. */
+CHECKED int store_load_tree(struct store *s, struct store_session *ss, struct err *err);
 
 /* ---- store_mem.c ---- */
 CHECKED int store_mem_init(struct store *s, struct err *err);
