@@ -74,9 +74,9 @@ static const struct {
      "writable for the server on this machine."},
     {"certificate_expired", true, false, "Renew it, then send SIGHUP to the server."},
     {"data_damaged", true, true,
-     "Rows are not what the Merkle tree says. A secondary takes what differs from its primary by "
-     "itself. On a primary: promote a secondary that is whole, or, if its rows are right, reindex. "
-     "Look at the disk and the memory."},
+     "Rows are not what the Merkle tree says, or cannot be read. A secondary takes what differs "
+     "from its primary, or all, by itself. On a primary: promote a secondary that is whole, or, if "
+     "its rows are right, reindex. Look at the disk and the memory."},
     {"data_differs", true, true,
      "The secondary takes what differs from the primary. If it comes back: reindex, and look at "
      "the disks and the memory of both."},
@@ -214,7 +214,11 @@ static void of_proof(struct health *h, const struct engine_status *st, const str
 
 static void of_damage(const struct engine_status *st, struct health *h)
 {
-    if (st->damaged)
+    if (st->unreadable)
+        add(h, "data_damaged", "", "a block of the data here cannot be read%s",
+            st->applies ? ""
+                        : ": nothing is applied, and nothing can be promoted, before it is anew");
+    else if (st->damaged)
         add(h, "data_damaged", "", "the rows of %u Merkle leaves here are not what the tree says",
             st->scrub_bad_leaves);
 }

@@ -170,8 +170,7 @@ void copy_start(struct engine *e, const struct link_welcome *w)
     log_info(e->cfg.log, LOG_REPLICATION,
              "catching up with the primary's data at LSN %" PRIu64 " in %s, %s%s", w->base.lsn,
              g->dir, clone ? "by its difference to the data at hand" : "all of it",
-             engine_role(e) == ENGINE_SECONDARY ? "; the data at hand stays promotable until then"
-                                                : "");
+             e->promotable ? "; the data at hand stays promotable until then" : "");
 }
 
 /* Answers that the copy holds may come from a history that a promotion cut off below them. */

@@ -512,7 +512,9 @@ struct engine_status {
     int64_t sync_started_ms;        /* wall */
     uint64_t sync_moved_bytes;      /* by the last: over the link, both ways, beside the log */
     /* Proof of the data here. */
-    bool damaged;       /* rows are not what the Merkle tree says: found by the scrub */
+    bool damaged;    /* rows are not what the Merkle tree says: found by the scrub; or unreadable */
+    bool unreadable; /* the store has a block that cannot be read */
+    bool applies;    /* false: so that the log cannot be applied, and nothing be promoted */
     uint64_t scrub_lsn; /* of the last scrub, like what follows; 0: none since the start */
     uint64_t scrub_keys, scrub_bytes;
     uint32_t scrub_bad_leaves;

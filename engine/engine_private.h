@@ -36,6 +36,8 @@ struct gen {
     uint32_t number;
     uint64_t serial; /* of this object: results of jobs for one that was given up are told by it */
     bool unreadable; /* a block of the store had a wrong checksum: it is read as little as can be */
+    bool opening;    /* the store is being opened, or recovered */
+    enum store_access access; /* how much of the store is opened; damage.c */
     char *dir, *wal_dir, *store_dir;
     struct wal *wal;     /* log thread */
     struct store *store; /* see store.h; opened and closed with the generation */
@@ -264,10 +266,21 @@ void names_free(struct names *l);
 void engine_fatal(struct engine *e, const struct err *err); /* does not return */
 CHECKED int gen_new(struct engine *e, uint32_t number, struct gen **gp, struct err *err);
 uint32_t gen_number(struct engine *e); /* one that was never used; any thread */
+CHECKED int gen_open_log(struct engine *e, uint32_t number, struct gen **gp, struct err *err);
+/* Log and store. */
 CHECKED int gen_open(struct engine *e, uint32_t number, struct gen **gp, struct err *err);
 void gen_free(struct gen *g); /* closes both */
 CHECKED int gen_open_store(struct gen *g, struct err *err);
 CHECKED int gen_wal_config(struct gen *g, struct wal_config *wc, struct err *err);
+/* ---- damage.c ---- */
+void damage_panic(void *arg, const char *why, bool unreadable); /* of a store; arg: its gen */
+/* At open: a copy that is noted as unreadable is forgotten, durably. */
+CHECKED int damage_drop_copy(struct engine *e, uint64_t copy, bool *copyingp, struct err *err);
+void damage_load(struct engine *e, struct gen *g); /* what is noted of it; once the role is known */
+/* Known as committed in the log of what is not applied: the primary is told. */
+uint64_t damage_commit_lsn(struct engine *e, uint64_t applied_lsn);
+bool gen_applies(const struct gen *g); /* false: no segment is brought into its store */
+
 CHECKED int gen_remove(struct engine *e, uint32_t number, struct err *err);
 enum engine_role engine_role(const struct engine *e);
 void engine_role_set(struct engine *e, enum engine_role role); /* and tells the hook */

@@ -295,7 +295,11 @@ void promote_begin(struct engine *e, struct event *ev)
     if (e->promote.on || e->demote.on ||
         (!fenced && (engine_role(e) != ENGINE_SECONDARY || !e->promotable)))
         err_set(&err, ERR_ROLE, 0, "%s",
-                e->promote.on ? "a promotion is under way" : "not a secondary with a whole copy");
+                e->promote.on ? "a promotion is under way"
+                : gen_applies(e->cur)
+                    ? "not a secondary with a whole copy"
+                    : "part of the data here cannot be read, and the log not be "
+                      "applied to it: promote another secondary, or restore a snapshot");
     else if (switchover_promotion_check(e, &err) != 0 && ev->flag) {
         log_warn(e->cfg.log, LOG_REPLICATION, "promotion by force: %s", err.msg);
         err_clear(&err);

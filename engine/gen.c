@@ -13,20 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What cannot be read is noted for the next start (open.c). */
-static void on_panic(void *arg, const char *why, bool unreadable)
-{
-    struct gen *g = arg;
-    struct err err, note;
-
-    err_set(&err, ERR_IO, 0, "WiredTiger in %s: %s", g->store_dir, why);
-    if (unreadable && (local_set_number(g->e, "unreadable", g->number, &note) != 0 ||
-                       local_save(g->e, &note) != 0))
-        log_error(g->e->cfg.log, "storage", "note that %s cannot be read: %s", g->store_dir,
-                  note.msg);
-    engine_fatal(g->e, &err);
-}
-
 static void on_room(void *arg)
 {
     struct engine *e = ((struct gen *)arg)->e;
@@ -197,13 +183,14 @@ int gen_wal_config(struct gen *g, struct wal_config *wc, struct err *err)
 int gen_open_store(struct gen *g, struct err *err)
 {
     struct engine *e = g->e;
-    struct store_config sc = {.dir = g->store_dir,
+    struct store_config sc = {.access = g->access,
+                              .dir = g->store_dir,
                               .disk = e->cfg.store_disk,
                               .deterministic = e->cfg.deterministic,
                               .cache_bytes = e->cfg.cache_bytes,
                               .dirty_bytes = e->cfg.reserve_bytes / 2,
                               .log = e->cfg.log,
-                              .panic = on_panic,
+                              .panic = damage_panic,
                               .room = on_room,
                               .arg = g};
 

@@ -459,8 +459,7 @@ static size_t feed_step(struct engine *e)
     size_t fed = 0;
 
     atomic_store(&e->feed_waits, false);
-
-    while (e->feed.next_lsn <= e->committed_lsn) {
+    while (gen_applies(e->cur) && e->feed.next_lsn <= e->committed_lsn) {
         struct seg *seg;
         struct err err;
         uint64_t out = atomic_load(&e->apply_out_bytes);

@@ -5,8 +5,8 @@
  * On disk:
  *     <path>/lock          flock: one process
  *     <path>/local         local.h: role, generation, follow, copy, minor, epochs-<n>, member,
- *                          promoting, damaged, unreadable, and api/... for those above
- *                          aside (aside.c)
+ *                          promoting, damaged, and api/... for those above
+ *                          aside (aside.c), unreadable (damage.c)
  *     <path>/gen-<n>/wal   the log
  *     <path>/gen-<n>/store WiredTiger
  *
@@ -165,7 +165,7 @@ static int scan_epochs(void *arg, struct seg *s, struct err *err)
     return 0;
 }
 
-int gen_open(struct engine *e, uint32_t number, struct gen **gp, struct err *err)
+int gen_open_log(struct engine *e, uint32_t number, struct gen **gp, struct err *err)
 {
     struct wal_config wc;
     struct gen *g = NULL;
@@ -175,7 +175,7 @@ int gen_open(struct engine *e, uint32_t number, struct gen **gp, struct err *err
     if (gen_new(e, number, &g, err) != 0)
         return -1;
     if (gen_wal_config(g, &wc, err) != 0 || wal_open(&wc, &g->wal, err) != 0 ||
-        gen_open_store(g, err) != 0 || load_epochs(e, g, err) != 0)
+        load_epochs(e, g, err) != 0)
         goto fail;
     /* The saved history may be ahead of the log (saved, then the record was lost) or behind (the
      * reverse). */
@@ -190,6 +190,18 @@ int gen_open(struct engine *e, uint32_t number, struct gen **gp, struct err *err
 fail:
     err_wrap(err, "generation %" PRIu32, number);
     gen_free(g);
+    return -1;
+}
+
+int gen_open(struct engine *e, uint32_t number, struct gen **gp, struct err *err)
+{
+    if (gen_open_log(e, number, gp, err) != 0)
+        return -1;
+    if (gen_open_store(*gp, err) == 0)
+        return 0;
+    err_wrap(err, "generation %" PRIu32, number);
+    gen_free(*gp);
+    *gp = NULL;
     return -1;
 }
 
@@ -302,48 +314,32 @@ out:
     return rc;
 }
 
-/* A block had a wrong checksum when it was last read. A copy that was being made is dropped; data
- * at hand stays, and promotable as far as it can be read, until the primary gave all of it anew. */
-static int note_unreadable(struct engine *e, bool *copyingp, uint64_t copy, struct err *err)
+/* The role is in the log of the one that counts: how its store is opened follows from the role. */
+static int open_generations(struct engine *e, uint64_t *copyp, bool *copyingp, struct err *err)
 {
-    uint64_t bad;
+    uint64_t number;
     bool there;
 
-    local_number(e, "unreadable", &bad, &there);
-    if (!there)
-        return 0;
-    if (*copyingp && bad == copy) {
-        *copyingp = false;
-        if (local_set_text(e, "copy", NULL, err) != 0 ||
-            local_set_text(e, "unreadable", NULL, err) != 0)
-            return -1;
-        return local_save(e, err);
-    }
-    log_error(e->cfg.log, "storage",
-              "%s/gen-%" PRIu64 " has a block that cannot be read: a secondary takes its data anew "
-              "from the primary; of a primary, promote a secondary or restore the data",
-              e->path, bad);
-    return 0;
-}
-
-static int open_generations(struct engine *e, struct err *err)
-{
-    uint64_t number, copy, bad;
-    bool there, copying, unreadable;
-
+    *copyingp = false;
     local_number(e, "generation", &number, &there);
     if (!there)
         return found(e, err);
-    local_number(e, "copy", &copy, &copying);
-    if (note_unreadable(e, &copying, copy, err) != 0 || aside_load(e, err) != 0 ||
-        sweep_generations(e, number, copying ? copy : 0, err) != 0 ||
-        gen_open(e, (uint32_t)number, &e->cur, err) != 0)
+    local_number(e, "copy", copyp, copyingp);
+    if (damage_drop_copy(e, *copyp, copyingp, err) != 0 || aside_load(e, err) != 0 ||
+        sweep_generations(e, number, *copyingp ? *copyp : 0, err) != 0)
         return -1;
-    local_number(e, "unreadable", &bad, &unreadable);
-    e->cur->unreadable = unreadable && bad == number;
-    if (copying && gen_open(e, (uint32_t)copy, &e->copy, err) != 0)
-        return -1;
-    return 0;
+    return gen_open_log(e, (uint32_t)number, &e->cur, err);
+}
+
+static int open_stores(struct engine *e, uint64_t copy, bool copying, struct err *err)
+{
+    struct gen *g = e->cur;
+
+    g->opening = true;
+    damage_load(e, g);
+    if (g->store == NULL && gen_open_store(g, err) != 0)
+        return err_wrap(err, "generation %" PRIu32, g->number);
+    return copying ? gen_open(e, (uint32_t)copy, &e->copy, err) : 0;
 }
 
 static int tail_modes(void *arg, struct seg *s, struct err *err)
@@ -358,16 +354,18 @@ static int tail_modes(void *arg, struct seg *s, struct err *err)
 static int recover(struct engine *e, struct err *err)
 {
     struct wal *w = e->cur->wal;
+    bool applies = gen_applies(e->cur);
     struct store_point p;
 
-    if (apply_recover(e, e->cur, fence_noted_commit(e), err) != 0 || modes_forced_load(e, err) != 0)
+    if ((applies && apply_recover(e, e->cur, fence_noted_commit(e), err) != 0) ||
+        modes_forced_load(e, err) != 0)
         return -1;
     e->store = e->cur->store;
     e->store_serial = e->cur->serial;
     store_applied(e->store, &p);
     e->committed_lsn = p.lsn;
     log_read_rows(e);
-    if (p.lsn < wal_durable_lsn(w) && wal_each(w, p.lsn + 1, tail_modes, e, err) != 0)
+    if (applies && p.lsn < wal_durable_lsn(w) && wal_each(w, p.lsn + 1, tail_modes, e, err) != 0)
         return -1;
     modes_force_configured(e);
     if (engine_role(e) != ENGINE_PRIMARY)
@@ -390,10 +388,13 @@ static int recover(struct engine *e, struct err *err)
 static int open_parts(struct engine *e, struct err *err)
 {
     struct store_point p;
+    uint64_t copy;
+    bool copying;
 
     if (e->cfg.disk->ops->mkdir(e->cfg.disk, e->path, err) != 0 || lock_directory(e, err) != 0 ||
-        local_open(e->cfg.disk, e->path, &e->local, err) != 0 || open_generations(e, err) != 0 ||
-        take_role(e, err) != 0)
+        local_open(e->cfg.disk, e->path, &e->local, err) != 0 ||
+        open_generations(e, &copy, &copying, err) != 0 || take_role(e, err) != 0 ||
+        open_stores(e, copy, copying, err) != 0)
         return -1;
     retain_load(e); /* before the members are read */
     if (recover(e, err) != 0)
@@ -401,10 +402,11 @@ static int open_parts(struct engine *e, struct err *err)
     store_applied(e->store, &p);
     atomic_store(&e->applied_lsn, p.lsn);
     atomic_store(&e->checkpoint_lsn, store_checkpoint_lsn(e->store));
-    e->committed_lsn = p.lsn;
+    e->cur->opening = false;
+    e->committed_lsn = gen_applies(e->cur) ? p.lsn : damage_commit_lsn(e, p.lsn);
     cursor_set(&e->feed, p.lsn + 1);
     e->want_epoch = engine_role(e) == ENGINE_PRIMARY && wal_end_lsn(e->cur->wal) == 0;
-    e->promotable = engine_role(e) == ENGINE_SECONDARY;
+    e->promotable = engine_role(e) == ENGINE_SECONDARY && gen_applies(e->cur);
     if (e->copy != NULL && copy_resume(e, err) != 0)
         return -1;
     lost_list(e);

@@ -336,7 +336,9 @@ void verify_begin(struct engine *e, struct event *ev)
     if (v->n_asks == SCRUB_ASKS_MAX)
         err_set(&err, ERR_BUSY, 0, "too many wait for the scrub");
     else if (e->cur->unreadable)
-        err_set(&err, ERR_AGAIN, 0, "the data has a block that cannot be read");
+        err_set(&err, ERR_AGAIN, 0, "the data has a block that cannot be read: %s",
+                engine_role(e) == ENGINE_PRIMARY ? "promote a secondary, or restore a snapshot"
+                                                 : "all of it is taken anew from the primary");
     else if (e->copy != NULL || engine_role(e) == ENGINE_BOOTSTRAPPING)
         err_set(&err, ERR_AGAIN, 0,
                 "the data is being copied: what differs is taken from the primary already");
@@ -362,6 +364,8 @@ void verify_status(const struct engine *e, struct engine_status *st)
     const struct verify *v = &e->verify;
 
     st->damaged = v->damaged || e->cur->unreadable;
+    st->unreadable = e->cur->unreadable;
+    st->applies = gen_applies(e->cur);
     st->scrub_lsn = v->scrub.lsn;
     st->scrub_keys = v->scrub.keys;
     st->scrub_bytes = v->scrub.bytes;

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
-from cluster import ROOT, World, await_true, run_tests  # noqa: E402
+from cluster import ROOT, Failed, World, await_true, run_tests  # noqa: E402
 
 FLIP = os.path.join(ROOT, 'build', 'tests', 'lib', 'flip_row')
 
@@ -97,6 +97,37 @@ def flipped_byte():
         assert a.dr_status()['merkle_root'] and a.ok('GET', 'kv/k0').data == {'v': 'x' * 200}
 
 
+def spoil(s, table, begin=0, end=1):
+    """A byte of each block in that part of the table's file; the block that describes the file stays."""
+    data = os.path.join(s.dir, 'data')
+    gen = max(int(n[4:]) for n in os.listdir(data) if n.startswith('gen-'))
+    store = os.path.join(data, f'gen-{gen}', 'store')
+    path = max((os.path.join(store, n) for n in os.listdir(store) if n.startswith(table)), key=os.path.getsize)
+    size = os.path.getsize(path)
+    with open(path, 'r+b') as f:
+        for at in range(max(4096, int(size * begin) // 4096 * 4096), int(size * end), 4096):
+            f.seek(at)
+            byte = f.read(1)
+            f.seek(at)
+            f.write(bytes([byte[0] ^ 0xff]))
+
+
+def start_again(s, most):
+    """As a service manager does; how often it ended by itself."""
+    for ended in range(most + 1):
+        try:
+            s.start()
+            return ended
+        except Failed:
+            assert s.proc.poll() not in (None, 0), s.tail()
+    raise Failed(f'{s.name} ended at each of {most + 1} starts:\n{s.tail()}')
+
+
+def log_of(s):
+    with open(s.log, errors='replace') as f:
+        return f.read()
+
+
 def unreadable_block():
     """a block of the secondary's store goes bad on the disk: the next start takes the data anew, and the badge comes back"""
     with World() as w:
@@ -105,17 +136,7 @@ def unreadable_block():
             a.ok('PUT', f'kv/k{i}', {'v': 'x' * 2000})
         w.await_caught_up(a, b)
         assert b.stop() == 0
-        data = os.path.join(b.dir, 'data')
-        gen = max(int(n[4:]) for n in os.listdir(data) if n.startswith('gen-'))
-        rows = max((os.path.join(data, f'gen-{gen}', 'store', n) for n in os.listdir(os.path.join(data, f'gen-{gen}', 'store'))
-                    if n.startswith('kv')), key=os.path.getsize)
-        size = os.path.getsize(rows)
-        with open(rows, 'r+b') as f:
-            for at in range(size // 4, size // 2, 4096):
-                f.seek(at)
-                byte = f.read(1)
-                f.seek(at)
-                f.write(bytes([byte[0] ^ 0xff]))
+        spoil(b, 'kv', 1 / 4, 1 / 2)
         b.start()
         await_true('the scrub to meet it', lambda: b.proc.poll() is not None)
         assert b.proc.returncode != 0
@@ -124,8 +145,72 @@ def unreadable_block():
         assert b.dr_status()['mode'] == 'secondary', 'what can be read is given up before it is there anew'
         await_true('the badge to come back', lambda: equal(b) and not b.dr_status()['corrupted_merkle_tree'], 40)
         await_true('a whole scrub', lambda: b.dr_status()['scrub']['rounds'] > 0 and b.dr_status()['scrub']['corrupted_leaves'] == 0)
-        with open(b.log) as f:
-            assert 'has a block that cannot be read' in f.read()
+        assert 'has a block that cannot be read' in log_of(b)
+
+
+def unreadable_store():
+    """a secondary whose store does not open, whatever of it is damaged, needs no hands: it says so, follows, and takes all anew"""
+    with World() as w:
+        a, b = pair(w)
+        for i in range(300):
+            a.ok('PUT', f'kv/k{i}', {'v': 'x' * 2000})
+        w.await_caught_up(a, b)
+        dr = b.dr_token(a.keys[:2])
+        for table, opens in (('leaf', True), ('meta', False), ('kv', False), ('WiredTiger.wt', False)):
+            if table == 'meta':  # its log goes beyond its store
+                for i in range(50):
+                    a.ok('PUT', f'kv/k{i}', {'v': 'y' * 2000})
+                w.await_caught_up(a, b)
+                b.kill()
+            else:
+                assert b.stop() == 0
+            spoil(b, table)
+            a.kill()  # so that what it says of itself meanwhile can be seen
+            assert 0 < start_again(b, 2), table
+            assert 'takes all of its data anew from the primary, and cannot be promoted' in log_of(b).rsplit('Vault server started', 2)[1], b.tail()
+            if opens:  # what is not damaged can still be read
+                b.unseal(a.keys[:2])
+                st = b.dr_status()
+                why = [r for r in st['reasons'] if r['code'] == 'data_damaged']
+                assert len(why) == 1 and 'cannot be read' in why[0]['what'] and st['corrupted_merkle_tree'], (table, st)
+                assert st['mode'] == 'secondary', st
+                r = b.call('PUT', 'sys/replication/dr/secondary/promote', {'dr_operation_token': dr}, token='')
+                want(r, 503, 'cannot be read')
+            before = log_of(b).count('caught up to LSN')
+            a.start()
+            a.unseal()
+            a.ok('PUT', f'kv/{table.lower()}', {'v': '1'})
+            await_true(f'the data to be whole again after {table}', lambda: log_of(b).count('caught up to LSN') > before, 40)
+            if not opens:
+                b.unseal(a.keys[:2])
+            await_true(f'the badge to come back after {table}', lambda: equal(b) and codes(b) == [], 40)
+            w.await_caught_up(a, b)
+        said = log_of(b).count('cannot be read')
+        assert b.stop() == 0
+        b.start()
+        b.unseal(a.keys[:2])
+        await_true('both to be equal', lambda: equal(b) and codes(b) == [])
+        assert log_of(b).count('cannot be read') == said, 'what is mended is not forgotten'
+
+
+def unreadable_primary():
+    """a primary, or a server alone, whose store does not open goes on refusing, and says what to do"""
+    with World() as w:
+        a = w.server('alone')
+        a.start()
+        a.init()
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        a.ok('PUT', 'kv/x', {'v': '1'})
+        assert a.stop() == 0
+        spoil(a, 'leaf')
+        for _ in range(3):
+            try:
+                start_again(a, 0)
+                raise AssertionError('it serves without its Merkle tree')
+            except Failed:
+                pass
+            said = log_of(a)
+            assert 'cannot be read' in said and 'promote a secondary' in said and 'restore a snapshot' in said, a.tail()
 
 
 def fail_back():
@@ -216,4 +301,4 @@ def reindex_alone():
         assert int(b.dr_status()['last_reindex_epoch']) > 0
 
 
-sys.exit(run_tests([verified, flipped_byte, unreadable_block, fail_back, checks, reindex_alone], 'catch-up'))
+sys.exit(run_tests([verified, flipped_byte, unreadable_block, unreadable_store, unreadable_primary, fail_back, checks, reindex_alone], 'catch-up'))

@@ -186,7 +186,14 @@ disable_mlock = true
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
 
     def dr_status(self):
-        d = self.ok('GET', 'sys/replication/dr/status', token='').data
+        r = self.call('GET', 'sys/replication/dr/status', token='')
+        end = time.monotonic() + 1
+        while r.status == 503 and time.monotonic() < end:  # while a copy is put in place a secondary is sealed
+            time.sleep(0.01)
+            r = self.call('GET', 'sys/replication/dr/status', token='')
+        if r.status != 200:
+            raise Failed(f'{self.name}: status: {r.status} {r.text[:500]}\n{self.tail(8)}')
+        d = r.data
         return d.get('dr', d)
 
     def dr_token(self, keys):
