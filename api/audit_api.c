@@ -244,7 +244,8 @@ void audit_handle(struct request *rq, struct response *rs)
         reply_unsupported(rs);
         return;
     }
-    latch_acquire(rq->core, AUDIT_LATCH, &latch);
+    if (!latch_for(rq, rs, AUDIT_LATCH, &latch))
+        return;
     if (rq->op == OP_WRITE)
         enable(rq, rs, path);
     else

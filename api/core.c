@@ -37,6 +37,7 @@ struct background {
     _Atomic bool posted; /* task is in the reactor's queue */
     _Atomic bool on;     /* unsealed: periodic work goes on */
     bool running;        /* the coroutine lives. Reactor 0, like all below */
+    bool rejoin_again;   /* what EVENT_REJOINED asked for is not written yet */
     struct reactor_task task;
     struct reactor_timer timer;
 };
@@ -225,8 +226,8 @@ static void events_co(void *arg)
             store_replaced(g->core);
         if (events & EVENT_ROLE)
             role_changed(g->core);
-        if (events & EVENT_REJOINED)
-            replication_rejoined(g->core);
+        if (events & EVENT_REJOINED || (events & EVENT_TIMER && g->rejoin_again))
+            g->rejoin_again = !replication_rejoined(g->core);
         if (events & EVENT_SWEEP)
             sweep(g->core);
         if (events & (EVENT_TIMER | EVENT_PROBE | EVENT_ROLE))

@@ -117,8 +117,8 @@ const struct link_ops *cluster_link_ops(struct core *c, void **netp);
 CHECKED int cluster_engine_opened(struct core *c, struct err *err);
 CHECKED int cluster_start(struct core *c,
                           struct err *err); /* after engine_start: listener, credentials */
-void replication_rejoined(
-    struct core *c);                   /* the rows of old primaries that follow now. Coroutine */
+/* The rows of old primaries that follow now. false: not written, ask again. Coroutine. */
+bool replication_rejoined(struct core *c);
 void cluster_unsealed(struct core *c); /* credentials of a primary, epoch key. Coroutine */
 void cluster_sealed(struct core *c);
 /** A copy replaced the store and the core is about to seal: keep the root key, so that a secondary

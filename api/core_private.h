@@ -8,6 +8,7 @@
 #include "core.h"
 
 /* ---- latch.c ---- */
+#define LATCH_WAIT_MS_MAX 60000u              /* with no limit of the request or of a mode */
 struct latches *latches_new(struct env *env); /* NULL: out of memory */
 void latches_free(struct latches *l);         /* takes NULL; nobody holds or waits */
 

@@ -94,7 +94,8 @@ int dr_token_store(struct core *c, const char *token, struct err *err)
     int rc = -1;
 
     hash_token(token, hash);
-    latch_acquire(c, "local/" LOCAL_NAME, &latch);
+    if (latch_take(c, "local/" LOCAL_NAME, &latch, err) != 0)
+        return -1;
     if (load(c, &hashes, err) != 0)
         goto out;
     if (hashes.len >= DR_TOKENS_MAX * HASH_BYTES)
@@ -118,7 +119,8 @@ int dr_token_delete(struct core *c, const char *token, struct err *err)
     int rc = -1, at;
 
     hash_token(token, hash);
-    latch_acquire(c, "local/" LOCAL_NAME, &latch);
+    if (latch_take(c, "local/" LOCAL_NAME, &latch, err) != 0)
+        return -1;
     if (load(c, &hashes, err) != 0)
         goto out;
     at = find(&hashes, hash);
@@ -142,7 +144,8 @@ int dr_token_clear(struct core *c, struct err *err)
     struct latch_ref latch;
     int rc;
 
-    latch_acquire(c, "local/" LOCAL_NAME, &latch);
+    if (latch_take(c, "local/" LOCAL_NAME, &latch, err) != 0)
+        return -1;
     rc = load(c, &hashes, err);
     if (rc != 0 || hashes.len > 0) /* a damaged list ends too */
         rc = store(c, &none, err);

@@ -431,7 +431,8 @@ static int enrol_do(struct enrol *e, struct enrol_request *r, struct buf *answer
         return err_set(err, ERR_SEALED, 0, "the primary is sealed: unseal it, then try again");
     if (c->role != ENGINE_PRIMARY)
         return err_set(err, ERR_ROLE, 0, "this cluster is no primary");
-    latch_acquire(c, REPL_LATCH, &latch);
+    if (latch_take(c, REPL_LATCH, &latch, err) != 0)
+        return -1; /* the secondary asks again */
     if (repl_config_get(c, &conf, err) != 0)
         goto out;
     if (!conf.primary_enabled) {

@@ -176,9 +176,16 @@ struct latch_ref {
     struct latch_ref *next; /* latch.c's */
     void *internal[4];
 };
-/** Wait in a queue for the key; released by latch_release. Take several in sorted order. Coroutine.
- */
+/** Wait in a queue for the key; released by latch_release. Take several in sorted order. A request
+ * that does not get it within its limit (or the strict mode's, or a minute) goes on without it and
+ * cannot write any more: its batch_commit says why. Coroutine. */
 void latch_acquire(struct core *c, const char *key, struct latch_ref *ref);
+/** The same for a caller that does more than write. ERR_TIMEOUT: not had within that limit, also
+ * for work in the background; a release does nothing then. */
+CHECKED int latch_take(struct core *c, const char *key, struct latch_ref *ref, struct err *err);
+/** The same for a handler; false: answered. */
+CHECKED bool latch_for(struct request *rq, struct response *rs, const char *key,
+                       struct latch_ref *ref);
 void latch_release(struct core *c, struct latch_ref *ref);
 
 /* ---- JSON text as Vault writes it ---- */

@@ -87,22 +87,25 @@ static struct latch_ref **find(struct bucket *b, const struct latch_ref *ref)
     return at;
 }
 
-/* The latch's holder may be a write that a strict mode holds back. Its key's next writer does not
- * wait for longer than it would for its own commit; it goes on without the latch and cannot commit.
- * Latches of the core exclude more than writes: they are waited for. */
-static void wait_for_turn(struct core *c, const char *key, struct bucket *b, struct latch_ref *ref)
+/* The holder may be a write that a strict mode holds back: nobody waits for longer than it would
+ * for its own commit. Without a mode a queue moves; the bound is for one that does not. */
+static uint32_t limit_ms(struct core *c, const struct ack *ack)
 {
-    struct ack *ack = co_local();
-    uint32_t limit_ms = ack != NULL ? engine_strict_wait_ms(c->engine) : 0;
+    uint32_t strict_ms = engine_strict_wait_ms(c->engine);
+
+    if (ack != NULL && ack->limit_ms > 0)
+        return ack->limit_ms;
+    return strict_ms > 0 ? strict_ms : LATCH_WAIT_MS_MAX;
+}
+
+/* false: it was not had in time, and is out of the queue. */
+static bool wait_for_turn(struct bucket *b, struct latch_ref *ref, uint32_t ms)
+{
     struct latch_words w = words_of(ref);
     bool first = true;
 
-    if (limit_ms == 0 || strncmp(key, "core/", 5) == 0 || strncmp(key, "local/", 6) == 0) {
-        co_wait();
-        return;
-    }
-    if (co_wait_for(limit_ms * 1000000LL))
-        return;
+    if (co_wait_for(ms * 1000000LL))
+        return true;
     pthread_mutex_lock(&b->mutex);
     for (struct latch_ref *r = b->first; r != ref; r = r->next) {
         struct latch_words other = words_of(r);
@@ -118,19 +121,16 @@ static void wait_for_turn(struct core *c, const char *key, struct bucket *b, str
     pthread_mutex_unlock(&b->mutex);
     if (first)
         co_wait(); /* its turn came just now: the wake is on its way */
-    else
-        ack->late = true;
+    return first;
 }
 
-void latch_acquire(struct core *c, const char *key, struct latch_ref *ref)
+/* Into the key's queue; true: somebody else holds it. */
+static bool join(struct bucket *b, struct latch_ref *ref)
 {
-    struct latch_words w = {.key = XXH3_128bits_withSeed(key, strlen(key), c->latches->seed),
-                            .co = co_current()};
-    struct bucket *b = bucket_of(c->latches, &w);
+    struct latch_words w = words_of(ref);
     struct latch_ref **at;
     bool held = false;
 
-    memcpy(ref->internal, &w, sizeof(w));
     ref->next = NULL;
     pthread_mutex_lock(&b->mutex);
     for (at = &b->first; *at != NULL; at = &(*at)->next) {
@@ -139,8 +139,52 @@ void latch_acquire(struct core *c, const char *key, struct latch_ref *ref)
     }
     *at = ref;
     pthread_mutex_unlock(&b->mutex);
-    if (held)
-        wait_for_turn(c, key, b, ref);
+    return held;
+}
+
+static struct bucket *prepare(struct core *c, const char *key, struct latch_ref *ref)
+{
+    struct latch_words w = {.key = XXH3_128bits_withSeed(key, strlen(key), c->latches->seed),
+                            .co = co_current()};
+
+    memcpy(ref->internal, &w, sizeof(w));
+    return bucket_of(c->latches, &w);
+}
+
+void latch_acquire(struct core *c, const char *key, struct latch_ref *ref)
+{
+    struct bucket *b = prepare(c, key, ref);
+    struct ack *ack = co_local();
+
+    if (!join(b, ref))
+        return;
+    if (ack == NULL)
+        co_wait(); /* work in the background waits for its commits as long, and nobody for it */
+    else if (!wait_for_turn(b, ref, limit_ms(c, ack)))
+        ack->late = true;
+}
+
+int latch_take(struct core *c, const char *key, struct latch_ref *ref, struct err *err)
+{
+    struct bucket *b = prepare(c, key, ref);
+    char names[160];
+
+    if (!join(b, ref) || wait_for_turn(b, ref, limit_ms(c, co_local())))
+        return 0;
+    engine_unconfirmed(c->engine, 0, names, sizeof(names));
+    return err_set(err, ERR_TIMEOUT, 0,
+                   "not done: an earlier change of the same is still under way%s%s",
+                   names[0] != '\0' ? ", not confirmed by " : "", names);
+}
+
+bool latch_for(struct request *rq, struct response *rs, const char *key, struct latch_ref *ref)
+{
+    struct err err = {0};
+
+    if (latch_take(rq->core, key, ref, &err) == 0)
+        return true;
+    reply_err(rs, &err);
+    return false;
 }
 
 void latch_release(struct core *c, struct latch_ref *ref)

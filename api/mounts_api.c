@@ -46,12 +46,13 @@ struct change {
 static int change_begin(struct request *rq, struct response *rs, struct change *ch)
 {
     *ch = (struct change){0};
-    latch_acquire(rq->core, MOUNTS_LATCH, &ch->latch);
-    ch->batch = batch_new(rq->core);
-    if (ch->batch == NULL)
-        err_set(&ch->err, ERR_NOMEM, 0, "mounts");
-    else if (mount_table_get(rq->core, &ch->table, &ch->err) == 0)
-        return 0;
+    if (latch_take(rq->core, MOUNTS_LATCH, &ch->latch, &ch->err) == 0) {
+        ch->batch = batch_new(rq->core);
+        if (ch->batch == NULL)
+            err_set(&ch->err, ERR_NOMEM, 0, "mounts");
+        else if (mount_table_get(rq->core, &ch->table, &ch->err) == 0)
+            return 0;
+    }
     reply_err(rs, &ch->err);
     return -1;
 }

@@ -125,7 +125,10 @@ static int commit_seal(struct core *c, struct batch *b, struct err *err)
     struct latch_ref latch;
     int rc;
 
-    latch_acquire(c, SEAL_LATCH, &latch); /* no unseal reads half of it */
+    if (latch_take(c, SEAL_LATCH, &latch, err) != 0) { /* no unseal reads half of it */
+        batch_free(b);
+        return -1;
+    }
     rc = batch_commit(b, err);
     latch_release(c, &latch);
     return rc;
@@ -333,7 +336,8 @@ void rekey_handle(struct request *rq, struct response *rs)
 {
     struct latch_ref latch;
 
-    latch_acquire(rq->core, REKEY_LATCH, &latch);
+    if (!latch_for(rq, rs, REKEY_LATCH, &latch))
+        return;
     rekey_run(rq, rs);
     latch_release(rq->core, &latch);
 }

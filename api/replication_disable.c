@@ -61,7 +61,8 @@ void replication_primary_disable_handle(struct request *rq, struct response *rs)
     struct latch_ref latch;
     struct err err = {0};
 
-    latch_acquire(rq->core, REPL_LATCH, &latch);
+    if (!latch_for(rq, rs, REPL_LATCH, &latch))
+        return;
     if (replication_on_primary(rq, rs, &conf)) {
         /* A fenced one leaves, superseding nobody. */
         if ((rq->core->role == ENGINE_FENCED &&
@@ -92,9 +93,11 @@ void replication_secondary_disable_handle(struct request *rq, struct response *r
         reply_err(rs, &err);
         return;
     }
-    latch_acquire(c, REPL_LATCH, &latch);
-    rc = disable_do(c, &err);
-    latch_release(c, &latch);
+    rc = latch_take(c, REPL_LATCH, &latch, &err);
+    if (rc == 0) {
+        rc = disable_do(c, &err);
+        latch_release(c, &latch);
+    }
     if (rc != 0 || dr_token_clear(c, &err) != 0)
         reply_err(rs, &err);
     else

@@ -141,7 +141,8 @@ void replication_primary_enable_handle(struct request *rq, struct response *rs)
 
     if (replication_field_cluster_addr(rq, rs, &addr) != 0)
         return;
-    latch_acquire(c, REPL_LATCH, &latch);
+    if (!latch_for(rq, rs, REPL_LATCH, &latch))
+        return;
     if (repl_config_get(c, &conf, &err) != 0) {
         reply_err(rs, &err);
         goto out;
@@ -175,7 +176,8 @@ void replication_secondary_enable_handle(struct request *rq, struct response *rs
         field_str(rq, rs, "ca_path", "", &j.ca_path) != 0 ||
         field_str(rq, rs, "seed_file", "", &j.seed_file) != 0)
         return;
-    latch_acquire(rq->core, REPL_LATCH, &latch);
+    if (!latch_for(rq, rs, REPL_LATCH, &latch))
+        return;
     if (rq->core->role != ENGINE_PRIMARY) { /* another call was faster */
         replication_already_secondary(rs);
     } else if (repl_config_get(rq->core, &conf, &err) != 0) {

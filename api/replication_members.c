@@ -4,7 +4,7 @@
  * be a secondary of this primary.
  *
  * An id stands for one secondary or one open token, never for two. A revoked member is cut off
- * before its row says so; the row stays until the id is given out again.
+ * before anything else, and before its row says so; the row stays until the id is given out again.
  */
 #include <string.h>
 
@@ -164,7 +164,8 @@ void replication_secondary_token_handle(struct request *rq, struct response *rs)
             "secondary_public_key is not supported yet: leave it out and the answer is wrapped");
         return;
     }
-    latch_acquire(rq->core, REPL_LATCH, &latch);
+    if (!latch_for(rq, rs, REPL_LATCH, &latch))
+        return;
     if (replication_on_primary(rq, rs, &conf) && check_id_free(rq, rs, id) == 0) {
         if (strcmp(id, conf.cluster_id) == 0)
             reply_error(rs, 400, "secondary ID \"%s\" is this cluster's own", id);
@@ -184,36 +185,54 @@ void replication_secondary_token_handle(struct request *rq, struct response *rs)
 
 /* ---- revoke-secondary ---- */
 
-static int revoke_do(struct core *c, const char *id, bool *foundp, struct err *err)
+/* foundp: it is a member, and not this cluster; a row of before may say that it is revoked. */
+static int find_other(struct core *c, const char *id, struct member *m, bool *foundp,
+                      struct err *err)
+{
+    struct err why = {0};
+    uint8_t own[32];
+
+    *foundp = false;
+    if (replication_own_hash(c, own, err) != 0)
+        return -1;
+    if (member_get(c, id, m, &why) == 0)
+        *foundp = memcmp(m->key_hash, own, sizeof(own)) != 0;
+    else if (why.code != ERR_NOTFOUND)
+        return err_set(err, why.code, 0, "%s", why.msg);
+    return 0;
+}
+
+/* Its link ends before anything is waited for: neither another change nor the row that says so,
+ * which a mode may hold back for a secondary that is dead, keeps it open. */
+static int cut(struct core *c, const char *id, bool force, bool *cutp, struct err *err)
+{
+    struct member m;
+
+    if (find_other(c, id, &m, cutp, err) != 0)
+        return -1;
+    return *cutp ? replication_cut(c, id, force, err) : 0;
+}
+
+static int revoke_do(struct core *c, const char *id, bool force, bool *foundp, struct err *err)
 {
     struct activation a;
     struct member m;
     struct batch *b = batch_new(c);
     struct err why = {0};
-    uint8_t own[32];
     char key[128];
-    int rc = 0;
+    int rc;
 
-    *foundp = false;
     if (b == NULL)
         return err_set(err, ERR_NOMEM, 0, "revoke");
-    if (replication_own_hash(c, own, err) != 0) {
-        batch_free(b);
-        return -1;
-    }
-    if (member_get(c, id, &m, &why) == 0) {
-        bool us = memcmp(m.key_hash, own, sizeof(own)) == 0;
-
-        *foundp = !us;
+    rc = find_other(c, id, &m, foundp, err);
+    if (rc == 0 && *foundp) {
         m.revoked = true;
         snprintf(key, sizeof(key), ENGINE_KEY_MODES "%.63s", id);
-        rc = us || (replication_cut(c, id, err) == 0 && member_put(b, &m, err) == 0) ? 0 : -1;
-        if (rc == 0 && !us)
-            rc = batch_delete(b, key, err);
-    } else if (why.code != ERR_NOTFOUND) {
-        rc = err_set(err, why.code, 0, "%s", why.msg);
+        /* Again: it may have been taken in since. */
+        if (replication_cut(c, id, force, err) != 0 || member_put(b, &m, err) != 0 ||
+            batch_delete(b, key, err) != 0)
+            rc = -1;
     }
-    err_clear(&why);
     if (rc == 0 && activation_get(c, id, &a, &why) == 0) {
         *foundp = true;
         rc = activation_delete(b, id, err);
@@ -227,6 +246,23 @@ static int revoke_do(struct core *c, const char *id, bool *foundp, struct err *e
     return batch_commit(b, err);
 }
 
+/* What a strict mode holds back is not there yet; that the link is closed holds all the same. */
+static void reply_failed(struct response *rs, const char *id, bool was_cut, const struct err *err)
+{
+    if (was_cut && err->code == ERR_UNKNOWN_OUTCOME)
+        reply_error(rs, 503,
+                    "outcome unknown: %s: \"%s\" is cut off here, and the other secondaries learn "
+                    "it when that has confirmed; force=true on its mode ends the wait",
+                    err->msg, id);
+    else if (was_cut && err->code == ERR_TIMEOUT)
+        reply_error(rs, 503,
+                    "\"%s\" is cut off here, but no row says so yet: ask again, so that the other "
+                    "secondaries learn it: %s",
+                    id, err->msg);
+    else
+        reply_err(rs, err);
+}
+
 void replication_revoke_handle(struct request *rq, struct response *rs)
 {
     struct core *c = rq->core;
@@ -234,20 +270,20 @@ void replication_revoke_handle(struct request *rq, struct response *rs)
     struct latch_ref latch;
     struct err err = {0};
     const char *id;
-    bool found, force;
+    bool was_cut = false, found, force;
+    int rc;
 
-    if (field_id(rq, rs, &id) != 0 || field_bool(rq, rs, "force", false, &force) != 0)
+    if (field_id(rq, rs, &id) != 0 || field_bool(rq, rs, "force", false, &force) != 0 ||
+        !replication_on_primary(rq, rs, &conf))
         return;
-    /* Its own strict mode would hold back the record that cuts it. Not under the latch, which such
-     * a record may hold. */
-    if (force && replication_mode_force(c, id, &err) != 0) {
-        reply_err(rs, &err);
+    if (cut(c, id, force, &was_cut, &err) != 0 || latch_take(c, REPL_LATCH, &latch, &err) != 0) {
+        reply_failed(rs, id, was_cut, &err);
         return;
     }
-    latch_acquire(c, REPL_LATCH, &latch);
     if (replication_on_primary(rq, rs, &conf)) {
-        if (revoke_do(c, id, &found, &err) != 0) {
-            reply_err(rs, &err);
+        rc = revoke_do(c, id, force && !was_cut, &found, &err);
+        if (rc != 0) {
+            reply_failed(rs, id, was_cut, &err);
         } else if (!found) {
             reply_error(rs, 400, "no secondary with ID \"%s\"", id);
         } else {

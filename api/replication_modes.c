@@ -59,20 +59,6 @@ static int set_mode(struct core *c, const char *id, const struct repl_mode *m, b
                        m->wait_ms, err);
 }
 
-int replication_mode_force(struct core *c, const char *id, struct err *err)
-{
-    struct repl_mode m = {.wait_ms = REPL_WAIT_MS_DEFAULT, .k = 1};
-
-    if (add_name(&m, id) != 0)
-        return err_set(err, ERR_INVAL, 0, "no ID of a secondary: %s", id);
-    if (set_mode(c, id, &m, true, err) == 0)
-        return 0;
-    if (err->code != ERR_NOTFOUND) /* a token that nobody used yet has no mode */
-        return -1;
-    err_clear(err);
-    return 0;
-}
-
 static void reply_set(struct request *rq, struct response *rs, const char *id,
                       const struct repl_mode *m, bool force)
 {

@@ -93,16 +93,15 @@ void replication_demote_handle(struct request *rq, struct response *rs);
 void replication_update_primary_handle(struct request *rq, struct response *rs);
 /** Of our link key. */
 CHECKED int replication_own_hash(struct core *c, uint8_t hash[32], struct err *err);
-/** Cut a member off at once, durably here; its row is still to be written. Coroutine. */
-CHECKED int replication_cut(struct core *c, const char *id, struct err *err);
+/** Cut a member off at once, durably here; its row is still to be written. force: its own mode ends
+ * as well. Coroutine. */
+CHECKED int replication_cut(struct core *c, const char *id, bool force, struct err *err);
 /** Another primary, the same data. Coroutine. */
 CHECKED int replication_retarget(struct core *c, const struct follow_config *f, bool give_up,
                                  struct err *err);
 
 /* ---- replication_modes.c ---- */
 void replication_mode_handle(struct request *rq, struct response *rs); /* primary/mode, quorum */
-/** The member's mode ends at once (nothing when it has none). Coroutine; holds no REPL_LATCH. */
-CHECKED int replication_mode_force(struct core *c, const char *id, struct err *err);
 /** What status shows of a secondary's mode, added to o. */
 void replication_mode_json(json_t *o, const struct engine_peer *p);
 json_t *replication_quorum_json(const struct engine_status *st); /* null: none */

@@ -72,7 +72,8 @@ int primary_settle(struct core *c, const char *primary_cluster_addr, struct err 
     uint8_t hash[32];
     int rc = -1;
 
-    latch_acquire(c, REPL_LATCH, &latch);
+    if (latch_take(c, REPL_LATCH, &latch, err) != 0)
+        return -1;
     if (dr_token_clear(c, err) != 0 || /* a primary has none */
         repl_config_get(c, &conf, err) != 0 || identity_load(c, &me, err) != 0 ||
         cert_key_hash(buf_str(&me.cert), hash, err) != 0)

@@ -93,9 +93,11 @@ static void write_one(struct request *rq, struct response *rs)
         reply_error(rs, 400, "give max_bytes, max_age or both; 0: as configured");
         return;
     }
-    latch_acquire(c, REPL_LATCH, &latch);
-    rc = change(c, id, max_bytes, max_age_s, &err);
-    latch_release(c, &latch);
+    rc = latch_take(c, REPL_LATCH, &latch, &err);
+    if (rc == 0) {
+        rc = change(c, id, max_bytes, max_age_s, &err);
+        latch_release(c, &latch);
+    }
     if (rc == 0) {
         engine_members_changed(c->engine);
         log_info(c->log, "replication", "retention set: id=%s max_bytes=%lld max_age=%llds", id,

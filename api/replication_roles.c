@@ -39,11 +39,11 @@ int replication_retarget(struct core *c, const struct follow_config *f, bool giv
     return -1;
 }
 
-int replication_cut(struct core *c, const char *id, struct err *err)
+int replication_cut(struct core *c, const char *id, bool force, struct err *err)
 {
     struct role_wait w = {.co = co_current()};
 
-    if (engine_revoke(c->engine, id, role_done, &w, err) != 0)
+    if (engine_revoke(c->engine, id, force, role_done, &w, err) != 0)
         return -1;
     co_wait();
     if (w.err.code == ERR_OK)
@@ -110,23 +110,28 @@ static int clear_flags(struct core *c, const uint8_t *own, const struct engine_s
     return batch_commit(f.batch, err);
 }
 
-void replication_rejoined(struct core *c)
+bool replication_rejoined(struct core *c)
 {
     struct engine_status *st = calloc(1, sizeof(*st));
     struct latch_ref latch;
     struct err err = {0};
+    int rc;
 
     if (st == NULL || c->role != ENGINE_PRIMARY || core_sealed(c)) {
         free(st);
-        return;
+        return true;
     }
     engine_status(c->engine, st);
-    latch_acquire(c, REPL_LATCH, &latch);
-    if (clear_flags(c, NULL, st, &err) != 0)
+    rc = latch_take(c, REPL_LATCH, &latch, &err);
+    if (rc == 0) {
+        rc = clear_flags(c, NULL, st, &err);
+        latch_release(c, &latch);
+    }
+    if (rc != 0)
         log_error(c->log, "replication", "cannot note that an old primary has rejoined: %s",
                   err.msg);
-    latch_release(c, &latch);
     free(st);
+    return rc == 0;
 }
 
 /* ---- primary/demote ---- */
@@ -151,7 +156,8 @@ void replication_demote_handle(struct request *rq, struct response *rs)
     uint8_t own[32];
     int rc = -1;
 
-    latch_acquire(c, REPL_LATCH, &latch);
+    if (!latch_for(rq, rs, REPL_LATCH, &latch))
+        return;
     if (repl_config_get(c, &conf, &err) != 0)
         goto out;
     if (!conf.primary_enabled) {
@@ -266,7 +272,8 @@ void replication_update_primary_handle(struct request *rq, struct response *rs)
         reply_error(rs, 400, "token and update_primary_addrs exclude each other");
         return;
     }
-    latch_acquire(c, REPL_LATCH, &latch);
+    if (!latch_for(rq, rs, REPL_LATCH, &latch))
+        return;
     rc = j.token[0] != '\0' ? join_primary(&j, &err) : follow_same_member(c, &f, j.give_up, &err);
     latch_release(c, &latch);
     if (rc != 0) {

@@ -55,7 +55,8 @@ static int rotate(struct core *c, int64_t now_ms, struct err *err)
     struct latch_ref latch;
     int rc;
 
-    latch_acquire(c, BARRIER_KEYRING_PATH, &latch);
+    if (latch_take(c, BARRIER_KEYRING_PATH, &latch, err) != 0)
+        return -1;
     rc = rotate_latched(c, now_ms, err);
     latch_release(c, &latch);
     return rc;

@@ -439,7 +439,8 @@ static void init_put(struct request *rq, struct response *rs)
     }
     if (raw_no_pgp(rq, rs, shares, "invalid seal configuration: ") != 0)
         return;
-    latch_acquire(rq->core, SEAL_LATCH, &latch);
+    if (!latch_for(rq, rs, SEAL_LATCH, &latch))
+        return;
     if (core_initialized(rq->core))
         reply_error(rs, 400, "Vault is already initialized");
     else if (rq->core->role != ENGINE_PRIMARY)
@@ -519,7 +520,8 @@ int core_unseal_with_root(struct core *c, const uint8_t root[32], struct err *er
     struct latch_ref latch;
     int rc = 0;
 
-    latch_acquire(c, SEAL_LATCH, &latch);
+    if (latch_take(c, SEAL_LATCH, &latch, err) != 0)
+        return -1;
     if (core_sealed(c))
         rc = open_barrier(c, root, err);
     latch_release(c, &latch);
@@ -567,8 +569,9 @@ static void unseal_key(struct request *rq, struct response *rs, const char *key)
     size_t len;
     int rc = seal_parse_key(key, part, sizeof(part), &len, &err);
 
+    if (rc == 0)
+        rc = latch_take(c, SEAL_LATCH, &latch, &err);
     if (rc == 0) {
-        latch_acquire(c, SEAL_LATCH, &latch);
         if (core_sealed(c))
             rc = unseal_share(c, part, len, &err);
         latch_release(c, &latch);
@@ -585,6 +588,7 @@ static void unseal_key(struct request *rq, struct response *rs, const char *key)
 static void unseal_handle(struct request *rq, struct response *rs)
 {
     struct core *c = rq->core;
+    struct latch_ref latch;
     const char *key;
     bool reset, migrate;
 
@@ -600,8 +604,8 @@ static void unseal_handle(struct request *rq, struct response *rs)
             reply_error(rs, 400, "vault is unsealed");
             return;
         }
-        struct latch_ref latch;
-        latch_acquire(c, SEAL_LATCH, &latch);
+        if (!latch_for(rq, rs, SEAL_LATCH, &latch))
+            return;
         forget_shares(c->seal);
         latch_release(c, &latch);
         reply_status(c, rs);
@@ -619,9 +623,12 @@ int core_seal(struct core *c, struct err *err)
 {
     struct latch_ref rekey, latch;
 
-    (void)err;
-    latch_acquire(c, REKEY_LATCH, &rekey);
-    latch_acquire(c, SEAL_LATCH, &latch);
+    if (latch_take(c, REKEY_LATCH, &rekey, err) != 0 && !c->stopping)
+        return -1;
+    if (latch_take(c, SEAL_LATCH, &latch, err) != 0 && !c->stopping) {
+        latch_release(c, &rekey);
+        return -1;
+    }
     if (barrier_is_open(c->barrier)) {
         c->unsealed = false;
         log_info(c->log, "core", "marked as sealed");

@@ -28,6 +28,7 @@
 
 #define DISK_RING_ENTRIES 256
 #define STOP_GRACE_MS 3000
+#define STOP_LATCH_MS 1000
 
 struct seal_task {
     struct reactor_task task;
@@ -331,8 +332,10 @@ static void reload(struct server *s)
 static void seal_co(void *arg)
 {
     struct seal_task *t = arg;
+    struct ack brief = {.limit_ms = STOP_LATCH_MS}; /* a new seal may be held by a strict mode */
     struct err err = {0};
 
+    co_local_set(&brief);
     if (core_seal(t->core, &err) != 0)
         log_error(t->core->log, "core", "cannot seal: %s", err.msg);
     sem_post(&t->done);

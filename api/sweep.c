@@ -244,7 +244,8 @@ static int upgrade_finish(struct core *c, const char *uuid, struct err *err)
     int rc;
 
     snprintf(key, sizeof(key), ROW_FOLDER "%.40s", uuid);
-    latch_acquire(c, MOUNTS_LATCH, &latch);
+    if (latch_take(c, MOUNTS_LATCH, &latch, err) != 0)
+        return -1;
     rc = storage_get(c, key, &row, err);
     if (rc != 0 && err->code == ERR_NOTFOUND) {
         err_clear(err); /* disabled meanwhile */

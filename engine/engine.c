@@ -670,7 +670,7 @@ int engine_demote(struct engine *e, engine_done_fn *done, void *arg, struct err 
     return 0;
 }
 
-int engine_revoke(struct engine *e, const char *id, engine_done_fn *done, void *arg,
+int engine_revoke(struct engine *e, const char *id, bool force, engine_done_fn *done, void *arg,
                   struct err *err)
 {
     struct event *ev;
@@ -678,6 +678,7 @@ int engine_revoke(struct engine *e, const char *id, engine_done_fn *done, void *
     if (id[0] == '\0' || strlen(id) > 63 || strchr(id, '/') != NULL)
         return err_set(err, ERR_INVAL, 0, "no member id");
     ev = event_new(e, EV_REVOKE, NULL, 0);
+    ev->flag = force;
     snprintf(ev->text, sizeof(ev->text), "%s", id);
     ev->done = done;
     ev->arg = arg;

@@ -378,11 +378,12 @@ CHECKED int engine_retarget(struct engine *e, const struct follow_config *cfg, b
                             engine_done_fn *done, void *arg, struct err *err);
 /**
  * Cut a member off, now and durably on this node, before its row is written as revoked, which a
- * mode may hold back. done runs on the apply thread. ERR_ROLE; ERR_AGAIN too many rows wait. Any
+ * mode may hold back. force: its own mode ends as well, as by engine_mode_set with force, and no
+ * record is waited for. done runs on the apply thread. ERR_ROLE; ERR_AGAIN too many rows wait. Any
  * thread.
  */
-CHECKED int engine_revoke(struct engine *e, const char *id, engine_done_fn *done, void *arg,
-                          struct err *err);
+CHECKED int engine_revoke(struct engine *e, const char *id, bool force, engine_done_fn *done,
+                          void *arg, struct err *err);
 /** The member table changed (revoked, ...): look at all connections again. Any thread. */
 void engine_members_changed(struct engine *e);
 

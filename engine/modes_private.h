@@ -44,6 +44,7 @@ void modes_cut(struct engine *e, uint64_t lsn);           /* the log ends there 
 void modes_begin(struct engine *e, struct event *ev);     /* EV_MODE */
 CHECKED int modes_forced_load(struct engine *e, struct err *err);
 void modes_force_configured(struct engine *e);
+void mode_force_async(struct engine *e, const char *id);       /* that member's mode ends at once */
 uint64_t modes_commit_lsn(struct engine *e, uint64_t durable); /* at most durable */
 void modes_note_durable(struct engine *e, uint64_t durable, int64_t now);
 bool modes_hold_news(struct engine *e); /* of what is committed or applied: until a flush ends */

@@ -429,6 +429,22 @@ void mode_append(struct engine *e, struct mode_slot *s, const struct repl_mode *
     sub_list_add(&e->pending, sub);
 }
 
+/* Like engine_mode_set with force, for one that may be cut off already: check_names would not have
+ * it. */
+void mode_force_async(struct engine *e, const char *id)
+{
+    struct mode_slot *s = mode_slot_find(e, id);
+    struct repl_mode m = {.wait_ms = REPL_WAIT_MS_DEFAULT, .k = 1, .n = 1};
+
+    if (s == NULL || (!s->queued && !mode_demands(&s->cur) && !mode_demands(&s->next)))
+        return;
+    snprintf(m.name[0], sizeof(m.name[0]), "%s", id);
+    force_slot(e, s, &m);
+    if (!s->queued)
+        mode_append(e, s, &m); /* before the row that the caller is about to write */
+    e->dirty = true;
+}
+
 void modes_force_configured(struct engine *e)
 {
     const char *at = e->cfg.force_async;

@@ -8,6 +8,7 @@
  * is applied, which takes over on every cluster.
  */
 #include "engine_private.h"
+#include "modes_private.h"
 #include "roles_private.h"
 #include "ship_private.h"
 #include "threads_private.h"
@@ -94,5 +95,7 @@ void revoke_begin(struct engine *e, struct event *ev)
         peers_check(e);
         meet_rows(e);
     }
+    if (j->err.code == ERR_OK && ev->flag)
+        mode_force_async(e, ev->text);
     job_post(e, j);
 }

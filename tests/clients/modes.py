@@ -176,6 +176,49 @@ def revoke_the_dead():
         a.ok('PUT', 'kv/x', {'v': 3})
 
 
+def revoke_cuts_at_once():
+    """a secondary is cut off at once though another, dead one holds every record: with force, and behind a change that was given up on"""
+    revoke = 'sys/replication/dr/primary/revoke-secondary'
+    retention = 'sys/replication/dr/primary/retention'
+    with World() as w:
+        a, b = w.pair()
+        kv(w, a)
+        c, d = third(w, a), w.server('fourth')
+        d.start()
+        d.init()
+        w.enable(a, d, 'fourth')
+        a.ok('PUT', MODE, {'mode': 'flush', 'id': 'secondary', 'wait_limit': '1s'})
+        w.await_caught_up(a, b)
+        b.kill()
+
+        def gone(s, ident, begin):
+            await_true(f'the link of {ident} to end', lambda: s.dr_status()['connection_state'] != 'ready', 5)
+            assert ident not in [p['node_id'] for p in a.dr_status()['secondaries']], a.dr_status()
+            assert time.monotonic() - begin < 5, 'the answer came late'
+        begin = time.monotonic()
+        want(a.call('PUT', revoke, {'id': 'third', 'force': True}), 503, 'is cut off here')
+        gone(c, 'third', begin)
+        # That one keeps the latch of all changes of members; none of them hangs on it.
+        for path, body in ((retention, {'id': 'fourth', 'max_bytes': 1 << 30}), ('sys/replication/dr/primary/secondary-token', {'id': 'fifth'}),
+                           ('sys/replication/dr/primary/demote', {})):
+            begin = time.monotonic()
+            want(a.call('PUT', path, body, headers={'X-Lockstep-Ack': 'local', 'X-Lockstep-Ack-Limit': '300ms'}), 503, 'not done: an earlier change')
+            assert 0.25 < time.monotonic() - begin < 0.9
+        begin = time.monotonic()
+        want(a.call('PUT', revoke, {'id': 'fourth'}), 503, 'is cut off here')
+        gone(d, 'fourth', begin)
+        want(a.call('PUT', revoke, {'id': 'nobody'}), 503, 'not done')
+        assert a.stop() == 0
+        a.start()
+        a.unseal()
+        assert [p['node_id'] for p in a.dr_status()['secondaries']] == ['secondary'], a.dr_status()
+        a.ok('PUT', revoke, {'id': 'secondary', 'force': True})
+        a.ok('PUT', revoke, {'id': 'fourth'})
+        want(a.call('PUT', revoke, {'id': 'nobody'}), 400, 'no secondary with ID')
+        a.ok('PUT', 'kv/x', {'v': 1})
+        assert a.ok('GET', MODE).data['secondaries'] == {}
+
+
 def fallback():
     """with fallback writes go on after the limit, status and log say so, and the mode counts again when it has caught up"""
     with World() as w:
@@ -315,5 +358,5 @@ def stop_while_held():
 
 
 if __name__ == '__main__':
-    sys.exit(run_tests([flush_and_apply, raised_answers, strict, held_key_settles, revoke_the_dead, fallback, quorum, quorum_tail, defaults,
+    sys.exit(run_tests([flush_and_apply, raised_answers, strict, held_key_settles, revoke_the_dead, revoke_cuts_at_once, fallback, quorum, quorum_tail, defaults,
                         taken_away, stop_while_held], 'modes'))

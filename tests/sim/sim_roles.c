@@ -699,7 +699,7 @@ static void revoke_while_held(struct world *w)
     node_stop(w, 1);
     w->n[2].follows = -1;
     p = (struct probe){0};
-    if (engine_revoke(w->n[0].e, "member-2", on_probe, &p, &err) != 0)
+    if (engine_revoke(w->n[0].e, "member-2", false, on_probe, &p, &err) != 0)
         sim_fail(w, "revoke: %s", err.msg);
     await_probe(w, &p, "the revocation");
     for (int i = 0; i < 2; i++) {
