@@ -403,6 +403,25 @@ int field_list(struct request *rq, struct response *rs, const char *name, json_t
     return 0;
 }
 
+static bool is_text(const json_t *v)
+{
+    return json_is_string(v) && json_kept_number(v) == NULL;
+}
+
+int field_names(struct request *rq, struct response *rs, const char *name, json_t **outp)
+{
+    json_t *v = field_of(rq, name), *e;
+    bool good = v == NULL || json_is_array(v) || is_text(v);
+    size_t i;
+
+    *outp = NULL;
+    json_array_foreach(v, i, e) good = good && is_text(e);
+    if (good)
+        return field_list(rq, rs, name, outp);
+    reply_error(rs, 400, "%s must be a list of texts, or one text with commas", name);
+    return -1;
+}
+
 int field_map(struct request *rq, struct response *rs, const char *name, json_t **outp)
 {
     const json_t *v = field_of(rq, name);

@@ -126,6 +126,9 @@ CHECKED int field_seconds(struct request *rq, struct response *rs, const char *n
                           int64_t *outp);
 CHECKED int field_list(struct request *rq, struct response *rs, const char *name,
                        json_t **outp); /* new array of strings, or NULL when absent */
+/** The same for what names who is followed or counted: a list of texts, or one text with commas; of
+ * another type it is not converted. */
+CHECKED int field_names(struct request *rq, struct response *rs, const char *name, json_t **outp);
 CHECKED int field_map(struct request *rq, struct response *rs, const char *name,
                       json_t **outp); /* new object, values as they came, or NULL when absent */
 CHECKED int field_string_map(struct request *rq, struct response *rs, const char *name,

@@ -114,7 +114,7 @@ static void write_quorum(struct request *rq, struct response *rs)
     size_t i;
 
     if (read_fields(rq, rs, &m, &force) != 0 || field_int(rq, rs, "quorum", 0, &k) != 0 ||
-        field_list(rq, rs, "members", &names) != 0)
+        field_names(rq, rs, "members", &names) != 0)
         return;
     json_array_foreach(names, i, v) good = good && add_name(&m, json_string_value(v)) == 0;
     m.k = k > 0 && k <= REPL_NAMES_MAX ? (uint32_t)k : 0;

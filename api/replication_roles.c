@@ -204,34 +204,20 @@ static int add_addr(struct response *rs, struct follow_config *f, const char *te
 
 static int read_addrs(struct request *rq, struct response *rs, struct follow_config *f)
 {
-    const json_t *list = json_object_get(rq->data, "update_primary_addrs"), *v;
-    const char *text = json_string_value(list), *next;
+    json_t *list;
+    const json_t *v;
     size_t i;
+    int rc = 0;
 
-    if (list == NULL)
-        return 0;
-    if (json_is_array(list)) {
-        json_array_foreach(list, i, v)
-        {
-            if (!json_is_string(v)) {
-                reply_error(rs, 400, "update_primary_addrs must be a list of addresses");
-                return -1;
-            }
-            if (add_addr(rs, f, json_string_value(v)) != 0)
-                return -1;
-        }
-        return 0;
+    if (field_names(rq, rs, "update_primary_addrs", &list) != 0)
+        return -1;
+    json_array_foreach(list, i, v)
+    {
+        if (rc == 0)
+            rc = add_addr(rs, f, json_string_value(v));
     }
-    for (; text != NULL && *text != '\0'; text = next) {
-        size_t n = strcspn(text, ",");
-        char one[256];
-
-        snprintf(one, sizeof(one), "%.*s", (int)(n < 255 ? n : 255), text);
-        next = text[n] == ',' ? text + n + 1 : text + n;
-        if (add_addr(rs, f, one) != 0)
-            return -1;
-    }
-    return 0;
+    json_decref(list);
+    return rc;
 }
 
 /* The id and the key stay: they stand in the replicated member table, and so does the primary's. */
@@ -268,6 +254,12 @@ void replication_update_primary_handle(struct request *rq, struct response *rs)
         field_str(rq, rs, "ca_path", "", &j.ca_path) != 0 ||
         field_bool(rq, rs, "force", false, &j.give_up) != 0 || read_addrs(rq, rs, &f) != 0)
         return;
+    /* What is misspelt, or empty by accident, must not read as "follow nobody". */
+    if (!field_given(rq, "token") && !field_given(rq, "update_primary_addrs")) {
+        reply_error(rs, 400,
+                    "give token or update_primary_addrs; empty, it says to forget the primary");
+        return;
+    }
     if (j.token[0] != '\0' && f.addrs[0] != '\0') {
         reply_error(rs, 400, "token and update_primary_addrs exclude each other");
         return;

@@ -70,8 +70,8 @@ int replication_update_primary(int argc, char **argv)
         return EXIT_LOCAL;
     }
     body = json_pack("{s:s, s:b}", "dr_operation_token", dr, "force", (int)force);
-    if (token != NULL)
-        json_object_set_new(body, "token", json_string(token));
+    if (token != NULL || forget)
+        json_object_set_new(body, "token", json_string(forget ? "" : token));
     if (api_addr != NULL)
         json_object_set_new(body, "primary_api_addr", json_string(api_addr));
     if (ca_file != NULL)

@@ -232,14 +232,39 @@ def fail_back():
         w.await_caught_up(a, b)
         s = a.dr_status()
         assert s['known_secondaries'] == ['site-b'] and s['healthy'], s
-        # Forget the primary, and remember it.
-        update_primary(b, keys)
+        # Forget the primary, when that is said, and remember it.
+        update_primary(b, keys, token='')
         assert b.dr_status()['state'] == 'idle'
         update_primary(b, keys, update_primary_addrs=a.cluster_addr)
         w.await_following(b)
         assert a.cli('replication', 'revoke', 'site-b').returncode == 0
         await_true('the revoked one to be cut', lambda: b.dr_status()['state'] == 'idle')
         assert a.dr_status()['known_secondaries'] == []
+
+
+def misread_update():
+    """an update-primary that is not understood is refused, and the secondary goes on following; an empty list is understood"""
+    with World() as w:
+        a, b = w.pair()
+        keys = a.keys[:2]
+        dr = b.dr_token(keys)
+        for body in ({'update_primary_addrs': 5}, {'update_primary_addrs': True}, {'update_primary_addrs': False}, {'update_primary_addrs': {'a': 'b'}},
+                     {'update_primary_addrs': [5]}, {'update_primary_addrs': [None]}, {'update_primary_addrs': ['']}, {'update_primary_addrs': ['x', '']},
+                     {'update_primary_addrs': None}, {'token': None}, {'token': {}}, {'token': ['x']}, {'primary_addrs': [a.cluster_addr]}, {}):
+            want(b.call('PUT', 'sys/replication/dr/secondary/update-primary', {'dr_operation_token': dr, **body}, token=''), 400)
+        s = b.dr_status()
+        assert s['state'] == 'stream-wals' and s['connection_state'] == 'ready', s
+        for names in (5, True, {'a': 1}, [['secondary']], [1]):
+            want(a.call('PUT', 'sys/replication/dr/primary/quorum', {'mode': 'flush', 'quorum': 1, 'members': names}), 400, 'members')
+        update_primary(b, keys, update_primary_addrs=f' {a.cluster_addr} , https://127.0.0.1:1')
+        w.await_following(b)
+        update_primary(b, keys, update_primary_addrs=[])
+        assert b.dr_status()['state'] == 'idle'
+        r = b.cli('replication', 'update-primary', f'-dr-token={b.dr_token(keys)}', a.cluster_addr)
+        assert r.returncode == 0, r.stdout
+        w.await_following(b)
+        r = b.cli('replication', 'update-primary', f'-dr-token={b.dr_token(keys)}', '-forget')
+        assert r.returncode == 0 and b.dr_status()['state'] == 'idle', r.stdout
 
 
 def third_follows():
@@ -379,6 +404,6 @@ def cascade():
 
 
 if __name__ == '__main__':
-    sys.exit(run_tests([fenced_old_primary, stopped_primary, alone, fenced_without_audit, sealed_for_good, fail_back, third_follows,
+    sys.exit(run_tests([fenced_old_primary, stopped_primary, alone, fenced_without_audit, sealed_for_good, fail_back, misread_update, third_follows,
                         keys_change_while_it_follows, disabled_when_fenced,
                         index_header, cascade], 'roles'))
