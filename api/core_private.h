@@ -21,7 +21,7 @@ struct latch_kept {
 CHECKED bool latches_keep(struct core *c, struct latch_kept *kept);
 void latches_drop(struct core *c, struct latch_kept *kept); /* any thread */
 
-/* ---- storage.c ---- */
+/* ---- ack.c ---- */
 /* What the writes of one request wait for; the router's, found by co_local. Work in the background
  * has none, and waits without limit. */
 struct ack {
@@ -31,6 +31,11 @@ struct ack {
     uint64_t lsn;          /* of the last write; 0: none yet */
     bool late;             /* a latch was not had in time: nothing may be written */
 };
+CHECKED int ack_read(struct ack *a, const struct http_request *http,
+                     struct response *rs); /* -1: answered */
+void ack_tell(struct core *c, const struct ack *a, struct buf *headers);
+
+/* ---- storage.c ---- */
 /* More would make every answer late; the next ones are refused before any work is done for them. */
 #define COMMITS_WAITING_MAX 4096u
 /* A change that the engine was given, and its waiter. */

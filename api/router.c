@@ -372,44 +372,6 @@ static int read_wrap(struct exchange *x)
     return 0;
 }
 
-/* What the answer is to wait for, and to tell. */
-static int read_ack(struct exchange *x)
-{
-    const char *word = http_header(x->http, "X-Lockstep-Ack"),
-               *limit = http_header(x->http, "X-Lockstep-Ack-Limit");
-    int64_t ms = 0;
-    struct err err = {0};
-
-    if (word == NULL)
-        return 0;
-    x->ack.asked = true;
-    if (strcmp(word, "local") != 0 &&
-        (repl_level_parse(word, &x->ack.level) != 0 || x->ack.level == REPL_ASYNC)) {
-        reply_error(&x->rs, 400, "X-Lockstep-Ack must be local, flush or apply");
-        return -1;
-    }
-    if (limit != NULL &&
-        (parse_millis(limit, &ms, &err) != 0 || ms <= 0 || ms > REPL_WAIT_MS_MAX)) {
-        reply_error(&x->rs, 400, "error parsing X-Lockstep-Ack-Limit header: %s",
-                    err.msg[0] != '\0' ? err.msg : "from 1ms to 1h");
-        return -1;
-    }
-    x->ack.limit_ms = (uint32_t)ms;
-    return 0;
-}
-
-static void tell_ack(struct exchange *x)
-{
-    enum repl_level reached;
-
-    if (!x->ack.asked || x->ack.lsn == 0)
-        return;
-    reached = engine_reached(x->core->engine, x->ack.lsn);
-    buf_printf(&x->out->headers, "X-Lockstep-Ack: %s\r\nX-Lockstep-LSN: %llu\r\n",
-               reached == REPL_ASYNC ? "local" : repl_level_name(reached),
-               (unsigned long long)x->ack.lsn);
-}
-
 static const char *find_token(const struct http_request *http)
 {
     const char *token = http_header(http, "X-Vault-Token"), *bearer;
@@ -704,7 +666,7 @@ static void run(struct exchange *x)
         raw->handle(rq, &x->rs);
         return;
     }
-    if (read_wrap(x) != 0 || read_ack(x) != 0)
+    if (read_wrap(x) != 0 || ack_read(&x->ack, x->http, &x->rs) != 0)
         return;
     if (rq->op == OP_LIST && rq->full_path[len - 1] != '/')
         rq->full_path = arena_printf(rq->arena, "%s/", rq->full_path);
@@ -733,7 +695,7 @@ void router_handle(void *arg, struct http_request *http, struct http_response *o
     co_local_set(&x.ack);
     run(&x);
     co_local_set(NULL);
-    tell_ack(&x);
+    ack_tell(x.core, &x.ack, &out->headers);
     index_tell(x.core, x.ack.lsn, &out->headers);
     inflight_end(x.core, &under_way);
     envelope_write(&x.rq, &x.rs, out);

@@ -183,9 +183,21 @@ struct engine_wait {
 };
 CHECKED int engine_submit_wait(struct engine *e, struct txn *t, const struct engine_wait *wait,
                                engine_done_fn *done, void *arg, struct err *err);
-/** How far an applied LSN has come: on every secondary (REPL_ASYNC when there is none). Any thread.
- */
-enum repl_level engine_reached(struct engine *e, uint64_t lsn);
+#define ENGINE_PEERS_MAX 16 /* secondaries of a primary */
+/* How far a write has come, and on how many of the secondaries. */
+enum engine_scope {
+    ENGINE_NOWHERE, /* durable here */
+    ENGINE_SOME,
+    ENGINE_QUORUM, /* as many of its members as it asks for */
+    ENGINE_EVERY
+};
+struct engine_reached {
+    enum engine_scope scope;        /* the largest that any level was reached with, */
+    enum repl_level level;          /* and what was reached there; REPL_ASYNC: nowhere */
+    char by[ENGINE_PEERS_MAX * 80]; /* "a=flush, b=apply": who has it; empty: nobody */
+};
+/** How far an applied LSN has come. Any thread. */
+void engine_reached(struct engine *e, uint64_t lsn, struct engine_reached *out);
 /** "a, b": the secondaries that have not confirmed lsn, or, for 0, that a mode waits for now; empty
  * when there is none. Any thread. */
 void engine_unconfirmed(struct engine *e, uint64_t lsn, char *out, size_t size);
@@ -486,7 +498,6 @@ struct engine_lost {
     bool whole;                                  /* false: the log's begin was released before */
     uint64_t transactions, puts, deletes, bytes; /* of clients; of the segments */
 };
-#define ENGINE_PEERS_MAX 16
 #define ENGINE_BAD_LEAVES 64
 struct engine_status {
     enum engine_role role;

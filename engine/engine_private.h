@@ -118,6 +118,7 @@ struct engine {
 
     pthread_mutex_t status_mu;
     struct engine_status status; /* as of the last step */
+    struct reach reach;          /* as of the gates */
     struct epoch_ends ends;
     struct status_ages { /* of its peers: monotonic times, from which ages are told; 0: none */
         int64_t behind_ns[LAG_STAGES];

@@ -136,18 +136,27 @@ static int by_reach(const void *a, const void *b)
     return (x < y) - (x > y);
 }
 
+/* Up to where k of its n have confirmed. */
+static uint64_t kth_reach(struct engine *e, const struct repl_mode *m, bool applied)
+{
+    uint64_t reach[REPL_NAMES_MAX];
+
+    for (uint32_t i = 0; i < m->n; i++)
+        reach[i] = member_reach(e, m->name[i], applied);
+    qsort(reach, m->n, sizeof(reach[0]), by_reach);
+    return reach[m->k - 1];
+}
+
 /* The LSN up to which a mode that counts from `since` on is met; UINT64_MAX: it asks for nothing.
  */
 static uint64_t mode_gate(struct engine *e, const struct repl_mode *m, uint64_t since, bool applied)
 {
-    uint64_t reach[REPL_NAMES_MAX];
+    uint64_t reach;
 
     if (!mode_demands(m) || (applied && m->level != REPL_APPLY))
         return UINT64_MAX;
-    for (uint32_t i = 0; i < m->n; i++)
-        reach[i] = member_reach(e, m->name[i], applied);
-    qsort(reach, m->n, sizeof(reach[0]), by_reach);
-    return reach[m->k - 1] > since - 1 ? reach[m->k - 1] : since - 1;
+    reach = kth_reach(e, m, applied);
+    return reach > since - 1 ? reach : since - 1;
 }
 
 static bool cur_counts(const struct engine *e, const struct mode_slot *s)
@@ -180,6 +189,13 @@ static const struct repl_mode *shown(const struct engine *e, const struct mode_s
     if (cur && next)
         return s->cur.level > s->next.level ? &s->cur : &s->next;
     return cur ? &s->cur : next ? &s->next : NULL;
+}
+
+uint64_t mode_quorum_lsn(struct engine *e, const struct mode_slot *s, bool applied)
+{
+    const struct repl_mode *m = shown(e, s);
+
+    return m != NULL && mode_demands(m) ? kth_reach(e, m, applied) : 0;
 }
 
 const struct repl_mode *mode_newest(const struct mode_slot *s)
@@ -266,29 +282,6 @@ static void slot_watch(struct engine *e, struct mode_slot *s, int64_t now)
 }
 
 /* ---- answers ---- */
-static uint64_t min_reach(struct engine *e, bool near, bool applied, uint64_t none)
-{
-    uint64_t lsn = UINT64_MAX;
-    bool any = false;
-
-    for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
-        const struct peer *p = &e->peers[i];
-        uint64_t reach = applied ? p->confirmed_applied_lsn : p->confirmed_lsn;
-
-        if (!p->used || (near && (p->conn == NULL || !p->whole)))
-            continue;
-        any = true;
-        if (reach < lsn)
-            lsn = reach;
-    }
-    return any ? lsn : none;
-}
-
-static bool set_gate(_Atomic uint64_t *gate, uint64_t lsn)
-{
-    return atomic_exchange(gate, lsn) != lsn;
-}
-
 static size_t release_step(struct engine *e, int64_t now)
 {
     uint64_t apply = UINT64_MAX;
@@ -302,10 +295,8 @@ static size_t release_step(struct engine *e, int64_t now)
         if (gate < apply)
             apply = gate;
     }
-    moved = set_gate(&e->apply_gate, apply);
-    moved = set_gate(&e->near_gate, min_reach(e, true, false, UINT64_MAX)) || moved;
-    moved = set_gate(&e->flush_gate, min_reach(e, false, false, 0)) || moved;
-    moved = set_gate(&e->all_applied_gate, min_reach(e, false, true, 0)) || moved;
+    moved = atomic_exchange(&e->apply_gate, apply) != apply;
+    moved = reached_step(e) || moved;
     if (due <= now)
         atomic_store(&e->held_ns, INT64_MAX); /* the pass of the job sets it again */
     else
@@ -507,40 +498,6 @@ void modes_status(struct engine *e, struct engine_status *st)
 }
 
 /* ---- any thread ---- */
-enum repl_level engine_reached(struct engine *e, uint64_t lsn)
-{
-    if (atomic_load(&e->all_applied_gate) >= lsn)
-        return REPL_APPLY;
-    return atomic_load(&e->flush_gate) >= lsn ? REPL_FLUSH : REPL_ASYNC;
-}
-
-static bool lacks(const struct engine_status *st, const struct engine_peer *p, uint64_t lsn)
-{
-    bool asked = p->level != REPL_ASYNC;
-
-    if (lsn != 0)
-        return p->confirmed_lsn < lsn || (p->level == REPL_APPLY && p->confirmed_applied_lsn < lsn);
-    for (uint32_t i = 0; mode_demands(&st->quorum) && i < st->quorum.n; i++)
-        asked = asked || strcmp(st->quorum.name[i], p->id) == 0;
-    return asked && p->confirmed_lsn < st->durable_lsn;
-}
-
-void engine_unconfirmed(struct engine *e, uint64_t lsn, char *out, size_t size)
-{
-    const struct engine_status *st = &e->status;
-    size_t at = 0;
-
-    out[0] = '\0';
-    pthread_mutex_lock(&e->status_mu);
-    for (size_t i = 0; st->role == ENGINE_PRIMARY && i < st->n_peers; i++) {
-        const struct engine_peer *p = &st->peers[i];
-
-        if (at < size && lacks(st, p, lsn))
-            at += (size_t)snprintf(out + at, size - at, "%s%s", at > 0 ? ", " : "", p->id);
-    }
-    pthread_mutex_unlock(&e->status_mu);
-}
-
 uint32_t engine_strict_wait_ms(struct engine *e)
 {
     return atomic_load(&e->strict_wait_ms);

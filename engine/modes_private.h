@@ -57,6 +57,19 @@ CHECKED int modes_promotion_check(struct engine *e, struct err *err);
 bool lag_guard_waits(struct engine *e, int64_t now);
 void lag_guard_built(struct engine *e, int64_t now);
 
+/* ---- reached.c ---- */
+/* Who has confirmed what. Written by the log thread under status_mu. */
+struct reach {
+    size_t n;
+    struct reach_of {
+        char id[64];
+        uint64_t flushed_lsn, applied_lsn;
+    } of[ENGINE_PEERS_MAX];
+    uint64_t quorum_flushed_lsn, quorum_applied_lsn; /* 0: there is none */
+};
+/** true: a gate moved. */
+bool reached_step(struct engine *e);
+
 /* ---- of modes.c and modes_row.c ---- */
 /** The slot of a member, or of the quorum (id ""); NULL when there is none. */
 struct mode_slot *mode_slot_find(struct engine *e, const char *id);
@@ -64,6 +77,8 @@ struct mode_slot *mode_slot_find(struct engine *e, const char *id);
 struct mode_slot *mode_slot_make(struct engine *e, const char *id);
 const char *mode_slot_name(const struct mode_slot *s); /* for people */
 bool mode_demands(const struct repl_mode *m);          /* it is one, and not async */
+/** Up to where as many as it asks for have confirmed, whatever its level; 0: it asks for none. */
+uint64_t mode_quorum_lsn(struct engine *e, const struct mode_slot *s, bool applied);
 /** The one that was set last; it may not be committed yet. */
 const struct repl_mode *mode_newest(const struct mode_slot *s);
 

@@ -77,10 +77,12 @@ def raised_answers():
         kv(w, a)
         r = a.ok('PUT', 'kv/x', {'v': 1}, headers={'X-Lockstep-Ack': 'apply'})
         assert r.headers['X-Lockstep-Ack'] == 'apply' and b.dr_status()['applied_lsn'] >= int(r.headers['X-Lockstep-LSN'])
+        assert r.headers['X-Lockstep-Ack-By'] == 'secondary=apply', dict(r.headers)
         assert 'X-Lockstep-Ack' not in a.ok('PUT', 'kv/x', {'v': 2}).headers
         assert 'X-Lockstep-Ack' not in a.ok('GET', 'kv/x', headers={'X-Lockstep-Ack': 'flush'}).headers
         want(a.call('PUT', 'kv/x', {'v': 3}, headers={'X-Lockstep-Ack': 'twice'}), 400, 'X-Lockstep-Ack must be')
         want(a.call('PUT', 'kv/x', {'v': 3}, headers={'X-Lockstep-Ack': 'flush', 'X-Lockstep-Ack-Limit': 'soon'}), 400, 'Ack-Limit')
+        want(a.call('PUT', 'kv/x', {'v': 3}, headers={'X-Lockstep-Ack-Limit': '1s'}), 400, 'X-Lockstep-Ack-Limit needs X-Lockstep-Ack')
         b.kill()
         begin = time.monotonic()
         r = a.call('PUT', 'kv/x', {'v': 4}, headers={'X-Lockstep-Ack': 'flush', 'X-Lockstep-Ack-Limit': '400ms'})
@@ -108,6 +110,9 @@ def strict():
             assert 0.45 < time.monotonic() - begin < 5
         # The outcome of the first is open: the next one on the key must not decide on what it reads.
         want(a.call('PUT', 'two/data/x', {'data': {'v': 2}, 'options': {'cas': 1}}), 503, 'not written')
+        begin = time.monotonic()
+        want(a.call('PUT', 'two/data/x', {'data': {'v': 2}}, headers={'X-Lockstep-Ack': 'local', 'X-Lockstep-Ack-Limit': '100ms'}), 503, 'not written')
+        assert time.monotonic() - begin < 0.4, 'its own limit is not that of the mode'
         assert peer(a)['mode_state'] == 'waiting'
         want(a.call('PUT', MODE, {'mode': 'async', 'id': 'secondary', 'wait_limit': '500ms'}), 503, 'force=true')
         want(a.call('PUT', MODE, {'mode': 'async', 'id': 'secondary', 'wait_limit': '500ms'}), 400, 'force')
@@ -251,9 +256,14 @@ def quorum():
         want(a.call('PUT', QUORUM, {'mode': 'flush', 'quorum': 1, 'members': ['secondary', 'third'], 'wait_limit': '500ms'}), 204)
         assert a.ok('GET', QUORUM).data['quorum']['members'] == ['secondary', 'third']
         assert not b.dr_status()['no_loss']
+        r = a.ok('PUT', 'kv/x', {'v': 0}, headers={'X-Lockstep-Ack': 'apply'})
+        assert r.headers['X-Lockstep-Ack'] == 'apply', dict(r.headers)
+        assert sorted(r.headers['X-Lockstep-Ack-By'].split(', ')) == ['secondary=apply', 'third=apply'], dict(r.headers)
         b.kill()
         for i in range(10):
-            a.ok('PUT', f'kv/x{i}', {'v': i})
+            r = a.ok('PUT', f'kv/x{i}', {'v': i}, headers={'X-Lockstep-Ack': 'local'})
+            assert r.headers['X-Lockstep-Ack'] in ('flush-quorum', 'apply-quorum'), dict(r.headers)
+            assert r.headers['X-Lockstep-Ack-By'] in ('third=flush', 'third=apply'), dict(r.headers)
         c.kill()
         want(a.call('PUT', 'kv/y', {'v': 1}), 503, 'not confirmed by secondary, third')
         c.start()
@@ -267,6 +277,25 @@ def quorum():
         assert c.ok('GET', 'kv/y', token=a.root).data == {'v': 1}
         # The modes ended with the epoch: nobody follows yet, and writes go on.
         c.ok('PUT', 'kv/z', {'v': 1}, token=a.root)
+
+
+def reached_some():
+    """without a quorum an answer names the secondaries that have the write while another is away"""
+    with World() as w:
+        a, b = w.pair()
+        kv(w, a)
+        c = third(w, a)
+        a.ok('PUT', MODE, {'mode': 'flush', 'id': 'third'})
+        b.kill()
+        await_true('the end of the connection', lambda: peer(a)['connection_status'] == 'disconnected')
+        r = a.ok('PUT', 'kv/x', {'v': 0}, headers={'X-Lockstep-Ack': 'local'})
+        assert r.headers['X-Lockstep-Ack'] in ('flush-some', 'apply-some'), dict(r.headers)
+        assert r.headers['X-Lockstep-Ack-By'] in ('third=flush', 'third=apply'), dict(r.headers)
+        a.ok('PUT', MODE, {'mode': 'async', 'id': 'third'})
+        c.kill()
+        await_true('the end of the connection', lambda: peer(a, 'third')['connection_status'] == 'disconnected')
+        r = a.ok('PUT', 'kv/x', {'v': 1}, headers={'X-Lockstep-Ack': 'local'})
+        assert r.headers['X-Lockstep-Ack'] == 'local' and 'X-Lockstep-Ack-By' not in r.headers, dict(r.headers)
 
 
 def quorum_tail():
@@ -358,5 +387,5 @@ def stop_while_held():
 
 
 if __name__ == '__main__':
-    sys.exit(run_tests([flush_and_apply, raised_answers, strict, held_key_settles, revoke_the_dead, revoke_cuts_at_once, fallback, quorum, quorum_tail, defaults,
+    sys.exit(run_tests([flush_and_apply, raised_answers, strict, held_key_settles, revoke_the_dead, revoke_cuts_at_once, fallback, quorum, reached_some, quorum_tail, defaults,
                         taken_away, stop_while_held], 'modes'))
