@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * lag_table.c - see lag.h. A secondary that is there before the primary's own flush counts as 0:
+ * lag.c - see lag.h. A secondary that is there before the primary's own flush counts as 0:
  * nothing that was acknowledged is missing on it.
  */
 #include <sys/mman.h>

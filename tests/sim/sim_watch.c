@@ -129,6 +129,8 @@ static void watch_root(struct world *w, int i)
     struct err err;
     int at;
 
+    if (!gen_applies(w->n[i].e->cur))
+        return; /* its tree cannot be read: it says so, and takes a copy (damage.c) */
     if (store_proof(w->n[i].e->store, root, &p, &err) != 0)
         sim_fail(w, "node %d: root: %s", i, err.msg);
     at = point_at(w, i, &p);
