@@ -177,6 +177,8 @@ static void of_secondary(struct core *c, struct health *h, const struct engine_p
     if (strcmp(p->last_error, "primary_lost_history") == 0 && !p->connected)
         add(h, "primary_lost_history", p->id,
             "%s was refused: it knows as committed what this log lacks", p->id);
+    else if (p->fed_by[0] != '\0')
+        ; /* it follows another secondary, and is well as far as that one says */
     else if (!p->connected)
         add(h, "secondary_disconnected", p->id, "%s is not connected%s%s", p->id,
             p->last_error[0] != '\0' ? ": " : "", p->last_error);

@@ -108,6 +108,7 @@ static json_t *peer_json(struct request *rq, const struct engine_peer *p, bool o
     set(o, "lag", stages_json(p->stage));
     if (of_primary) {
         set(o, "node_id", json_string(p->id));
+        set(o, "fed_by", json_string(p->fed_by));
         set(o, "sent_lsn", json_integer((json_int_t)p->sent_lsn));
         set(o, "durable_lsn", json_integer((json_int_t)p->durable_lsn));
         set(o, "applied_lsn", json_integer((json_int_t)p->applied_lsn));
@@ -301,9 +302,11 @@ static json_t *fed_json(const struct engine_status *st)
         const struct engine_fed *f = &st->fed[i];
 
         json_array_append_new(
-            list, json_pack("{s:s, s:s, s:I, s:I}", "node_id", f->id, "connection_status",
-                            f->connected ? "connected" : "disconnected", "durable_lsn",
-                            (json_int_t)f->durable_lsn, "applied_lsn", (json_int_t)f->applied_lsn));
+            list,
+            json_pack("{s:s, s:s, s:I, s:I, s:{s:i, s:b}}", "node_id", f->id, "connection_status",
+                      f->connected ? "connected" : "disconnected", "durable_lsn",
+                      (json_int_t)f->durable_lsn, "applied_lsn", (json_int_t)f->applied_lsn,
+                      "retention", "used_percent", (int)f->retain_percent, "let_go", f->let_go));
     }
     return list;
 }

@@ -182,8 +182,8 @@ void retarget_begin(struct engine *e, struct event *ev)
         return;
     }
     yield_end(e); /* an operator's word */
-    follow_off(e, "this cluster follows another primary now");
-    peers_clear_followers(e, "this cluster follows another primary now");
+    follow_off(e, FOLLOWS_ANOTHER);
+    peers_clear_followers(e, FOLLOWS_ANOTHER);
     copy_abandon(e);
     f->give_up = ev->flag;
     save_follow(e, ev->follow);

@@ -473,7 +473,8 @@ struct engine_peer { /* primary: one secondary; secondary: the primary */
     /* The log that is kept for it, and its limits (age 0: none); percent of the nearer one. */
     uint64_t retain_bytes, retain_bytes_max, retain_age_ms, retain_age_ms_max;
     unsigned retain_percent;
-    bool let_go; /* it came to 100: nothing is kept for it, until it keeps up again */
+    char fed_by[64]; /* primary: not connected, but follows this secondary, which says so */
+    bool let_go;     /* it came to 100: nothing is kept for it, until it keeps up again */
 };
 /* Data of before this cluster became a secondary (aside.c). */
 #define ENGINE_ASIDE_MAX 4u
@@ -567,6 +568,8 @@ struct engine_status {
         char id[64];
         bool connected;
         uint64_t durable_lsn, applied_lsn;
+        unsigned retain_percent; /* of the log that is kept for it here */
+        bool let_go;
     } fed[ENGINE_PEERS_MAX];
     size_t n_peers;
     struct engine_peer peers[ENGINE_PEERS_MAX];

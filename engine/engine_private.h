@@ -91,7 +91,8 @@ struct engine {
     /* Gates of answers, written by the log thread (modes.c); UINT64_MAX: open. */
     _Atomic uint64_t apply_gate; /* modes: applied where one says apply */
     _Atomic uint64_t near_gate;  /* durable on the connected secondaries that are whole */
-    _Atomic uint64_t flush_gate, all_applied_gate; /* on every secondary; 0: there is none */
+    _Atomic uint64_t flush_gate, all_applied_gate; /* on every secondary that follows this cluster
+                                                      itself; 0: there is none */
     _Atomic uint32_t strict_wait_ms;
     _Atomic bool unsettled;
     _Atomic int64_t held_ns; /* the earliest deadline of a held answer; INT64_MAX: none */

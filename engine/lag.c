@@ -181,6 +181,17 @@ void peer_stages(struct engine *e, const struct peer *p, struct engine_lag_stage
     }
 }
 
+void peer_stages_at(struct engine *e, const struct peer *p, int64_t now,
+                    struct engine_lag_stage out[LAG_STAGES])
+{
+    peer_stages(e, p, out);
+    for (enum lag_stage s = 0; s < LAG_STAGES; s++) {
+        int64_t since = peer_behind_ns(e, p, s);
+
+        out[s].behind_ms = since != 0 ? (double)(now - since) / (double)NS_PER_MS : 0;
+    }
+}
+
 /* Samples for each commit that a stage covers, once both are known. */
 void peers_covered(struct engine *e, struct peer *p, int64_t held_us)
 {

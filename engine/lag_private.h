@@ -33,6 +33,9 @@ int64_t lag_since_ns(struct engine *e, uint64_t lsn);
 uint64_t peer_stage_lsn(const struct peer *p, enum lag_stage s);
 int64_t peer_behind_ns(struct engine *e, const struct peer *p, enum lag_stage s);
 void peer_stages(struct engine *e, const struct peer *p, struct engine_lag_stage out[LAG_STAGES]);
+/* The same, with how old what waits is. */
+void peer_stages_at(struct engine *e, const struct peer *p, int64_t now,
+                    struct engine_lag_stage out[LAG_STAGES]);
 void peers_covered(struct engine *e, struct peer *p, int64_t held_us);
 void lag_count_waiting(struct engine *e, int64_t now);
 void flush_begun(struct engine *e, const struct seg *s);

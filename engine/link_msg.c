@@ -337,7 +337,7 @@ static const struct {
     [MSG_SEGMENT] = {"segment", 1, 1},
     [MSG_COMMIT] = {"commit", 3, 3},
     [MSG_ACK] = {"ack", 4, 7},
-    [MSG_PING] = {"ping", 3, 5},
+    [MSG_PING] = {"ping", 3, 6},
     [MSG_PONG] = {"pong", 3, 3},
     [MSG_PAGE_REQUEST] = {"page request", 3, 3},
     [MSG_PAGE] = {"page", 2, 2},
@@ -357,61 +357,6 @@ static const struct {
     [MSG_PARTS] = {"parts", 4, 4},
     [MSG_WANT] = {"want", 5, 5},
 };
-
-/* Per stage: LSNs, bytes and microseconds behind, then count, p50, p99 and max of each window. */
-#define STAGE_FIELDS (3u + 4u * LAG_WINDOWS)
-
-static double get_ms(struct mp *m)
-{
-    return (double)mp_uint(m, INT64_MAX) / 1000;
-}
-
-static void put_ms(struct buf *b, double ms)
-{
-    mp_put_uint(b, ms > 0 ? (uint64_t)(ms * 1000 + 0.5) : 0);
-}
-
-static bool get_stages(struct mp *m, struct engine_lag_stage stage[LAG_STAGES])
-{
-    size_t n = mp_array(m, LAG_STAGES * STAGE_FIELDS);
-
-    if (n != LAG_STAGES * STAGE_FIELDS) { /* empty: not measured */
-        m->bad |= n != 0;
-        return false;
-    }
-    for (size_t s = 0; s < LAG_STAGES; s++) {
-        stage[s].behind_lsns = mp_uint(m, UINT64_MAX);
-        stage[s].behind_bytes = mp_uint(m, UINT64_MAX);
-        stage[s].behind_ms = get_ms(m);
-        for (size_t w = 0; w < LAG_WINDOWS; w++) {
-            struct engine_lag *l = &stage[s].window[w];
-
-            l->count = mp_uint(m, UINT64_MAX);
-            l->p50 = get_ms(m);
-            l->p99 = get_ms(m);
-            l->max = get_ms(m);
-        }
-    }
-    return true;
-}
-
-static void put_stages(struct buf *b, bool has, const struct engine_lag_stage stage[LAG_STAGES])
-{
-    mp_put_array(b, has ? LAG_STAGES * STAGE_FIELDS : 0);
-    for (size_t s = 0; has && s < LAG_STAGES; s++) {
-        mp_put_uint(b, stage[s].behind_lsns);
-        mp_put_uint(b, stage[s].behind_bytes);
-        put_ms(b, stage[s].behind_ms);
-        for (size_t w = 0; w < LAG_WINDOWS; w++) {
-            const struct engine_lag *l = &stage[s].window[w];
-
-            mp_put_uint(b, l->count);
-            put_ms(b, l->p50);
-            put_ms(b, l->p99);
-            put_ms(b, l->max);
-        }
-    }
-}
 
 static void get_hello(struct mp *m, struct link_hello *h)
 {
@@ -548,12 +493,7 @@ static size_t get_fields(struct mp *in, struct link_msg *m, size_t n)
         break;
     case MSG_PING:
     case MSG_PONG:
-        m->ping.stamp = mp_uint(in, UINT64_MAX);
-        m->ping.wall_ms = mp_int(in);
-        if (read > 3)
-            m->ping.retain_lsn = mp_uint(in, UINT64_MAX);
-        if (read > 4)
-            m->ping.has_stages = get_stages(in, m->ping.stage);
+        link_ping_get(in, m, read);
         break;
     case MSG_PAGE_REQUEST:
         m->page_request.after =
@@ -646,12 +586,7 @@ int link_msg_encode(const struct link_msg *m, struct buf *out, struct err *err)
         break;
     case MSG_PING:
     case MSG_PONG:
-        mp_put_uint(out, m->ping.stamp);
-        mp_put_int(out, m->ping.wall_ms);
-        if (m->type == MSG_PONG)
-            break;
-        mp_put_uint(out, m->ping.retain_lsn);
-        put_stages(out, m->ping.has_stages, m->ping.stage);
+        link_ping_put(out, m);
         break;
     case MSG_PAGE_REQUEST:
         mp_put_str(out, m->page_request.after, m->page_request.after_len);

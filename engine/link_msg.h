@@ -121,6 +121,11 @@ struct link_epoch { /* ask and tell; the first message of its connection */
     bool has_signature;
     uint8_t signature[LINK_SIGNATURE_BYTES]; /* of the newest epoch, for one that has no key */
 };
+#define LINK_FED_MAX ENGINE_PEERS_MAX
+struct link_fed { /* one that follows the sender, itself or through others */
+    char id[64];
+    uint64_t durable_lsn, applied_lsn; /* applied 0: no whole copy yet */
+};
 struct link_msg {
     enum link_msg_type type;
     union {
@@ -144,6 +149,8 @@ struct link_msg {
             uint64_t retain_lsn; /* members may need what follows it; 0: not said */
             bool has_stages;     /* how far this secondary is, as the primary measures it */
             struct engine_lag_stage stage[LAG_STAGES];
+            size_t n_fed; /* who follows the sender, a secondary */
+            struct link_fed fed[LINK_FED_MAX];
         } ping; /* and pong */
         struct {
             const char *after; /* not NUL-terminated; empty: from the start */
@@ -264,6 +271,9 @@ void mp_put_bin(struct buf *b, const void *data, size_t len);
 void mp_put_str(struct buf *b, const char *s, size_t len);
 void mp_put_array(struct buf *b, size_t n);
 
+/* Messages 6 and 7 (link_ping.c); n: fields that are there, with the type. */
+void link_ping_get(struct mp *in, struct link_msg *m, size_t n);
+void link_ping_put(struct buf *out, const struct link_msg *m);
 /* Messages 13 to 19 and 22 to 24: their fields (link_diff.c). */
 void link_diff_get(struct mp *in, struct link_msg *m, size_t n); /* n: fields that are there */
 void link_diff_put(struct buf *out, const struct link_msg *m);

@@ -23,7 +23,7 @@ static uint64_t min_reach(struct engine *e, bool near, bool applied, uint64_t no
         const struct peer *p = &e->peers[i];
         uint64_t reach = applied ? p->confirmed_applied_lsn : p->confirmed_lsn;
 
-        if (!p->used || (near && (p->conn == NULL || !p->whole)))
+        if (!p->used || (near && (p->conn == NULL || !p->whole)) || fed_by(e, p) != NULL)
             continue;
         any = true;
         if (reach < lsn)
@@ -46,7 +46,7 @@ static void take_picture(struct engine *e, struct reach *r)
         const struct peer *p = &e->peers[i];
         struct reach_of *of = &r->of[r->n];
 
-        if (!p->used)
+        if (!p->used || fed_by(e, p) != NULL)
             continue;
         memcpy(of->id, p->member.id, sizeof(of->id));
         of->flushed_lsn = p->confirmed_lsn;
@@ -111,6 +111,8 @@ static bool lacks(const struct engine_status *st, const struct engine_peer *p, u
 {
     bool asked = p->level != REPL_ASYNC;
 
+    if (lsn != 0 && p->fed_by[0] != '\0')
+        return false; /* it was not waited for */
     if (lsn != 0)
         return p->confirmed_lsn < lsn || (p->level == REPL_APPLY && p->confirmed_applied_lsn < lsn);
     for (uint32_t i = 0; mode_demands(&st->quorum) && i < st->quorum.n; i++)

@@ -5,7 +5,9 @@
  * The log is kept from the last checkpoint on, and for each unrevoked member from the LSN that is
  * known to be durable there, connected or not. That cursor is in the local file, so it outlives a
  * restart; and the primary tells each secondary, with its pings, how far back the other members may
- * need the log, so that the one that is promoted has kept it. A promoted cluster keeps it for the
+ * need the log, so that the one that is promoted has kept it (as much as the largest of their
+ * limits). A secondary that others follow keeps it for them as a primary does, and says so with its
+ * pings (fed.c), so that they do not count as away. A promoted cluster keeps it for the
  * primary of before, too, from what that one knew as committed at the fork, until it has come back
  * or is revoked: then it rejoins by the log.
  *
@@ -267,6 +269,11 @@ static void warn(struct engine *e, struct peer *p, unsigned percent)
         p->retain_level = level;
 }
 
+static bool away(const struct engine *e, const struct peer *p)
+{
+    return p->conn == NULL && fed_by(e, p) == NULL;
+}
+
 /* true: it was let go just now. */
 static bool watch(struct engine *e, struct peer *p, int64_t now)
 {
@@ -280,7 +287,7 @@ static bool watch(struct engine *e, struct peer *p, int64_t now)
     by_age = percent_of(p->retain_age_ms, ms_max(e, &p->member));
     p->retain_percent = (unsigned)(by_bytes > by_age ? by_bytes : by_age);
     if (p->let_go) {
-        if (p->conn != NULL && p->retain_percent < 80 && p->retain_lsn + 1 >= wal_first_lsn(w)) {
+        if (!away(e, p) && p->retain_percent < 80 && p->retain_lsn + 1 >= wal_first_lsn(w)) {
             p->let_go = false;
             log_info(e->cfg.log, LOG_REPLICATION,
                      "secondary %s keeps up again: the log is kept for it", p->member.id);
@@ -290,7 +297,7 @@ static bool watch(struct engine *e, struct peer *p, int64_t now)
     warn(e, p, p->retain_percent);
     if (p->retain_percent >= 100)
         let_go(e, &p->member, by_bytes >= 100 ? LIMIT_BYTES : LIMIT_AGE, &p->let_go);
-    else if (atomic_load(&e->reserve) && p->conn == NULL && p->retain_bytes >= RETAIN_WORTH_BYTES)
+    else if (atomic_load(&e->reserve) && away(e, p) && p->retain_bytes >= RETAIN_WORTH_BYTES)
         let_go(e, &p->member, LIMIT_SPACE, &p->let_go);
     return p->let_go;
 }
@@ -342,6 +349,45 @@ uint64_t retain_needed_lsn(struct engine *e, const struct peer *except)
     return lsn;
 }
 
+/* The largest limit of bytes that any member has. */
+static int most_bytes(void *arg, const char *key, const uint8_t *value, size_t len, uint64_t lsn,
+                      struct err *err)
+{
+    uint64_t *most = arg;
+    struct member m;
+    struct err bad;
+
+    (void)key, (void)lsn, (void)err;
+    if (member_decode(value, len, &m, &bad) == 0 && !m.revoked && m.retain_bytes > *most)
+        *most = m.retain_bytes;
+    return 0;
+}
+
+/* What the primary says that others may need, of which a secondary keeps no more than the largest
+ * limit of any of them: that one may be it. Beyond it the newest part is kept, since those that are
+ * nearer need that. */
+static uint64_t told_lsn(struct engine *e)
+{
+    uint64_t most = e->cfg.retain_bytes, lo = e->retain_told, hi = e->committed_lsn;
+    struct err err;
+
+    if (lo == 0 || lo >= hi || wal_bytes_after(e->cur->wal, lo) <= most)
+        return lo != 0 ? lo : UINT64_MAX;
+    if (engine_scan(e, ENGINE_KEY_MEMBERS, NULL, 0, false, most_bytes, &most, &err) != 0) {
+        log_error(e->cfg.log, LOG_REPLICATION, "read the members: %s", err.msg);
+        return lo; /* kept until they can be read */
+    }
+    while (lo < hi) { /* the first LSN with no more than that behind it */
+        uint64_t mid = lo + (hi - lo) / 2;
+
+        if (wal_bytes_after(e->cur->wal, mid) > most)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
 static uint64_t log_kept_bytes(const struct wal *w)
 {
     return wal_bytes_after(w, wal_first_lsn(w) - 1);
@@ -365,11 +411,11 @@ static bool release(struct engine *e)
         needed = e->retain_unknown && e->repl.primary_enabled ? e->retain_told
                                                               : retain_needed_lsn(e, NULL);
     else {
+        uint64_t told = told_lsn(e);
+
         needed = retain_needed_lsn(e, NULL); /* of those that follow this secondary */
-        if (e->retain_told != 0 && e->retain_told < needed)
-            needed = e->retain_told;
-        if (needed != UINT64_MAX && wal_bytes_after(e->cur->wal, needed) > e->cfg.retain_bytes)
-            needed = UINT64_MAX;
+        if (told < needed)
+            needed = told;
     }
     pinned = atomic_load(&e->snapshot_pin); /* after the checkpoint's LSN: snapshot.c pins first */
     if (needed < lsn)
@@ -397,7 +443,10 @@ size_t retain_step(struct engine *e, int64_t now)
     }
     e->retain_ns = now;
     e->dirty = true;
-    gone = engine_role(e) == ENGINE_PRIMARY && watch_all(e, now);
+    /* Of those that follow a secondary it takes care itself. */
+    gone = (engine_role(e) == ENGINE_PRIMARY ||
+            (engine_role(e) == ENGINE_SECONDARY && e->copy == NULL)) &&
+           watch_all(e, now);
     if (due || gone) {
         e->retain_more_ns = release(e) ? now + RETAIN_NEXT_NS : 0;
         if (e->retain_more_ns != 0)

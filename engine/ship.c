@@ -104,6 +104,7 @@ static void peer_lost(struct engine *e, struct peer *p, const char *reason)
     snprintf(p->last_error, sizeof(p->last_error), "%.159s", reason);
     p->last_error_ms = env_wall_ms(e->cfg.env);
     p->conn = NULL;
+    p->n_fed = 0;
     cursor_set(&p->cur, 0);
     p->shipped_n = p->shipped_out = 0;
     p->window_used = 0;
@@ -748,6 +749,7 @@ static void on_ping(struct engine *e, struct conn *c, const struct link_msg *m)
     pong.ping.stamp = m->ping.stamp;
     pong.ping.wall_ms = env_wall_ms(e->cfg.env);
     conn_send(e, c, &pong, NULL);
+    fed_heard(e, c->peer, m);
 }
 
 static void on_pong(struct engine *e, struct conn *c, const struct link_msg *m)
@@ -776,7 +778,12 @@ static void first_frame(struct engine *e, struct conn *c, const struct link_msg 
 void peer_frame(struct engine *e, struct conn *c, const struct link_msg *m)
 {
     if (m->type == MSG_GOODBYE) {
+        struct peer *p = c->peer;
+
         conn_drop(e, c, m->reason);
+        if (p != NULL && engine_role(e) != ENGINE_PRIMARY &&
+            strcmp(m->reason, FOLLOWS_ANOTHER) == 0)
+            peer_free(p); /* what it needs is kept elsewhere */
         return;
     }
     if (c->state == CONN_NEW) {
@@ -838,15 +845,10 @@ static size_t tick_one(struct engine *e, struct conn *c, int64_t now)
             uint64_t needed = retain_needed_lsn(e, c->peer);
 
             m.ping.retain_lsn = needed != UINT64_MAX ? needed : 0;
-            peer_stages(e, c->peer, m.ping.stage);
-            for (enum lag_stage s = 0; s < LAG_STAGES; s++) {
-                int64_t since = peer_behind_ns(e, c->peer, s);
-
-                m.ping.stage[s].behind_ms =
-                    since != 0 ? (double)(now - since) / (double)NS_PER_MS : 0;
-            }
+            peer_stages_at(e, c->peer, now, m.ping.stage);
             m.ping.has_stages = true;
-        }
+        } else
+            fed_tell(e, &m);
         conn_send(e, c, &m, NULL);
         c->pinged_ns = now;
     }

@@ -21,6 +21,7 @@ struct event;
 #define PING_NS NS_PER_S
 #define SILENCE_NS (10 * NS_PER_S) /* a peer that says nothing for so long is gone */
 #define CONNS_MAX 64u
+#define FOLLOWS_ANOTHER "this cluster follows another primary now" /* of a goodbye */
 
 struct peer;
 enum conn_state { CONN_NEW, CONN_ENROL, CONN_PEER, CONN_FOLLOW, CONN_ASK };
@@ -76,6 +77,8 @@ struct peer { /* one member, seen from the primary */
     int64_t figures_ns;
     char last_error[160];
     int64_t last_error_ms;
+    size_t n_fed; /* who follows it, as it says; while it is connected */
+    struct link_fed fed[LINK_FED_MAX];
 };
 
 /* ---- ship.c ---- */
@@ -104,6 +107,11 @@ CHECKED int member_read(struct engine *e, const char *id, struct member *m, stru
 /* The unrevoked member with this key. ERR_DENIED: none. */
 CHECKED int member_by_key(struct engine *e, const uint8_t key_hash[32], struct member *m,
                           struct err *err);
+
+/* ---- fed.c ---- */
+void fed_tell(struct engine *e, struct link_msg *m); /* into a ping to the primary */
+void fed_heard(struct engine *e, struct peer *by, const struct link_msg *m);
+const struct peer *fed_by(const struct engine *e, const struct peer *p); /* NULL: by nobody */
 
 /* ---- diff_serve.c ---- */
 void diff_question(struct engine *e, struct conn *c, const struct link_msg *m);

@@ -69,6 +69,11 @@ static void status_of_peer(struct engine *e, const struct peer *p, struct engine
     out->retain_age_ms_max = p->member.retain_ms != 0 ? p->member.retain_ms : e->cfg.retain_ms;
     out->retain_percent = p->retain_percent;
     out->let_go = p->let_go;
+    if (fed_by(e, p) != NULL) {
+        memcpy(out->fed_by, fed_by(e, p)->member.id, sizeof(out->fed_by));
+        out->durable_lsn = p->retain_lsn;
+        out->applied_lsn = p->known_lsn;
+    }
     verify_status_of(e, &p->equal, p->whole, out);
     ages->verified_ns = p->equal.mono_ns;
     modes_status_of(e, p, out);
@@ -111,6 +116,8 @@ static void status_of_primary(struct engine *e, struct engine_status *st)
         fed->connected = p->conn != NULL;
         fed->durable_lsn = p->durable_lsn;
         fed->applied_lsn = p->applied_lsn;
+        fed->retain_percent = p->retain_percent;
+        fed->let_go = p->let_go;
         st->n_fed++;
     }
     st->n_peers = 1;

@@ -121,6 +121,8 @@ int replication_print(const struct client *c, const json_t *data)
     {
         printf("\n%s: %s, %s", name_of(peer), text_of(peer, "connection_status"),
                text_of(peer, "cluster_address"));
+        if (text_of(peer, "fed_by")[0] != '\0')
+            printf(", follows %s", text_of(peer, "fed_by"));
         if (json_object_get(peer, "mode") != NULL)
             printf(", mode %s", text_of(peer, "mode"));
         if (number_of(peer, "verified_equal_lsn") > 0)
@@ -236,7 +238,8 @@ static int check_peer(const json_t *peer, const struct check *k)
     const char *name = name_of(peer);
     int rc = 0;
 
-    if (strcmp(text_of(peer, "connection_status"), "connected") != 0) {
+    if (strcmp(text_of(peer, "connection_status"), "connected") != 0 &&
+        text_of(peer, "fed_by")[0] == '\0') {
         printf("lag: %s: not connected, %.3f ms behind or more\n", name, number_of(s, "ms"));
         return CHECK_LAG;
     }

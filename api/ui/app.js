@@ -55,7 +55,7 @@ const SHOWN = [['mode', 'Mode'], ['state', 'State'], ['connection_state', 'Conne
 function showStatus(s) {
   const pairs = SHOWN.filter(([key]) => s[key] !== undefined && s[key] !== '').map(([key, name]) => [name, String(s[key])]);
   for (const peer of s.secondaries || []) {
-    pairs.push([`Secondary ${peer.node_id}`, `${peer.connection_status}, ${peer.cluster_address}`]);
+    pairs.push([`Secondary ${peer.node_id}`, `${peer.fed_by ? `follows ${peer.fed_by}` : peer.connection_status}, ${peer.cluster_address}`]);
   }
   for (const r of s.reasons || []) pairs.push([r.severity === 'error' ? 'Problem' : 'Warning', `${r.what} ${r.do}`]);
   rows($('status'), pairs);

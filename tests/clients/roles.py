@@ -386,7 +386,7 @@ def index_header():
 
 
 def cascade():
-    """a secondary follows a secondary; a revocation at the primary reaches it through the one in between"""
+    """a secondary follows a secondary, and the primary knows; a revocation at the primary reaches it through the one in between"""
     with World() as w:
         a, b = w.pair()
         keys = a.keys[:2]
@@ -399,6 +399,22 @@ def cascade():
         w.await_caught_up(a, c)
         s = b.dr_status()['secondaries']
         assert [(x['node_id'], x['connection_status']) for x in s] == [('third', 'connected')], s
+        assert s[0]['retention']['let_go'] is False, s
+        # To the primary it is not away, and no answer waits for it.
+        await_true('the primary to hear of it', lambda: [p['fed_by'] for p in a.dr_status()['secondaries']] == ['', 'secondary'])
+        s = a.dr_status()
+        assert s['healthy'] and s['reasons'] == [], s['reasons']
+        r = a.ok('PUT', 'kv/x', {'v': '2'}, headers={'X-Lockstep-Ack': 'flush', 'X-Lockstep-Ack-Limit': '5s'})
+        assert r.headers['X-Lockstep-Ack'] in ('flush', 'apply') and 'third' not in r.headers['X-Lockstep-Ack-By'], dict(r.headers)
+        r = a.cli('replication', 'status', '--check', 'healthy', '--check', 'max-lag=20s')
+        assert r.returncode == 0, r.stdout
+        b.kill()
+        await_true('it to be away with the one in between',
+                   lambda: [x['secondary'] for x in a.dr_status()['reasons'] if x['code'] == 'secondary_disconnected'] == ['secondary', 'third'])
+        b.start()
+        b.unseal(keys)
+        w.await_following(b)
+        await_true('the third to follow it again', lambda: [x['connection_status'] for x in b.dr_status()['secondaries']] == ['connected'])
         a.ok('PUT', 'sys/replication/dr/primary/revoke-secondary', {'id': 'third'})
         await_true('the revocation to reach the one in between', lambda: not [x for x in b.dr_status()['secondaries'] if x['connection_status'] == 'connected'])
 

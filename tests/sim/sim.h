@@ -210,6 +210,7 @@ struct world {
     uint32_t n_acked, n_refused;
     uint32_t keys;         /* so many of SIM_KEYS are used */
     uint64_t retain_bytes; /* of nodes opened from here on */
+    uint64_t retain_most;  /* the largest that a member has of its own; 0: none has */
     void (*tune)(struct world *w, int i, struct engine_config *cfg); /* so is what this changes */
     size_t value_min;
     struct engine_wait wait; /* of writes from here on */
@@ -299,8 +300,10 @@ bool writes_settled(struct world *w);
 void check_acked(struct world *w, int i);  /* every acknowledged write is there */
 void check_prefix(struct world *w, int i); /* the state is that of one LSN of the history */
 void check_equal(struct world *w);         /* quiesce, then equal LSN and root at all that follow */
-void enable(struct world *w, int p, int s);                   /* s becomes a secondary of p */
-void put_member(struct world *w, int p, int i, bool revoked); /* at primary p: the row of node i */
+void enable(struct world *w, int p, int s); /* s becomes a secondary of p */
+void put_member(struct world *w, int p, int i, bool revoked);
+bool put_row(struct world *w, int i, const char *key, const struct buf *b,
+             int64_t limit_ns); /* at primary p: the row of node i */
 bool try_enable(struct world *w, int p, int s, int64_t limit_ns);
 /* seed is taken in every case; NULL: none. */
 bool try_enable_seed(struct world *w, int p, int s, struct engine_seed *seed, int64_t limit_ns);
@@ -358,6 +361,7 @@ extern const struct scenario scenarios_diff[];      /* sim_diff.c */
 extern const struct scenario scenarios_many[];      /* sim_many.c */
 extern const struct scenario scenarios_modes[];     /* sim_modes.c */
 extern const struct scenario scenarios_know[];      /* sim_know.c */
+extern const struct scenario scenarios_fed[];       /* sim_fed.c */
 extern const struct scenario scenarios_roles[];     /* sim_roles.c */
 extern const struct scenario scenarios_act[];       /* sim_act.c */
 extern const struct scenario scenarios_cut[];       /* sim_cut.c */
@@ -365,6 +369,8 @@ extern const struct scenario scenarios_sequences[]; /* sim_sequences.c */
 extern const struct scenario scenarios_snapshot[];  /* sim_snapshot.c */
 extern const struct scenario scenarios_bounds[];    /* sim_bounds.c */
 extern const struct scenario scenarios_storm[];     /* sim_storm.c */
+/* Several files of log, checkpointed: what nobody needs is gone then. */
+void write_files(struct world *w, unsigned rounds);
 void leave_behind(struct world *w); /* node 0 keeps nothing that node 1, which is down, needs */
 void pair(struct world *w);         /* node 1 follows node 0, which holds a hundred writes */
 /* A pair whose primary came back from an older image, and is refused. What node 1 had applied;

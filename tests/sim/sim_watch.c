@@ -240,7 +240,8 @@ static uint64_t log_bytes_max(struct world *w, int i)
         x->lsn_then = atomic_load(&e->applied_lsn);
         x->lsn_ns = w->now_ns;
     }
-    return e->cfg.retain_bytes + LOG_SLACK_BYTES + wal_bytes_after(e->cur->wal, x->lsn_before);
+    return (w->retain_most > e->cfg.retain_bytes ? w->retain_most : e->cfg.retain_bytes) +
+           LOG_SLACK_BYTES + wal_bytes_after(e->cur->wal, x->lsn_before);
 }
 
 /* What the engine itself says of its data, and of its secondaries' data. */

@@ -300,7 +300,7 @@ void check_equal(struct world *w)
 }
 
 /* ---- roles ---- */
-static bool put_row(struct world *w, int i, const char *key, const struct buf *b, int64_t limit_ns)
+bool put_row(struct world *w, int i, const char *key, const struct buf *b, int64_t limit_ns)
 {
     struct call *c = call_new(w, i);
     struct txn *t = txn_new();

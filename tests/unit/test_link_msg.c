@@ -75,6 +75,10 @@ static void fill(enum link_msg_type type)
         sent.ping.wall_ms = -1;
         sent.ping.retain_lsn = 90;
         sent.ping.has_stages = type == MSG_PING;
+        sent.ping.n_fed = type == MSG_PING ? 2 : 0;
+        sent.ping.fed[0] =
+            (struct link_fed){.id = "site-c", .durable_lsn = 12345678901, .applied_lsn = 7};
+        sent.ping.fed[1] = (struct link_fed){.id = "site-d"};
         for (size_t s = 0; s < LAG_STAGES; s++) {
             sent.ping.stage[s] = (struct engine_lag_stage){
                 .behind_lsns = s, .behind_bytes = 4096 * s, .behind_ms = (double)s + 0.125};
