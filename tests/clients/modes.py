@@ -320,7 +320,7 @@ def quorum_tail():
 
 
 def defaults():
-    """a new secondary gets the configured mode once it follows; the lag guard and a wrong configuration are told"""
+    """a new secondary gets the configured mode once it follows; a wrong configuration is told"""
     with World() as w:
         a = w.server('primary')
         with open(a.config, 'a') as f:
