@@ -413,7 +413,8 @@ static int check_role(struct exchange *x, bool raw_sealed)
         char names[160];
 
         /* Writes that were answered may be missing yet. What cures that goes on. */
-        if (!engine_unsettled(x->core->engine) || starts(x->rq.full_path, "sys/replication/"))
+        if (!engine_unsettled(x->core->engine) || starts(x->rq.full_path, "sys/replication/") ||
+            open_metrics(x))
             return 0;
         engine_unconfirmed(x->core->engine, 0, names, sizeof(names));
         reply_error(&x->rs, 503,
@@ -422,7 +423,7 @@ static int check_role(struct exchange *x, bool raw_sealed)
         return -1;
     }
     if (role == ENGINE_FENCED) {
-        if (starts(x->rq.full_path, "sys/replication/"))
+        if (starts(x->rq.full_path, "sys/replication/") || open_metrics(x))
             return 0;
         st = arena_alloc(x->http->arena, sizeof(*st)); /* large: not on a coroutine's stack */
         if (st != NULL)

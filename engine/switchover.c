@@ -159,6 +159,9 @@ static const char *cannot_take(const struct peer *p)
         return "it is not connected";
     if (!p->whole)
         return "it has no whole copy";
+    if (p->equal.differs || p->equal.peer_damaged)
+        return "its data is not what it is here, or is damaged: wait until it has been repaired "
+               "(sys/replication/dr/secondary/reindex)";
     if (!p->ready)
         return "it does not say that it can be promoted: it is sealed, short of space, or an older "
                "program";

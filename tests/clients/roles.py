@@ -27,6 +27,14 @@ def fenced(a, text='superseded by epoch 2'):
     return yes
 
 
+def free_metrics(server):
+    """Its listener gives the metrics without a token, from the next start on."""
+    with open(server.config) as f:
+        text = f.read()
+    with open(server.config, 'w') as f:
+        f.write(text.replace('tls_disable ', 'telemetry {\n    unauthenticated_metrics_access = true\n  }\n  tls_disable '))
+
+
 def fenced_old_primary():
     """an old primary that comes back answers nothing, reads too, from its first answer on, and after restarts, alone and sealed"""
     with World() as w:
@@ -37,6 +45,7 @@ def fenced_old_primary():
         a.kill()
         promote(b, a.keys[:2])
         b.ok('PUT', 'kv/x', {'v': '2'})
+        free_metrics(a)
         a.start()
         answers = []
         stop = threading.Event()
@@ -57,6 +66,8 @@ def fenced_old_primary():
         want(a.call('PUT', 'kv/y', {'v': '1'}), 503, 'superseded by epoch 2')
         s = a.dr_status()
         assert s['mode'] == 'primary' and s['healthy'] is False and s['reasons'][0]['code'] == 'superseded', s
+        m = a.call('GET', 'sys/metrics?format=prometheus', token='')
+        assert m.status == 200 and [x for x in m.text.splitlines() if x.startswith('lockstep_reason{') and '"superseded"' in x and x.endswith(' 1')], m.text[:2000]
         assert b.ok('GET', 'kv/x', token=a.root).data == {'v': '2'}
         b.stop()
         a.kill()

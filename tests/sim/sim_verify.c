@@ -129,6 +129,27 @@ static void other_root(struct world *w)
     check_equal(w);
 }
 
+/* Between two repairs it follows, and could take over in all else. */
+static void damaged_not_handed(struct world *w)
+{
+    struct outcome t = {0};
+    struct err err = {0};
+
+    verified_pair(w);
+    w->n[1].e->verify.repair_ns = INT64_MAX;
+    flip_row(w, 1);
+    sim_check(w, world_until(w, primary_damaged, 10 * SEC), "a flipped byte is not seen");
+    sim_check(w, secondary_streams(w), "the secondary does not follow");
+    if (engine_switchover(w->n[0].e, "member-1", 5000, on_outcome, &t, &err) != 0)
+        sim_fail(w, "switchover: %s", err.msg);
+    while (!t.done)
+        world_step(w);
+    sim_check(w, t.err.code == ERR_INVAL && strstr(t.err.msg, "damaged") != NULL,
+              "a damaged secondary is handed the cluster: %s", t.err.msg);
+    write_many(w, 5);
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes do not go on");
+}
+
 static void ask_scrub(struct world *w, int i, bool reindex, struct outcome *t)
 {
     struct err err = {0};
@@ -334,6 +355,7 @@ const struct scenario scenarios_verify[] = {
     {"copy_in_quorum", copy_in_quorum, "a copy ends while all of n are waited for", 3},
     {"verified", verified, "both ends prove that they are equal, and how long ago", 0},
     {"flipped_row", flipped_row, "a flipped byte on a secondary is found and mended", 0},
+    {"damaged_not_handed", damaged_not_handed, "a damaged secondary is not handed the cluster", 0},
     {"other_root", other_root, "a secondary whose state went another way finds it out", 0},
     {"flipped_primary", flipped_primary, "a damaged primary is not taken for the truth", 0},
     {"reindexed", reindexed, "a reindex is begun, or says why it cannot be", 0},
