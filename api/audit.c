@@ -418,14 +418,17 @@ out:
     return rc;
 }
 
-void audit_unwritable(struct core *c, char *names, size_t len)
+bool audit_unwritable(struct core *c, char *names, size_t len)
 {
     struct request rq = {.core = c, .arena = arena_new(4096)};
     struct audit_set *set = NULL;
     struct err err = {0};
     size_t broken = 0, at = 0;
+    bool all = false;
 
     names[0] = '\0';
+    if (c->role != ENGINE_PRIMARY)
+        audits_forget(c);
     /* The rows cannot be read: sealed, or in the middle of a switch. */
     if (c->audits == NULL || core_sealed(c) || rq.arena == NULL || set_get(&rq, &set, &err) != 0)
         goto out;
@@ -439,11 +442,11 @@ void audit_unwritable(struct core *c, char *names, size_t len)
     }
     if (broken > 0)
         audits_forget(c);
-    if (broken < set->n)
-        names[0] = '\0';
+    all = broken > 0 && broken == set->n;
     set_unref(c->audits, set);
 out:
     arena_free(rq.arena);
+    return all;
 }
 
 int audit_request(struct request *rq, const struct audit_facts *f)

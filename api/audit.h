@@ -23,10 +23,11 @@ void audits_free(struct core *c); /* after engine_close */
 void audits_forget(struct core *c);
 
 /**
- * Names of the devices when not one of them can be written here, ", " between; else empty. Those
- * whose files could not be opened are tried again at the next request. Coroutine.
+ * Names of the devices that cannot be written here, ", " between; empty: none. True: not one of
+ * them can. On a primary those whose files could not be opened are tried again; elsewhere, where
+ * hardly a line is written, each file is opened anew, as a promotion would. Coroutine.
  */
-void audit_unwritable(struct core *c, char *names, size_t len);
+bool audit_unwritable(struct core *c, char *names, size_t len);
 
 struct audit_facts { /* what the router found out about a request */
     bool create;     /* the write makes something new */

@@ -72,6 +72,9 @@ static const struct {
     {"audit_unwritable", true, false,
      "A primary serves nothing while no audit device takes its lines. Make the file and its folder "
      "writable for the server on this machine."},
+    {"audit_device_unwritable", false, false,
+     "The other devices take its lines. Make the file and its folder writable for the server on "
+     "this machine."},
     {"certificate_expired", true, false, "Renew it, then send SIGHUP to the server."},
     {"data_damaged", true, true,
      "Rows are not what the Merkle tree says, or cannot be read. A secondary takes what differs "
@@ -123,6 +126,7 @@ struct probes {
     size_t n_certs;
     char link_key_hash[65];
     char audit[128]; /* devices that cannot be written; empty: all is well */
+    bool audit_all;  /* there is no other */
     uint64_t data_bytes;
     bool looked;        /* once: a start is over. The coroutine's, like all below */
     struct health told; /* what the log knows */
@@ -307,8 +311,13 @@ static void of_audit(struct core *c, struct health *h)
     struct probes *p = c->probes;
 
     pthread_mutex_lock(&p->mu);
-    if (p->audit[0] != '\0')
+    if (p->audit_all)
         add(h, "audit_unwritable", "", "the files of all audit devices cannot be opened here: %s",
+            p->audit);
+    else if (p->audit[0] != '\0')
+        add(h, "audit_device_unwritable", "",
+            "the files of these audit devices cannot be opened "
+            "here: %s",
             p->audit);
     pthread_mutex_unlock(&p->mu);
 }
@@ -432,9 +441,11 @@ static void probe_audit(struct core *c, struct probes *p)
 {
     char names[sizeof(p->audit)];
 
-    audit_unwritable(c, names, sizeof(names));
+    bool all = audit_unwritable(c, names, sizeof(names));
+
     pthread_mutex_lock(&p->mu);
     memcpy(p->audit, names, sizeof(names));
+    p->audit_all = all;
     pthread_mutex_unlock(&p->mu);
 }
 

@@ -4,7 +4,6 @@
 import http.client
 import os
 import random
-import signal
 import sys
 import threading
 
@@ -164,25 +163,31 @@ def audit_of_a_secondary():
     """a secondary that cannot write the primary's audit file is promoted all the same, and then serves only when it can"""
     with World() as w:
         a, b = w.pair()
-        logs = os.path.join(w.dir, 'logs')
-        a.ok('PUT', 'sys/audit/file', {'type': 'file', 'options': {'file_path': os.path.join(logs, 'audit.log')}})
+        logs, second = os.path.join(w.dir, 'logs'), os.path.join(w.dir, 'second')
+        for name, folder in (('file', logs), ('second', second)):
+            a.ok('PUT', f'sys/audit/{name}', {'type': 'file', 'options': {'file_path': os.path.join(folder, 'audit.log')}})
         a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
         w.await_caught_up(a, b)
-        os.rename(logs, logs + '.1')
-        open(logs, 'w').close()  # in place of the folder
-        b.proc.send_signal(signal.SIGHUP)
 
-        def told(yes):
-            return ('audit_unwritable' in [r['code'] for r in b.dr_status()['reasons']]) == yes
-        await_true('the reason before the disaster', lambda: told(True))
+        def told(code):
+            return code in [r['code'] for r in b.dr_status()['reasons']]
+
+        def replace(folder):
+            os.rename(folder, folder + '.1')
+            open(folder, 'w').close()  # in place of the folder
+        replace(logs)
+        await_true('a warning while another device would take the lines', lambda: told('audit_device_unwritable') and not told('audit_unwritable'))
+        replace(second)
+        await_true('the reason before the disaster', lambda: told('audit_unwritable') and not told('audit_device_unwritable'))
         dr = b.dr_token(a.keys[:2])
         a.kill()
         b.ok('PUT', 'sys/replication/dr/secondary/promote', {'dr_operation_token': dr}, token='')
         want(b.call('PUT', 'kv/x', {'v': 1}, token=a.root), 500, 'internal error')
         want(b.call('GET', 'sys/health', token=''), 200)
         os.unlink(logs)
+        os.unlink(second)
         await_true('requests to be served', lambda: b.call('GET', 'sys/mounts', token=a.root).status == 200)
-        await_true('the reason to go', lambda: told(False))
+        await_true('the reason to go', lambda: not told('audit_unwritable'))
         want(b.call('GET', 'kv/x', token=a.root), 404)
         assert '"path":"kv/x"' in open(os.path.join(logs, 'audit.log')).read()
 
