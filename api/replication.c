@@ -119,14 +119,6 @@ static void token_delete(struct request *rq, struct response *rs)
         reply_empty(rs);
 }
 
-static void aside_delete(struct request *rq, struct response *rs)
-{
-    const char *token;
-
-    if (replication_dr_token(rq, rs, &token))
-        replication_aside_delete(rq, rs);
-}
-
 /* ---- dispatch ---- */
 
 /* Where a verb runs, and what lets it: nothing, for what anybody may know; a token of this cluster;
@@ -163,7 +155,7 @@ static const struct verb {
     {"dr/secondary/promote", "rw", ON_SECONDARY, preview_or_promote},
     {"dr/secondary/update-primary", "w", ON_SECONDARY, replication_update_primary_handle},
     {"dr/secondary/operation-token/delete", "w", ON_SECONDARY, token_delete},
-    {"dr/secondary/aside/delete", "w", ON_SECONDARY, aside_delete},
+    {"dr/secondary/aside/delete", "w", ON_EITHER, replication_aside_delete}, /* promoted since */
     {"dr/secondary/lost/show", "w", ON_SECONDARY, replication_lost_handle},
     {"dr/secondary/lost/delete", "w", ON_SECONDARY, replication_lost_handle},
     {"dr/primary/lost/show", "w", ON_ANY, replication_lost_handle},

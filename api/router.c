@@ -118,11 +118,12 @@ static bool open_path(const char *path)
     for (size_t i = 0; i < sizeof(exact) / sizeof(exact[0]); i++)
         if (strcmp(path, exact[i]) == 0)
             return true;
-    /* On a primary these answer that it is no secondary; enable is what makes one of it, and doctor
-     * looks whether it would. */
+    /* On a primary these answer that it is no secondary; enable is what makes one of it, doctor
+     * looks whether it would, and what was set aside before a promotion is still there. */
     if (starts(path, "sys/replication/dr/secondary/"))
         return strcmp(path, "sys/replication/dr/secondary/enable") != 0 &&
-               strcmp(path, "sys/replication/dr/secondary/doctor") != 0;
+               strcmp(path, "sys/replication/dr/secondary/doctor") != 0 &&
+               strcmp(path, "sys/replication/dr/secondary/aside/delete") != 0;
     return starts(path, "sys/internal/ui/mounts/");
 }
 
@@ -152,6 +153,7 @@ static bool sudo_path(const char *path)
                                         "sys/replication/dr/primary/secondary-token",
                                         "sys/replication/dr/primary/lost/*",
                                         "sys/replication/dr/primary/switchover",
+                                        "sys/replication/dr/secondary/aside/delete",
                                         "sys/replication/primary/secondary-token"};
 
     if (!starts(path, "sys/") && !starts(path, "auth/"))

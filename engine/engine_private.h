@@ -123,6 +123,8 @@ struct engine {
     struct epoch_ends ends;
     struct status_ages { /* of its peers: monotonic times, from which ages are told; 0: none */
         int64_t behind_ns[LAG_STAGES];
+        int64_t
+            told_until_ns; /* a secondary: until then the figures are as its primary told them */
         int64_t canary_ns, verified_ns;
     } ages[ENGINE_PEERS_MAX];
 

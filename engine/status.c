@@ -88,13 +88,13 @@ static void status_of_stages(struct engine *e, struct engine_peer *out, struct s
                                 atomic_load(&e->applied_lsn)};
 
     memcpy(out->stage, f->stage, sizeof(out->stage));
+    /* Without a connection, or when two pings have not come, the lag grows with the time since. */
+    ages->told_until_ns = f->state == FOLLOW_STREAM ? f->stage_ns + 2 * PING_NS : 0;
     for (size_t s = 0; s < LAG_STAGES; s++) {
         struct engine_lag_stage *o = &out->stage[s];
         int64_t behind = (int64_t)(o->behind_ms * (double)NS_PER_MS);
 
-        /* Without a connection the lag grows with the time since it was heard. */
-        ages->behind_ns[s] =
-            f->state == FOLLOW_STREAM || f->stage_ns == 0 ? 0 : f->stage_ns - behind;
+        ages->behind_ns[s] = f->stage_ns == 0 ? 0 : f->stage_ns - behind;
         o->lsn = s == LAG_SENT || lsn[s] < told ? lsn[s] : told;
         o->behind_lsns = told - o->lsn;
     }
@@ -262,7 +262,8 @@ void engine_status(struct engine *e, struct engine_status *st)
         p->canary_age_ms = (int64_t)age_ms(now, e->ages[i].canary_ns);
         p->verified_age_ms = (int64_t)age_ms(now, e->ages[i].verified_ns);
         for (size_t s = 0; s < LAG_STAGES; s++) {
-            if (st->role == ENGINE_PRIMARY || e->ages[i].behind_ns[s] != 0)
+            if (st->role == ENGINE_PRIMARY ||
+                (e->ages[i].behind_ns[s] != 0 && now > e->ages[i].told_until_ns))
                 p->stage[s].behind_ms = age_ms(now, e->ages[i].behind_ns[s]);
         }
     }

@@ -140,6 +140,7 @@ int replication_switchover(int argc, char **argv)
     struct reply r = {0};
     struct err err = {0};
     json_t *body = NULL;
+    int64_t limit_s;
     int rc, i;
 
     client_init(&c);
@@ -161,6 +162,8 @@ int replication_switchover(int argc, char **argv)
     if (limit != NULL)
         json_object_set_new(body, "limit", json_string(limit));
     c.max_retries = 0; /* a second try would meet the outcome of the first */
+    if (limit != NULL && duration_parse(limit, &limit_s) == 0 && c.timeout_s < limit_s + 40)
+        c.timeout_s = limit_s + 40; /* and the handover itself */
     if (client_call(&c, "PUT", "sys/replication/dr/primary/switchover", body, &r, &err) != 0 ||
         !reply_ok(&r)) {
         rc = reply_fail(&c, &r, &err, "Error handing over");

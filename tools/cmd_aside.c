@@ -70,9 +70,9 @@ static int usage_error(const char *usage)
 
 static int delete (int argc, char **argv)
 {
-    static const char usage[] = "replication aside delete -dr-token=TOKEN GENERATION";
+    static const char usage[] = "replication aside delete [-dr-token=TOKEN] GENERATION";
     const char *token = NULL;
-    struct flag flags[] = {{"dr-token", FLAG_STR, &token, "DR operation token."}};
+    struct flag flags[] = {{"dr-token", FLAG_STR, &token, "On a secondary: DR operation token."}};
     struct client c;
     struct reply r = {0};
     struct err err = {0};
@@ -81,11 +81,11 @@ static int delete (int argc, char **argv)
 
     client_init(&c);
     i = flags_parse(usage, flags, 1, &c, argc, argv);
-    if (i < 0 || argc - i != 1 || token == NULL) {
+    if (i < 0 || argc - i != 1) {
         client_free(&c);
         return i == -2 ? 0 : i == -1 ? EXIT_LOCAL : usage_error(usage);
     }
-    body = json_pack("{s:s, s:s}", "dr_operation_token", token, "generation", argv[i]);
+    body = json_pack("{s:s, s:s*}", "generation", argv[i], "dr_operation_token", token);
     if (client_call(&c, "PUT", "sys/replication/dr/secondary/aside/delete", body, &r, &err) != 0 ||
         !reply_ok(&r))
         rc = reply_fail(&c, &r, &err, "Error removing what is set aside");

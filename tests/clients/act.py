@@ -172,7 +172,12 @@ def wipe_is_guarded():
         drop = 'sys/replication/dr/secondary/aside/delete'
         want(b.call('PUT', drop, {'generation': generation}, token=''), 400, 'dr_operation_token')
         want(b.call('PUT', drop, {'dr_operation_token': dr, 'generation': 99}, token=''), 400, 'not set aside')
-        r = cli(b, 'replication', 'aside', 'delete', f'-dr-token={dr}', generation)
+        r = cli(b, 'replication', 'aside', 'delete', f'-dr-token={dr}', '99')
+        assert r.returncode == 2 and 'not set aside' in r.stderr, r
+        a.stop()  # promoted, it is a token of the cluster that lets it
+        b.ok('PUT', 'sys/replication/dr/secondary/promote', {'dr_operation_token': dr}, token='')
+        want(b.call('PUT', drop, {'generation': generation}, token=''), 403)
+        r = cli(b, 'replication', 'aside', 'delete', generation, token=a.root)
         assert r.returncode == 0, r
         await_true('its folder to go', lambda: not os.path.exists(f'{b.dir}/data/gen-{generation}'))
         assert 'set_aside' not in b.dr_status()
