@@ -24,16 +24,7 @@
 #define CONFIG_FILE_MAX_BYTES (4u << 20)
 #define STORAGE_EXAMPLE "storage \"wiredtiger\" { path = \"/var/lib/lockstep\" }"
 
-struct reader {
-    const char *file;
-    struct config *c;
-    struct err *err;
-};
-
-static int fail(struct reader *r, int line, const char *key, const char *fmt, ...)
-    PRINTF_LIKE(4, 5);
-
-static int fail(struct reader *r, int line, const char *key, const char *fmt, ...)
+int config_fail(struct config_reader *r, int line, const char *key, const char *fmt, ...)
 {
     char text[220];
     va_list ap;
@@ -77,6 +68,8 @@ void config_free(struct config *c)
     free(c->default_mode);
     free(c->default_on_limit);
     free(c->force_async);
+    for (size_t i = 0; i < c->n_secondaries; i++)
+        config_secondary_free(&c->secondaries[i]);
     memset(c, 0, sizeof(*c));
 }
 
@@ -89,13 +82,13 @@ static const char *kind_name(enum hcl_kind kind)
     return names[kind];
 }
 
-static int set_text(struct reader *r, const struct hcl_item *it, char **p)
+static int set_text(struct config_reader *r, const struct hcl_item *it, char **p)
 {
     char *copy;
 
     if (it->value->kind != HCL_STRING && it->value->kind != HCL_NUMBER)
-        return fail(r, it->line, it->key, "must be a string, such as %s = \"...\", not %s", it->key,
-                    kind_name(it->value->kind));
+        return config_fail(r, it->line, it->key, "must be a string, such as %s = \"...\", not %s",
+                           it->key, kind_name(it->value->kind));
     copy = strdup(it->value->text);
     if (copy == NULL)
         return err_set(r->err, ERR_NOMEM, 0, "configuration");
@@ -104,7 +97,7 @@ static int set_text(struct reader *r, const struct hcl_item *it, char **p)
     return 0;
 }
 
-static int set_bool(struct reader *r, const struct hcl_item *it, bool *p)
+static int set_bool(struct config_reader *r, const struct hcl_item *it, bool *p)
 {
     const struct hcl_value *v = it->value;
     char *end;
@@ -123,25 +116,26 @@ static int set_bool(struct reader *r, const struct hcl_item *it, bool *p)
     }
     if (v->kind == HCL_STRING && parse_bool(v->text, p) == 0)
         return 0;
-    return fail(r, it->line, it->key, "must be true or false, not %s%s%s", kind_name(v->kind),
-                v->kind == HCL_STRING ? " " : "", v->kind == HCL_STRING ? v->text : "");
+    return config_fail(r, it->line, it->key, "must be true or false, not %s%s%s",
+                       kind_name(v->kind), v->kind == HCL_STRING ? " " : "",
+                       v->kind == HCL_STRING ? v->text : "");
 }
 
-static int set_duration(struct reader *r, const struct hcl_item *it,
+static int set_duration(struct config_reader *r, const struct hcl_item *it,
                         int (*parse)(const char *, int64_t *, struct err *), int64_t *p)
 {
     const struct hcl_value *v = it->value;
     struct err why = {0};
 
     if (v->kind != HCL_STRING && v->kind != HCL_NUMBER)
-        return fail(r, it->line, it->key,
-                    "must be a duration, such as \"768h\" or a number of seconds, not %s",
-                    kind_name(v->kind));
+        return config_fail(r, it->line, it->key,
+                           "must be a duration, such as \"768h\" or a number of seconds, not %s",
+                           kind_name(v->kind));
     if (parse(v->text, p, &why) != 0)
-        return fail(r, it->line, it->key, "%s: write \"768h\", \"30m\" or a number of seconds",
-                    why.msg);
+        return config_fail(r, it->line, it->key,
+                           "%s: write \"768h\", \"30m\" or a number of seconds", why.msg);
     if (*p < 0)
-        return fail(r, it->line, it->key, "must not be negative");
+        return config_fail(r, it->line, it->key, "must not be negative");
     return 0;
 }
 
@@ -182,46 +176,48 @@ static int parse_bytes(const char *text, uint64_t *p)
     return -1;
 }
 
-static int set_bytes(struct reader *r, const struct hcl_item *it, uint64_t *p)
+static int set_bytes(struct config_reader *r, const struct hcl_item *it, uint64_t *p)
 {
     const struct hcl_value *v = it->value;
 
     if ((v->kind != HCL_STRING && v->kind != HCL_NUMBER) || parse_bytes(v->text, p) != 0)
-        return fail(r, it->line, it->key,
-                    "must be a size, such as \"256MiB\" or a number of bytes");
+        return config_fail(r, it->line, it->key,
+                           "must be a size, such as \"256MiB\" or a number of bytes");
     return 0;
 }
 
-static int set_count(struct reader *r, const struct hcl_item *it, unsigned *p)
+static int set_count(struct config_reader *r, const struct hcl_item *it, unsigned *p)
 {
     const struct hcl_value *v = it->value;
     uint64_t n;
 
     if ((v->kind != HCL_STRING && v->kind != HCL_NUMBER) || parse_bytes(v->text, &n) != 0 || n > 16)
-        return fail(r, it->line, it->key,
-                    "must be a number from 1 to 16 (0: one for each core, at most 4)");
+        return config_fail(r, it->line, it->key,
+                           "must be a number from 1 to 16 (0: one for each core, at most 4)");
     *p = (unsigned)n;
     return 0;
 }
 
-static int set_level(struct reader *r, const struct hcl_item *it, enum log_level *p)
+static int set_level(struct config_reader *r, const struct hcl_item *it, enum log_level *p)
 {
     const struct hcl_value *v = it->value;
     struct err why = {0};
 
     if (v->kind != HCL_STRING)
-        return fail(r, it->line, it->key, "must be a string, not %s", kind_name(v->kind));
+        return config_fail(r, it->line, it->key, "must be a string, not %s", kind_name(v->kind));
     if (logger_parse_level(v->text, p, &why) != 0)
-        return fail(r, it->line, it->key,
-                    "unknown level \"%s\": write trace, debug, info, warn or error", v->text);
+        return config_fail(r, it->line, it->key,
+                           "unknown level \"%s\": write trace, debug, info, warn or error",
+                           v->text);
     return 0;
 }
 
-static int set_value(struct reader *r, const struct hcl_item *it, enum config_type type,
+static int set_value(struct config_reader *r, const struct hcl_item *it, enum config_type type,
                      void *field)
 {
     if (it->block || it->n_labels > 0)
-        return fail(r, it->line, it->key, "is a value, not a block: write %s = ...", it->key);
+        return config_fail(r, it->line, it->key, "is a value, not a block: write %s = ...",
+                           it->key);
     switch (type) {
     case CONFIG_TEXT:
         return set_text(r, it, field);
@@ -244,12 +240,13 @@ static int set_value(struct reader *r, const struct hcl_item *it, enum config_ty
 /* ---- keys of one block ---- */
 
 /* The key stood in this block before. Blocks that may repeat don't come here. */
-static int check_once(struct reader *r, const struct hcl_value *object, const struct hcl_item *it)
+int config_check_once(struct config_reader *r, const struct hcl_value *object,
+                      const struct hcl_item *it)
 {
     for (const struct hcl_item *o = object->items; o != NULL && o != it; o = o->next)
         if (strcmp(o->key, it->key) == 0)
-            return fail(r, it->line, it->key, "stands twice; the first is on line %d: keep one",
-                        o->line);
+            return config_fail(r, it->line, it->key,
+                               "stands twice; the first is on line %d: keep one", o->line);
     return 0;
 }
 
@@ -281,19 +278,20 @@ static bool means(const struct hcl_item *it, const char *value)
     return strcmp(it->value->text, value) == 0;
 }
 
-static int other_key(struct reader *r, const struct hcl_item *it, const struct config_known *known)
+static int other_key(struct config_reader *r, const struct hcl_item *it,
+                     const struct config_known *known)
 {
     const struct config_known *k = find_known(known, it->key);
 
     if (k == NULL)
-        return fail(r, it->line, it->key, "unknown key");
+        return config_fail(r, it->line, it->key, "unknown key");
     if (k->same_as != NULL && means(it, k->same_as))
         return 0;
-    return fail(r, it->line, it->key, "%s", k->advice);
+    return config_fail(r, it->line, it->key, "%s", k->advice);
 }
 
-static int read_key(struct reader *r, const struct hcl_item *it, const struct config_key *keys,
-                    const struct config_known *known, void *base)
+int config_read_key(struct config_reader *r, const struct hcl_item *it,
+                    const struct config_key *keys, const struct config_known *known, void *base)
 {
     const struct config_key *k = find_key(keys, it->key);
 
@@ -309,29 +307,29 @@ static bool is_block(const struct hcl_item *it)
     return it->value->kind == HCL_OBJECT && it->n_labels == 1;
 }
 
-static int read_storage(struct reader *r, const struct hcl_item *it)
+static int read_storage(struct config_reader *r, const struct hcl_item *it)
 {
     const struct hcl_value *o = it->value;
     const struct config_known *other;
 
     if (!is_block(it))
-        return fail(r, it->line, it->key, "write " STORAGE_EXAMPLE);
+        return config_fail(r, it->line, it->key, "write " STORAGE_EXAMPLE);
     if (strcmp(it->labels[0], "wiredtiger") != 0) {
         other = find_known(config_other_storage, it->labels[0]);
-        return fail(r, it->line, it->key, "\"%s\" %s", it->labels[0],
-                    other != NULL ? other->advice
-                                  : "is unknown; write " STORAGE_EXAMPLE " instead");
+        return config_fail(r, it->line, it->key, "\"%s\" %s", it->labels[0],
+                           other != NULL ? other->advice
+                                         : "is unknown; write " STORAGE_EXAMPLE " instead");
     }
     for (const struct hcl_item *in = o->items; in != NULL; in = in->next)
-        if (check_once(r, o, in) != 0 ||
-            read_key(r, in, config_storage_keys, config_storage_known, r->c) != 0)
+        if (config_check_once(r, o, in) != 0 ||
+            config_read_key(r, in, config_storage_keys, config_storage_known, r->c) != 0)
             return -1;
     if (r->c->storage_path == NULL || r->c->storage_path[0] == '\0')
-        return fail(r, it->line, "path", "is missing: write " STORAGE_EXAMPLE);
+        return config_fail(r, it->line, "path", "is missing: write " STORAGE_EXAMPLE);
     return 0;
 }
 
-static int check_file(struct reader *r, const struct hcl_value *object, const char *key,
+static int check_file(struct config_reader *r, const struct hcl_value *object, const char *key,
                       const char *path)
 {
     const struct hcl_item *it = object->items;
@@ -340,127 +338,104 @@ static int check_file(struct reader *r, const struct hcl_value *object, const ch
         return 0;
     while (it != NULL && strcmp(it->key, key) != 0)
         it = it->next;
-    return fail(r, it != NULL ? it->line : object->line, key, "open %s: %s", path, strerror(errno));
+    return config_fail(r, it != NULL ? it->line : object->line, key, "open %s: %s", path,
+                       strerror(errno));
 }
 
-static int check_tls(struct reader *r, const struct hcl_item *it, const struct config_listener *l)
+static int check_tls(struct config_reader *r, const struct hcl_item *it,
+                     const struct config_listener *l)
 {
     if (l->tls_disable)
         return 0;
     if (l->tls_cert_file == NULL)
-        return fail(r, it->line, "tls_cert_file",
-                    "is missing: write tls_cert_file = \"...\" and tls_key_file = \"...\", or "
-                    "tls_disable = true");
+        return config_fail(
+            r, it->line, "tls_cert_file",
+            "is missing: write tls_cert_file = \"...\" and tls_key_file = \"...\", or "
+            "tls_disable = true");
     if (l->tls_key_file == NULL)
-        return fail(r, it->line, "tls_key_file",
-                    "is missing: write tls_key_file = \"...\", the private key of tls_cert_file");
+        return config_fail(
+            r, it->line, "tls_key_file",
+            "is missing: write tls_key_file = \"...\", the private key of tls_cert_file");
     if (check_file(r, it->value, "tls_cert_file", l->tls_cert_file) != 0)
         return -1;
     return check_file(r, it->value, "tls_key_file", l->tls_key_file);
 }
 
-static int read_listener_telemetry(struct reader *r, const struct hcl_item *it,
+static int read_listener_telemetry(struct config_reader *r, const struct hcl_item *it,
                                    struct config_listener *l)
 {
     static const struct config_known none[] = {{0}};
     const struct hcl_value *o = it->value;
 
     if (o->kind != HCL_OBJECT)
-        return fail(r, it->line, it->key,
-                    "write telemetry { unauthenticated_metrics_access = true }");
+        return config_fail(r, it->line, it->key,
+                           "write telemetry { unauthenticated_metrics_access = true }");
     for (const struct hcl_item *in = o->items; in != NULL; in = in->next)
-        if (check_once(r, o, in) != 0 ||
-            read_key(r, in, config_listener_telemetry_keys, none, l) != 0)
+        if (config_check_once(r, o, in) != 0 ||
+            config_read_key(r, in, config_listener_telemetry_keys, none, l) != 0)
             return -1;
     return 0;
 }
 
-static int read_listener(struct reader *r, const struct hcl_item *it)
+static int read_listener(struct config_reader *r, const struct hcl_item *it)
 {
     const struct hcl_value *o = it->value;
     struct config_listener *l;
 
     if (!is_block(it))
-        return fail(r, it->line, it->key,
-                    "write listener \"tcp\" { address = \"127.0.0.1:8200\" ... }");
+        return config_fail(r, it->line, it->key,
+                           "write listener \"tcp\" { address = \"127.0.0.1:8200\" ... }");
     if (strcmp(it->labels[0], "tcp") != 0)
-        return fail(r, it->line, it->key, "\"%s\" is not supported: write listener \"tcp\" { ... }",
-                    it->labels[0]);
+        return config_fail(r, it->line, it->key,
+                           "\"%s\" is not supported: write listener \"tcp\" { ... }",
+                           it->labels[0]);
     if (r->c->n_listeners == CONFIG_LISTENERS_MAX)
-        return fail(r, it->line, it->key, "more than %d listeners", CONFIG_LISTENERS_MAX);
+        return config_fail(r, it->line, it->key, "more than %d listeners", CONFIG_LISTENERS_MAX);
     l = &r->c->listeners[r->c->n_listeners++];
     for (const struct hcl_item *in = o->items; in != NULL; in = in->next) {
-        if (check_once(r, o, in) != 0)
+        if (config_check_once(r, o, in) != 0)
             return -1;
         if (strcmp(in->key, "telemetry") == 0
                 ? read_listener_telemetry(r, in, l) != 0
-                : read_key(r, in, config_listener_keys, config_listener_known, l) != 0)
+                : config_read_key(r, in, config_listener_keys, config_listener_known, l) != 0)
             return -1;
     }
     return check_tls(r, it, l);
 }
 
-static int read_seal(struct reader *r, const struct hcl_item *it)
+static int read_seal(struct config_reader *r, const struct hcl_item *it)
 {
     if (it->n_labels == 1 && strcmp(it->labels[0], "shamir") == 0 && it->value->items == NULL)
         return 0;
-    return fail(r, it->line, it->key,
-                "not supported: remove the block; the server is unsealed with key shares");
+    return config_fail(r, it->line, it->key,
+                       "not supported: remove the block; the server is unsealed with key shares");
 }
 
 /* `backend` is the old name of storage. */
-static int check_storage_once(struct reader *r, const struct hcl_value *root,
+static int check_storage_once(struct config_reader *r, const struct hcl_value *root,
                               const struct hcl_item *it)
 {
     for (const struct hcl_item *o = root->items; o != it; o = o->next)
         if (strcmp(o->key, "storage") == 0 || strcmp(o->key, "backend") == 0)
-            return fail(r, it->line, it->key, "stands twice; the first is on line %d: keep one",
-                        o->line);
+            return config_fail(r, it->line, it->key,
+                               "stands twice; the first is on line %d: keep one", o->line);
     return 0;
 }
 
-static int check_word(struct reader *r, int line, const char *key, const char *word, const char *a,
-                      const char *b, const char *c)
-{
-    if (word == NULL || strcmp(word, a) == 0 || strcmp(word, b) == 0 || strcmp(word, c) == 0)
-        return 0;
-    return fail(r, line, key, "unknown \"%s\": write %s%s%s or %s", word, a, c != b ? ", " : "",
-                c != b ? b : "", c);
-}
-
-static int read_replication(struct reader *r, const struct hcl_item *it)
-{
-    const struct hcl_value *o = it->value;
-
-    if (o->kind != HCL_OBJECT || it->n_labels != 0)
-        return fail(r, it->line, it->key, "write replication { default_mode = \"flush\" }");
-    for (const struct hcl_item *in = o->items; in != NULL; in = in->next)
-        if (check_once(r, o, in) != 0 ||
-            read_key(r, in, config_replication_keys, config_replication_known, r->c) != 0)
-            return -1;
-    if (r->c->default_wait_ms > REPL_WAIT_MS_MAX || r->c->lag_guard_ms > REPL_WAIT_MS_MAX ||
-        r->c->best_effort_wait_ms > REPL_WAIT_MS_MAX || r->c->fence_wait_ms > REPL_WAIT_MS_MAX ||
-        r->c->sealed_wait_ms > REPL_WAIT_MS_MAX)
-        return fail(r, it->line, it->key, "a wait or a lag of more than an hour");
-    if (check_word(r, it->line, "default_mode", r->c->default_mode, "async", "flush", "apply") != 0)
-        return -1;
-    return check_word(r, it->line, "default_on_limit", r->c->default_on_limit, "strict", "fallback",
-                      "fallback");
-}
-
-static int read_top(struct reader *r, const struct hcl_value *root, const struct hcl_item *it)
+static int read_top(struct config_reader *r, const struct hcl_value *root,
+                    const struct hcl_item *it)
 {
     if (strcmp(it->key, "storage") == 0 || strcmp(it->key, "backend") == 0)
         return check_storage_once(r, root, it) != 0 ? -1 : read_storage(r, it);
     if (strcmp(it->key, "listener") == 0)
         return read_listener(r, it);
-    if (check_once(r, root, it) != 0)
+    if (config_check_once(r, root, it) != 0)
         return -1;
     if (strcmp(it->key, "seal") == 0)
         return read_seal(r, it);
     if (strcmp(it->key, "replication") == 0)
-        return read_replication(r, it);
-    return read_key(r, it, config_top_keys, config_top_known, r->c);
+        return config_read_replication(r, it);
+    return config_read_key(r, it, config_top_keys, config_top_known, r->c);
 }
 
 /* "At 3:4: text" becomes "FILE:3:4: text". */
@@ -475,7 +450,7 @@ static int syntax_error(const char *file, const struct err *why, struct err *err
 
 int config_parse(const char *text, size_t len, const char *file, struct config *c, struct err *err)
 {
-    struct reader r = {.file = file, .c = c, .err = err};
+    struct config_reader r = {.file = file, .c = c, .err = err};
     struct err why = {0};
     struct hcl *h;
     int rc = 0;

@@ -13,11 +13,18 @@
 #include "errors.h"
 #include "logger.h"
 
+struct engine_config; /* engine.h */
+
 #define CONFIG_LISTENERS_MAX 8
 struct config_listener {
     char *address, *cluster_address, *tls_cert_file, *tls_key_file;
     bool tls_disable;
     bool unauthenticated_metrics_access;
+};
+#define CONFIG_SECONDARIES_MAX 16
+struct config_secondary { /* replication { secondary "ID" { ... } } */
+    char *id, *mode, *on_limit;
+    int64_t wait_ms; /* 0: default_wait_limit */
 };
 struct config {
     char *storage_path;
@@ -33,17 +40,19 @@ struct config {
     int64_t retain_age_s; /* storage "wiredtiger" log_retain_age; 0: no limit */
     unsigned reactors;    /* 0: one a core, at most 4 */
     /* replication { ... }: what a new secondary's mode is, and what protects the other site */
-    char *default_mode, *default_on_limit; /* NULL: async, strict */
-    int64_t default_wait_ms;               /* 0: the engine's default */
-    int64_t best_effort_wait_ms;           /* best_effort_wal_wait_duration; 2 s unless set */
-    char *force_async;                     /* ids with commas, or NULL */
-    int64_t scrub_interval_ms;             /* from one scrub to the next; an hour unless set */
-    int64_t lag_warn_ms;                   /* beyond it status is not healthy; 10 s unless set */
-    int64_t sealed_wait_ms;                /* 0: the engine's default */
-    int64_t fence_wait_ms;                 /* 0: the engine's default */
-    int64_t lag_guard_ms;                  /* 0: off */
-    uint64_t lag_guard_bytes;              /* 0: off */
-    int64_t max_loss_ms;   /* a promotion that may lose more is refused; -1: none is */
+    char *default_mode, *default_on_limit;                       /* NULL: async, strict */
+    int64_t default_wait_ms;                                     /* 0: the engine's default */
+    struct config_secondary secondaries[CONFIG_SECONDARIES_MAX]; /* modes of their own */
+    size_t n_secondaries;
+    int64_t best_effort_wait_ms; /* best_effort_wal_wait_duration; 2 s unless set */
+    char *force_async;           /* ids with commas, or NULL */
+    int64_t scrub_interval_ms;   /* from one scrub to the next; an hour unless set */
+    int64_t lag_warn_ms;         /* beyond it status is not healthy; 10 s unless set */
+    int64_t sealed_wait_ms;      /* 0: the engine's default */
+    int64_t fence_wait_ms;       /* 0: the engine's default */
+    int64_t lag_guard_ms;        /* 0: off */
+    uint64_t lag_guard_bytes;    /* 0: off */
+    int64_t max_loss_ms;         /* a promotion that may lose more is refused; -1: none is */
     int64_t keep_wiped_ms; /* what a secondary held before is set aside so long; 72 h; 0: not */
 };
 /** Empty, with the defaults that are not zero; before config_parse. config_load does it itself. */
@@ -58,5 +67,7 @@ CHECKED int config_parse(const char *text, size_t len, const char *file, struct 
  * that all needed is there. */
 CHECKED int config_complete(struct config *c, struct err *err);
 void config_free(struct config *c);
+/** default_mode and the modes of secondaries, as the engine takes them. */
+CHECKED int config_modes(const struct config *c, struct engine_config *ec, struct err *err);
 
 #endif

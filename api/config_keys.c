@@ -67,6 +67,13 @@ const struct config_key config_replication_keys[] = {
     {0},
 };
 
+const struct config_key config_secondary_keys[] = {
+    {"mode", CONFIG_TEXT, offsetof(struct config_secondary, mode)},
+    {"wait_limit", CONFIG_MILLIS, offsetof(struct config_secondary, wait_ms)},
+    {"on_limit", CONFIG_TEXT, offsetof(struct config_secondary, on_limit)},
+    {0},
+};
+
 #define REMOVE "remove the key"
 const struct config_known config_top_known[] = {
     {"log_format", "standard",

@@ -144,7 +144,6 @@ static int open_engine(struct server *s, struct err *err)
                                .reserve_bytes = cfg->reserve_bytes,
                                .retain_bytes = cfg->retain_bytes,
                                .retain_ms = (uint64_t)cfg->retain_age_s * 1000,
-                               .default_mode = {.wait_ms = (uint32_t)cfg->default_wait_ms},
                                .force_async = cfg->force_async,
                                .scrub_interval_ms = cfg->scrub_interval_ms,
                                .fence_wait_ms = (uint32_t)cfg->fence_wait_ms,
@@ -152,14 +151,8 @@ static int open_engine(struct server *s, struct err *err)
                                .lag_guard_ms = (uint32_t)cfg->lag_guard_ms,
                                .lag_guard_bytes = cfg->lag_guard_bytes};
 
-    if (cfg->default_mode != NULL &&
-        repl_level_parse(cfg->default_mode, &ec.default_mode.level) != 0)
-        return err_set(err, ERR_INVAL, 0, "default_mode: unknown mode %s", cfg->default_mode);
-    if (cfg->default_on_limit != NULL &&
-        repl_on_limit_parse(cfg->default_on_limit, &ec.default_mode.on_limit) != 0)
-        return err_set(err, ERR_INVAL, 0, "default_on_limit: unknown word %s",
-                       cfg->default_on_limit);
-
+    if (config_modes(cfg, &ec, err) != 0)
+        return -1;
     core_hooks(s->core, &ec.hooks);
     ec.link = cluster_link_ops(s->core, &ec.net);
     if (engine_open(&ec, &s->core->engine, err) != 0 || cluster_engine_opened(s->core, err) != 0)

@@ -107,6 +107,14 @@ struct engine_hooks {
     /* Something an operator's log should have in Vault's words is logged by the engine itself. */
 };
 
+#define ENGINE_PEERS_MAX 16 /* secondaries of a primary */
+/* As a struct repl_mode of the one member. */
+struct engine_member_mode {
+    char id[64];
+    enum repl_level level;
+    enum repl_on_limit on_limit;
+    uint32_t wait_ms; /* 0: REPL_WAIT_MS_DEFAULT */
+};
 struct engine_config {
     const char *path;  /* data directory */
     struct disk *disk; /* log thread's disk; owned by the caller, outlives the engine */
@@ -136,6 +144,9 @@ struct engine_config {
     /* Primary: the mode that a secondary without one is given once it follows (n is not looked at);
      * REPL_ASYNC: none. */
     struct repl_mode default_mode;
+    /* The same for one secondary, in place of default_mode. */
+    struct engine_member_mode modes[ENGINE_PEERS_MAX];
+    size_t n_modes;
     const char *force_async; /* NULL, or ids with commas: their modes end when this is opened, as by
                                 engine_mode_set with force */
     /* Writers are slowed while a connected secondary is further behind than this; 0: never. */
@@ -183,7 +194,6 @@ struct engine_wait {
 };
 CHECKED int engine_submit_wait(struct engine *e, struct txn *t, const struct engine_wait *wait,
                                engine_done_fn *done, void *arg, struct err *err);
-#define ENGINE_PEERS_MAX 16 /* secondaries of a primary */
 /* How far a write has come, and on how many of the secondaries. */
 enum engine_scope {
     ENGINE_NOWHERE, /* durable here */

@@ -340,7 +340,8 @@ size_t modes_step(struct engine *e, int64_t now)
     }
     if (atomic_exchange(&e->strict_wait_ms, strict) != strict)
         e->dirty = true;
-    if (e->cfg.default_mode.level != REPL_ASYNC && !atomic_load(&e->stopping)) {
+    if ((e->cfg.default_mode.level != REPL_ASYNC || e->cfg.n_modes > 0) &&
+        !atomic_load(&e->stopping)) {
         for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
             if (e->peers[i].used)
                 mode_give_default(e, &e->peers[i], now);

@@ -468,14 +468,33 @@ void modes_force_configured(struct engine *e)
     }
 }
 
+static const struct engine_member_mode *own_mode(const struct engine *e, const char *id)
+{
+    for (size_t i = 0; i < e->cfg.n_modes; i++) {
+        if (strcmp(e->cfg.modes[i].id, id) == 0)
+            return &e->cfg.modes[i];
+    }
+    return NULL;
+}
+
 void mode_give_default(struct engine *e, const struct peer *p, int64_t now)
 {
-    struct repl_mode m = e->cfg.default_mode;
-    const struct durable_time *behind = durable_after(e, p->confirmed_lsn);
+    const struct engine_member_mode *own = own_mode(e, p->member.id);
+    const struct durable_time *behind;
     struct mode_slot *s;
+    struct repl_mode m;
 
-    if (p->conn == NULL || !p->whole || mode_slot_find(e, p->member.id) != NULL ||
-        (behind != NULL && now - behind->mono_ns > m.wait_ms * NS_PER_MS / 2))
+    if ((own != NULL ? own->level : e->cfg.default_mode.level) == REPL_ASYNC || p->conn == NULL ||
+        !p->whole || mode_slot_find(e, p->member.id) != NULL)
+        return;
+    m = e->cfg.default_mode;
+    if (own != NULL) {
+        m.level = own->level;
+        m.on_limit = own->on_limit;
+        m.wait_ms = own->wait_ms != 0 ? own->wait_ms : REPL_WAIT_MS_DEFAULT;
+    }
+    behind = durable_after(e, p->confirmed_lsn);
+    if (behind != NULL && now - behind->mono_ns > m.wait_ms * NS_PER_MS / 2)
         return; /* not before it has caught up: writes would wait for that */
     s = mode_slot_make(e, p->member.id);
     if (s == NULL)

@@ -350,6 +350,44 @@ def defaults():
             assert r.returncode != 0 and text in r.stdout + r.stderr, (line, r.stdout + r.stderr)
 
 
+def configured():
+    """a mode in the configuration is that secondary's, not the others', until the API sets another; and again after a promotion"""
+    def named(s, blocks):
+        with open(s.config, 'a') as f:
+            f.write('replication {\n  default_wait_limit = "900ms"\n' + blocks + '}\n')
+    with World() as w:
+        a, b = w.server('primary'), w.server('secondary')
+        named(a, '  secondary "secondary" {\n    mode = "flush"\n    wait_limit = "700ms"\n    on_limit = "fallback"\n  }\n'
+                 '  secondary "fourth" {\n    mode = "apply"\n  }\n')
+        named(b, '  secondary "third" {\n    mode = "apply"\n  }\n')
+        for s in (a, b):
+            s.start()
+            s.init()
+        w.enable(a, b)
+        kv(w, a)
+        c = third(w, a)
+        await_true('the mode', lambda: peer(a)['mode'] == 'flush')
+        p = peer(a)
+        assert (p['mode_wait_limit_ms'], p['mode_on_limit']) == (700, 'fallback'), p
+        assert peer(a, 'third')['mode'] == 'async'
+        a.ok('PUT', MODE, {'mode': 'async', 'id': 'secondary'})
+        a.stop()
+        a.start()
+        a.unseal()
+        for s in (b, c):
+            w.await_following(s)
+        w.await_caught_up(a, b)
+        assert peer(a)['mode'] == 'async'
+        a.kill()
+        want(promote(b, a.keys[:2]), 200)
+        b.token = a.root
+        c.ok('PUT', 'sys/replication/dr/secondary/update-primary',
+             {'dr_operation_token': c.dr_token(a.keys[:2]), 'update_primary_addrs': [b.cluster_addr]}, token='')
+        await_true('the mode that the new primary is told', lambda: peer(b, 'third')['mode'] == 'apply')
+        p = peer(b, 'third')
+        assert (p['mode_wait_limit_ms'], p['mode_on_limit']) == (900, 'strict'), p
+
+
 def taken_away():
     """a revocation, a use and an unwrap in any mode are on the connected secondary when they are answered"""
     with World() as w:
@@ -387,5 +425,5 @@ def stop_while_held():
 
 
 if __name__ == '__main__':
-    sys.exit(run_tests([flush_and_apply, raised_answers, strict, held_key_settles, revoke_the_dead, revoke_cuts_at_once, fallback, quorum, reached_some, quorum_tail, defaults,
+    sys.exit(run_tests([flush_and_apply, raised_answers, strict, held_key_settles, revoke_the_dead, revoke_cuts_at_once, fallback, quorum, reached_some, quorum_tail, defaults, configured,
                         taken_away, stop_while_held], 'modes'))

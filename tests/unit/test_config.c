@@ -79,6 +79,44 @@ Test(config, json_says_the_same)
     cr_assert_str_eq(c.cluster_addr, "https://[::1]:8201");
 }
 
+Test(config, secondaries_have_modes_of_their_own)
+{
+    good(STORE LISTEN "replication {\n default_wait_limit = \"3s\"\n secondary \"site-b\" { mode = "
+                      "\"flush\"\n wait_limit = \"1500ms\"\n on_limit = \"fallback\" }\n secondary "
+                      "\"site-c\" { mode = \"async\" }\n}");
+    cr_assert_eq(c.n_secondaries, 2);
+    cr_assert_str_eq(c.secondaries[0].id, "site-b");
+    cr_assert_str_eq(c.secondaries[0].mode, "flush");
+    cr_assert_str_eq(c.secondaries[0].on_limit, "fallback");
+    cr_assert_eq(c.secondaries[0].wait_ms, 1500);
+    cr_assert_str_eq(c.secondaries[1].id, "site-c");
+    cr_assert(c.secondaries[1].on_limit == NULL && c.secondaries[1].wait_ms == 0);
+    good("{\"storage\": {\"wiredtiger\": {\"path\": \"/d\"}}, \"listener\": {\"tcp\": "
+         "{\"tls_disable\": 1}}, \"replication\": {\"secondary\": {\"b\": {\"mode\": \"apply\"}, "
+         "\"c\": {\"mode\": \"flush\"}}}}");
+    cr_assert(c.n_secondaries == 2 && strcmp(c.secondaries[1].id, "c") == 0);
+    good("{\"storage\": {\"wiredtiger\": {\"path\": \"/d\"}}, \"listener\": {\"tcp\": "
+         "{\"tls_disable\": 1}}, \"replication\": {\"lag_warn\": \"5s\", \"secondary\": [{\"b\": "
+         "{\"mode\": \"apply\"}}, {\"c\": {\"mode\": \"flush\"}}]}}");
+    cr_assert(c.n_secondaries == 2 && strcmp(c.secondaries[1].id, "c") == 0);
+    bad(STORE LISTEN "\nreplication {\n secondary \"b\" {\n mode = \"sync\" } }",
+        "f.hcl:5: mode: unknown \"sync\": write async, flush or apply");
+    bad(STORE LISTEN "\nreplication {\n secondary \"b\" { } }", "f.hcl:5: mode: is missing");
+    bad(STORE LISTEN "\nreplication {\n secondary { mode = \"flush\" } }",
+        "f.hcl:5: secondary: write secondary \"ID\"");
+    bad(STORE LISTEN "\nreplication {\n secondary \"a/b\" { mode = \"flush\" } }",
+        "f.hcl:5: secondary: write secondary \"ID\"");
+    bad(STORE LISTEN "\nreplication {\n secondary \"b\" { mode = \"flush\"\n force = true } }",
+        "f.hcl:6: force: unknown key");
+    bad(STORE LISTEN
+        "\nreplication {\n secondary \"b\" { mode = \"flush\"\n wait_limit = \"2h\" } }",
+        "f.hcl:5: wait_limit: must be from 1ms to 1h");
+    bad(STORE LISTEN
+        "\nreplication {\n secondary \"b\" { mode = \"flush\" }\n secondary \"b\" { mode = "
+        "\"apply\" } }",
+        "f.hcl:6: secondary: \"b\" stands twice; the first is on line 5");
+}
+
 Test(config, what_is_not_written_has_vaults_defaults)
 {
     good(STORE LISTEN);
