@@ -86,6 +86,7 @@ class Run:
             for name, measure in steps:
                 if name in self.figures.not_measured:
                     continue
+                os.sync()  # what the one before it left to the disk is not its own
                 try:
                     r = measure()
                 except Missing as e:
