@@ -507,7 +507,9 @@ int store_checkpoint(struct store *s, uint64_t *lsnp, struct err *err)
         return -1;
     }
     store_folded(s, &p); /* committed before the checkpoint's snapshot, so it is inside */
+    atomic_store(&s->wtfs.checkpoint, ss->wt);
     rc = store_wt(s, NULL, ss->wt->checkpoint(ss->wt, NULL), "checkpoint", err);
+    atomic_store(&s->wtfs.checkpoint, NULL);
     store_leaves_release(s);
     store_session_put(s, ss);
     if (rc != 0)

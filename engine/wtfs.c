@@ -6,9 +6,10 @@
  * durable when the call returns. Errors become errno values and are logged here, where the message
  * is still known.
  *
- * Writes are paced: whoever has written WRITE_BACK_BYTES to a file waits until the device has them.
- * Left to the kernel, a checkpoint's pages would all go out at its sync, and each flush of the log
- * would queue behind them.
+ * Writes are paced: each WRITE_BACK_BYTES of a file are handed to the device, and a checkpoint
+ * waits until it has them. Left to the kernel, its pages would all go out at its sync, and each
+ * flush of the log would queue behind them. Eviction does not wait: a cache that is too small for
+ * the work lives by it.
  */
 #include "wtfs.h"
 
@@ -88,13 +89,12 @@ static int fh_write(WT_FILE_HANDLE *fh, WT_SESSION *session, wt_off_t off, size_
     struct handle *h = (struct handle *)fh;
     struct err err = {0};
 
-    (void)session;
     if (h->w->disk->ops->pwrite(h->file, data, len, (uint64_t)off, &err) != 0)
         return wt_errno(h->w, "write", &err);
     if (atomic_fetch_add(&h->written, len) + len < WRITE_BACK_BYTES)
         return 0;
     atomic_store(&h->written, 0);
-    if (h->w->disk->ops->write_back(h->file, &err) != 0)
+    if (h->w->disk->ops->write_back(h->file, session == atomic_load(&h->w->checkpoint), &err) != 0)
         return wt_errno(h->w, "write back", &err);
     return 0;
 }

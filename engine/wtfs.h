@@ -9,6 +9,7 @@
 #ifndef LOCKSTEP_WTFS_H
 #define LOCKSTEP_WTFS_H
 
+#include <stdatomic.h>
 #include <wiredtiger.h>
 #include <wiredtiger_ext.h>
 
@@ -20,6 +21,7 @@ struct wtfs {
     WT_FILE_SYSTEM fs; /* first: WiredTiger hands it back */
     struct disk *disk;
     struct logger *log;
+    WT_SESSION *_Atomic checkpoint; /* whose writes wait for the device; NULL: none */
 };
 
 void wtfs_init(struct wtfs *w, struct disk *disk, struct logger *log);

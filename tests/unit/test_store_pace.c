@@ -56,11 +56,13 @@ static int pwrite_seen(struct disk_file *f, const void *data, size_t len, uint64
     return seen.real->pwrite(f, data, len, off, e);
 }
 
-static int write_back_seen(struct disk_file *f, struct err *e)
+static int write_back_seen(struct disk_file *f, bool wait, struct err *e)
 {
-    *waiting_of(f) = 0;
-    seen.waits++;
-    return seen.real->write_back(f, e);
+    if (wait) {
+        *waiting_of(f) = 0;
+        seen.waits++;
+    }
+    return seen.real->write_back(f, wait, e);
 }
 
 static int sync_seen(struct disk_file *f, struct err *e)

@@ -60,9 +60,9 @@ struct disk_ops {
                  struct err *);
     int (*pwrite)(struct disk_file *, const void *data, size_t len, uint64_t off, struct err *);
     int (*sync)(struct disk_file *, struct err *); /* data and size durable */
-    /* Hand what was written to the device and wait until it has it, so that a sync that follows has
-     * little left to do. Promises nothing; but it fails as a sync does: for good. */
-    int (*write_back)(struct disk_file *, struct err *);
+    /* Hand what was written to the device, and with wait, wait until it has it, so that a sync that
+     * follows has little left to do. Promises nothing; but it fails as a sync does: for good. */
+    int (*write_back)(struct disk_file *, bool wait, struct err *);
     int (*size)(struct disk_file *, uint64_t *bytesp, struct err *);
     int (*truncate)(struct disk_file *, uint64_t bytes, struct err *);
     int (*rename)(struct disk *, const char *from, const char *to, struct err *);

@@ -210,9 +210,10 @@ static int sim_sync(struct disk_file *f, struct err *err)
 }
 
 /* The image has no device between a write and a sync. */
-static int sim_write_back(struct disk_file *f, struct err *err)
+static int sim_write_back(struct disk_file *f, bool wait, struct err *err)
 {
     (void)f;
+    (void)wait;
     (void)err;
     return 0;
 }

@@ -114,11 +114,13 @@ static int uring_sync(struct disk_file *f, struct err *err)
     return 0;
 }
 
-static int uring_write_back(struct disk_file *f, struct err *err)
+static int uring_write_back(struct disk_file *f, bool wait, struct err *err)
 {
-    if (sync_file_range(f->fd, 0, 0,
-                        SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
-                            SYNC_FILE_RANGE_WAIT_AFTER) != 0)
+    unsigned how = SYNC_FILE_RANGE_WRITE;
+
+    if (wait)
+        how |= SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WAIT_AFTER;
+    if (sync_file_range(f->fd, 0, 0, how) != 0)
         return err_set(err, ERR_IO, errno, "write back %s", f->path);
     return 0;
 }

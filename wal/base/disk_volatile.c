@@ -409,9 +409,10 @@ static int volatile_sync(struct disk_file *f, struct err *err)
 }
 
 /* Nothing is promised, so nothing leaves. */
-static int volatile_write_back(struct disk_file *f, struct err *err)
+static int volatile_write_back(struct disk_file *f, bool wait, struct err *err)
 {
     (void)f;
+    (void)wait;
     (void)err;
     return 0;
 }
