@@ -78,8 +78,12 @@ static int run(struct drill *d, struct err *err)
     int64_t until_ns = env_mono_ns(d->core->env) + d->ttl_s * 1000000000LL;
     int rc;
 
-    if (engine_local_put(d->core->engine, DRILL_LOCAL, d->out.dir, strlen(d->out.dir), err) != 0 ||
-        drill_folder_make(d->out.dir, err) != 0 || drill_fork_copy(d, err) != 0)
+    if (access(d->out.dir, F_OK) == 0) /* even another drill's: before it is noted as ours */
+        return err_set(err, ERR_EXISTS, EEXIST, "make %s", d->out.dir);
+    if (engine_local_put(d->core->engine, DRILL_LOCAL, d->out.dir, strlen(d->out.dir), err) != 0)
+        return -1;
+    d->noted = true;
+    if (drill_folder_make(d->out.dir, err) != 0 || drill_fork_copy(d, err) != 0)
         return -1;
     move(d, DRILL_STARTING);
     rc = drill_process_start(d, err);
@@ -110,7 +114,9 @@ static void *drill_main(void *arg)
     move(d, DRILL_ENDING);
     drop_root(d);
     drill_process_end(d);
-    drill_folder_forget(d, d->out.dir);
+    if (d->noted)
+        drill_folder_forget(d, d->out.dir);
+    d->noted = false;
     pthread_mutex_lock(&d->mutex);
     d->out.ended_ms = env_wall_ms(d->core->env);
     d->state = DRILL_NONE;

@@ -36,6 +36,7 @@ struct drill {
     struct drill_outcome out;
     /* the thread, which lives from DRILL_COPYING to DRILL_NONE */
     pthread_t thread;
+    bool noted; /* the folder is ours to make and to remove, also after a crash */
     bool joinable;
     int stop_fd; /* readable: end it */
     int64_t ttl_s;

@@ -131,7 +131,7 @@ static void preview_or_promote(struct request *rq, struct response *rs)
 {
     if (rq->op == OP_WRITE)
         replication_promote_handle(rq, rs);
-    else if (replication_copy_whole(rq, rs))
+    else if (rq->core->role == ENGINE_FENCED || replication_copy_whole(rq, rs))
         replication_preview(rq, rs);
 }
 

@@ -21,7 +21,9 @@ static void set(json_t *o, const char *name, json_t *v)
 struct loss {
     uint64_t heard_lsn, keeps_lsn, missing_lsns, missing_bytes;
     int64_t heard_ms;    /* wall; 0: never */
+    int64_t age_ms;      /* since then */
     int64_t may_lose_ms; /* writes acknowledged in this time, up to now, may be missing */
+    bool unknown;        /* at least that: this clock is behind what the primary wrote last */
 };
 
 static void loss_of(const struct engine_status *st, int64_t now_ms, struct loss *l)
@@ -37,12 +39,20 @@ static void loss_of(const struct engine_status *st, int64_t now_ms, struct loss 
         l->missing_lsns = l->heard_lsn - l->keeps_lsn;
         l->missing_bytes = s->behind_bytes;
     }
-    /* Not heard since the start: the log's end is what was heard last, at most a second after the
-     * mark before it. */
-    l->heard_ms = p->last_heartbeat_ms > 0 ? p->last_heartbeat_ms : st->log_end_ms;
+    /* By the monotonic clock: one that was set meanwhile must not make the loss look smaller. Not
+     * heard since the start: the log's end is what was heard last, at most a second after the mark
+     * before it; by its primary's clock, so the time is not less than this process has run. */
+    if (p->heard_age_ms >= 0) {
+        l->heard_ms = p->last_heartbeat_ms;
+        l->age_ms = p->heard_age_ms;
+    } else {
+        l->heard_ms = st->log_end_ms;
+        l->age_ms = now_ms - l->heard_ms > st->up_ms ? now_ms - l->heard_ms : st->up_ms;
+        l->unknown = now_ms < l->heard_ms && !st->no_loss;
+    }
     if (st->no_loss)
         return;
-    l->may_lose_ms = now_ms > l->heard_ms ? now_ms - l->heard_ms : 0;
+    l->may_lose_ms = l->age_ms;
     if (l->missing_lsns > 0 && s->behind_ms > (double)l->may_lose_ms)
         l->may_lose_ms = (int64_t)s->behind_ms;
 }
@@ -67,10 +77,11 @@ static void say(const struct engine_status *st, const struct loss *l, char out[3
                  "force after it was last heard.");
     else
         snprintf(out, 320,
-                 "Writes that the primary acknowledged in the last %s may be missing. %" PRIu64
+                 "Writes that the primary acknowledged in the last %s%s may be missing. %" PRIu64
                  " transactions are known to be: it was heard to have committed LSN %" PRIu64
                  ", and LSN %" PRIu64 " is durable here.",
-                 time, l->missing_lsns, l->heard_lsn, l->keeps_lsn);
+                 time, l->unknown ? " or more (this clock is behind the primary's)" : "",
+                 l->missing_lsns, l->heard_lsn, l->keeps_lsn);
 }
 
 static json_t *preview_json(struct request *rq, const struct engine_status *st)
@@ -89,12 +100,12 @@ static json_t *preview_json(struct request *rq, const struct engine_status *st)
     set(o, "keeps_lsn", json_integer((json_int_t)l.keeps_lsn));
     set(o, "last_heard_lsn", json_integer((json_int_t)l.heard_lsn));
     set(o, "last_heard", json_string(heard != NULL ? heard : ""));
-    set(o, "last_heard_age_ms",
-        json_integer(l.heard_ms > 0 && rq->now_ms > l.heard_ms ? rq->now_ms - l.heard_ms : 0));
+    set(o, "last_heard_age_ms", json_integer(l.heard_ms > 0 ? l.age_ms : 0));
     set(o, "missing_lsns", json_integer((json_int_t)l.missing_lsns));
     set(o, "missing_bytes", json_integer((json_int_t)l.missing_bytes));
     set(o, "no_loss", json_boolean(st->no_loss));
     set(o, "may_lose_ms", json_integer(l.may_lose_ms));
+    set(o, "may_lose_more", json_boolean(l.unknown));
     set(o, "clock_skew_ms", json_integer(st->peers[0].clock_skew_ms));
     set(o, "needs_force", json_string(st->promotion_needs_force));
     set(o, "summary", json_string(text));
@@ -141,8 +152,16 @@ bool replication_loss_accepted(struct request *rq, struct response *rs, bool for
     loss_of(st, rq->now_ms, &l);
     say(st, &l, said);
     log_info(rq->core->log, "replication", "expected loss of the promotion: %s", said);
-    if (force || max_ms < 0 || l.may_lose_ms <= max_ms)
+    if (force || max_ms < 0 || (l.may_lose_ms <= max_ms && !l.unknown))
         return true;
+    if (l.unknown) {
+        reply_error(rs, 400,
+                    "max_loss: how much may be lost is not known, since the primary wrote last at "
+                    "a time that this clock has not reached. %s Set the clock, or accept any loss "
+                    "with force=true.",
+                    said);
+        return false;
+    }
     span(l.may_lose_ms, may);
     span(max_ms, most);
     reply_error(rs, 400,

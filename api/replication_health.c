@@ -316,9 +316,7 @@ static void of_audit(struct core *c, struct health *h)
             p->audit);
     else if (p->audit[0] != '\0')
         add(h, "audit_device_unwritable", "",
-            "the files of these audit devices cannot be opened "
-            "here: %s",
-            p->audit);
+            "the files of these audit devices cannot be opened here: %s", p->audit);
     pthread_mutex_unlock(&p->mu);
 }
 
@@ -440,7 +438,6 @@ static void probe_certs(struct core *c, struct probes *p)
 static void probe_audit(struct core *c, struct probes *p)
 {
     char names[sizeof(p->audit)];
-
     bool all = audit_unwritable(c, names, sizeof(names));
 
     pthread_mutex_lock(&p->mu);

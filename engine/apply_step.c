@@ -208,8 +208,6 @@ size_t engine_fold(struct engine *e, bool all)
         err_wrap(&err, "fold");
         engine_fatal(e, &err);
     }
-    if (rc > 0)
-        disk_wake(e->cfg.disk); /* status and lag tell of it */
     return (size_t)rc;
 }
 

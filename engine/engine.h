@@ -460,6 +460,8 @@ struct engine_peer { /* primary: one secondary; secondary: the primary */
     bool connected;
     uint64_t sent_lsn, durable_lsn, applied_lsn;
     int64_t last_heartbeat_ms; /* wall; 0: never */
+    int64_t
+        heard_age_ms; /* secondary: since then, whatever its clock did; -1: not since the start */
     int64_t clock_skew_ms;
     int64_t canary_age_ms; /* since the newest mark that is durable (secondary: applied) there was
                               written, on the primary's clock; 0: none yet */
@@ -557,6 +559,7 @@ struct engine_status {
      * (0: never heard). */
     bool no_loss;
     int64_t no_loss_heard_ms;
+    int64_t up_ms;                     /* since this engine was opened */
     int64_t log_end_ms;                /* commit time of the log's end, on the primary's clock */
     char promotion_needs_force[160];   /* secondary: why; empty: it does not */
     uint64_t segments, transactions;   /* since start */

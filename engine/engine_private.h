@@ -125,7 +125,7 @@ struct engine {
         int64_t behind_ns[LAG_STAGES];
         int64_t
             told_until_ns; /* a secondary: until then the figures are as its primary told them */
-        int64_t canary_ns, verified_ns;
+        int64_t canary_ns, verified_ns, heard_ns;
     } ages[ENGINE_PEERS_MAX];
 
     /* One snapshot at a time (snapshot.c); the log after the pin is kept for it. UINT64_MAX: none
@@ -145,6 +145,7 @@ struct engine {
     uint64_t copy_unsaved;    /* bytes of a copy since its last checkpoint */
 
     /* scan thread */
+    int64_t opened_ns;
     int64_t scrub_ns; /* no chunk of the scrub before */
 
     /* log thread */

@@ -284,6 +284,13 @@ static int accept_stream(struct engine *e, const struct link_welcome *w, struct 
     return 0;
 }
 
+/* The primary speaks. */
+static void heard(struct engine *e)
+{
+    e->follow.heartbeat_ms = env_wall_ms(e->cfg.env);
+    e->follow.heartbeat_ns = env_mono_ns(e->cfg.env);
+}
+
 static void stream_begin(struct engine *e, const struct link_welcome *w)
 {
     struct follow *f = &e->follow;
@@ -299,7 +306,8 @@ static void stream_begin(struct engine *e, const struct link_welcome *w)
     wal_end_hash(g->wal, f->rx_hash);
     f->commit_told = w->commit_lsn;
     f->echo_ms = w->wall_ms;
-    f->heartbeat_ms = f->started_ms = env_wall_ms(e->cfg.env);
+    heard(e);
+    f->started_ms = f->heartbeat_ms;
     f->acked_durable = f->acked_received = f->rx_lsn;
     f->acked_applied = 0;
     f->rx_ns = f->acked_ns = env_mono_ns(e->cfg.env);
@@ -420,7 +428,7 @@ static void on_heartbeat(struct engine *e, struct conn *c, const struct link_msg
     int64_t now = env_wall_ms(e->cfg.env);
     struct link_msg pong = {.type = MSG_PONG};
 
-    f->heartbeat_ms = now;
+    heard(e);
     if (m->type == MSG_PING) {
         f->echo_ms = m->ping.wall_ms;
         if (m->ping.has_stages) {
@@ -460,7 +468,7 @@ void follow_frame(struct engine *e, struct conn *c, const struct link_msg *m)
             if (m->commit.lsn > f->commit_told)
                 f->commit_told = m->commit.lsn;
             f->echo_ms = m->commit.wall_ms;
-            f->heartbeat_ms = env_wall_ms(e->cfg.env);
+            heard(e);
             return;
         case MSG_PING:
         case MSG_PONG:

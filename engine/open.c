@@ -471,6 +471,7 @@ int engine_open(const struct engine_config *cfg, struct engine **ep, struct err 
         e->cfg.store_disk = e->cfg.disk;
     defaults(&e->cfg);
     e->lock_fd = -1;
+    e->opened_ns = env_mono_ns(e->cfg.env);
     atomic_store(&e->deadline_ns, INT64_MAX);
     atomic_store(&e->held_ns, INT64_MAX);
     atomic_store(&e->apply_gate, UINT64_MAX);

@@ -127,6 +127,7 @@ static void status_of_primary(struct engine *e, struct engine_status *st)
     out->connected = f->state == FOLLOW_STREAM;
     out->durable_lsn = f->commit_told;
     out->last_heartbeat_ms = f->heartbeat_ms;
+    e->ages[0].heard_ns = f->heartbeat_ns;
     out->clock_skew_ms = f->skew_ms;
     memcpy(out->last_error, f->last_error, sizeof(out->last_error));
     out->last_error_ms = f->last_error_ms;
@@ -261,6 +262,9 @@ void engine_status(struct engine *e, struct engine_status *st)
 
         p->canary_age_ms = (int64_t)age_ms(now, e->ages[i].canary_ns);
         p->verified_age_ms = (int64_t)age_ms(now, e->ages[i].verified_ns);
+        p->heard_age_ms = st->role != ENGINE_PRIMARY && e->ages[i].heard_ns != 0
+                              ? (int64_t)age_ms(now, e->ages[i].heard_ns)
+                              : -1;
         for (size_t s = 0; s < LAG_STAGES; s++) {
             if (st->role == ENGINE_PRIMARY ||
                 (e->ages[i].behind_ns[s] != 0 && now > e->ages[i].told_until_ns))
@@ -268,6 +272,7 @@ void engine_status(struct engine *e, struct engine_status *st)
         }
     }
     pthread_mutex_unlock(&e->status_mu);
+    st->up_ms = (int64_t)age_ms(now, e->opened_ns);
     st->applied_lsn = atomic_load(&e->applied_lsn);
     /* The picture is that of the last step; apply may have moved on since, within what it was
      * given. */

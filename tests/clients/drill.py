@@ -182,6 +182,11 @@ def who_may():
         want(start(b, token, fork, directory=taken), 200)
         assert 'File exists' in await_state(b, token, 'none')['error']
         assert os.listdir(taken) == [], 'an empty one neither'
+        for name in ('lockstep-drill', 'state'):  # as another cluster's drill has it
+            open(os.path.join(taken, name), 'w').close()
+        want(start(b, token, fork, directory=taken), 200)
+        assert 'File exists' in await_state(b, token, 'none')['error']
+        assert sorted(os.listdir(taken)) == ['lockstep-drill', 'state'], 'nor one of another drill'
         # An address in use: the report says so, and nothing is left.
         want(start(b, token, fork, **{'address': f'127.0.0.1:{a.port}'}), 200)
         st = await_state(b, token, 'none')

@@ -587,6 +587,48 @@ Test(replication, only_a_whole_secondary_with_a_dr_token_is_promoted)
     cr_assert_eq(activation_get(&fake.core, "east", &a, &err), -1, "open tokens die at promotion");
 }
 
+static struct engine_status picture; /* what tells of the loss */
+
+static void shape_loss(struct engine_status *st)
+{
+    st->log_end_ms = picture.log_end_ms;
+    st->up_ms = picture.up_ms;
+    st->peers[0].heard_age_ms = picture.peers[0].heard_age_ms;
+    st->peers[0].last_heartbeat_ms = picture.peers[0].last_heartbeat_ms;
+}
+
+static void wanted_refusal(const char *want)
+{
+    char text[TEXT_MAX];
+
+    cr_assert_eq(call_as(NULL, "replication/dr/secondary/promote",
+                         "{\"dr_operation_token\":\"s.x\",\"max_loss\":\"1s\"}", text),
+                 400, "%s", text);
+    cr_assert_not_null(strstr(text, want), "%s", text);
+    cr_assert_eq(seen.promoted, 0);
+}
+
+Test(replication, a_clock_that_was_set_back_hides_no_loss)
+{
+    const int64_t never = INT64_C(1) << 50; /* no clock is there */
+    struct err err = {0};
+
+    enable();
+    fake.core.role = ENGINE_SECONDARY;
+    cr_assert_eq(dr_token_store(&fake.core, "s.x", &err), 0);
+    shape_status = shape_loss;
+    picture.peers[0].heard_age_ms = 60000;
+    picture.peers[0].last_heartbeat_ms = never;
+    wanted_refusal("up to 0h1m0s");
+    picture.peers[0].heard_age_ms = -1; /* a restart */
+    picture.log_end_ms = never;
+    picture.up_ms = 10;
+    wanted_refusal("this clock has not reached");
+    picture.log_end_ms = 1;
+    wanted_refusal("up to");
+    shape_status = NULL;
+}
+
 Test(replication, status_has_vaults_fields_and_types)
 {
     char text[TEXT_MAX];
