@@ -349,13 +349,25 @@ fail: /* out of memory: the next mark is a second away */
     free(s);
 }
 
+/* One that no commit has passed yet, or that is next to be written. While a mode holds the commits
+ * another one tells nobody anything, and a wait of days would fill log and memory with them. */
+static bool mark_waits(const struct engine *e)
+{
+    const struct mark *last = e->mark_seq > 0 ? &e->marks[(e->mark_seq - 1) % MARKS_KEPT] : NULL;
+    const struct sub *newest = e->pending.tail;
+
+    return (newest != NULL && newest->mark_ms != 0) ||
+           (last != NULL && last->lsn > e->committed_lsn && last->lsn <= wal_end_lsn(e->cur->wal));
+}
+
 static void mark_if_due(struct engine *e, int64_t now)
 {
     if (!e->repl.primary_enabled || !peers_known(e) || atomic_load(&e->stopping) ||
         atomic_load(&e->reserve))
         return;
     if (now >= e->mark_ns) {
-        add_mark(e);
+        if (!mark_waits(e))
+            add_mark(e);
         e->mark_ns = now + e->cfg.mark_interval_ms * NS_PER_MS;
     }
     log_deadline(e, e->mark_ns);

@@ -230,6 +230,36 @@ static void strict_cure(struct world *w)
     sim_check(w, !status_of(w, 1)->no_loss, "it promises what was relaxed");
 }
 
+static bool canary_fresh(struct world *w)
+{
+    return status_of(w, 1)->peers[0].canary_age_ms < 1500;
+}
+
+/* While a strict mode waits and nobody writes, the log and what waits do not grow with the time;
+ * and the canary comes again. */
+static void strict_wait(struct world *w)
+{
+    uint64_t before;
+
+    pair_in(w, REPL_FLUSH, REPL_STRICT, 1000);
+    write_many(w, 20);
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes are not answered");
+    node_crash(w, 1);
+    world_run(w, 10 * SEC);
+    before = wal_end_lsn(w->n[0].e->cur->wal);
+    world_run(w, 600 * SEC);
+    sim_check(w, wal_end_lsn(w->n[0].e->cur->wal) <= before + 1,
+              "bounds: %llu transactions that nobody wrote, in ten minutes",
+              (unsigned long long)(wal_end_lsn(w->n[0].e->cur->wal) - before));
+    node_open(w, 1);
+    check_equal(w);
+    world_run(w, 3 * SEC);
+    sim_check(w, canary_fresh(w), "no mark comes any more");
+    node_crash(w, 0); /* what it knew of its marks is gone */
+    node_open(w, 0);
+    sim_check(w, world_until(w, canary_fresh, 30 * SEC), "no mark comes after a restart");
+}
+
 static bool fallen(struct world *w)
 {
     return status_of(w, 0)->peers[0].fallen_back;
@@ -464,6 +494,7 @@ const struct scenario scenarios_modes[] = {
     {"apply_mode", apply_mode, "apply holds the answer, not the commit", 0},
     {"flush_promote", flush_promote, "a promotion under flush loses nothing acknowledged", 0},
     {"unconfirmed_tail", unconfirmed_tail, "a restart does not apply what nobody confirmed", 0},
+    {"strict_wait", strict_wait, "a strict wait of any length costs no more log and memory", 0},
     {"strict_cure", strict_cure, "a dead strict secondary does not lock out its own cure", 0},
     {"mode_fallback", mode_fallback, "fallback goes on, says so, and ends", 0},
     {"takes_away", takes_away, "what takes away waits for the secondary's flush in any mode", 0},
