@@ -270,7 +270,7 @@ void replication_revoke_handle(struct request *rq, struct response *rs)
     struct latch_ref latch;
     struct err err = {0};
     const char *id;
-    bool was_cut = false, found, force;
+    bool was_cut = false, found = false, force;
     int rc;
 
     if (field_id(rq, rs, &id) != 0 || field_bool(rq, rs, "force", false, &force) != 0 ||

@@ -243,8 +243,8 @@ struct engine {
     struct appended {        /* what is being flushed */
         uint64_t last_lsn;
         int64_t ns;
-    } appended[2 * WAL_IN_FLIGHT_MAX];
-    uint64_t append_seq, n_flushes;
+    } appended[2 * WAL_QUEUE_MAX];
+    uint64_t append_seq, append_first, n_flushes; /* of appended: the next, the oldest */
     int64_t flushes_us;
     struct lag *flush_lag; /* owned */
     struct engine_lag flush_figures[LAG_WINDOWS];

@@ -500,8 +500,7 @@ static size_t append_received(struct engine *e)
 
     /* Below the reserve nothing is taken: without acks the primary's window closes, and space_step
      * looks again. What is durable is still applied and can be promoted. */
-    while (!atomic_load(&e->reserve) && e->follow.rx.n > 0 &&
-           wal_in_flight(g->wal) < WAL_IN_FLIGHT_MAX) {
+    while (!atomic_load(&e->reserve) && e->follow.rx.n > 0 && wal_has_room(g->wal)) {
         struct seg *s = seg_deque_pop(&e->follow.rx);
 
         if (log_append(e, g, s, &err) != 0)

@@ -250,18 +250,24 @@ void lag_count_waiting(struct engine *e, int64_t now)
 }
 
 /* ---- the flush of our own log ---- */
+static struct appended *appended_at(struct engine *e, uint64_t seq)
+{
+    return &e->appended[seq % (sizeof(e->appended) / sizeof(e->appended[0]))];
+}
+
 void flush_begun(struct engine *e, const struct seg *s)
 {
-    e->appended[e->append_seq++ % (2 * WAL_IN_FLIGHT_MAX)] =
+    *appended_at(e, e->append_seq++) =
         (struct appended){.last_lsn = seg_last_lsn(s), .ns = env_mono_ns(e->cfg.env)};
 }
 
+/* In order, but for the last ones of a log that another one has taken the place of. */
 void flush_done(struct engine *e, const struct seg *s)
 {
     int64_t now = env_mono_ns(e->cfg.env);
 
-    for (size_t i = 0; i < 2 * WAL_IN_FLIGHT_MAX; i++) {
-        struct appended *a = &e->appended[i];
+    for (uint64_t i = e->append_first; i < e->append_seq; i++) {
+        struct appended *a = appended_at(e, i);
 
         if (a->last_lsn != seg_last_lsn(s) || a->ns == 0)
             continue;
@@ -270,6 +276,8 @@ void flush_done(struct engine *e, const struct seg *s)
         if (e->flush_lag != NULL)
             lag_add(e->flush_lag, now, (now - a->ns) / 1000);
         a->ns = 0;
-        return;
+        break;
     }
+    while (e->append_first < e->append_seq && appended_at(e, e->append_first)->ns == 0)
+        e->append_first++;
 }

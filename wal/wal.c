@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * wal.c - the log: append, rotate, prepare and recycle files, retain, cut.
+ * wal.c - the log as a directory of files: create, open, retain, cut, and what is where.
+ * wal_append.c is how it grows.
  *
  * A directory holds
  *     0000000000000001.log ...   files, numbered without gaps; the lowest ones are the oldest
@@ -13,18 +14,6 @@
  * written; zeros 4096-...   segments (seg.c), each from a multiple of 4096; then zeros or what the
  * file held before It is file_bytes long; one whose only segment is larger than that is as long as
  * it needs to be.
- *
- * Append: the segment goes behind the last one, or, when it does not fit, into the next file, in
- * one write with that file's head, so that a rotation costs no flush of its own. Files after the
- * last are spares: filled with zeros in chunks, by asynchronous writes, while appending goes on, or
- * recycled: renamed, with the old bytes in them. So an append never changes metadata and its flush
- * is one device write. Old segments in a recycled file do no harm: their LSNs lie below the end and
- * their hashes do not continue it. Without a spare an append goes on in a file that grows.
- *
- * A segment waits inside the log, counted as in flight, while its header calls something durable
- * that is not yet durable here (a secondary gets headers that speak of its primary's disk: written
- * at once, a power cut that tears the segment before would look like a hole), and while the chunk
- * of zeros in flight to the file that it needs has not come back.
  *
  * After a crash at
  *     append, rotation   the segment is whole or cut; a head without its segment is removed
@@ -42,8 +31,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static void start_slots(struct wal *w);
 
 /* ---- files and their index ---- */
 void wal_file_unref(struct wal_file *f)
@@ -134,309 +121,6 @@ void wal_unload(struct wal *w)
     w->generation++;
 }
 
-/* ---- failure ---- */
-static void fail(struct wal *w, const struct err *err)
-{
-    if (w->failed)
-        return;
-    w->failed = true;
-    w->error = *err;
-    log_error(w->cfg.log, "storage.wal", "%s", err->msg);
-}
-
-static int check_failed(const struct wal *w, struct err *err)
-{
-    if (!w->failed)
-        return 0;
-    return err_set(err, ERR_IO, 0, "the log has failed: %s", w->error.msg);
-}
-
-/* ---- the next file, filled ahead ---- */
-static void fill_close(struct fill *f)
-{
-    if (f->f != NULL)
-        f->wal->cfg.disk->ops->close(f->f);
-    f->f = NULL;
-}
-
-/* Without the zeros the log still works, in a file that grows. */
-static void fill_give_up(struct wal *w, const struct err *why)
-{
-    log_warn(w->cfg.log, "storage.wal", "the next log file can't be prepared: %s", why->msg);
-    fill_close(&w->fill);
-}
-
-static void fill_done(struct disk_op *op, int res);
-
-static void fill_next(struct wal *w)
-{
-    struct fill *f = &w->fill;
-    struct err err;
-
-    if (f->f == NULL || f->in_flight || w->closing || w->failed)
-        return;
-    if (f->off >= w->cfg.file_bytes) {
-        fill_close(f);
-        return;
-    }
-    f->chunk = w->cfg.file_bytes - f->off < WAL_CHUNK_BYTES ? (size_t)(w->cfg.file_bytes - f->off)
-                                                            : WAL_CHUNK_BYTES;
-    f->op.done = fill_done;
-    if (w->cfg.disk->ops->write_sync(f->f, w->zeros, f->chunk, f->off, &f->op, &err) == 0)
-        f->in_flight = true;
-    else
-        fill_give_up(w, &err);
-}
-
-static void fill_done(struct disk_op *op, int res)
-{
-    struct fill *f = (struct fill *)op;
-    struct wal *w = f->wal;
-    struct err err;
-
-    f->in_flight = false;
-    if (res < 0) {
-        err_set(&err, ERR_IO, -res, "fill a log file with zeros");
-        fill_give_up(w, &err);
-        if (res != -ENOSPC && !w->closing)
-            fail(w, &err); /* a disk that fails; no space is left to the reserve to judge */
-    } else {
-        f->off += f->chunk;
-    }
-    start_slots(w); /* a rotation may have waited for this chunk; it takes the file over */
-    fill_next(w);
-}
-
-static int fill_open(struct wal *w, uint64_t number, struct err *err)
-{
-    const struct disk_ops *ops = w->cfg.disk->ops;
-    char path[WAL_PATH_MAX];
-
-    if (file_path(w->dir, number, path, err) != 0 ||
-        ops->open(w->cfg.disk, path, DISK_WRITE | DISK_CREATE | DISK_DIRECT, &w->fill.f, err) != 0)
-        return -1;
-    return ops->sync_dir(w->cfg.disk, w->dir, err);
-}
-
-void wal_fill_start(struct wal *w)
-{
-    struct err err;
-
-    if (w->spares > 0 || w->fill.f != NULL || w->failed || w->closing)
-        return;
-    w->fill.number = wal_last_file(w)->number + 1;
-    w->fill.off = 0;
-    if (fill_open(w, w->fill.number, &err) != 0) {
-        fill_give_up(w, &err);
-        return;
-    }
-    w->spares = 1;
-    fill_next(w);
-}
-
-/* ---- append ---- */
-/* The file after the last. Returns 1 when the chunk in flight to it must come back first. */
-static int rotate(struct wal *w, const struct wal_base *base, struct err *err)
-{
-    const struct disk_ops *ops = w->cfg.disk->ops;
-    struct file_head h = {.number = wal_last_file(w)->number + 1, .base = *base};
-    struct disk_file *f = NULL;
-    char path[WAL_PATH_MAX];
-    uint64_t bytes;
-
-    if (w->fill.f != NULL && w->fill.number == h.number) {
-        if (w->fill.in_flight)
-            return 1;
-        f = w->fill.f;
-        w->fill.f = NULL;
-    } else {
-        int flags = DISK_WRITE | DISK_DIRECT | (w->spares == 0 ? DISK_CREATE : 0);
-        if (file_path(w->dir, h.number, path, err) != 0 ||
-            ops->open(w->cfg.disk, path, flags, &f, err) != 0)
-            return -1;
-    }
-    if ((w->spares == 0 && ops->sync_dir(w->cfg.disk, w->dir, err) != 0) ||
-        ops->size(f, &bytes, err) != 0) {
-        ops->close(f);
-        return -1;
-    }
-    if (wal_file_add(w, &h, f, bytes, err) != 0)
-        return -1;
-    /* Filled to its end, it was flushed with its last zeros. */
-    wal_last_file(w)->made_bytes = bytes == w->cfg.file_bytes ? bytes : 0;
-    if (w->spares > 0)
-        w->spares--;
-    return 0;
-}
-
-/* Head of the file and segment in one buffer: one write, one flush. */
-static int slot_join(struct wal *w, struct slot *s, struct err *err)
-{
-    const struct wal_file *f = wal_last_file(w);
-    struct file_head h = {.number = f->number,
-                          .base = f->base,
-                          .durable_lsn = w->durable_lsn,
-                          .bytes = f->made_bytes};
-
-    s->copy = aligned_alloc(DISK_BLOCK_BYTES, WAL_FILE_HEAD_BYTES + s->seg->padded_len);
-    if (s->copy == NULL)
-        return err_set(err, ERR_NOMEM, 0, "first segment of a log file");
-    file_head_encode(s->copy, &h);
-    memcpy(s->copy + WAL_FILE_HEAD_BYTES, s->seg->bytes, s->seg->padded_len);
-    return 0;
-}
-
-static void slot_done(struct disk_op *op, int res);
-
-/* What seg continues: its own header says it, but for the epoch before, which the end of the log
- * has. */
-static struct wal_base base_before(const struct seg *seg, uint32_t epoch)
-{
-    struct wal_base b = {.lsn = seg->first_lsn - 1, .epoch = epoch};
-
-    memcpy(b.hash, seg->prev_hash, WAL_HASH_BYTES);
-    return b;
-}
-
-/* Returns 1 when it must wait. */
-static int slot_start(struct wal *w, struct slot *s, struct err *err)
-{
-    struct wal_file *f = wal_last_file(w);
-    uint64_t limit = f->bytes > w->cfg.file_bytes ? f->bytes : w->cfg.file_bytes;
-    uint64_t off;
-    int rc;
-
-    if (f->end_off + s->seg->padded_len > limit && f->n > 0) {
-        struct wal_base base = base_before(s->seg, s->prev_epoch);
-        rc = rotate(w, &base, err);
-        if (rc != 0)
-            return rc;
-        f = wal_last_file(w);
-        if (slot_join(w, s, err) != 0)
-            return -1;
-    }
-    off = f->end_off;
-    if (wal_file_index(f, s->seg, off, err) != 0)
-        return -1;
-    if (f->end_off > f->bytes)
-        f->bytes = f->end_off;
-    s->op.done = slot_done;
-    if (s->copy != NULL)
-        rc = w->cfg.disk->ops->write_sync(f->f, s->copy, WAL_FILE_HEAD_BYTES + s->seg->padded_len,
-                                          0, &s->op, err);
-    else
-        rc =
-            w->cfg.disk->ops->write_sync(f->f, s->seg->bytes, s->seg->padded_len, off, &s->op, err);
-    if (rc != 0)
-        return -1;
-    s->started = true;
-    if (s->copy != NULL)
-        wal_fill_start(w);
-    return 0;
-}
-
-static struct seg *slot_pop(struct wal *w)
-{
-    struct slot *s = wal_slot(w, 0);
-    struct seg *seg = s->seg;
-
-    free(s->copy);
-    *s = (struct slot){0};
-    w->slot_head = (w->slot_head + 1) % WAL_IN_FLIGHT_MAX;
-    w->n_slots--;
-    return seg;
-}
-
-/* Tell the owner, in order. One that failed takes all after it along, as their buffers come back.
- */
-static void deliver(struct wal *w)
-{
-    while (w->n_slots > 0) {
-        struct slot *s = wal_slot(w, 0);
-        struct seg *seg;
-        if (s->started && !s->done)
-            return;
-        if (!s->started && !w->failed)
-            return;
-        seg = slot_pop(w);
-        if (!w->failed)
-            w->durable_lsn = seg_last_lsn(seg);
-        if (!w->closing && w->cfg.durable != NULL)
-            w->cfg.durable(w->cfg.arg, seg, w->failed ? &w->error : NULL);
-        seg_unref(seg);
-    }
-}
-
-static void start_slots(struct wal *w)
-{
-    struct err err;
-
-    for (size_t i = 0; i < w->n_slots && !w->failed; i++) {
-        struct slot *s = wal_slot(w, i);
-        int rc;
-        if (s->started)
-            continue;
-        if (s->seg->durable_lsn > w->durable_lsn && i > 0)
-            return;
-        rc = slot_start(w, s, &err);
-        if (rc > 0)
-            return;
-        if (rc < 0) {
-            err_wrap(&err, "append LSN %" PRIu64, s->seg->first_lsn);
-            fail(w, &err);
-        }
-    }
-}
-
-static void slot_done(struct disk_op *op, int res)
-{
-    struct slot *s = (struct slot *)op;
-    struct wal *w = s->wal;
-    struct err err;
-
-    s->done = true;
-    if (res < 0) {
-        err_set(&err, ERR_IO, -res, "write LSN %" PRIu64 " of the log", s->seg->first_lsn);
-        fail(w, &err);
-    }
-    deliver(w);
-    start_slots(w);
-    if (w->failed)
-        deliver(w); /* those that never started */
-}
-
-int wal_append(struct wal *w, struct seg *seg, struct err *err)
-{
-    struct slot *s;
-
-    if (check_failed(w, err) != 0)
-        return -1;
-    if (!chain_continues(&w->end, seg))
-        return err_set(err, ERR_INVAL, 0,
-                       "segment of LSN %" PRIu64
-                       " does not continue the log, which ends at %" PRIu64,
-                       seg->first_lsn, w->end.lsn);
-    if (w->n_slots == WAL_IN_FLIGHT_MAX)
-        return err_set(err, ERR_AGAIN, 0, "%d segments are in flight", WAL_IN_FLIGHT_MAX);
-    s = wal_slot(w, w->n_slots++);
-    *s = (struct slot){.wal = w, .seg = seg_ref(seg), .prev_epoch = w->end.epoch};
-    chain_advance(&w->end, seg);
-    start_slots(w);
-    /* When it could not start it is still in the list; the caller ends the process. */
-    return check_failed(w, err);
-}
-
-void wal_settle(struct wal *w)
-{
-    while (w->fill.in_flight || w->n_slots > 0) {
-        if (w->failed && w->n_slots > 0 && !wal_slot(w, 0)->started) {
-            deliver(w);
-            continue;
-        }
-        (void)disk_wait(w->cfg.disk, -1);
-    }
-}
-
 /* ---- create, open, close ---- */
 static int wal_new(const struct wal_config *cfg, struct wal **wp, struct err *err)
 {
@@ -471,7 +155,7 @@ void wal_close(struct wal *w)
     w->closing = true;
     if (w->dir != NULL)
         wal_settle(w);
-    fill_close(&w->fill);
+    wal_fill_close(w);
     wal_unload(w);
     free(w->files);
     free(w->zeros);
@@ -662,7 +346,7 @@ uint64_t wal_bytes_after(const struct wal *w, uint64_t lsn)
     for (i = 0; i < w->n_slots; i++) { /* not in a file's index yet */
         const struct slot *s = wal_slot((struct wal *)w, i);
 
-        if (!s->started && s->seg->first_lsn > lsn)
+        if (s->write == NULL && s->seg->first_lsn > lsn)
             bytes += s->seg->padded_len;
     }
     return bytes;
@@ -739,7 +423,7 @@ int wal_cut(struct wal *w, uint64_t lsn, struct err *err)
     uint8_t hash[WAL_HASH_BYTES];
 
     assert(w->n_slots == 0);
-    if (check_failed(w, err) != 0 || wal_hash_at(w, lsn, hash, err) != 0)
+    if (wal_check(w, err) != 0 || wal_hash_at(w, lsn, hash, err) != 0)
         return -1;
     if (lsn == w->end.lsn)
         return 0;
@@ -747,14 +431,14 @@ int wal_cut(struct wal *w, uint64_t lsn, struct err *err)
         true; /* no more chunks of zeros; the file they went to is sorted out by the load */
     wal_settle(w);
     w->closing = false;
-    fill_close(&w->fill);
+    wal_fill_close(w);
     if (wal_mark_cut(w, lsn, err) == 0) {
         wal_unload(w);
         if (wal_load(w, err) == 0)
             return 0;
     }
     err_wrap(err, "cut the log after LSN %" PRIu64, lsn);
-    fail(w, err);
+    wal_fail(w, err);
     return -1;
 }
 
@@ -782,13 +466,13 @@ int wal_retain_after(struct wal *w, uint64_t lsn, struct err *err)
 {
     struct wal_file *f = w->files[0];
 
-    if (check_failed(w, err) != 0)
+    if (wal_check(w, err) != 0)
         return -1;
     if (w->n_files == 1 || w->files[1]->base.lsn > lsn)
         return 0;
     if (release(w, f, err) != 0) {
         err_wrap(err, "release log file %" PRIu64, f->number);
-        fail(w, err);
+        wal_fail(w, err);
         return -1;
     }
     memmove(w->files, w->files + 1, (w->n_files - 1) * sizeof(struct wal_file *));

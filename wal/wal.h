@@ -35,7 +35,8 @@
 #define SEG_HEADER_BYTES 16
 #define SEG_TARGET_BYTES (1u << 20)    /* a segment is closed at this size */
 #define SEG_BODY_MAX_BYTES (64u << 20) /* nothing larger is accepted, from disk or peer */
-#define WAL_IN_FLIGHT_MAX 2            /* segments being written at once */
+#define WAL_IN_FLIGHT_MAX 2            /* writes under way at once */
+#define WAL_QUEUE_MAX 128              /* segments in them and behind them */
 
 /* An immutable encoded segment. Fields are read only. */
 struct seg {
@@ -134,14 +135,13 @@ CHECKED int wal_open(const struct wal_config *cfg, struct wal **walp, struct err
 void wal_close(struct wal *w);
 
 /**
- * Start to write and flush seg (a reference is taken). It must continue the log: first LSN = end +
- * 1 and prev_hash = the running hash at the end, else ERR_INVAL. ERR_AGAIN: WAL_IN_FLIGHT_MAX are
- * in flight. A segment whose header calls durable what is still in flight here (on a secondary: it
- * speaks of the primary's disk) is taken, and written once that is durable: else a power cut that
- * tears the one before would look like a hole.
+ * Write and flush seg (a reference is taken), behind what is under way: what has come together
+ * while WAL_IN_FLIGHT_MAX writes were goes to the disk in one. It must continue the log: first LSN
+ * = end + 1 and prev_hash = the running hash at the end, else ERR_INVAL. ERR_AGAIN: no room.
  */
 CHECKED int wal_append(struct wal *w, struct seg *seg, struct err *err);
-size_t wal_in_flight(const struct wal *w);
+bool wal_has_room(const struct wal *w);        /* for one more segment, written or waiting */
+size_t wal_in_flight(const struct wal *w);     /* segments that were appended and are not durable */
 uint64_t wal_first_lsn(const struct wal *w);   /* first LSN still kept; end + 1 when empty */
 uint64_t wal_end_lsn(const struct wal *w);     /* last appended */
 uint64_t wal_durable_lsn(const struct wal *w); /* last durable */

@@ -16,6 +16,7 @@
 #define WAL_SPARES_MAX 4u          /* files kept ready for recycling */
 #define WAL_PATH_MAX 4096u
 #define WAL_NAME_MAX 32u
+#define WAL_GROUP_BYTES (256u << 10) /* of segments that go to the disk in one write */
 #define CREATE_TMP_NAME "create.tmp"
 
 /* The end of a log while it is read or written. */
@@ -40,6 +41,15 @@ struct file_head {
 };
 void file_head_encode(uint8_t block[WAL_FILE_HEAD_BYTES], const struct file_head *h);
 bool file_head_decode(const uint8_t *block, size_t len, uint64_t number, struct file_head *h);
+/** A segment's trailer: what was durable in this log when the segment was written, where its header
+ * speaks of another one's disk (wal_format.c). block: where the segment's bytes stand, padded. */
+bool trailer_fits(const struct seg *s);
+void trailer_encode(uint8_t *block, const struct seg *s, uint64_t durable_lsn);
+/** What the segment says: its trailer, else its header. */
+uint64_t trailer_durable(const uint8_t *block, const struct seg *s);
+/** Little endian. */
+void put64(uint8_t *p, uint64_t v);
+uint64_t get64(const uint8_t *p);
 void file_name(uint64_t number, char name[WAL_NAME_MAX]);
 CHECKED int path_join(const char *dir, const char *name, char path[WAL_PATH_MAX], struct err *err);
 CHECKED int file_path(const char *dir, uint64_t number, char path[WAL_PATH_MAX], struct err *err);
@@ -112,13 +122,17 @@ CHECKED int wal_file_add(struct wal *w, const struct file_head *h, struct disk_f
                          uint64_t bytes, struct err *err);
 CHECKED int wal_file_index(struct wal_file *f, const struct seg *s, uint64_t off, struct err *err);
 
-struct slot {          /* a segment being written, or waiting to be */
+struct wal_write {     /* one write that is under way, of segments behind each other */
     struct disk_op op; /* first member */
     struct wal *wal;
+    uint8_t *buf;   /* what is written, or NULL: the bytes of its only segment */
+    size_t n, left; /* segments; those that were not delivered yet (0: nothing is under way) */
+    bool done;
+};
+struct slot { /* a segment being written, or waiting to be */
     struct seg *seg;
-    uint8_t *copy;       /* head of a new file and the segment in one buffer, or NULL */
-    uint32_t prev_epoch; /* of the segment before: for the head of a new file */
-    bool started, done;
+    struct wal_write *write; /* NULL: it waits */
+    uint32_t prev_epoch;     /* of the segment before: for the head of a new file */
 };
 struct fill {          /* the next file, being filled with zeros */
     struct disk_op op; /* first member */
@@ -137,8 +151,9 @@ struct wal {
     unsigned spares; /* files ready or being filled: numbers last + 1 .. last + spares */
     struct chain end;
     uint64_t durable_lsn;
-    struct slot slots[WAL_IN_FLIGHT_MAX]; /* a ring */
-    size_t slot_head, n_slots;
+    struct slot slots[WAL_QUEUE_MAX]; /* a ring */
+    size_t slot_head, n_slots, queued_bytes;
+    struct wal_write writes[WAL_IN_FLIGHT_MAX];
     struct fill fill;
     uint8_t *zeros;      /* WAL_CHUNK_BYTES, aligned */
     uint64_t generation; /* changes with each cut: what readers buffered is void */
@@ -155,7 +170,12 @@ void wal_settle(struct wal *w);
 CHECKED int wal_zero_rest(struct wal *w, struct disk_file *f, uint64_t off, uint64_t size,
                           struct err *err);
 CHECKED int wal_mark_cut(struct wal *w, uint64_t lsn, struct err *err);
+/* The next file, filled ahead: begin, unless one is there; leave it as it is. */
 void wal_fill_start(struct wal *w);
+void wal_fill_close(struct wal *w);
+/** From now on every call answers ERR_IO with why. */
+void wal_fail(struct wal *w, const struct err *why);
+CHECKED int wal_check(const struct wal *w, struct err *err);
 /** The file and index of the segment that begins at lsn; false: not a boundary or not kept. */
 bool wal_find(const struct wal *w, uint64_t lsn, struct wal_file **fp, size_t *ip);
 static inline struct wal_file *wal_last_file(const struct wal *w)
@@ -164,7 +184,7 @@ static inline struct wal_file *wal_last_file(const struct wal *w)
 }
 static inline struct slot *wal_slot(struct wal *w, size_t i)
 {
-    return &w->slots[(w->slot_head + i) % WAL_IN_FLIGHT_MAX];
+    return &w->slots[(w->slot_head + i) % WAL_QUEUE_MAX];
 }
 
 #endif

@@ -37,101 +37,9 @@
 #define CUT_TMP_NAME "cut.tmp"
 #define CUT_BYTES 32u
 
-static const char head_magic[8] = {'L', 'S', 'W', 'A', 'L', 'F', '1', '\n'};
 static const char cut_magic[8] = {'L', 'S', 'W', 'C', 'U', 'T', '1', '\n'};
 
 /* ---- small parts ---- */
-void chain_start(struct chain *c, const struct wal_base *base)
-{
-    *c = (struct chain){.lsn = base->lsn, .epoch = base->epoch, .minor = WAL_MINOR_UNKNOWN};
-    memcpy(c->hash, base->hash, WAL_HASH_BYTES);
-}
-
-bool chain_continues(const struct chain *c, const struct seg *s)
-{
-    return s->first_lsn == c->lsn + 1 && memcmp(s->prev_hash, c->hash, WAL_HASH_BYTES) == 0;
-}
-
-void chain_advance(struct chain *c, const struct seg *s)
-{
-    c->lsn = seg_last_lsn(s);
-    c->epoch = s->epoch;
-    c->minor = s->minor;
-    c->commit_ms = s->commit_ms;
-    if (s->commit_lsn > c->known_commit)
-        c->known_commit = s->commit_lsn;
-    memcpy(c->hash, s->hash, WAL_HASH_BYTES);
-}
-
-static void put64(uint8_t *p, uint64_t v)
-{
-    for (int i = 0; i < 8; i++)
-        p[i] = (uint8_t)(v >> (8 * i));
-}
-
-static uint64_t get64(const uint8_t *p)
-{
-    uint64_t v = 0;
-
-    for (int i = 7; i >= 0; i--)
-        v = v << 8 | p[i];
-    return v;
-}
-
-void file_head_encode(uint8_t block[WAL_FILE_HEAD_BYTES], const struct file_head *h)
-{
-    memset(block, 0, WAL_FILE_HEAD_BYTES);
-    memcpy(block, head_magic, sizeof(head_magic));
-    put64(block + 16, h->number);
-    put64(block + 24, h->start ? 1 : 0);
-    put64(block + 32, h->base.lsn);
-    put64(block + 40, h->base.epoch);
-    memcpy(block + 48, h->base.hash, WAL_HASH_BYTES);
-    put64(block + 80, h->durable_lsn);
-    put64(block + 8, XXH3_64bits(block + 16, 72));
-    put64(block + 88, h->bytes);
-    put64(block + 96, XXH3_64bits(block + 88, 8));
-}
-
-bool file_head_decode(const uint8_t *block, size_t len, uint64_t number, struct file_head *h)
-{
-    if (len < 104 || memcmp(block, head_magic, sizeof(head_magic)) != 0 ||
-        get64(block + 8) != XXH3_64bits(block + 16, 72) || get64(block + 16) != number ||
-        get64(block + 24) > 1 || get64(block + 40) > UINT32_MAX)
-        return false;
-    *h = (struct file_head){.number = number,
-                            .start = get64(block + 24) == 1,
-                            .base.lsn = get64(block + 32),
-                            .base.epoch = (uint32_t)get64(block + 40),
-                            .durable_lsn = get64(block + 80)};
-    memcpy(h->base.hash, block + 48, WAL_HASH_BYTES);
-    if (get64(block + 96) == XXH3_64bits(block + 88, 8))
-        h->bytes = get64(block + 88);
-    return true;
-}
-
-void file_name(uint64_t number, char name[WAL_NAME_MAX])
-{
-    snprintf(name, WAL_NAME_MAX, "%016" PRIu64 ".log", number);
-}
-
-int path_join(const char *dir, const char *name, char path[WAL_PATH_MAX], struct err *err)
-{
-    int n = snprintf(path, WAL_PATH_MAX, "%s/%s", dir, name);
-
-    if (n < 0 || n >= (int)WAL_PATH_MAX)
-        return err_set(err, ERR_INVAL, 0, "the log's path is too long");
-    return 0;
-}
-
-int file_path(const char *dir, uint64_t number, char path[WAL_PATH_MAX], struct err *err)
-{
-    char name[WAL_NAME_MAX];
-
-    file_name(number, name);
-    return path_join(dir, name, path, err);
-}
-
 static bool number_of(const char *name, uint64_t *numberp)
 {
     char want[WAL_NAME_MAX];
@@ -395,6 +303,7 @@ static int search_file(struct scanner *c, uint64_t off, bool *anyp, struct err *
 
     *anyp = false;
     while (off < c->w.size) {
+        const uint8_t *data;
         struct seg *seg;
         bool magic;
         if (window_seg(&c->w, off, &seg, &magic, err) != 0)
@@ -405,9 +314,13 @@ static int search_file(struct scanner *c, uint64_t off, bool *anyp, struct err *
         }
         /* At or below the end: left from before the file was recycled. */
         if (seg->first_lsn > end && seg->epoch >= c->s->end.epoch) {
+            if (window_need(&c->w, off, padded(seg), &data, err) != 0) {
+                seg_unref(seg);
+                return -1;
+            }
             if (!c->found)
                 c->only_in_next = off == WAL_FILE_HEAD_BYTES;
-            later(c, seg->first_lsn, seg->durable_lsn);
+            later(c, seg->first_lsn, data != NULL ? trailer_durable(data, seg) : seg->durable_lsn);
             *anyp = true;
         }
         off += padded(seg);

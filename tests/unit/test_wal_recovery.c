@@ -109,7 +109,8 @@ static void live(bool claims)
     for (unsigned i = 0; i < steps; i++) {
         time_now.now += (int64_t)rnd(2000000);
         (void)disk_wait(f.disk, 0);
-        if (wal_in_flight(f.wal) < WAL_IN_FLIGHT_MAX) {
+        /* A primary stops at two writes; a secondary appends what comes. */
+        if (claims ? wal_has_room(f.wal) : wal_in_flight(f.wal) < WAL_IN_FLIGHT_MAX) {
             /* A header may call durable what is in flight here, as that of a secondary does. */
             uint64_t claim = claims ? wal_end_lsn(f.wal) : NO_DURABLE_CLAIM;
             struct seg *s = fixture_seg(&f, 1 + rnd(3), rnd(6000), claim);
@@ -215,6 +216,80 @@ Test(wal_recovery, a_bad_segment_before_a_good_one_in_flight_is_cut)
     wal_close(f.wal);
     fixture_open(&f);
     cr_assert_eq(wal_end_lsn(f.wal), 4);
+    shut();
+}
+
+/* n segments, as a secondary gets them: each header calls the one before durable. */
+static void claim(unsigned n, size_t bytes)
+{
+    while (n-- > 0) {
+        struct seg *s = fixture_seg(&f, 1, bytes, wal_end_lsn(f.wal));
+
+        cr_assert_eq(wal_append(f.wal, s, &f.err), 0, "%s", f.err.msg);
+        seg_unref(s);
+    }
+}
+
+/* LSN 1 to 3 durable, 4 and 5 in a write each, 6 to 9 in one behind them. */
+static void live_in_groups(void)
+{
+    start(1);
+    fixture_create(&f, NULL);
+    fixture_fill(&f, 3);
+    claim(6, 100);
+    fixture_flush(&f);
+    cr_assert_eq(f.durable, 9);
+}
+
+Test(wal_recovery, a_bad_segment_before_good_ones_of_its_own_write_is_cut)
+{
+    live_in_groups();
+    wal_close(f.wal);
+    flip(1, 4096 * 6 + 100); /* LSN 6; the headers of 7 to 9 call it durable, on another disk */
+    fixture_open(&f);
+    cr_assert_eq(wal_end_lsn(f.wal), 5);
+    shut();
+}
+
+Test(wal_recovery, a_bad_segment_of_a_write_that_was_over_is_a_hole)
+{
+    live_in_groups();
+    claim(1, 100); /* its trailer, and its header, call 9 durable */
+    fixture_flush(&f);
+    wal_close(f.wal);
+    f.wal = NULL;
+    flip(1, 4096 * 6 + 100);
+    cr_assert_eq(wal_open(&f.cfg, &f.wal, &f.err), -1);
+    cr_assert_eq(f.err.code, ERR_CORRUPT);
+    cr_assert_not_null(strstr(f.err.msg, "LSN 6 "), "%s", f.err.msg);
+    shut();
+}
+
+/* The sector of its last byte is full: what the trailer would say, waiting makes true. */
+Test(wal_recovery, a_segment_without_room_for_its_trailer_waits)
+{
+    size_t bytes = 100;
+
+    start(1);
+    fixture_create(&f, NULL);
+    for (;; bytes++) { /* how long is a segment of that many bytes? */
+        struct seg *s = fixture_seg(&f, 1, bytes, NO_DURABLE_CLAIM);
+        size_t len = s->len;
+
+        seg_unref(s);
+        if (len % 512 == 0)
+            break;
+    }
+    claim(1, 100);
+    claim(1, bytes);
+    claim(2, 100);
+    fixture_flush(&f);
+    cr_assert_eq(f.durable, 4);
+    wal_close(f.wal);
+    flip(1, 4096 + 100); /* LSN 1: it was durable before 2 was written, which says so */
+    cr_assert_eq(wal_open(&f.cfg, &f.wal, &f.err), -1);
+    cr_assert_eq(f.err.code, ERR_CORRUPT);
+    f.wal = NULL;
     shut();
 }
 
