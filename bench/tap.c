@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * tap.c - see tap.h. docs/DISK_FORMAT.md has the head of a segment; a write may begin with the head
- * of a new file, one block long. The table of functions has no argument of ours, so the state is
- * the process's.
+ * tap.c - see tap.h. docs/DISK_FORMAT.md has the head of a segment; a write holds one or more of
+ * them, and may begin with the head of a new file, one block long. The table of functions has no
+ * argument of ours, so the state is the process's.
  */
 #include <assert.h>
 #include <stdatomic.h>
@@ -32,7 +32,12 @@ static struct {
     _Atomic uint64_t bytes, segments;
 } tap;
 
-static bool read_head(const uint8_t *p, size_t len, struct tap_op *t, size_t *seg_lenp)
+struct seen {
+    uint64_t first, last; /* LSNs */
+    size_t len, padded;   /* bytes */
+};
+
+static bool read_head(const uint8_t *p, size_t len, struct seen *s)
 {
     struct mp_cursor c = {p + SEG_HEADER_BYTES + 1, p + len};
     uint64_t version, epoch, minor, count;
@@ -42,11 +47,12 @@ static bool read_head(const uint8_t *p, size_t len, struct tap_op *t, size_t *se
         return false;
     memcpy(&body, p + 4, sizeof(body));
     if (!mp_uint(&c, &version) || !mp_uint(&c, &epoch) || !mp_uint(&c, &minor) ||
-        !mp_uint(&c, &t->first) || !mp_uint(&c, &count) || count == 0)
+        !mp_uint(&c, &s->first) || !mp_uint(&c, &count) || count == 0)
         return false;
-    t->last = t->first + count - 1;
-    *seg_lenp = SEG_HEADER_BYTES + body;
-    return true;
+    s->last = s->first + count - 1;
+    s->len = SEG_HEADER_BYTES + body;
+    s->padded = (s->len + DISK_BLOCK_BYTES - 1) / DISK_BLOCK_BYTES * DISK_BLOCK_BYTES;
+    return s->padded <= len;
 }
 
 static void on_done(struct disk_op *op, int res)
@@ -67,21 +73,21 @@ static void on_done(struct disk_op *op, int res)
 static int write_sync(struct disk_file *f, const void *data, size_t len, uint64_t off,
                       struct disk_op *op, struct err *err)
 {
-    struct tap_op *t = calloc(1, sizeof(*t));
-    const uint8_t *p = data;
-    size_t skip = 0, seg_len = 0;
+    const uint8_t *p = data, *end = p + len;
+    struct tap_op *t;
+    struct seen s;
 
+    if (!read_head(p, len, &s)) {
+        p += DISK_BLOCK_BYTES;
+        if (p >= end || !read_head(p, (size_t)(end - p), &s))
+            return tap.write_sync(f, data, len, off, op, err); /* not of the log */
+    }
+    t = calloc(1, sizeof(*t));
     if (t == NULL)
         abort();
-    if (!read_head(p, len, t, &seg_len)) {
-        skip = DISK_BLOCK_BYTES;
-        if (len <= skip || !read_head(p + skip, len - skip, t, &seg_len)) {
-            free(t); /* not of the log */
-            return tap.write_sync(f, data, len, off, op, err);
-        }
-    }
     t->callers = op;
     t->op.done = on_done;
+    t->first = s.first;
     if (tap.write_sync(f, data, len, off, &t->op, err) != 0) {
         free(t);
         return -1;
@@ -89,9 +95,12 @@ static int write_sync(struct disk_file *f, const void *data, size_t len, uint64_
     *(tap.oldest != NULL ? &tap.newest->next : &tap.oldest) = t;
     tap.newest = t;
     atomic_fetch_add_explicit(&tap.bytes, len, memory_order_relaxed);
-    atomic_fetch_add_explicit(&tap.segments, 1, memory_order_relaxed);
-    if (tap.ev.written != NULL)
-        tap.ev.written(tap.ev.arg, p + skip, seg_len);
+    for (; p < end && read_head(p, (size_t)(end - p), &s); p += s.padded) {
+        t->last = s.last;
+        atomic_fetch_add_explicit(&tap.segments, 1, memory_order_relaxed);
+        if (tap.ev.written != NULL)
+            tap.ev.written(tap.ev.arg, p, s.len);
+    }
     return 0;
 }
 

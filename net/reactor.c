@@ -39,6 +39,7 @@ struct reactor {
     uint64_t wake_value; /* the kernel's while wake_op is under way */
     struct reactor_op wake_op;
     bool wake_armed;
+    _Atomic bool asleep; /* its thread blocks in the kernel, or is about to */
 
     struct reactor_timer **timers; /* a binary heap by at_ns */
     int n_timers, cap_timers;
@@ -188,7 +189,8 @@ void reactor_post(struct reactor *r, struct reactor_task *t)
     r->posted_tail = &t->next;
     pthread_mutex_unlock(&r->lock);
     /* EAGAIN means that the counter is full, which wakes as well. */
-    if (first && current != r && write(r->wake_fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
+    if (first && atomic_exchange(&r->asleep, false) && write(r->wake_fd, &one, sizeof(one)) < 0 &&
+        errno != EAGAIN)
         log_error(r->log, "core", "reactor wakeup failed: %s", strerror(errno));
 }
 
@@ -308,6 +310,7 @@ static void wait_completions(struct reactor *r, int64_t wait_ns)
                                        .tv_nsec = wait_ns % 1000000000};
         rc = io_uring_submit_and_wait_timeout(&r->ring, &cqe, 1, &ts, NULL);
     }
+    atomic_store(&r->asleep, false);
     ring_entered(&r->ring_state, r->ring.ring_fd, rc, "the connections");
     io_uring_for_each_cqe(&r->ring, head, cqe)
     {
@@ -341,7 +344,13 @@ static void *loop(void *arg)
             break;
         if (!r->wake_armed)
             arm_wake(r);
-        wait = have_posted(r) ? 0 : next_wait_ns(r);
+        wait = next_wait_ns(r);
+        /* Said before the last look: who posts after that look finds it asleep, and wakes it. */
+        atomic_store(&r->asleep, true);
+        if (wait != 0 && have_posted(r))
+            wait = 0;
+        if (wait == 0)
+            atomic_store(&r->asleep, false);
         wait_completions(r, wait);
     }
     current = NULL;

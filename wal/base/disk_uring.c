@@ -23,6 +23,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -44,6 +45,9 @@ struct uring_disk {
     uint64_t wake_value; /* target of the armed read */
     bool wake_armed;
     bool closing;
+    _Atomic uint64_t wakes; /* ever asked for */
+    uint64_t wakes_seen;    /* as the last wait returned */
+    _Atomic bool asleep;    /* the owner blocks in the kernel, or is about to */
     struct ring_state state;
 };
 
@@ -241,6 +245,20 @@ static void entered(struct uring_disk *u, int rc)
     ring_entered(&u->state, u->ring.ring_fd, rc, "the log's disk");
 }
 
+/*
+ * A wakeup costs three turns in the kernel, of which an owner that is awake needs none. Who wakes
+ * counts up and then looks whether the owner sleeps; the owner says that it sleeps and then looks
+ * at the count. Both in one order (sequentially consistent), so one of the two sees the other.
+ */
+static bool may_sleep(struct uring_disk *u)
+{
+    atomic_store(&u->asleep, true);
+    if (atomic_load(&u->wakes) == u->wakes_seen)
+        return true;
+    atomic_store(&u->asleep, false);
+    return false;
+}
+
 static int uring_wait(struct disk *d, int64_t timeout_ns)
 {
     struct uring_disk *u = uring_of(d);
@@ -252,23 +270,30 @@ static int uring_wait(struct disk *d, int64_t timeout_ns)
     if (io_uring_sq_ready(&u->ring) > 0)
         entered(u, io_uring_submit(&u->ring));
     n = reap(u, &woken);
-    if (n > 0 || woken || timeout_ns == 0)
-        return n;
-    if (timeout_ns < 0) {
-        entered(u, io_uring_submit_and_wait(&u->ring, 1));
-    } else {
-        struct __kernel_timespec ts = {timeout_ns / 1000000000, timeout_ns % 1000000000};
-        entered(u, io_uring_submit_and_wait_timeout(&u->ring, &cqe, 1, &ts, NULL));
+    if (n == 0 && !woken && timeout_ns != 0 && may_sleep(u)) {
+        if (timeout_ns < 0) {
+            entered(u, io_uring_submit_and_wait(&u->ring, 1));
+        } else {
+            struct __kernel_timespec ts = {timeout_ns / 1000000000, timeout_ns % 1000000000};
+            entered(u, io_uring_submit_and_wait_timeout(&u->ring, &cqe, 1, &ts, NULL));
+        }
+        atomic_store(&u->asleep, false);
+        n = reap(u, &woken);
     }
-    return reap(u, &woken);
+    u->wakes_seen = atomic_load(&u->wakes); /* all before are the caller's to look at now */
+    return n;
 }
 
 static void uring_wake(struct disk *d)
 {
+    struct uring_disk *u = uring_of(d);
     uint64_t one = 1;
 
+    atomic_fetch_add(&u->wakes, 1);
+    if (!atomic_exchange(&u->asleep, false))
+        return;
     /* EAGAIN means that 2^64 - 2 wakeups are pending: it will wake. */
-    while (write(uring_of(d)->wake_fd, &one, sizeof(one)) < 0 && errno == EINTR)
+    while (write(u->wake_fd, &one, sizeof(one)) < 0 && errno == EINTR)
         ;
 }
 
@@ -277,8 +302,8 @@ static void uring_free(struct disk *d)
     struct uring_disk *u = uring_of(d);
 
     u->closing = true;
-    if (u->wake_armed)
-        uring_wake(d); /* so that the kernel gives wake_value back before it goes */
+    atomic_store(&u->asleep, u->wake_armed);
+    uring_wake(d); /* so that the kernel gives wake_value back before it goes */
     while (u->in_flight > 0 || u->wake_armed)
         (void)uring_wait(d, -1);
     io_uring_queue_exit(&u->ring);
