@@ -196,8 +196,8 @@ struct wal_report {
     char torn_file[64];
     uint8_t hash[WAL_HASH_BYTES];
 };
-/** Check a log directory read only; a server may append to it meanwhile. Holes and flips:
- * ERR_CORRUPT with file, offset and LSN. */
+/** Check a log directory read only; a server may append to it meanwhile and release files. Holes
+ * and flips: ERR_CORRUPT with file, offset and LSN. ERR_AGAIN: files that each was told of went. */
 CHECKED int wal_verify(struct disk *disk, const char *dir, struct wal_report *report,
                        int (*each)(void *arg, struct seg *s, const char *file, uint64_t offset,
                                    struct err *err),

@@ -79,7 +79,8 @@ struct scan_visitor {
                 struct err *err); /* may be NULL */
     int (*seg)(void *arg, struct seg *s, uint64_t number, uint64_t off, struct err *err);
     void *arg;
-    bool grows; /* a server may be writing to it */
+    bool grows;               /* a server may be writing to it, and release its oldest files */
+    void (*again)(void *arg); /* forget what was told: it was, and comes anew. NULL: can't be */
 };
 struct scan {
     uint64_t *numbers; /* of all files named like ours, ascending */

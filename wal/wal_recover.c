@@ -36,6 +36,7 @@
 #define CUT_NAME "cut"
 #define CUT_TMP_NAME "cut.tmp"
 #define CUT_BYTES 32u
+#define RELEASED_TRIES 10u
 
 static const char cut_magic[8] = {'L', 'S', 'W', 'C', 'U', 'T', '1', '\n'};
 
@@ -492,16 +493,43 @@ static int scan_all(struct scanner *c, struct err *err)
     return c->found_hole ? say_hole(c, err) : 0;
 }
 
+/* Has a server released files that were read, or were to be? A recycled one reads like damage. */
+static bool released(struct scanner *c)
+{
+    struct scan now = {0};
+    struct err err;
+    bool yes = c->s->n > 0 && scan_list(c->disk, c->dir, &now, &err) == 0 &&
+               now.numbers[0] > c->s->numbers[c->s->first];
+
+    scan_free(&now);
+    return yes;
+}
+
 int scan_dir(struct disk *disk, const char *dir, const struct scan_visitor *v, struct scan *s,
              struct err *err)
 {
-    struct scanner c = {.disk = disk, .dir = dir, .v = v, .s = s};
+    struct window w = {0};
     int rc;
 
-    *s = (struct scan){0};
-    rc = scan_all(&c, err);
-    scan_close_file(&c);
-    window_free(&c.w);
+    for (unsigned tries = 0;; tries++) {
+        struct scanner c = {.disk = disk, .dir = dir, .v = v, .s = s, .w = w};
+
+        *s = (struct scan){0};
+        rc = scan_all(&c, err);
+        scan_close_file(&c);
+        w = c.w;
+        if (rc == 0 || !v->grows || !released(&c))
+            break;
+        if (tries == RELEASED_TRIES || (s->bytes > 0 && v->again == NULL)) {
+            err_set(err, ERR_AGAIN, 0,
+                    "log files were released while they were read: read the log again");
+            break;
+        }
+        scan_free(s);
+        if (v->again != NULL)
+            v->again(v->arg);
+    }
+    window_free(&w);
     return rc;
 }
 

@@ -39,14 +39,22 @@ static int verify_seg(void *arg, struct seg *s, uint64_t number, uint64_t off, s
     return v->each != NULL ? v->each(v->arg, s, v->name, off, err) : 0;
 }
 
+static void verify_again(void *arg)
+{
+    *((struct verify *)arg)->report = (struct wal_report){0};
+}
+
 int wal_verify(struct disk *disk, const char *dir, struct wal_report *report,
                int (*each)(void *arg, struct seg *s, const char *file, uint64_t offset,
                            struct err *err),
                void *arg, struct err *err)
 {
     struct verify v = {.report = report, .each = each, .arg = arg};
-    struct scan_visitor visitor = {
-        .file = verify_file, .seg = verify_seg, .arg = &v, .grows = true};
+    struct scan_visitor visitor = {.file = verify_file,
+                                   .seg = verify_seg,
+                                   .arg = &v,
+                                   .grows = true,
+                                   .again = each == NULL ? verify_again : NULL};
     struct scan s;
     int rc;
 

@@ -347,6 +347,57 @@ Test(wal_recovery, a_log_that_grows_while_it_is_verified_has_no_hole)
     }
 }
 
+/* A server recycles the oldest file between the list of names and its opening, or while it is read.
+ */
+static const struct disk_ops *real_ops;
+static unsigned opens_left;
+
+static int open_after_release(struct disk *d, const char *path, int flags, struct disk_file **fp,
+                              struct err *err)
+{
+    if (flags == (DISK_READ | DISK_DIRECT) && opens_left > 0 && --opens_left == 0) {
+        fixture_retain_after(&f, 40);
+        fixture_fill(&f, 100);
+    }
+    return real_ops->open(d, path, flags, fp, err);
+}
+
+static int count_told(void *arg, struct seg *s, const char *file, uint64_t offset, struct err *err)
+{
+    (void)s, (void)file, (void)offset, (void)err;
+    ++*(unsigned *)arg;
+    return 0;
+}
+
+Test(wal_recovery, a_log_whose_oldest_files_are_released_while_it_is_verified_is_whole)
+{
+    for (unsigned at = 1; at <= 12; at++)
+        for (int told = 0; told < 2; told++) {
+            struct disk_ops ops;
+            struct wal_report rep;
+            unsigned n = 0;
+            int rc;
+
+            start(at);
+            fixture_create(&f, NULL);
+            fixture_fill(&f, 60);
+            ops = *(real_ops = f.disk->ops);
+            ops.open = open_after_release;
+            f.disk->ops = &ops;
+            opens_left = at;
+            rc = wal_verify(f.disk, "data/wal", &rep, told ? count_told : NULL, &n, &f.err);
+            f.disk->ops = real_ops;
+            if (rc != 0) {
+                cr_assert(told && n > 0, "open %u: %s", at, f.err.msg);
+                cr_assert_eq(f.err.code, ERR_AGAIN, "open %u: %s", at, f.err.msg);
+            } else {
+                cr_assert(rep.last_lsn >= 60);
+                cr_assert_eq(rep.transactions, rep.last_lsn - rep.first_lsn + 1);
+            }
+            shut();
+        }
+}
+
 Test(wal_recovery, a_flip_in_the_middle_is_a_hole_with_file_offset_and_lsn)
 {
     expect_hole(1, 4096 * 5 + 100, 4096 * 5, 5);
