@@ -212,6 +212,9 @@ struct world {
     uint64_t retain_bytes; /* of nodes opened from here on */
     uint64_t retain_most;  /* the largest that a member has of its own; 0: none has */
     void (*tune)(struct world *w, int i, struct engine_config *cfg); /* so is what this changes */
+    /* false: this message (enum link_msg_type) is swallowed, and what follows it is not. NULL: none
+     * is. */
+    bool (*passes)(struct world *w, int from, int to, unsigned type);
     size_t value_min;
     struct engine_wait wait; /* of writes from here on */
     uint64_t steps, events;
@@ -363,6 +366,9 @@ extern const struct scenario scenarios_modes[];     /* sim_modes.c */
 extern const struct scenario scenarios_know[];      /* sim_know.c */
 extern const struct scenario scenarios_fed[];       /* sim_fed.c */
 extern const struct scenario scenarios_roles[];     /* sim_roles.c */
+extern const struct scenario scenarios_fork[];      /* sim_fork.c */
+extern const struct scenario scenarios_quorum[];    /* sim_quorum.c */
+extern const struct scenario scenarios_news[];      /* sim_news.c */
 extern const struct scenario scenarios_act[];       /* sim_act.c */
 extern const struct scenario scenarios_cut[];       /* sim_cut.c */
 extern const struct scenario scenarios_sequences[]; /* sim_sequences.c */

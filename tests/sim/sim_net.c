@@ -126,6 +126,10 @@ static void net_send(void *arg, uint64_t conn, const void *msg, size_t len, stru
         c->lost[dir] = true; /* and with it all that follows on this connection */
         return;
     }
+    if (w->passes != NULL && len > 1 &&
+        !w->passes(w, n->index, to, ((const uint8_t *)msg)[1])) /* an array of less than 16, then
+                                                                   its type */
+        return;
     if (type_compares(msg, len))
         w->diff_bytes += LINK_FRAME_HEAD_BYTES + len;
     engine_link_sent(n->e, conn, LINK_FRAME_HEAD_BYTES + len + tail);

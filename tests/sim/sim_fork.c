@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * sim_fork.c - where the promoted one's history leaves that of another secondary: at what that has
+ * applied, above it, or below it; and how the promoted one goes on looking for the old primary.
+ * Numbers are those of the design's list of sequences that break a replicated log.
+ *
+ * Node 0 is lost, node 1 is promoted, node 2 follows it and is what is looked at.
+ */
+#include "engine_private.h"
+#include "sim.h"
+
+#include "link_msg.h"
+
+#include <string.h>
+
+static struct engine_status *status_of(struct world *w, int i)
+{
+    static struct engine_status st;
+
+    engine_status(w->n[i].e, &st);
+    return &st;
+}
+
+static uint64_t applied(struct world *w, int i)
+{
+    return status_of(w, i)->applied_lsn;
+}
+
+static uint64_t durable(struct world *w, int i)
+{
+    return status_of(w, i)->durable_lsn;
+}
+
+static bool at_rest(struct world *w)
+{
+    for (int i = 1; i < (int)w->n_nodes; i++) {
+        if (w->n[i].e != NULL && wal_in_flight(w->n[i].e->cur->wal) > 0)
+            return false;
+    }
+    return true;
+}
+
+static bool third_whole(struct world *w)
+{
+    const struct engine_status *st = status_of(w, 0);
+
+    for (size_t i = 0; i < st->n_peers; i++) {
+        if (strcmp(st->peers[i].id, "member-3") == 0)
+            return st->peers[i].whole && st->peers[i].connected;
+    }
+    return false;
+}
+
+static void followers(struct world *w)
+{
+    write_many(w, 100);
+    for (int i = 1; i < (int)w->n_nodes; i++)
+        enable(w, 0, i);
+    sim_check(w, world_until(w, secondary_streams, 60 * SEC), "no stream");
+    check_equal(w);
+}
+
+/* A strict mode of node 3, which is cut off: from here on all that is written is durable where it
+ * comes, and committed nowhere. */
+static void hold_commits(struct world *w)
+{
+    struct repl_mode m = {.level = REPL_FLUSH,
+                          .on_limit = REPL_STRICT,
+                          .wait_ms = 1000,
+                          .k = 1,
+                          .n = 1,
+                          .name = {"member-3"}};
+    struct call *c = call_new(w, 0);
+    struct err err = {0};
+
+    sim_check(w, world_until(w, third_whole, 60 * SEC), "node 3 does not follow");
+    if (engine_mode_set(w->n[0].e, "member-3", &m, false, on_call, c, &err) != 0 ||
+        !call_wait(w, c, 30 * SEC))
+        sim_fail(w, "mode: %s", err.msg);
+    check_equal(w); /* what was committed is applied: what comes now is not */
+    net_partition(w, 0, 3, true);
+}
+
+/* Each in its segment, durable at node i, which streams, before the next. */
+static void write_to_be_at(struct world *w, int i, unsigned n)
+{
+    for (; n > 0; n--) {
+        uint64_t had = durable(w, i);
+
+        write_one(w);
+        for (int64_t end = w->now_ns + 10 * SEC; durable(w, i) <= had && w->now_ns < end;)
+            sim_check(w, world_step(w), "nothing will ever happen again");
+        sim_check(w, durable(w, i) > had, "what is written does not come to node %d", i);
+    }
+    sim_check(w, world_until(w, at_rest, 5 * SEC), "a flush has no end");
+}
+
+/* What node 2 was before the primary was lost. */
+struct before {
+    uint64_t applied, durable, fork;
+    uint32_t generation, n_ops;
+};
+
+/* Node 0 is lost; node 1 is promoted, and node 2 told to follow it. */
+static struct before fork_off(struct world *w)
+{
+    struct before b = {.applied = applied(w, 2), .durable = durable(w, 2), .n_ops = w->n_ops};
+
+    node_crash(w, 0);
+    w->n[2].follows = -1;
+    net_heal(w);
+    b.fork = durable(w, 1); /* the epoch of node 1 begins behind all that it has */
+    b.generation = w->n[2].e->cur->number;
+    promote(w, 1);
+    sim_check(w, w->n[1].e->cur->epochs.e[w->n[1].e->cur->epochs.n - 1].end_lsn == b.fork,
+              "the epoch begins elsewhere");
+    sim_check(w, b.durable > b.fork, "node 2 has nothing that node 1 lacks");
+    sim_check(w, try_retarget(w, 2, 1, false, false, 60 * SEC), "node 2 is not told to follow");
+    return b;
+}
+
+static bool second_streams(struct world *w)
+{
+    return node_streams(w, 2);
+}
+
+/* It stays itself: what it had applied is never gone, and no page crosses. */
+static void cut_and_streams(struct world *w, const struct before *b)
+{
+    uint64_t bytes = w->diff_bytes, least = UINT64_MAX;
+
+    while (!node_streams(w, 2)) {
+        sim_check(w, world_step(w), "node 2 does not follow");
+        least = durable(w, 2) < least ? durable(w, 2) : least;
+        sim_check(w, applied(w, 2) >= b->applied, "what it had applied is gone");
+        sim_check(w, w->n[2].e->copy == NULL, "a copy is begun for a cut of the log");
+    }
+    least = durable(w, 2) < least ? durable(w, 2) : least;
+    sim_check(w, least >= b->applied && least <= b->fork,
+              "cut to LSN %llu: applied was %llu, the fork is at %llu", (unsigned long long)least,
+              (unsigned long long)b->applied, (unsigned long long)b->fork);
+    write_many(w, 30);
+    w->n[3].follows = -1;
+    check_equal(w);
+    sim_check(w, w->n[2].e->cur->number == b->generation && status_of(w, 1)->copies_begun == 0,
+              "it was copied");
+    sim_check(w, w->diff_bytes - bytes < 20000, "%llu bytes of comparing for a cut",
+              (unsigned long long)(w->diff_bytes - bytes));
+}
+
+/* 19: the histories part exactly at what node 2 has applied: all beyond it is cut, nothing is
+ * copied. */
+static void fork_at_applied(struct world *w)
+{
+    struct before b;
+
+    followers(w);
+    hold_commits(w);
+    net_partition(w, 0, 1, true);
+    write_to_be_at(w, 2, 1 + (unsigned)sim_rand(w, 20));
+    b = fork_off(w);
+    sim_check(w, b.fork == b.applied, "the fork is at %llu, applied is %llu",
+              (unsigned long long)b.fork, (unsigned long long)b.applied);
+    cut_and_streams(w, &b);
+}
+
+/* 19: above it, within the tail that nobody said is committed: the same. */
+static void fork_above_applied(struct world *w)
+{
+    struct before b;
+
+    followers(w);
+    hold_commits(w);
+    write_to_be_at(w, 2, 1 + (unsigned)sim_rand(w, 10));
+    for (int64_t end = w->now_ns + 5 * SEC; durable(w, 1) < durable(w, 2) && w->now_ns < end;)
+        world_step(w);
+    net_partition(w, 0, 1, true);
+    write_to_be_at(w, 2, 1 + (unsigned)sim_rand(w, 20));
+    b = fork_off(w);
+    sim_check(w, b.fork > b.applied, "the fork is at %llu, applied is %llu",
+              (unsigned long long)b.fork, (unsigned long long)b.applied);
+    cut_and_streams(w, &b);
+}
+
+/* 19: below it, be it by one: a cut of the log would leave in the state what is in no log. What
+ * differs is fetched beside the state, which stays whole until then. */
+static void fork_below_applied(struct world *w)
+{
+    struct engine_status *st;
+    struct before b;
+    uint32_t from;
+
+    followers(w);
+    net_partition(w, 0, 1, true);
+    from = w->n_ops;
+    write_to_be_at(w, 2, 1 + (sim_rand(w, 2) == 0 ? 0 : (unsigned)sim_rand(w, 20)));
+    for (int64_t end = w->now_ns + 5 * SEC; applied(w, 2) < durable(w, 2) && w->now_ns < end;)
+        world_step(w);
+    b = fork_off(w);
+    sim_check(w, b.fork < b.applied, "the fork is at %llu, applied is %llu",
+              (unsigned long long)b.fork, (unsigned long long)b.applied);
+    w->n[2].apart = true;
+    while (w->n[2].e->cur->number == b.generation) {
+        sim_check(w, world_step(w), "node 2 does not follow");
+        sim_check(w, w->n[2].e->cur->number != b.generation || applied(w, 2) >= b.applied,
+                  "what it had applied was cut under it");
+    }
+    w->n[2].apart = false;
+    sim_check(w, world_until(w, second_streams, 60 * SEC), "node 2 does not follow");
+    w->n[3].follows = -1;
+    write_many(w, 30);
+    check_equal(w);
+    st = status_of(w, 2); /* each write has one key */
+    sim_check(w, st->copy_keys + st->copy_deleted <= b.n_ops - from,
+              "%llu keys came and %llu went for %u writes", (unsigned long long)st->copy_keys,
+              (unsigned long long)st->copy_deleted, b.n_ops - from);
+}
+
+/* ---- 2 ---- */
+/* The old primary's own questions do not get through: who supersedes it has to come by itself. */
+static bool old_asks_nobody(struct world *w, int from, int to, unsigned type)
+{
+    (void)w, (void)to;
+    return from != 0 || type != MSG_EPOCH_ASK;
+}
+
+static bool first_fenced(struct world *w)
+{
+    return status_of(w, 0)->role == ENGINE_FENCED;
+}
+
+static uint64_t dials_in(struct world *w, int64_t ns)
+{
+    uint64_t before = w->n_conns;
+
+    world_run(w, ns);
+    return w->n_conns - before;
+}
+
+/* 2: for as long as it takes, over restarts of the promoted one, it dials the old primary, which is
+ * fenced as soon as it is there; and no longer once that has rejoined, or is forgotten. */
+static void promoted_keeps_dialling(struct world *w)
+{
+    bool forget = sim_rand(w, 2) == 0;
+
+    pair(w);
+    check_equal(w);
+    node_crash(w, 0);
+    promote(w, 1);
+    for (int i = 0; i < 3; i++) {
+        uint64_t dials;
+
+        world_run(w, (int64_t)sim_rand(w, 600) * SEC);
+        dials = dials_in(w, 60 * SEC);
+        sim_check(w, dials >= 10 && dials <= 60, "%llu dials in a minute",
+                  (unsigned long long)dials);
+        node_crash(w, 1);
+        node_open(w, 1);
+    }
+    w->passes = old_asks_nobody;
+    w->n[0].follows = -1;
+    node_open(w, 0);
+    sim_check(w, world_until(w, first_fenced, 15 * SEC), "nobody dials the old primary");
+    w->passes = NULL;
+    if (forget) {
+        put_member(w, 1, 0, true);
+        world_run(w, 5 * SEC); /* one that was under way */
+        sim_check(w, dials_in(w, 60 * SEC) == 0, "it dials who was forgotten");
+        return;
+    }
+    enable(w, 1, 0);
+    sim_check(w, world_until(w, secondary_streams, 120 * SEC), "the old primary does not rejoin");
+    world_run(w, 5 * SEC);
+    sim_check(w, dials_in(w, 60 * SEC) == 0, "it dials who follows it");
+    check_equal(w);
+}
+
+const struct scenario scenarios_fork[] = {
+    {"fork_at_applied", fork_at_applied, "a fork at what was applied cuts the log only", 4},
+    {"fork_above_applied", fork_above_applied, "a fork above it cuts the log only", 4},
+    {"fork_below_applied", fork_below_applied, "a fork below it is caught up by difference", 4},
+    {"promoted_keeps_dialling", promoted_keeps_dialling,
+     "a promoted cluster dials the old primary until it is back or forgotten", 0},
+    {NULL, NULL, NULL, 0},
+};
