@@ -312,6 +312,7 @@ static void stream_begin(struct engine *e, const struct link_welcome *w)
     f->acked_applied = 0;
     f->rx_ns = f->acked_ns = env_mono_ns(e->cfg.env);
     e->reason[0] = '\0';
+    refused_over(e);
     switchover_followed(e, w->epochs.n > 0 ? epochs_last(&w->epochs)->number : 0);
     log_info(e->cfg.log, LOG_REPLICATION, "stream started: remote_index=%" PRIu64, w->commit_lsn);
 }
@@ -329,6 +330,7 @@ static void on_welcome(struct engine *e, struct conn *c, const struct link_welco
     }
     if (w->decision == LINK_REFUSE) {
         snprintf(e->reason, sizeof(e->reason), "%.63s", w->reason);
+        refused_note(e, w);
         log_error(e->cfg.log, LOG_REPLICATION,
                   "the primary refused: %s; this secondary keeps all it has%s", w->reason,
                   bootstrapping ? "" : " and can be promoted");
@@ -346,6 +348,11 @@ static void on_welcome(struct engine *e, struct conn *c, const struct link_welco
     }
     if (w->decision == LINK_COPY && gather_source(e) != NULL) {
         conn_close(e, c, "the log that is missing here is not kept there any more");
+        return;
+    }
+    if (w->decision == LINK_COPY && refused_before(e, w)) {
+        snprintf(e->reason, sizeof(e->reason), "%s", PRIMARY_LOST_HISTORY);
+        conn_close(e, c, "it lost history before: its copy is not taken");
         return;
     }
     c->version = w->version;

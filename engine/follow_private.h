@@ -111,6 +111,12 @@ void follow_closed(struct engine *e, const char *reason);
 void follow_frame(struct engine *e, struct conn *c, const struct link_msg *m);
 size_t follow_step(struct engine *e, int64_t now);
 
+/* ---- refused.c ---- */
+#define PRIMARY_LOST_HISTORY "primary_lost_history" /* reason of a refusal */
+void refused_note(struct engine *e, const struct link_welcome *w); /* the refusal */
+bool refused_before(struct engine *e, const struct link_welcome *w);
+void refused_over(struct engine *e); /* a stream begins */
+
 /* ---- member.c ---- */
 CHECKED int follow_encode(const struct follow_config *f, struct buf *out, struct err *err);
 CHECKED int follow_decode(const uint8_t *data, size_t len, struct follow_config *f,

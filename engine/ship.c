@@ -408,7 +408,7 @@ static void decide(struct engine *e, const struct link_hello *h, struct link_wel
         /* It follows a history that we never had. */
         welcome_refuse(w, epochs_last(ours) != NULL && theirs->number == epochs_last(ours)->number
                               ? "split"
-                              : "primary_lost_history");
+                              : PRIMARY_LOST_HISTORY);
         return;
     }
     if (theirs != NULL && i + 1 < ours->n && ours->e[i + 1].end_lsn < h->commit_lsn) {
@@ -416,7 +416,7 @@ static void decide(struct engine *e, const struct link_hello *h, struct link_wel
         return;
     }
     if (h->commit_lsn > wal_end_lsn(log)) {
-        welcome_refuse(w, "primary_lost_history");
+        welcome_refuse(w, PRIMARY_LOST_HISTORY);
         return;
     }
     if (h->commit_lsn < wal_first_lsn(log) - 1) {
@@ -424,7 +424,7 @@ static void decide(struct engine *e, const struct link_hello *h, struct link_wel
         return;
     }
     if (!same_at(e, h->commit_lsn, h->commit_hash)) {
-        welcome_refuse(w, "primary_lost_history");
+        welcome_refuse(w, PRIMARY_LOST_HISTORY);
         return;
     }
     if (h->want_copy) {

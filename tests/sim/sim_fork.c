@@ -275,11 +275,63 @@ static void promoted_keeps_dialling(struct world *w)
     check_equal(w);
 }
 
+/* ---- 3 ---- */
+/* 3: a primary that lost history goes on until its log no longer reaches back to what its secondary
+ * has. It cannot tell any more that it lost something, and still the only copy is not replaced,
+ * over restarts of either, until an operator decides. */
+static void lost_history_stays(struct world *w)
+{
+    uint64_t had = pair_of_old_image(w);
+    uint32_t generation = w->n[1].e->cur->number;
+
+    w->retain_bytes = 1;
+    w->value_min = 4000;
+    for (int i = 0; i < 6; i++) {
+        if (i % 2 == 0) {
+            node_stop(w, 0);
+            node_open(w, 0);
+        }
+        for (int k = 0; k < 200; k++) {
+            write_to(w, 0);
+            w->ops[w->n_ops - 1].lost = true; /* for whoever asks node 1 */
+            world_run(w, MS);
+        }
+        (void)engine_checkpoint_step(w->n[0].e, true);
+        if (i == 3) {
+            node_crash(w, 1);
+            node_open(w, 1);
+        }
+        world_run(w, (int64_t)sim_rand(w, 60) * SEC);
+    }
+    sim_check(w, wal_first_lsn(w->n[0].e->cur->wal) > had + 1, "the log still reaches back");
+    world_run(w, 60 * SEC);
+    sim_check(w,
+              w->n[1].e->cur->number == generation && applied(w, 1) >= had &&
+                  status_of(w, 1)->role == ENGINE_SECONDARY && w->n[1].e->copy == NULL,
+              "the only copy is replaced");
+    sim_check(w, strcmp(status_of(w, 1)->reason, "primary_lost_history") == 0,
+              "it does not say why it waits: %s", status_of(w, 1)->reason);
+    if (sim_rand(w, 2) == 0) { /* and is what goes on */
+        node_stop(w, 0);
+        promote(w, 1);
+        return;
+    }
+    w->primary = 0; /* or is given up */
+    for (uint32_t k = 0; k < w->n_ops; k++)
+        w->ops[k].lost = w->ops[k].lsn > 0 && !watch_has(w, 0, &w->ops[k]);
+    sim_check(w, try_retarget(w, 1, 0, false, true, 60 * SEC), "not given up");
+    watch_given_up(w, 1);
+    check_equal(w);
+    sim_check(w, w->n[1].e->cur->number != generation, "nothing was copied");
+}
+
 const struct scenario scenarios_fork[] = {
     {"fork_at_applied", fork_at_applied, "a fork at what was applied cuts the log only", 4},
     {"fork_above_applied", fork_above_applied, "a fork above it cuts the log only", 4},
     {"fork_below_applied", fork_below_applied, "a fork below it is caught up by difference", 4},
     {"promoted_keeps_dialling", promoted_keeps_dialling,
      "a promoted cluster dials the old primary until it is back or forgotten", 0},
+    {"lost_history_stays", lost_history_stays,
+     "the only copy stays, whatever the primary's log no longer holds", 0},
     {NULL, NULL, NULL, 0},
 };

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * refused.c - a primary that lacked what is known here as committed is not believed later.
+ *
+ * It was refused because its log showed that it lost history. It goes on writing, and one day its
+ * log begins behind what is known here: from then on it cannot tell any more, takes this secondary
+ * for one that was away for long, and offers a copy, which would replace the only place of what it
+ * lost. So its epoch is noted in the local file when it is refused, and a copy of that epoch is not
+ * taken until a log of it continues ours again, or an operator gives up what is here.
+ */
+#include "engine_private.h"
+#include "follow_private.h"
+#include "log_private.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define REFUSED_ROW "refused" /* id of the epoch */
+
+static void set_row(struct engine *e, const uint8_t *id, size_t len)
+{
+    struct err err;
+
+    pthread_mutex_lock(&e->local_mu);
+    if (local_set(e->local, REFUSED_ROW, id, len, &err) != 0 || local_commit(e->local, &err) != 0) {
+        pthread_mutex_unlock(&e->local_mu);
+        engine_fatal(e, &err);
+    }
+    pthread_mutex_unlock(&e->local_mu);
+}
+
+static bool is_noted(struct engine *e, const struct epoch_rec *r)
+{
+    struct buf b = {0};
+    struct err none;
+    bool noted;
+
+    noted = local_get_locked(e, REFUSED_ROW, &b, &none) == 0 &&
+            (r == NULL || (b.len == sizeof(r->id) && memcmp(b.data, r->id, sizeof(r->id)) == 0));
+    buf_free(&b);
+    return noted;
+}
+
+void refused_note(struct engine *e, const struct link_welcome *w)
+{
+    const struct epoch_rec *theirs = epochs_last(&w->epochs);
+
+    if (strcmp(w->reason, PRIMARY_LOST_HISTORY) == 0 && theirs != NULL &&
+        engine_role(e) == ENGINE_SECONDARY && !is_noted(e, theirs))
+        set_row(e, theirs->id, sizeof(theirs->id));
+}
+
+bool refused_before(struct engine *e, const struct link_welcome *w)
+{
+    const struct epoch_rec *theirs = epochs_last(&w->epochs);
+
+    return engine_role(e) == ENGINE_SECONDARY && !e->follow.give_up && theirs != NULL &&
+           is_noted(e, theirs);
+}
+
+void refused_over(struct engine *e)
+{
+    if (is_noted(e, NULL))
+        set_row(e, NULL, 0);
+}
