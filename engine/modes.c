@@ -465,12 +465,14 @@ void modes_status_of(struct engine *e, const struct peer *p, struct engine_peer 
     out->fallen_back_ms = s->fallen_ms;
 }
 
-/* Every acknowledged write since this mode's record is here, and the log up to it is. */
-static bool keeps_all(const struct mode_slot *s, const char *me)
+/* Every acknowledged write since this mode's record is here, and the log up to it is; so not before
+ * the record is durable: what was acknowledged before it is not waited for. */
+static bool keeps_all(struct engine *e, const struct mode_slot *s, const char *me)
 {
     const struct repl_mode *m = s != NULL ? mode_newest(s) : NULL;
 
-    if (m == NULL || !mode_demands(m) || m->on_limit != REPL_STRICT || m->k < m->n)
+    if (m == NULL || !mode_demands(m) || m->on_limit != REPL_STRICT || m->k < m->n ||
+        (s->next_lsn != 0 ? s->next_lsn : s->cur_lsn) > wal_durable_lsn(e->cur->wal))
         return false;
     for (uint32_t i = 0; i < m->n; i++) {
         if (strcmp(m->name[i], me) == 0)
@@ -494,8 +496,10 @@ void modes_status(struct engine *e, struct engine_status *st)
     if (st->role != ENGINE_SECONDARY)
         return;
     st->no_loss = e->copy == NULL && e->promotable &&
-                  (keeps_all(mode_slot_find(e, me), me) || keeps_all(q, me));
-    st->no_loss_heard_ms = e->follow.heartbeat_ms;
+                  (keeps_all(e, mode_slot_find(e, me), me) || keeps_all(e, q, me));
+    /* Not heard since the start: its log's end is what was heard last. */
+    st->no_loss_heard_ms =
+        e->follow.heartbeat_ms != 0 ? e->follow.heartbeat_ms : wal_end_commit_ms(e->cur->wal);
 }
 
 /* ---- any thread ---- */
