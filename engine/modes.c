@@ -256,10 +256,25 @@ static void slot_wait(struct engine *e, struct mode_slot *s, bool waiting)
         log_warn(e->cfg.log, LOG_REPLICATION, "strict_wait: %s confirms again", mode_slot_name(s));
 }
 
+/* The one at whose limit writes wait: the newest, or the one before it as long as that counts, too;
+ * else a dead secondary could be relaxed without its knowledge, by a mode that falls back. NULL:
+ * none. */
+static const struct repl_mode *strict_of(const struct engine *e, const struct mode_slot *s)
+{
+    const struct repl_mode *m = mode_newest(s);
+
+    if (mode_demands(m) && m->on_limit == REPL_STRICT)
+        return m;
+    return cur_counts(e, s) && mode_demands(&s->cur) && s->cur.on_limit == REPL_STRICT ? &s->cur
+                                                                                       : NULL;
+}
+
 static void slot_watch(struct engine *e, struct mode_slot *s, int64_t now)
 {
-    int64_t limit = mode_newest(s)->wait_ms * NS_PER_MS, since = slot_waits_since(e, s);
-    bool strict = mode_newest(s)->on_limit == REPL_STRICT;
+    const struct repl_mode *m = strict_of(e, s);
+    bool strict = m != NULL || mode_newest(s)->on_limit == REPL_STRICT;
+    int64_t limit = (m != NULL ? m : mode_newest(s))->wait_ms * NS_PER_MS;
+    int64_t since = slot_waits_since(e, s);
 
     if (strict && s->fallen)
         slot_fall(e, s, false);
@@ -324,7 +339,7 @@ size_t modes_step(struct engine *e, int64_t now)
         return 0;
     for (size_t i = 0; i < MODES_MAX; i++) {
         struct mode_slot *s = &e->modes[i];
-        const struct repl_mode *m = mode_newest(s);
+        const struct repl_mode *m;
 
         if (!s->used)
             continue;
@@ -335,7 +350,8 @@ size_t modes_step(struct engine *e, int64_t now)
             mode_forced_save(e);
         }
         slot_watch(e, s, now);
-        if (mode_demands(m) && m->on_limit == REPL_STRICT && (strict == 0 || m->wait_ms < strict))
+        m = strict_of(e, s);
+        if (m != NULL && (strict == 0 || m->wait_ms < strict))
             strict = m->wait_ms;
     }
     if (atomic_exchange(&e->strict_wait_ms, strict) != strict)
