@@ -205,6 +205,7 @@ static int forget_unknown(struct engine *e, struct err *err)
 int copy_resume(struct engine *e, struct err *err)
 {
     struct follow *f = &e->follow;
+    struct store_copy_counts counts;
     struct store_point p;
 
     store_applied(e->copy->store, &p);
@@ -222,7 +223,13 @@ int copy_resume(struct engine *e, struct err *err)
         return err_wrap(err, "copy in %s", e->copy->dir);
     if (f->at.phase == STORE_NO_COPY)
         return forget_unknown(e, err);
-    f->copy_started_ms = env_wall_ms(e->cfg.env);
+    if (store_copy_counted(e->copy->store, &counts, err) != 0)
+        return err_wrap(err, "copy in %s", e->copy->dir);
+    f->copy_started_ms = counts.started_ms != 0 ? counts.started_ms : env_wall_ms(e->cfg.env);
+    f->moved_bytes = counts.moved_bytes;
+    atomic_store(&e->copy_keys, counts.keys);
+    atomic_store(&e->copy_bytes, counts.page_bytes);
+    atomic_store(&e->copy_deleted, counts.deleted);
     copy_phase_of(e);
     return 0;
 }

@@ -18,13 +18,27 @@ static bool peers_fault(const struct err *err)
     return err->code == ERR_PROTO || err->code == ERR_INVAL || err->code == ERR_CORRUPT;
 }
 
-static void count(struct engine *e, uint64_t keys, uint64_t bytes)
+/* A restart goes on from the last checkpoint, and from what was counted up to there. */
+static void save_counts(struct engine *e, const struct job *j)
 {
-    atomic_fetch_add(&e->copy_keys, keys);
-    atomic_fetch_add(&e->copy_bytes, bytes);
+    const struct store_copy_counts c = {.keys = atomic_load(&e->copy_keys),
+                                        .page_bytes = atomic_load(&e->copy_bytes),
+                                        .deleted = atomic_load(&e->copy_deleted),
+                                        .moved_bytes = j->moved_bytes,
+                                        .started_ms = j->started_ms};
+    struct err err;
+
+    if (store_copy_count(j->gen->store, &c, &err) != 0)
+        engine_fatal(e, &err);
 }
 
-/* A restart goes on from the last checkpoint. */
+static void count(struct engine *e, const struct job *j, uint64_t keys)
+{
+    atomic_fetch_add(&e->copy_keys, keys);
+    atomic_fetch_add(&e->copy_bytes, j->buf.len);
+    save_counts(e, j);
+}
+
 static void checkpoint_now_and_then(struct engine *e, struct gen *g, uint64_t bytes)
 {
     uint64_t lsn;
@@ -79,6 +93,7 @@ static void do_clone(struct engine *e, struct job *j)
         engine_fatal(e, &err);
     }
     free(at);
+    save_counts(e, j);
     checkpoint_now_and_then(e, j->gen, page.len);
     buf_free(&page);
     tell(e, j, 0, &err);
@@ -102,7 +117,7 @@ static void do_page(struct engine *e, struct job *j)
     if (rc == 0)
         rc = store_copy_page(j->gen->store, j->buf.data, j->buf.len, &err);
     if (rc == 0) {
-        count(e, p.count, j->buf.len);
+        count(e, j, p.count);
         checkpoint_now_and_then(e, j->gen, j->buf.len);
     }
     tell(e, j, rc, &err);
@@ -130,6 +145,7 @@ static void do_compare(struct engine *e, struct job *j)
 
     if (rc == 0) {
         atomic_fetch_add(&e->copy_deleted, r->deleted);
+        save_counts(e, j);
         if (r->missing.len == 0)
             rc = range_ends(j, &err);
     }
@@ -159,7 +175,7 @@ static void do_put(struct engine *e, struct job *j)
     if (rc == 0)
         rc = store_diff_put(j->gen->store, &p, r->next, r->last, r->done, &err);
     if (rc == 0) {
-        count(e, p.count, j->buf.len);
+        count(e, j, p.count);
         checkpoint_now_and_then(e, j->gen, j->buf.len);
         if (p.lsn < r->low_lsn)
             r->low_lsn = p.lsn;

@@ -66,6 +66,8 @@ struct job *copy_job(struct engine *e, enum job_kind kind)
     j->gen = e->copy;
     j->conn = e->follow.conn_id;
     j->lsn = wal_base(e->copy->wal)->lsn;
+    j->moved_bytes = e->follow.moved_bytes;
+    j->started_ms = e->follow.copy_started_ms;
     e->follow.job_out = true;
     return j;
 }

@@ -527,8 +527,8 @@ struct engine_status {
     int64_t last_start_ms;
     uint8_t merkle_root[20];
     uint64_t merkle_root_lsn;       /* at most applied_lsn; see engine_settle_root */
-    uint64_t copy_keys, copy_bytes; /* entries taken by the last copy since the start, and in pages
-                                       of so many bytes */
+    uint64_t copy_keys, copy_bytes; /* entries taken by the last copy, and in pages of so many
+                                       bytes; all of it, if it was under way at the start */
     uint64_t copy_deleted;          /* own entries that it deleted */
     /* While catching up; else sync_phase is empty. */
     char sync_phase[8];             /* clone, tree, ranges (keys), log (transactions), switch */

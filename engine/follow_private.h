@@ -90,8 +90,8 @@ struct follow {
     struct buf nodes;          /* of that level, that differ; numbers of 2 bytes, big endian */
     struct diff_range *range;  /* waits for entries; NULL: the next is asked for */
     uint64_t keys_there;       /* at the primary, as it counted last; 0: not known */
-    uint64_t moved_bytes;      /* of questions and answers, this time */
-    int64_t copy_started_ms;   /* wall; of this process */
+    uint64_t moved_bytes;      /* of questions and answers of this copy */
+    int64_t copy_started_ms;   /* wall */
     int64_t phase_ns, said_ns; /* when the phase began; when the log last told of it */
     uint64_t phase_done;       /* when it began */
     bool keys_asked;           /* on this connection */
@@ -112,7 +112,7 @@ void follow_frame(struct engine *e, struct conn *c, const struct link_msg *m);
 size_t follow_step(struct engine *e, int64_t now);
 
 /* ---- refused.c ---- */
-#define PRIMARY_LOST_HISTORY "primary_lost_history" /* reason of a refusal */
+#define PRIMARY_LOST_HISTORY "primary_lost_history"                /* reason of a refusal */
 void refused_note(struct engine *e, const struct link_welcome *w); /* the refusal */
 bool refused_before(struct engine *e, const struct link_welcome *w);
 void refused_over(struct engine *e); /* a stream begins */

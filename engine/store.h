@@ -214,6 +214,13 @@ struct store_copy {
     char last[4096 + 1];                /* CLONE, RANGES: done up to this key */
     uint8_t leaves[STORE_LEAVES_BYTES]; /* RANGES: bitmap of those that differ */
 };
+/* What the copy took so far, for those who watch it; kept in it, so that a restart goes on counting
+ * from the last checkpoint. */
+struct store_copy_counts {
+    uint64_t keys, page_bytes, deleted; /* taken from the primary; own ones deleted */
+    uint64_t moved_bytes;               /* over the link, both ways */
+    int64_t started_ms;                 /* wall */
+};
 /**
  * Make a fresh store a copy, durably: it is not an applied state until store_copy_finish (ERR_ROLE
  * for store_apply until then). clone: entries of an older store come first. ERR_ROLE: not fresh.
@@ -221,6 +228,9 @@ struct store_copy {
 CHECKED int store_copy_begin(struct store *s, bool clone, struct err *err);
 /** How far it is. A restart loses what came after the last checkpoint, so take one now and then. */
 CHECKED int store_copy_position(struct store *s, struct store_copy *c, struct err *err);
+CHECKED int store_copy_count(struct store *s, const struct store_copy_counts *c, struct err *err);
+/** All 0: nothing was counted yet. */
+CHECKED int store_copy_counted(struct store *s, struct store_copy_counts *c, struct err *err);
 /** Entries of the older store, in key order. The page that is done makes it a whole clone. */
 CHECKED int store_clone_page(struct store *s, const uint8_t *page, size_t len, struct err *err);
 /** The tree was compared by answers from c's low to its high LSN; c->leaves differ. c->phase is

@@ -114,6 +114,48 @@ int store_copy_position(struct store *s, struct store_copy *c, struct err *err)
     return 0;
 }
 
+/* ---- counting ---- */
+#define COUNTS_ROW "copy-counts"
+#define COUNTS 5
+
+static int count_work(struct store *s, void *arg, struct store_point *next, struct err *err)
+{
+    const struct store_copy_counts *c = arg;
+    const uint64_t row[COUNTS] = {htole64(c->keys), htole64(c->page_bytes), htole64(c->deleted),
+                                  htole64(c->moved_bytes), htole64((uint64_t)c->started_ms)};
+
+    (void)next;
+    return store_meta_set(s, s->writer, COUNTS_ROW, row, sizeof(row), err);
+}
+
+int store_copy_count(struct store *s, const struct store_copy_counts *c, struct err *err)
+{
+    struct store_copy_counts counts = *c;
+
+    return store_write(s, count_work, &counts, err);
+}
+
+int store_copy_counted(struct store *s, struct store_copy_counts *c, struct err *err)
+{
+    struct store_session *ss;
+    uint64_t row[COUNTS] = {0};
+    int rc;
+
+    *c = (struct store_copy_counts){0};
+    if (store_session_get(s, &ss, err) != 0)
+        return -1;
+    rc = store_meta_get(s, ss, COUNTS_ROW, row, sizeof(row), err);
+    store_session_put(s, ss);
+    if (rc != 0) /* none: a copy that an older program began, or that has just begun */
+        return err->code == ERR_NOTFOUND ? 0 : -1;
+    c->keys = le64toh(row[0]);
+    c->page_bytes = le64toh(row[1]);
+    c->deleted = le64toh(row[2]);
+    c->moved_bytes = le64toh(row[3]);
+    c->started_ms = (int64_t)le64toh(row[4]);
+    return 0;
+}
+
 /* ---- beginning ---- */
 static int begin_work(struct store *s, void *arg, struct store_point *next, struct err *err)
 {
@@ -278,7 +320,9 @@ int store_copy_fold(struct store *s, struct seg *const *segs, size_t n, bool *co
 static int finish_work(struct store *s, void *arg, struct store_point *next, struct err *err)
 {
     *next = *(const struct store_point *)arg;
-    return store_meta_remove(s, "leaves", err) != 0 ? -1 : store_meta_remove(s, COPY_ROW, err);
+    if (store_meta_remove(s, "leaves", err) != 0 || store_meta_remove(s, COUNTS_ROW, err) != 0)
+        return -1;
+    return store_meta_remove(s, COPY_ROW, err);
 }
 
 int store_copy_finish(struct store *s, const struct store_point *at, struct err *err)

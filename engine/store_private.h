@@ -6,6 +6,7 @@
  *     "point"      applied LSN 8, epoch 4, running hash 32, stamp 8
  *     "root"       stamp 8, root of the tree 20; up to date as the rows of "leaf" are
  *     "catch-up"   only while a copy is built: struct copy_row
+ *     "copy-counts" only while a copy is built: what it took so far (store_copy.c)
  *     "leaves"     only while a copy is built: bitmap of the leaves that differ
  * The stamp counts write transactions. The row MERKLE_LEAVES of "leaf" holds it too: a checkpoint
  * whose leaves and state come from different transactions is found at open, and by the root one

@@ -140,6 +140,8 @@ struct job {
     engine_done_fn *done;
     void *arg;
     uint64_t lsn;
+    uint64_t moved_bytes; /* of a copy: so far; */
+    int64_t started_ms;   /* wall: since then */
     struct err err;
 };
 struct job *job_new(struct engine *e, enum job_kind kind);

@@ -278,7 +278,79 @@ static void diff_old_program(struct world *w)
     check_equal(w);
 }
 
+static void page_4k(struct world *w, int i, struct engine_config *cfg)
+{
+    (void)w, (void)i;
+    cfg->copy_page_bytes = 4u << 10;
+}
+
+static struct engine_status *second(struct world *w)
+{
+    static struct engine_status st;
+
+    engine_status(w->n[1].e, &st);
+    return &st;
+}
+
+/* What a copy has taken and moved, and since when, is told of the whole of it, over restarts: after
+ * an orderly one but for the answer that was under way, after a power cut from its last checkpoint
+ * on. */
+static void copy_counts(struct world *w)
+{
+    const uint64_t checkpoint = 64u * (4u << 10), data = (uint64_t)MANY * 1000;
+    uint64_t begun = w->diff_bytes;
+    int64_t started;
+
+    w->tune = page_4k;
+    for (int i = 0; i < 2; i++) {
+        node_stop(w, i);
+        node_open(w, i);
+    }
+    many_write(w, 0, MANY, 1, 1000);
+    w->byte_ns_x1000 = 1000000; /* 1 MB/s */
+    enable(w, 0, 1);
+    while (second(w)->sync_started_ms == 0)
+        sim_check(w, world_step(w), "no copy begins");
+    started = second(w)->sync_started_ms;
+    for (uint64_t at = 0; at + data / 5 < data; at = second(w)->sync_moved_bytes) {
+        bool crash = sim_rand(w, 2) == 0;
+        uint64_t moved, keys, slack = (crash ? 2 * checkpoint : 0) + 16384;
+
+        for (uint64_t to = at + data / 5; second(w)->sync_moved_bytes < to;)
+            sim_check(w, world_step(w), "the copy does not go on");
+        moved = second(w)->sync_moved_bytes;
+        keys = second(w)->copy_keys;
+        if (crash)
+            node_crash(w, 1);
+        else
+            node_stop(w, 1);
+        world_run(w, 5 * SEC);
+        node_open(w, 1);
+        sim_check(
+            w, second(w)->sync_moved_bytes + slack >= moved && second(w)->sync_moved_bytes <= moved,
+            "%llu bytes moved, and after a restart %llu", (unsigned long long)moved,
+            (unsigned long long)second(w)->sync_moved_bytes);
+        sim_check(w, second(w)->copy_keys + slack / 1000 >= keys && second(w)->copy_keys <= keys,
+                  "%llu keys taken, and after a restart %llu", (unsigned long long)keys,
+                  (unsigned long long)second(w)->copy_keys);
+        sim_check(w, second(w)->sync_started_ms == started, "begun at another time");
+    }
+    if (!world_until(w, secondary_streams, 120 * SEC))
+        sim_fail(w, "the copy does not end");
+    sim_check(w, second(w)->copy_keys >= MANY, "%llu keys of %u",
+              (unsigned long long)second(w)->copy_keys, MANY);
+    sim_check(w,
+              second(w)->sync_moved_bytes >= data &&
+                  second(w)->sync_moved_bytes <= w->diff_bytes - begun,
+              "%llu bytes are told of %llu of data, and %llu were moved",
+              (unsigned long long)second(w)->sync_moved_bytes, (unsigned long long)data,
+              (unsigned long long)(w->diff_bytes - begun));
+    w->byte_ns_x1000 = 1000;
+    check_equal(w);
+}
+
 const struct scenario scenarios_diff[] = {
+    {"copy_counts", copy_counts, "what a copy took is counted over restarts", 0},
     {"diff_bytes", diff_bytes, "a difference moves little more than what differs", 0},
     {"diff_under_load", diff_under_load, "catching up ends while the primary writes", 0},
     {"diff_crash", diff_crash, "a crash or cut while catching up leaves a state that existed", 0},
