@@ -65,8 +65,10 @@ static void start(struct request *rq, struct response *rs, enum ceremony_kind ki
     OPENSSL_cleanse(made, sizeof(made));
 }
 
-/* Make the token and store it. id has room for TOKEN_ID_BYTES and NUL. */
-static int make_token(struct request *rq, enum ceremony_kind kind, char *id, struct err *err)
+/* Make the token and store it. id has room for TOKEN_ID_BYTES and NUL. first_copy: as it was when
+ * the shares were checked. */
+static int make_token(struct request *rq, enum ceremony_kind kind, bool first_copy, char *id,
+                      struct err *err)
 {
     struct core *c = rq->core;
     struct token *t;
@@ -76,7 +78,7 @@ static int make_token(struct request *rq, enum ceremony_kind kind, char *id, str
     id[1] = '.';
     base62(c, id + 2, TOKEN_ID_BYTES - 2);
     if (kind == CEREMONY_DR_OPERATION)
-        return dr_token_store(c, id, err);
+        return dr_token_store(c, id, first_copy, err);
     b = batch_new(c);
     if (b == NULL)
         return err_set(err, ERR_NOMEM, 0, "token");
@@ -92,6 +94,8 @@ static void finish(struct request *rq, struct response *rs, enum ceremony_kind k
                    struct attempt_view *view, struct shares *whole, const uint8_t *otp,
                    unsigned required)
 {
+    /* Before the shares are checked: they may be of the cluster that is replaced meanwhile. */
+    bool first_copy = rq->core->role == ENGINE_BOOTSTRAPPING;
     struct buf root = {.secret = true}, encoded = {.secret = true};
     char id[TOKEN_ID_BYTES + 1];
     uint8_t padded[TOKEN_ID_BYTES];
@@ -105,7 +109,7 @@ static void finish(struct request *rq, struct response *rs, enum ceremony_kind k
             reply_err(rs, &err);
         goto out;
     }
-    if (make_token(rq, kind, id, &err) != 0) {
+    if (make_token(rq, kind, first_copy, id, &err) != 0) {
         reply_err(rs, &err);
         goto out;
     }
@@ -166,7 +170,7 @@ void generate_root_handle(struct request *rq, struct response *rs)
     unsigned shares, required;
     struct err err = {0};
 
-    if (dr && rq->core->role != ENGINE_SECONDARY) {
+    if (dr && rq->core->role != ENGINE_SECONDARY && rq->core->role != ENGINE_BOOTSTRAPPING) {
         reply_error(rs, 400,
                     "Not a DR secondary. A DR operation token is made on the secondary that is to "
                     "be promoted; on this "

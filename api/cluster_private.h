@@ -95,6 +95,7 @@ CHECKED int join_primary(const struct join *j, struct err *err);
 
 /* ---- dr_token.c ---- */
 CHECKED int dr_token_delete(struct core *c, const char *token, struct err *err);
+/** All of them end, those of a first copy too. */
 CHECKED int dr_token_clear(struct core *c, struct err *err);
 
 #endif

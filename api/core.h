@@ -106,9 +106,10 @@ void generate_root_handle(
                              sys/replication/dr/secondary/generate-operation-token/... */
 /* ---- replication.c ---- */
 void replication_handle(struct request *rq, struct response *rs); /* sys/replication/... */
-/** Check a DR operation token (local, hashed). */
+/** Check a DR operation token (local, hashed). During a first copy only one that was made then. */
 bool dr_token_valid(struct core *c, const char *token);
-CHECKED int dr_token_store(struct core *c, const char *token, struct err *err);
+/** first_copy: its shares were those of the cluster that a first copy is to replace. */
+CHECKED int dr_token_store(struct core *c, const char *token, bool first_copy, struct err *err);
 /* ---- cluster.c ---- */
 CHECKED int cluster_new(struct core *c,
                         struct err *err); /* before engine_open: fills link ops for it */

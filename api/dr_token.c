@@ -4,6 +4,10 @@
  *
  * A token has 24 random base62 characters, so a plain hash does not give it away. They are local:
  * never shipped, and void after a promotion. The newest DR_TOKENS_MAX are kept.
+ *
+ * While a first copy is not whole, shares are those of the cluster that it is to replace. Tokens of
+ * those are a list of their own, which counts only then: else holders of keys that the copy makes
+ * worthless could make a token before the switch, and promote the primary's data with it after.
  */
 #include <openssl/crypto.h>
 #include <openssl/sha.h>
@@ -11,12 +15,15 @@
 
 #include "cluster_private.h"
 
-#define LOCAL_NAME "dr_tokens" /* hashes one after the other, oldest first */
+#define LATCH "local/dr_tokens"
+#define LIST "dr_tokens" /* hashes one after the other, oldest first */
+#define LIST_FIRST_COPY "dr_tokens_first_copy"
 #define HASH_BYTES 32u
 #define DR_TOKENS_MAX 16u
 
 struct put {
     struct core *core;
+    const char *list;
     const struct buf *data;
     struct err *err;
     int rc;
@@ -26,22 +33,27 @@ static void put_blocking(void *arg)
 {
     struct put *p = arg;
 
-    p->rc = engine_local_put(p->core->engine, LOCAL_NAME, p->data->data, p->data->len, p->err);
+    p->rc = engine_local_put(p->core->engine, p->list, p->data->data, p->data->len, p->err);
 }
 
-static int store(struct core *c, const struct buf *hashes, struct err *err)
+static int store(struct core *c, const char *list, const struct buf *hashes, struct err *err)
 {
-    struct put p = {.core = c, .data = hashes, .err = err};
+    struct put p = {.core = c, .list = list, .data = hashes, .err = err};
 
     run_blocking(put_blocking, &p);
     return p.rc;
 }
 
-static int load(struct core *c, struct buf *out, struct err *err)
+static const char *list_now(const struct core *c)
+{
+    return c->role == ENGINE_BOOTSTRAPPING ? LIST_FIRST_COPY : LIST;
+}
+
+static int load(struct core *c, const char *list, struct buf *out, struct err *err)
 {
     struct err why = {0};
 
-    if (engine_local_get(c->engine, LOCAL_NAME, out, &why) == 0) {
+    if (engine_local_get(c->engine, list, out, &why) == 0) {
         if (out->len % HASH_BYTES != 0)
             return err_set(err, ERR_CORRUPT, 0, "the list of DR operation tokens is damaged");
         return 0;
@@ -69,6 +81,7 @@ static int find(const struct buf *hashes, const uint8_t hash[HASH_BYTES])
 
 bool dr_token_valid(struct core *c, const char *token)
 {
+    const char *list = list_now(c);
     struct buf hashes = {0};
     uint8_t hash[HASH_BYTES];
     struct err err = {0};
@@ -77,7 +90,7 @@ bool dr_token_valid(struct core *c, const char *token)
     if (token == NULL || token[0] == '\0')
         return false;
     hash_token(token, hash);
-    if (load(c, &hashes, &err) != 0)
+    if (load(c, list, &hashes, &err) != 0)
         log_error(c->log, "replication", "cannot read the DR operation tokens: %s", err.msg);
     else
         valid = find(&hashes, hash) >= 0;
@@ -85,8 +98,9 @@ bool dr_token_valid(struct core *c, const char *token)
     return valid;
 }
 
-int dr_token_store(struct core *c, const char *token, struct err *err)
+int dr_token_store(struct core *c, const char *token, bool first_copy, struct err *err)
 {
+    const char *list = first_copy ? LIST_FIRST_COPY : LIST;
     struct buf hashes = {0}, next = {0};
     uint8_t hash[HASH_BYTES];
     struct latch_ref latch;
@@ -94,16 +108,16 @@ int dr_token_store(struct core *c, const char *token, struct err *err)
     int rc = -1;
 
     hash_token(token, hash);
-    if (latch_take(c, "local/" LOCAL_NAME, &latch, err) != 0)
+    if (latch_take(c, LATCH, &latch, err) != 0)
         return -1;
-    if (load(c, &hashes, err) != 0)
+    if (load(c, list, &hashes, err) != 0)
         goto out;
     if (hashes.len >= DR_TOKENS_MAX * HASH_BYTES)
         from = hashes.len - (DR_TOKENS_MAX - 1) * HASH_BYTES;
     buf_add(&next, hashes.data + from, hashes.len - from);
     buf_add(&next, hash, HASH_BYTES);
     if (buf_check(&next, err) == 0)
-        rc = store(c, &next, err);
+        rc = store(c, list, &next, err);
 out:
     latch_release(c, &latch);
     buf_free(&hashes);
@@ -113,15 +127,16 @@ out:
 
 int dr_token_delete(struct core *c, const char *token, struct err *err)
 {
+    const char *list = list_now(c);
     struct buf hashes = {0};
     uint8_t hash[HASH_BYTES];
     struct latch_ref latch;
     int rc = -1, at;
 
     hash_token(token, hash);
-    if (latch_take(c, "local/" LOCAL_NAME, &latch, err) != 0)
+    if (latch_take(c, LATCH, &latch, err) != 0)
         return -1;
-    if (load(c, &hashes, err) != 0)
+    if (load(c, list, &hashes, err) != 0)
         goto out;
     at = find(&hashes, hash);
     if (at < 0) {
@@ -131,25 +146,34 @@ int dr_token_delete(struct core *c, const char *token, struct err *err)
     hashes.len -= HASH_BYTES;
     memmove(hashes.data + (size_t)at * HASH_BYTES, hashes.data + ((size_t)at + 1) * HASH_BYTES,
             hashes.len - (size_t)at * HASH_BYTES);
-    rc = store(c, &hashes, err);
+    rc = store(c, list, &hashes, err);
 out:
     latch_release(c, &latch);
     buf_free(&hashes);
     return rc;
 }
 
-int dr_token_clear(struct core *c, struct err *err)
+static int clear(struct core *c, const char *list, struct err *err)
 {
     struct buf hashes = {0}, none = {0};
+    int rc = load(c, list, &hashes, err);
+
+    if (rc != 0 || hashes.len > 0) /* a damaged list ends too */
+        rc = store(c, list, &none, err);
+    buf_free(&hashes);
+    return rc;
+}
+
+int dr_token_clear(struct core *c, struct err *err)
+{
     struct latch_ref latch;
     int rc;
 
-    if (latch_take(c, "local/" LOCAL_NAME, &latch, err) != 0)
+    if (latch_take(c, LATCH, &latch, err) != 0)
         return -1;
-    rc = load(c, &hashes, err);
-    if (rc != 0 || hashes.len > 0) /* a damaged list ends too */
-        rc = store(c, &none, err);
+    rc = clear(c, LIST, err);
+    if (clear(c, LIST_FIRST_COPY, err) != 0)
+        rc = -1;
     latch_release(c, &latch);
-    buf_free(&hashes);
     return rc;
 }

@@ -81,6 +81,11 @@ void replication_already_secondary(struct response *rs)
 
 static bool dr_token_good(struct request *rq, const char *token)
 {
+    /* What the keys of the cluster that is to be replaced still decide: whether it is. */
+    if (rq->core->role == ENGINE_BOOTSTRAPPING &&
+        strcmp(rq->path, "replication/dr/secondary/disable") != 0 &&
+        strcmp(rq->path, "replication/dr/secondary/operation-token/delete") != 0)
+        return false;
     /* Made here from the key shares, or given out by the primary before the disaster. */
     return dr_token_valid(rq->core, token) || token_batch_allows(rq->core, token, rq->full_path);
 }

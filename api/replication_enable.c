@@ -189,6 +189,8 @@ void replication_secondary_enable_handle(struct request *rq, struct response *rs
     } else if (!replication_wipe_accepted(rq, rs, &j)) {
         log_warn(rq->core->log, "replication",
                  "not enabled as DR secondary: the wipe was not confirmed");
+    } else if (dr_token_clear(rq->core, &err) != 0) { /* of an earlier time as a secondary */
+        reply_err(rs, &err);
     } else if (join_primary(&j, &err) != 0) {
         log_error(rq->core->log, "replication", "cannot enable the DR secondary: %s", err.msg);
         reply_error(rs, err.code == ERR_NOMEM || err.code == ERR_IO ? 500 : 400, "%s", err.msg);

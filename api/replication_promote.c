@@ -126,7 +126,7 @@ static bool may_promote(struct request *rq, struct response *rs, bool force)
     const char *token;
 
     if (rq->core->role != ENGINE_FENCED)
-        return replication_dr_token(rq, rs, &token) && replication_copy_whole(rq, rs);
+        return replication_copy_whole(rq, rs) && replication_dr_token(rq, rs, &token);
     if (force)
         return true;
     reply_error(

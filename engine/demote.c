@@ -158,8 +158,8 @@ static int retarget_check(struct engine *e, const struct follow_config *f, struc
 {
     enum engine_role role = engine_role(e);
 
-    if (e->promote.on)
-        return err_set(err, ERR_BUSY, 0, "a promotion is under way");
+    if (e->promote.on || e->leave.on)
+        return err_set(err, ERR_BUSY, 0, "a change of the role is under way");
     if (e->follow.phase == COPY_SWITCH)
         return err_set(err, ERR_AGAIN, 0, "a copy is just being put in place: try again");
     if (role != ENGINE_SECONDARY && role != ENGINE_BOOTSTRAPPING)

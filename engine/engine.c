@@ -312,6 +312,8 @@ static void close_queues(struct engine *e)
         e->promote.done(e->promote.arg, 0, &unknown);
     if (e->demote.on && e->demote.done != NULL)
         e->demote.done(e->demote.arg, 0, &unknown);
+    if (e->leave.on && e->leave.done != NULL)
+        e->leave.done(e->leave.arg, 0, &unknown);
     answer_rest(&e->held, &unknown);
     answer_rest(&e->held_ask, &unknown);
     answer_rest(&e->waiting, &unknown);

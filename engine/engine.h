@@ -351,6 +351,14 @@ CHECKED int engine_scrub(struct engine *e, bool reindex, engine_done_fn *done, v
  */
 CHECKED int engine_secede(struct engine *e, engine_done_fn *done, void *arg, struct err *err);
 /**
+ * Give the first copy up: what was here before engine_follow counts again, with all that it had
+ * acknowledged, and the half copy is removed. A primary that follows nobody, durably; a crash
+ * before that leaves the first copy, which begins anew. done runs on the apply thread: ERR_ROLE the
+ * copy is whole meanwhile; ERR_BUSY; ERR_CORRUPT what was here cannot be read. ERR_ROLE: no first
+ * copy is under way. Any thread.
+ */
+CHECKED int engine_leave(struct engine *e, engine_done_fn *done, void *arg, struct err *err);
+/**
  * Hand over to the secondary `id`: writes pause until it has applied all (at most limit_ms, then
  * they go on: ERR_TIMEOUT), the handover is logged, this cluster serves nothing any more, and
  * follows when the other has promoted itself. done runs when it does; ERR_INVAL: that secondary

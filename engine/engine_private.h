@@ -185,6 +185,11 @@ struct engine {
         engine_done_fn *done;
         void *arg;
     } demote;
+    struct { /* leave.c */
+        bool on;
+        engine_done_fn *done;
+        void *arg;
+    } leave;
     struct repl_config repl;
     struct conn *conns;
     size_t n_conns;

@@ -115,6 +115,10 @@ void follow_begin(struct engine *e, struct event *ev)
         err_set(&err, ERR_ROLE, 0, "a promotion is under way");
         goto refuse;
     }
+    if (e->leave.on) {
+        err_set(&err, ERR_BUSY, 0, "this cluster is just leaving another primary");
+        goto refuse;
+    }
     if (e->follow.phase == COPY_SWITCH) {
         err_set(&err, ERR_AGAIN, 0, "a copy is just being put in place");
         goto refuse;

@@ -643,6 +643,9 @@ static void on_event(struct engine *e, struct event *ev)
     case EV_RETARGET:
         retarget_begin(e, ev);
         break;
+    case EV_LEAVE:
+        leave_begin(e, ev);
+        break;
     case EV_MODE:
         modes_begin(e, ev);
         break;
@@ -751,6 +754,7 @@ size_t engine_log_step(struct engine *e)
     work += meet_step(e, now);
     work += fence_step(e, now);
     work += demote_step(e, now);
+    work += leave_step(e);
     work += switchover_step(e, now);
     work += modes_step(e, now);
     work += commit_step(e, now);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
  * roles_private.h - who serves: epochs and promotions (epoch.c), what members are asked before and
- * meanwhile (meet.c, gather.c), and how a cluster stops to serve (fence.c, demote.c, switchover.c,
- * revoke.c).
+ * meanwhile (meet.c, gather.c), how a cluster stops to serve (fence.c, demote.c, switchover.c,
+ * revoke.c), and how it gives a first copy up (leave.c).
  */
 #ifndef LOCKSTEP_ROLES_PRIVATE_H
 #define LOCKSTEP_ROLES_PRIVATE_H
@@ -128,6 +128,10 @@ void demote_begin(struct engine *e, struct event *ev);
 size_t demote_step(struct engine *e, int64_t now);
 void demote_and_follow(struct engine *e, const char *addr); /* in one durable step */
 void retarget_begin(struct engine *e, struct event *ev);
+
+/* ---- leave.c ---- */
+void leave_begin(struct engine *e, struct event *ev); /* EV_LEAVE */
+size_t leave_step(struct engine *e);
 
 /* ---- revoke.c ---- */
 bool revoked_here(const struct engine *e, const char *id);

@@ -71,6 +71,7 @@ enum event_kind {
     EV_DEMOTE,
     EV_REVOKE,
     EV_RETARGET,
+    EV_LEAVE,
     EV_ANSWER,
     EV_FOUND,
     EV_ROOT,

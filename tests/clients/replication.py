@@ -4,6 +4,7 @@
 import http.client
 import os
 import random
+import socket
 import sys
 import threading
 
@@ -241,6 +242,165 @@ def killed_while_enabling():
             b.kill()
 
 
+class Relay:
+    """Stands before a cluster address: the first connection (it enrols) goes through, each later one only as far as `room` bytes from
+    the primary. So a first copy begins, and is not whole before the test says so."""
+
+    def __init__(self, room):
+        self.room, self.target, self.seen, self.open, self.sockets = room, None, 0, True, []
+        self.passed = 0
+        self.listener = socket.create_server(('127.0.0.1', 0))
+        self.address = f'https://127.0.0.1:{self.listener.getsockname()[1]}'
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while self.open:
+            try:
+                near, _ = self.listener.accept()
+                far = socket.create_connection(('127.0.0.1', self.target))
+            except OSError:
+                continue
+            self.seen += 1
+            self.sockets += [near, far]
+            threading.Thread(target=self.pump, args=(near, far, None), daemon=True).start()
+            threading.Thread(target=self.pump, args=(far, near, self.room if self.seen > 1 else None), daemon=True).start()
+
+    def pump(self, a, b, room):
+        try:
+            while room is None or room > 0:
+                data = a.recv(65536 if room is None else min(65536, room))
+                if not data:
+                    break
+                b.sendall(data)
+                if room is not None:
+                    room -= len(data)
+                    self.passed += len(data)
+            else:
+                return  # stands still: neither end is told
+            b.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def close(self):
+        self.open = False
+        for s in [self.listener, *self.sockets]:
+            s.close()
+
+
+def first_copy_held(w, room=400000, secrets=300):
+    """A primary, and a cluster with data of its own whose first copy of it stands still in the middle."""
+    relay = Relay(room)
+    a, b = w.server('primary', cluster_addr=relay.address), w.server('secondary')
+    relay.target = a.port + 1
+    for s in (a, b):
+        s.start()
+        s.init()
+        s.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+    for i in range(secrets):
+        a.ok('PUT', f'kv/k{i}', {'v': random.randbytes(2000).hex()})
+    b.ok('PUT', 'kv/own', {'v': 'own'})
+    a.ok('PUT', 'sys/replication/dr/primary/enable', {})
+    b.ok('PUT', 'sys/replication/dr/secondary/enable', {'token': fresh(a, 'first'), 'ca_file': w.ca, 'confirm_wipe': b.name})
+    await_true('the copy to stand still in the middle', lambda: relay.passed >= room)
+    assert b.dr_status()['mode'] == 'bootstrapping', b.dr_status()
+    return a, b, relay
+
+
+def generations(s):
+    return sorted(n for n in os.listdir(f'{s.dir}/data') if n.startswith('gen-'))
+
+
+def left_during_first_copy():
+    """before the first copy is whole, the holders of the cluster's own keys take it back: all that it was stands again"""
+    path = 'sys/replication/dr/secondary/disable'
+    with World() as w:
+        a, b, relay = first_copy_held(w)
+        want(b.call('GET', 'kv/own'), 400, 'path disabled in replication DR secondary mode')
+        want(b.call('PUT', path, {}, token=''), 400, 'dr_operation_token')
+        want(b.call('PUT', path, {}), 400, 'dr_operation_token')  # a token of the cluster is none
+        want(b.call('PUT', path, {'dr_operation_token': 's.' + 'x' * 24}, token=''), 403)
+        dr = b.dr_token(b.keys[:2])
+        # It is good for leaving, and for nothing else.
+        for verb in ('promote', 'update-primary', 'reindex', 'aside/delete', 'drill', 'doctor'):
+            r = b.call('PUT', f'sys/replication/dr/secondary/{verb}', {'dr_operation_token': dr}, token='')
+            assert r.status in (400, 403), (verb, r.status, r.text)
+        assert b.dr_status()['mode'] == 'bootstrapping'
+        a.kill()  # the primary may be gone for good
+        r = b.ok('PUT', path, {'dr_operation_token': dr}, token='').json
+        assert 'what it held before' in r['warnings'][0], r
+        assert b.dr_status() == {'mode': 'disabled'}
+        want(b.call('GET', 'sys/health', token=''), 200)
+        assert b.ok('GET', 'kv/own').data == {'v': 'own'}
+        b.ok('PUT', 'kv/new', {'v': 'new'})
+        await_true('the half copy to be removed', lambda: generations(b) == ['gen-1'])
+        want(b.call('PUT', path, {'dr_operation_token': dr}), 400, 'Not a DR secondary.')
+        b.kill()
+        b.start()
+        b.unseal()
+        assert b.ok('GET', 'kv/own').data == {'v': 'own'} and b.ok('GET', 'kv/new').data == {'v': 'new'}
+        assert b.dr_status() == {'mode': 'disabled'}
+        # It may be enabled again, and its old token is void.
+        a.start()
+        a.unseal()
+        b.ok('PUT', 'sys/replication/dr/secondary/enable', {'token': fresh(a, 'second'), 'ca_file': w.ca, 'confirm_wipe': b.name})
+        want(b.call('PUT', path, {'dr_operation_token': dr}, token=''), 403)
+        relay.close()
+
+
+def left_token_ends_with_the_copy():
+    """a token of the cluster's own keys, made during the first copy, is void once the copy is whole"""
+    with World() as w:
+        a, b, relay = first_copy_held(w)
+        dr = b.dr_token(b.keys[:2])
+        relay.room = None
+        for s in relay.sockets:
+            try:
+                s.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+        w.await_following(b)
+        for verb in ('disable', 'promote', 'operation-token/delete'):
+            want(b.call('PUT', f'sys/replication/dr/secondary/{verb}', {'dr_operation_token': dr}, token=''), 403)
+        relay.close()
+
+
+def killed_while_leaving():
+    """killed at any moment of leaving, a cluster is the old one, whole, or still takes its first copy and can leave again"""
+    path = 'sys/replication/dr/secondary/disable'
+    rnd = random.Random(int(os.environ.get('SEED', '5')))
+    outcomes = set()
+    with World() as w:
+        a, b, relay = first_copy_held(w)
+        for n in range(8):
+            dr = b.dr_token(b.keys[:2])
+
+            def leave():
+                try:
+                    b.call('PUT', path, {'dr_operation_token': dr}, token='')
+                except (OSError, http.client.HTTPException):
+                    pass  # killed under it
+
+            t = threading.Thread(target=leave)
+            t.start()
+            t.join(rnd.random() * 0.03)
+            b.kill()
+            t.join()
+            b.start()
+            b.unseal()
+            mode = b.dr_status()['mode']
+            outcomes.add(mode)
+            if mode == 'disabled':
+                assert b.ok('GET', 'kv/own').data == {'v': 'own'}
+                b.ok('PUT', 'kv/own', {'v': 'own'})
+                assert generations(b) == ['gen-1'], generations(b)
+                b.ok('PUT', 'sys/replication/dr/secondary/enable', {'token': fresh(a, f'again{n}'), 'ca_file': w.ca, 'confirm_wipe': b.name})
+            else:
+                assert mode == 'bootstrapping', mode
+        b.ok('PUT', path, {'dr_operation_token': b.dr_token(b.keys[:2])}, token='')
+        assert b.ok('GET', 'kv/own').data == {'v': 'own'}
+        relay.close()
+
+
 if __name__ == '__main__':
     sys.exit(run_tests([sealed_secondary, primary_restarts, two_secondaries, after_promotion, operation_token, audit_of_a_secondary, disable,
-                        killed_while_enabling], 'replication'))
+                        killed_while_enabling, left_during_first_copy, left_token_ends_with_the_copy, killed_while_leaving], 'replication'))

@@ -561,6 +561,62 @@ Test(engine, a_secondary_copies_follows_and_equals_the_primary)
     cr_assert_eq(atomic_load(&s->replaced), 1, "it resumed, and did not copy again");
 }
 
+/* Left at once, and left after a restart, when the tail of the old log is not applied yet. */
+Test(engine, a_first_copy_that_is_given_up_leaves_the_old_cluster_with_all_it_acknowledged)
+{
+    struct node *p = &nodes[0], *s = &nodes[1];
+    struct engine_status st;
+    struct err err = {0};
+    uint32_t minor;
+
+    node_open(p);
+    node_open(s);
+    puts_text(p, "theirs", "1");
+    cr_assert_eq(engine_leave(s->e, on_done, NULL, &err), -1, "it takes no copy");
+    cr_assert_eq(err.code, ERR_ROLE);
+    for (int round = 0; round < 2; round++) {
+        struct wait w = WAIT_INIT;
+        char key[16];
+
+        snprintf(key, sizeof(key), "own-%d", round);
+        puts_text(s, key, "acknowledged");
+        minor = s->e->minor;
+        pthread_mutex_lock(&net.mu);
+        net.down = true; /* the primary is never reached: no copy can become whole */
+        pthread_mutex_unlock(&net.mu);
+        enable(p, s);
+        UNTIL(s, st, st.role == ENGINE_BOOTSTRAPPING);
+        if (round == 1) {
+            node_close(s);
+            node_open(s);
+            UNTIL(s, st, st.role == ENGINE_BOOTSTRAPPING);
+        }
+        cr_assert_eq(engine_leave(s->e, on_done, &w, &err), 0, "%s", err.msg);
+        wait_for(&w, 1);
+        cr_assert_eq(w.err.code, ERR_OK, "%s", w.err.msg);
+        UNTIL(s, st, st.role == ENGINE_PRIMARY);
+        cr_assert_gt(s->e->minor, minor);
+        expect(s, key, "acknowledged");
+        expect(s, "theirs", NULL);
+        puts_text(s, "after", "1");
+    }
+    pthread_mutex_lock(&net.mu);
+    net.down = false;
+    pthread_mutex_unlock(&net.mu);
+    node_close(s);
+    node_open(s);
+    engine_status(s->e, &st);
+    cr_assert_eq(st.role, ENGINE_PRIMARY);
+    expect(s, "own-0", "acknowledged");
+    expect(s, "own-1", "acknowledged");
+    expect(s, "after", "1");
+    enable(p, s); /* and it may become a secondary again */
+    UNTIL(s, st, st.role == ENGINE_SECONDARY);
+    same_state(p, s);
+    expect(s, "own-0", NULL);
+    cr_assert_eq(engine_leave(s->e, on_done, NULL, &err), -1, "the copy is whole");
+}
+
 Test(engine, a_promoted_secondary_serves_and_stays_primary_after_a_restart)
 {
     struct node *p = &nodes[0], *s = &nodes[1];

@@ -16,9 +16,9 @@
 /* ---- what this test sees of the engine, the link and wrapping ---- */
 
 static struct {
-    struct buf local, answer;
+    struct buf local, first_copy, answer;
     char reason[256];
-    int answers, members_changed, promoted;
+    int answers, members_changed, promoted, left;
     json_t *wrapped; /* data that was wrapped last */
     int64_t wrap_ttl_s;
     bool wrap_jwt, promote_fails;
@@ -26,21 +26,32 @@ static struct {
 
 static const uint8_t root_key[32] = {1, 2, 3, 4, 5, 6, 7, 8, 9};
 
+static struct buf *local_row(const char *name)
+{
+    if (strcmp(name, "dr_tokens_first_copy") == 0)
+        return &seen.first_copy;
+    cr_assert_str_eq(name, "dr_tokens");
+    return &seen.local;
+}
+
 int engine_local_get(struct engine *e, const char *name, struct buf *out, struct err *err)
 {
+    const struct buf *row = local_row(name);
+
     (void)e;
-    cr_assert_str_eq(name, "dr_tokens");
-    if (seen.local.len == 0)
+    if (row->len == 0)
         return err_set(err, ERR_NOTFOUND, 0, "none");
-    buf_add(out, seen.local.data, seen.local.len);
+    buf_add(out, row->data, row->len);
     return 0;
 }
 int engine_local_put(struct engine *e, const char *name, const void *data, size_t len,
                      struct err *err)
 {
-    (void)e, (void)name, (void)err;
-    buf_clear(&seen.local);
-    buf_add(&seen.local, data, len);
+    struct buf *row = local_row(name);
+
+    (void)e, (void)err;
+    buf_clear(row);
+    buf_add(row, data, len);
     return 0;
 }
 void engine_members_changed(struct engine *e)
@@ -58,6 +69,14 @@ void engine_link_answer(struct engine *e, uint64_t conn, const void *body, size_
     if (body != NULL)
         buf_add(&seen.answer, body, len);
     snprintf(seen.reason, sizeof(seen.reason), "%s", reason != NULL ? reason : "");
+}
+int engine_leave(struct engine *e, engine_done_fn *done, void *arg, struct err *err)
+{
+    (void)e, (void)err;
+    seen.left++;
+    fake.core.role = ENGINE_PRIMARY;
+    done(arg, 0, NULL);
+    return 0;
 }
 int engine_promote(struct engine *e, bool force, engine_done_fn *done, void *arg, struct err *err)
 {
@@ -223,6 +242,7 @@ static void teardown(void)
     snprintf(cmd, sizeof(cmd), "rm -r '%s'", dir);
     cr_assert_eq(system(cmd), 0);
     buf_free(&seen.local);
+    buf_free(&seen.first_copy);
     buf_free(&seen.answer);
     json_decref(seen.wrapped);
 }
@@ -518,13 +538,13 @@ Test(replication, dr_operation_tokens_are_hashed_counted_and_deleted)
     char name[32], text[TEXT_MAX];
 
     cr_assert_not(dr_token_valid(&fake.core, ""));
-    cr_assert_eq(dr_token_store(&fake.core, "s.first", &err), 0);
+    cr_assert_eq(dr_token_store(&fake.core, "s.first", false, &err), 0);
     cr_assert(dr_token_valid(&fake.core, "s.first"));
     cr_assert_not(dr_token_valid(&fake.core, "s.firs"));
     cr_assert_null(memmem(seen.local.data, seen.local.len, "first", 5));
     for (int i = 0; i < 16; i++) {
         snprintf(name, sizeof(name), "s.%d", i);
-        cr_assert_eq(dr_token_store(&fake.core, name, &err), 0);
+        cr_assert_eq(dr_token_store(&fake.core, name, false, &err), 0);
     }
     cr_assert_not(dr_token_valid(&fake.core, "s.first"), "the oldest goes");
     cr_assert(dr_token_valid(&fake.core, "s.0"));
@@ -534,6 +554,35 @@ Test(replication, dr_operation_tokens_are_hashed_counted_and_deleted)
                  204);
     cr_assert_not(dr_token_valid(&fake.core, "s.3"));
     cr_assert(dr_token_valid(&fake.core, "s.2") && dr_token_valid(&fake.core, "s.4"));
+}
+
+/* Keys of the cluster that a first copy replaces decide whether it does, and nothing after. */
+Test(replication, a_token_of_a_first_copy_is_void_once_it_is_whole)
+{
+    struct err err = {0};
+    char text[TEXT_MAX];
+
+    enable();
+    fake.core.role = ENGINE_BOOTSTRAPPING;
+    cr_assert_eq(dr_token_store(&fake.core, "s.whole", false, &err), 0);
+    cr_assert_eq(dr_token_store(&fake.core, "s.first", true, &err), 0);
+    cr_assert(dr_token_valid(&fake.core, "s.first") && !dr_token_valid(&fake.core, "s.whole"));
+    cr_assert_eq(call_as(NULL, "replication/dr/secondary/update-primary",
+                         "{\"dr_operation_token\":\"s.first\"}", text),
+                 403);
+    cr_assert_eq(call_as(NULL, "replication/dr/secondary/disable",
+                         "{\"dr_operation_token\":\"s.whole\"}", text),
+                 403);
+    cr_assert_eq(seen.left, 0);
+    fake.core.role = ENGINE_SECONDARY;
+    cr_assert(!dr_token_valid(&fake.core, "s.first") && dr_token_valid(&fake.core, "s.whole"));
+    fake.core.role = ENGINE_BOOTSTRAPPING;
+    cr_assert_eq(call_as(NULL, "replication/dr/secondary/disable",
+                         "{\"dr_operation_token\":\"s.first\"}", text),
+                 200, "%s", text);
+    cr_assert_eq(seen.left, 1);
+    fake.core.role = ENGINE_BOOTSTRAPPING; /* of another time */
+    cr_assert_not(dr_token_valid(&fake.core, "s.first"));
 }
 
 Test(replication, only_a_whole_secondary_with_a_dr_token_is_promoted)
@@ -551,7 +600,7 @@ Test(replication, only_a_whole_secondary_with_a_dr_token_is_promoted)
     /* The primary's rows as a secondary has them, with the secondary's own link key in the table.
      */
     fake.core.role = ENGINE_SECONDARY;
-    cr_assert_eq(dr_token_store(&fake.core, "s.x", &err), 0);
+    cr_assert_eq(dr_token_store(&fake.core, "s.x", false, &err), 0);
     cr_assert_eq(call_as(NULL, "replication/dr/secondary/promote", "{}", text), 400);
     cr_assert_eq(
         call_as(NULL, "replication/dr/secondary/promote", "{\"dr_operation_token\":\"s.y\"}", text),
@@ -615,7 +664,7 @@ Test(replication, a_clock_that_was_set_back_hides_no_loss)
 
     enable();
     fake.core.role = ENGINE_SECONDARY;
-    cr_assert_eq(dr_token_store(&fake.core, "s.x", &err), 0);
+    cr_assert_eq(dr_token_store(&fake.core, "s.x", false, &err), 0);
     shape_status = shape_loss;
     picture.peers[0].heard_age_ms = 60000;
     picture.peers[0].last_heartbeat_ms = never;
