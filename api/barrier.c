@@ -30,7 +30,7 @@
 #include "hmac.h"
 #include "xaes_private.h"
 
-#define SECURE_HEAP_BYTES (1u << 18)
+#define SECURE_HEAP_BYTES (1u << 20)
 #define SEALED_VERSION 1
 #define ID_BYTES 16
 #define NONCE_BYTES 24

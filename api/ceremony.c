@@ -3,11 +3,8 @@
  * ceremony.c - a token from key shares: sys/generate-root, and generate-operation-token on a DR
  * secondary.
  *
- * Anybody may start an attempt, so a stranger must not be able to stand in the way of the key
- * holders (CVE-2026-5807): each client address has an attempt of its own, at most ATTEMPTS_MAX
- * live, each for ATTEMPT_MS. Starting twice from one address is Vault's 400; DELETE ends the
- * caller's own, or the one whose nonce it names. Update finds the attempt by its nonce, from any
- * address. A full table gives up the oldest attempt that has no share yet; those with shares stay.
+ * The rule for strangers is in ceremony.h. Starting twice from one address is Vault's 400; DELETE
+ * ends the caller's own, or the one whose nonce it names.
  *
  * Shares and the one-time pad live in secure memory and go with the attempt. Nothing is stored: a
  * restart ends all attempts.
@@ -40,7 +37,9 @@ static void attempt_end(struct ceremonies *cs, size_t i)
     if (a == NULL)
         return;
     shares_clear(&a->shares);
-    OPENSSL_secure_clear_free(a, sizeof(*a));
+    shares_clear(&a->open);
+    OPENSSL_secure_clear_free(a->otp, TOKEN_ID_BYTES);
+    free(a);
 }
 
 void ceremonies_drop(struct ceremonies *cs)
@@ -105,20 +104,102 @@ static int find_nonce(struct ceremonies *cs, enum ceremony_kind kind, const char
     return -1;
 }
 
-static int free_slot(struct ceremonies *cs)
+/* By the nonce that anybody sees. */
+static int find_open(struct ceremonies *cs, enum ceremony_kind kind, const char *nonce)
 {
-    int oldest = -1;
+    for (int i = 0; i < ATTEMPTS_MAX; i++)
+        if (cs->attempts[i] != NULL && cs->attempts[i]->kind == kind &&
+            strcmp(cs->attempts[i]->open_nonce, nonce) == 0)
+            return i;
+    return -1;
+}
+
+/* ---- room ---- */
+
+/* An IPv4 /24; of an IPv6 /64, its /48. */
+static size_t network_len(const char *address)
+{
+    const char *dot = strrchr(address, '.');
+    size_t colons = 0, i = 0;
+
+    if (dot != NULL)
+        return (size_t)(dot - address);
+    for (; address[i] != '\0'; i++)
+        if (address[i] == ':' && ++colons == 3)
+            break;
+    return i;
+}
+
+static bool same_network(const char *a, const char *b)
+{
+    size_t n = network_len(a);
+
+    return n == network_len(b) && memcmp(a, b, n) == 0;
+}
+
+static unsigned count_network(const struct ceremonies *cs, const char *address)
+{
+    unsigned n = 0;
+
+    for (size_t i = 0; i < ATTEMPTS_MAX; i++)
+        n += cs->attempts[i] != NULL && same_network(cs->attempts[i]->address, address);
+    return n;
+}
+
+/* The oldest without a share: of this network; NULL: of the one that has the most attempts. */
+static int find_idle(const struct ceremonies *cs, const char *network)
+{
+    unsigned most = 0;
+    int found = -1;
 
     for (int i = 0; i < ATTEMPTS_MAX; i++) {
         const struct attempt *a = cs->attempts[i];
-        if (a == NULL)
-            return i;
-        if (a->shares.n == 0 && (oldest < 0 || a->end_ms < cs->attempts[oldest]->end_ms))
-            oldest = i;
+        unsigned n;
+
+        if (a == NULL || a->shares.n > 0 || a->open.n > 0 ||
+            (network != NULL && !same_network(a->address, network)))
+            continue;
+        n = network == NULL ? count_network(cs, a->address) : 0;
+        if (found < 0 || n > most || (n == most && a->end_ms < cs->attempts[found]->end_ms)) {
+            most = n;
+            found = i;
+        }
     }
-    if (oldest >= 0)
-        attempt_end(cs, (size_t)oldest);
-    return oldest;
+    return found;
+}
+
+static int make_room(struct ceremonies *cs, const char *address)
+{
+    bool network_full = count_network(cs, address) >= NETWORK_MAX;
+    int slot;
+
+    for (int i = 0; i < ATTEMPTS_MAX && !network_full; i++)
+        if (cs->attempts[i] == NULL)
+            return i;
+    slot = find_idle(cs, network_full ? address : NULL);
+    if (slot >= 0)
+        attempt_end(cs, (size_t)slot);
+    return slot;
+}
+
+static struct attempt *attempt_new(const struct attempt_new *n)
+{
+    struct attempt *a = calloc(1, sizeof(*a));
+
+    if (a == NULL)
+        return NULL;
+    a->otp = OPENSSL_secure_malloc(TOKEN_ID_BYTES);
+    if (a->otp == NULL) {
+        free(a);
+        return NULL;
+    }
+    memcpy(a->otp, n->otp, TOKEN_ID_BYTES);
+    a->kind = n->kind;
+    a->end_ms = n->now_ms + ATTEMPT_MS;
+    snprintf(a->address, sizeof(a->address), "%s", n->address);
+    snprintf(a->nonce, sizeof(a->nonce), "%s", n->nonce);
+    snprintf(a->open_nonce, sizeof(a->open_nonce), "%s", n->open_nonce);
+    return a;
 }
 
 int ceremony_start(struct ceremonies *cs, const struct attempt_new *n, struct attempt_view *view,
@@ -135,22 +216,18 @@ int ceremony_start(struct ceremonies *cs, const struct attempt_new *n, struct at
         err_set(err, ERR_INVAL, 0, "root generation already in progress");
         goto out;
     }
-    slot = free_slot(cs);
+    slot = make_room(cs, n->address);
     if (slot < 0) {
-        err_set(err, ERR_INVAL, 0, "%d attempts are in progress; each ends after %d minutes",
-                ATTEMPTS_MAX, ATTEMPT_MS / 60000);
+        err_set(err, ERR_INVAL, 0,
+                "too many attempts that have shares are in progress; each ends after %d minutes",
+                ATTEMPT_MS / 60000);
         goto out;
     }
-    a = OPENSSL_secure_zalloc(sizeof(*a));
+    a = attempt_new(n);
     if (a == NULL) {
         err_set(err, ERR_NOMEM, 0, "root generation");
         goto out;
     }
-    a->kind = n->kind;
-    a->end_ms = n->now_ms + ATTEMPT_MS;
-    snprintf(a->address, sizeof(a->address), "%s", n->address);
-    snprintf(a->nonce, sizeof(a->nonce), "%s", n->nonce);
-    memcpy(a->otp, n->otp, TOKEN_ID_BYTES);
     cs->attempts[slot] = a;
     *view = (struct attempt_view){.started = true};
     snprintf(view->nonce, sizeof(view->nonce), "%s", a->nonce);
@@ -160,20 +237,48 @@ out:
     return rc;
 }
 
+static unsigned given(const struct attempt *a)
+{
+    return a->shares.n + a->open.n;
+}
+
+/* The only one of its kind; -1: none, or several. */
+static int find_only(const struct ceremonies *cs, enum ceremony_kind kind, bool *anyp)
+{
+    int found = -1;
+
+    *anyp = false;
+    for (int i = 0; i < ATTEMPTS_MAX; i++) {
+        if (cs->attempts[i] == NULL || cs->attempts[i]->kind != kind)
+            continue;
+        found = *anyp ? -1 : i;
+        if (*anyp)
+            break;
+        *anyp = true;
+    }
+    return found;
+}
+
 void ceremony_status(struct ceremonies *cs, enum ceremony_kind kind, const char *address,
                      int64_t now_ms, struct attempt_view *view)
 {
+    const char *nonce = "";
+    bool own;
     int slot;
 
     *view = (struct attempt_view){0};
     pthread_mutex_lock(&cs->mutex);
     expire(cs, now_ms);
     slot = find_own(cs, kind, address);
+    own = slot >= 0;
+    view->started = own;
+    if (!own)
+        slot = find_only(cs, kind, &view->started);
     if (slot >= 0) {
-        view->started = true;
-        view->progress = cs->attempts[slot]->shares.n;
-        snprintf(view->nonce, sizeof(view->nonce), "%s", cs->attempts[slot]->nonce);
+        view->progress = given(cs->attempts[slot]);
+        nonce = own ? cs->attempts[slot]->nonce : cs->attempts[slot]->open_nonce;
     }
+    snprintf(view->nonce, sizeof(view->nonce), "%s", nonce);
     pthread_mutex_unlock(&cs->mutex);
 }
 
@@ -190,42 +295,150 @@ void ceremony_cancel(struct ceremonies *cs, enum ceremony_kind kind, const char 
     pthread_mutex_unlock(&cs->mutex);
 }
 
+/* ---- shares ---- */
+
+static bool has(const struct shares *s, const uint8_t *part, size_t len)
+{
+    for (unsigned i = 0; i < s->n; i++)
+        if (s->len[i] == len && CRYPTO_memcmp(s->part[i], part, len) == 0)
+            return true;
+    return false;
+}
+
+static unsigned open_of(const struct attempt *a, const char *address)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < a->open.n; i++)
+        n += strcmp(a->open_by[i], address) == 0;
+    return n;
+}
+
+/* The oldest of the address that has given the most. */
+static void open_drop(struct attempt *a)
+{
+    unsigned at = 0, most = 0;
+
+    for (unsigned i = 0; i < a->open.n; i++) {
+        unsigned n = open_of(a, a->open_by[i]);
+
+        if (n > most) {
+            most = n;
+            at = i;
+        }
+    }
+    OPENSSL_secure_clear_free(a->open.part[at], a->open.len[at]);
+    a->open.n--;
+    for (unsigned i = at; i < a->open.n; i++) {
+        a->open.part[i] = a->open.part[i + 1];
+        a->open.len[i] = a->open.len[i + 1];
+        memcpy(a->open_by[i], a->open_by[i + 1], ADDRESS_BYTES);
+    }
+}
+
+/* As shares_add. */
+static int open_add(struct attempt *a, const struct share_given *g)
+{
+    int added;
+
+    if (has(&a->open, g->part, g->len))
+        return 0;
+    if (a->open.n == OPEN_SHARES_MAX)
+        open_drop(a);
+    added = shares_add(&a->open, g->part, g->len);
+    if (added > 0)
+        snprintf(a->open_by[a->open.n - 1], ADDRESS_BYTES, "%s", g->address);
+    return added;
+}
+
+/* Enough are here? */
+static int collect(struct attempt *a, unsigned threshold, struct shares *whole, unsigned *surep,
+                   struct err *err)
+{
+    if (a->shares.n >= threshold) { /* the caller tries them; the attempt starts again from none */
+        *whole = a->shares;
+        *surep = whole->n;
+        memset(&a->shares, 0, sizeof(a->shares));
+        return 0;
+    }
+    if (given(a) < threshold)
+        return 0;
+    *surep = a->shares.n;
+    for (unsigned i = 0; i < given(a); i++) {
+        const struct shares *s = i < a->shares.n ? &a->shares : &a->open;
+        unsigned k = i < a->shares.n ? i : i - a->shares.n;
+
+        if (shares_add(whole, s->part[k], s->len[k]) < 0) {
+            shares_clear(whole);
+            return err_set(err, ERR_NOMEM, 0, "root generation");
+        }
+    }
+    return 0;
+}
+
+static int wrong_nonce(struct ceremonies *cs, const struct share_given *g, struct err *err)
+{
+    int own = find_own(cs, g->kind, g->address);
+
+    if (own < 0)
+        return err_set(err, ERR_INVAL, 0, "no root generation in progress");
+    return err_set(err, ERR_INVAL, 0,
+                   "incorrect nonce supplied; nonce for this root generation operation is \"%s\"",
+                   cs->attempts[own]->nonce);
+}
+
 int ceremony_share(struct ceremonies *cs, const struct share_given *g, struct attempt_view *view,
-                   struct shares *whole, uint8_t otp[TOKEN_ID_BYTES], struct err *err)
+                   struct shares *whole, unsigned *surep, struct err *err)
 {
     struct attempt *a;
     int slot, added, rc = -1;
+    bool open;
 
     pthread_mutex_lock(&cs->mutex);
     expire(cs, g->now_ms);
     slot = find_nonce(cs, g->kind, g->nonce);
+    open = slot < 0;
+    if (open)
+        slot = find_open(cs, g->kind, g->nonce);
     if (slot < 0) {
-        int own = find_own(cs, g->kind, g->address);
-        if (own < 0)
-            err_set(err, ERR_INVAL, 0, "no root generation in progress");
-        else
-            err_set(err, ERR_INVAL, 0,
-                    "incorrect nonce supplied; nonce for this root generation operation is \"%s\"",
-                    cs->attempts[own]->nonce);
+        (void)!wrong_nonce(cs, g, err);
         goto out;
     }
     a = cs->attempts[slot];
-    added = shares_add(&a->shares, g->part, g->len);
+    if (open)
+        added = has(&a->shares, g->part, g->len) ? 0 : open_add(a, g);
+    else
+        added = shares_add(&a->shares, g->part, g->len);
     if (added <= 0) {
         err_set(err, added == 0 ? ERR_INVAL : ERR_NOMEM, 0,
                 "given key has already been provided during this generation operation");
         goto out;
     }
-    *view = (struct attempt_view){.started = true, .progress = a->shares.n};
-    snprintf(view->nonce, sizeof(view->nonce), "%s", a->nonce);
-    if (a->shares.n >=
-        g->threshold) { /* the caller tries them; the attempt starts again from none */
-        *whole = a->shares;
-        memset(&a->shares, 0, sizeof(a->shares));
-        memcpy(otp, a->otp, TOKEN_ID_BYTES);
-    }
-    rc = 0;
+    *view = (struct attempt_view){.started = true, .progress = given(a)};
+    snprintf(view->nonce, sizeof(view->nonce), "%s", g->nonce);
+    rc = collect(a, g->threshold, whole, surep, err);
 out:
+    pthread_mutex_unlock(&cs->mutex);
+    return rc;
+}
+
+int ceremony_finish(struct ceremonies *cs, enum ceremony_kind kind, const char *nonce,
+                    uint8_t otp[TOKEN_ID_BYTES], int64_t now_ms, struct err *err)
+{
+    int slot, rc = -1;
+
+    pthread_mutex_lock(&cs->mutex);
+    expire(cs, now_ms);
+    slot = find_nonce(cs, kind, nonce);
+    if (slot < 0)
+        slot = find_open(cs, kind, nonce);
+    if (slot < 0) {
+        err_set(err, ERR_INVAL, 0, "no root generation in progress");
+    } else {
+        memcpy(otp, cs->attempts[slot]->otp, TOKEN_ID_BYTES);
+        attempt_end(cs, (size_t)slot);
+        rc = 0;
+    }
     pthread_mutex_unlock(&cs->mutex);
     return rc;
 }

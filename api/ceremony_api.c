@@ -3,7 +3,8 @@
  * ceremony_api.c - sys/generate-root and generate-operation-token over HTTP: the attempts are
  * ceremony.c's.
  *
- * The token is answered only under the one-time pad, and only after it is stored.
+ * The token is answered only under the one-time pad, and only after it is stored. Both nonces of an
+ * attempt are answered as `nonce`: see ceremony.h for who sees which.
  */
 #include <openssl/crypto.h>
 #include <string.h>
@@ -28,7 +29,7 @@ static void reply_view(struct response *rs, const struct attempt_view *v, unsign
 static void start(struct request *rq, struct response *rs, enum ceremony_kind kind,
                   const char *address, unsigned required)
 {
-    char made[TOKEN_ID_BYTES + 1] = "", nonce[37];
+    char made[TOKEN_ID_BYTES + 1] = "", nonce[37], open_nonce[37];
     const char *otp, *pgp;
     struct attempt_view view;
     struct err err = {0};
@@ -52,7 +53,8 @@ static void start(struct request *rq, struct response *rs, enum ceremony_kind ki
     if (otp[0] == '\0')
         otp = base62(rq->core, made, TOKEN_ID_BYTES);
     uuid_new(rq->core, nonce);
-    const struct attempt_new n = {kind, address, otp, nonce, rq->now_ms};
+    uuid_new(rq->core, open_nonce);
+    const struct attempt_new n = {kind, address, otp, nonce, open_nonce, rq->now_ms};
     if (ceremony_start(rq->core->ceremonies, &n, &view, &err) != 0) {
         if (err.code == ERR_INVAL)
             reply_error(rs, 400, "%s", err.msg);
@@ -89,24 +91,57 @@ static int make_token(struct request *rq, enum ceremony_kind kind, bool first_co
     return batch_commit(b, err);
 }
 
-/* All shares are here: check them, make the token, answer it under the pad. */
+/* The first `sure` shares, and of the others as many as are missing: whichever fit. */
+static int open_with(struct core *c, const struct shares *all, unsigned sure, unsigned required,
+                     struct buf *root, struct err *err)
+{
+    unsigned rest = all->n - sure, missing = required > sure ? required - sure : 0;
+    const uint8_t *part[SHAMIR_SHARES_MAX];
+    size_t len[SHAMIR_SHARES_MAX];
+
+    for (unsigned set = 0; set < 1u << rest; set++) {
+        unsigned n = sure;
+
+        if ((unsigned)__builtin_popcount(set) != missing)
+            continue;
+        memcpy(part, all->part, sure * sizeof(part[0]));
+        memcpy(len, all->len, sure * sizeof(len[0]));
+        for (unsigned i = 0; i < rest; i++) {
+            if ((set & 1u << i) == 0)
+                continue;
+            part[n] = all->part[sure + i];
+            len[n++] = all->len[sure + i];
+        }
+        err_clear(err);
+        if (seal_check_shares(c, part, len, n, root, err) == 0)
+            return 0;
+        buf_clear(root);
+    }
+    return -1;
+}
+
+/* Enough shares are here: check them, make the token, answer it under the pad. */
 static void finish(struct request *rq, struct response *rs, enum ceremony_kind kind,
-                   struct attempt_view *view, struct shares *whole, const uint8_t *otp,
+                   struct attempt_view *view, struct shares *whole, unsigned sure,
                    unsigned required)
 {
     /* Before the shares are checked: they may be of the cluster that is replaced meanwhile. */
     bool first_copy = rq->core->role == ENGINE_BOOTSTRAPPING;
     struct buf root = {.secret = true}, encoded = {.secret = true};
     char id[TOKEN_ID_BYTES + 1];
-    uint8_t padded[TOKEN_ID_BYTES];
+    uint8_t padded[TOKEN_ID_BYTES], otp[TOKEN_ID_BYTES];
     struct err err = {0};
 
-    if (seal_check_shares(rq->core, (const uint8_t *const *)whole->part, whole->len, whole->n,
-                          &root, &err) != 0) {
+    if (open_with(rq->core, whole, sure, required, &root, &err) != 0) {
         if (err.code == ERR_DENIED)
             reply_error(rs, 400, "root generation aborted: unable to authenticate: %s", err.msg);
         else
             reply_err(rs, &err);
+        goto out;
+    }
+    /* It ends first: two who complete it at once would get two tokens under one pad. */
+    if (ceremony_finish(rq->core->ceremonies, kind, view->nonce, otp, rq->now_ms, &err) != 0) {
+        reply_error(rs, 400, "%s", err.msg);
         goto out;
     }
     if (make_token(rq, kind, first_copy, id, &err) != 0) {
@@ -116,11 +151,11 @@ static void finish(struct request *rq, struct response *rs, enum ceremony_kind k
     for (size_t i = 0; i < TOKEN_ID_BYTES; i++)
         padded[i] = (uint8_t)id[i] ^ otp[i];
     base64_write(&encoded, padded, sizeof(padded), false);
-    ceremony_cancel(rq->core->ceremonies, kind, "", view->nonce, rq->now_ms);
     log_info(rq->core->log, "core", "root generation finished: nonce=%s", view->nonce);
     reply_view(rs, view, required, buf_str(&encoded), "", 0);
 out:
     OPENSSL_cleanse(id, sizeof(id));
+    OPENSSL_cleanse(otp, sizeof(otp));
     buf_free(&root);
     buf_free(&encoded);
 }
@@ -128,7 +163,7 @@ out:
 static void update(struct request *rq, struct response *rs, enum ceremony_kind kind,
                    const char *address, unsigned required)
 {
-    uint8_t part[SHARE_MAX_BYTES], otp[TOKEN_ID_BYTES];
+    uint8_t part[SHARE_MAX_BYTES];
     struct share_given g = {.kind = kind,
                             .address = address,
                             .part = part,
@@ -137,6 +172,7 @@ static void update(struct request *rq, struct response *rs, enum ceremony_kind k
     struct shares whole = {0};
     struct attempt_view view = {0};
     struct err err = {0};
+    unsigned sure = 0;
     const char *key;
 
     if (raw_str(rq, rs, "key", &key) != 0 || raw_str(rq, rs, "nonce", &g.nonce) != 0)
@@ -146,19 +182,18 @@ static void update(struct request *rq, struct response *rs, enum ceremony_kind k
         return;
     }
     if (seal_parse_key(key, part, sizeof(part), &g.len, &err) != 0 ||
-        ceremony_share(rq->core->ceremonies, &g, &view, &whole, otp, &err) != 0) {
+        ceremony_share(rq->core->ceremonies, &g, &view, &whole, &sure, &err) != 0) {
         if (err.code == ERR_INVAL)
             reply_error(rs, 400, "%s", err.msg);
         else
             reply_err(rs, &err);
     } else if (whole.n > 0) {
-        finish(rq, rs, kind, &view, &whole, otp, required);
+        finish(rq, rs, kind, &view, &whole, sure, required);
     } else {
         reply_view(rs, &view, required, "", "", 0);
     }
     shares_clear(&whole);
     OPENSSL_cleanse(part, sizeof(part));
-    OPENSSL_cleanse(otp, sizeof(otp));
 }
 
 void generate_root_handle(struct request *rq, struct response *rs)

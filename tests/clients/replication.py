@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Replication beyond the walk: restarts, sealed secondaries, two secondaries, revoke, disable, tokens after a promotion."""
+import base64
 import http.client
 import os
 import random
@@ -242,6 +243,38 @@ def killed_while_enabling():
             b.kill()
 
 
+def ceremony_from_two_hosts():
+    """key holders on two hosts make a DR operation token, each with his own status, and a stranger spoils nothing"""
+    base = 'sys/replication/dr/secondary/generate-operation-token/'
+    with World() as w:
+        a, b = w.pair()
+
+        def at(host, method, path, body=None):
+            c = http.client.HTTPSConnection('127.0.0.1', b.port, timeout=30, context=w.ssl, source_address=(host, 0))
+            try:
+                return b.call(method, base + path, body, token='', conn=c)
+            finally:
+                c.close()
+
+        begun = at('127.0.0.1', 'PUT', 'attempt', {}).json
+        at('127.0.0.1', 'PUT', 'update', {'key': a.keys[0], 'nonce': begun['nonce']})
+        # The second holder's CLI: status, then the prompt with the nonce that it told.
+        seen = at('127.0.0.2', 'GET', 'attempt').json
+        assert seen['started'] and seen['nonce'] not in ('', begun['nonce']) and seen['progress'] == 1, seen
+        # A stranger reads the same, and can neither cancel it nor spoil it with a share that is none.
+        at('127.0.0.3', 'DELETE', 'attempt')
+        want(at('127.0.0.3', 'DELETE', 'attempt', {'nonce': seen['nonce']}), 204)
+        garbage = base64.b64encode(b'x' * len(base64.b64decode(a.keys[0]))).decode()
+        want(at('127.0.0.3', 'PUT', 'update', {'key': garbage, 'nonce': seen['nonce']}), 400, 'root generation aborted')
+        assert at('127.0.0.1', 'GET', 'attempt').json['nonce'] == begun['nonce']
+        done = at('127.0.0.2', 'PUT', 'update', {'key': a.keys[1], 'nonce': seen['nonce']}).json
+        assert done['complete'], done
+        raw = base64.b64decode(done['encoded_token'] + '=' * (-len(done['encoded_token']) % 4))
+        dr = bytes(x ^ y for x, y in zip(raw, begun['otp'].encode())).decode()
+        assert not at('127.0.0.1', 'GET', 'attempt').json['started']
+        want(b.call('PUT', 'sys/replication/dr/secondary/operation-token/delete', {'dr_operation_token': dr}, token=''), 204)
+
+
 class Relay:
     """Stands before a cluster address: the first connection (it enrols) goes through, each later one only as far as `room` bytes from
     the primary. So a first copy begins, and is not whole before the test says so."""
@@ -403,4 +436,4 @@ def killed_while_leaving():
 
 if __name__ == '__main__':
     sys.exit(run_tests([sealed_secondary, primary_restarts, two_secondaries, after_promotion, operation_token, audit_of_a_secondary, disable,
-                        killed_while_enabling, left_during_first_copy, left_token_ends_with_the_copy, killed_while_leaving], 'replication'))
+                        killed_while_enabling, left_during_first_copy, left_token_ends_with_the_copy, killed_while_leaving, ceremony_from_two_hosts], 'replication'))

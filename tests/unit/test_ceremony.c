@@ -11,6 +11,7 @@
 static struct ceremonies *cs;
 static struct attempt_view view;
 static struct err err;
+static unsigned sure;
 
 static void setup(void)
 {
@@ -28,17 +29,20 @@ TestSuite(ceremony, .init = setup, .fini = teardown, .timeout = 10);
 
 static int start_at(const char *address, const char *nonce, int64_t now_ms)
 {
-    struct attempt_new n = {CEREMONY_ROOT, address, PAD, nonce, now_ms};
+    char open[64];
+
+    snprintf(open, sizeof(open), "open-%s", nonce);
+    struct attempt_new n = {CEREMONY_ROOT, address, PAD, nonce, open, now_ms};
 
     return ceremony_start(cs, &n, &view, &err);
 }
 
 static int share(const char *address, const char *nonce, uint8_t first, struct shares *whole)
 {
-    uint8_t part[SHARE_MAX_BYTES] = {first}, otp[TOKEN_ID_BYTES];
+    uint8_t part[SHARE_MAX_BYTES] = {first};
     struct share_given g = {CEREMONY_ROOT, address, nonce, part, sizeof(part), 3, 1000};
 
-    return ceremony_share(cs, &g, &view, whole, otp, &err);
+    return ceremony_share(cs, &g, &view, whole, &sure, &err);
 }
 
 Test(ceremony, one_attempt_for_each_address)
@@ -50,12 +54,11 @@ Test(ceremony, one_attempt_for_each_address)
                  "a stranger's attempt must not block another's");
 }
 
-Test(ceremony, a_stranger_sees_and_ends_only_his_own)
+Test(ceremony, a_stranger_ends_only_his_own)
 {
     cr_assert_eq(start_at("10.0.0.1", "n1", 1000), 0);
-    ceremony_status(cs, CEREMONY_ROOT, "10.0.0.2", 1000, &view);
-    cr_assert_not(view.started);
     ceremony_cancel(cs, CEREMONY_ROOT, "10.0.0.2", "", 1000);
+    ceremony_cancel(cs, CEREMONY_ROOT, "10.0.0.2", "open-n1", 1000);
     ceremony_status(cs, CEREMONY_ROOT, "10.0.0.1", 1000, &view);
     cr_assert(view.started);
     cr_assert_str_eq(view.nonce, "n1");
@@ -113,6 +116,106 @@ Test(ceremony, an_attempt_ends_after_ten_minutes)
     cr_assert_str_eq(view.nonce, "n2");
 }
 
+/* Vault's CLI asks for the status, refuses when nothing is started, and prompts with the nonce. */
+Test(ceremony, a_second_holder_elsewhere_sees_the_only_attempt_and_gives_his_share)
+{
+    struct shares whole = {0};
+    uint8_t otp[TOKEN_ID_BYTES];
+
+    ceremony_status(cs, CEREMONY_ROOT, "10.0.0.2", 1000, &view);
+    cr_assert_not(view.started);
+    cr_assert_eq(start_at("10.0.0.1", "n1", 1000), 0);
+    cr_assert_eq(share("10.0.0.1", "n1", 1, &whole), 0);
+    ceremony_status(cs, CEREMONY_ROOT, "10.0.0.2", 1000, &view);
+    cr_assert(view.started);
+    cr_assert_str_eq(view.nonce, "open-n1", "not the one that may cancel");
+    cr_assert_eq(view.progress, 1);
+    cr_assert_eq(share("10.0.0.2", "open-n1", 2, &whole), 0);
+    cr_assert_eq(view.progress, 2);
+    cr_assert_eq(share("10.0.0.3", "open-n1", 2, &whole), -1, "given already");
+    cr_assert_eq(share("10.0.0.3", "open-n1", 3, &whole), 0);
+    cr_assert(whole.n == 3 && sure == 1, "tried in every combination with the one that is sure");
+    shares_clear(&whole);
+    cr_assert_eq(ceremony_finish(cs, CEREMONY_ROOT, "open-n1", otp, 1000, &err), 0);
+    cr_assert_eq(memcmp(otp, PAD, sizeof(otp)), 0);
+    cr_assert_eq(ceremony_finish(cs, CEREMONY_ROOT, "n1", otp, 1000, &err), -1, "once");
+}
+
+Test(ceremony, garbage_under_the_open_nonce_stops_nobody)
+{
+    struct shares whole = {0};
+    char address[32];
+
+    cr_assert_eq(start_at("10.0.0.1", "n1", 1000), 0);
+    for (int i = 0; i < 100; i++) { /* of two addresses; the second holder gives his in between */
+        snprintf(address, sizeof(address), "192.0.2.%d", i % 2);
+        cr_assert_eq(share(address, "open-n1", (uint8_t)(100 + i), &whole), 0);
+        cr_assert_leq(whole.n, OPEN_SHARES_MAX);
+        shares_clear(&whole);
+        if (i == 50)
+            cr_assert_eq(share("10.0.0.2", "open-n1", 2, &whole), 0);
+        shares_clear(&whole);
+    }
+    cr_assert_eq(share("10.0.0.1", "n1", 1, &whole), 0);
+    cr_assert_eq(sure, 1);
+    bool there = false;
+    for (unsigned i = sure; i < whole.n; i++)
+        there = there || whole.part[i][0] == 2;
+    cr_assert(there, "what one address has given most of goes first");
+    shares_clear(&whole);
+    cr_assert_eq(share("10.0.0.2", "n1", 2, &whole), 0);
+    shares_clear(&whole);
+    cr_assert_eq(share("10.0.0.3", "n1", 3, &whole), 0);
+    cr_assert(whole.n == 3 && sure == 3, "those under the true nonce need none of them");
+    shares_clear(&whole);
+}
+
+Test(ceremony, of_several_attempts_a_stranger_learns_no_nonce)
+{
+    cr_assert_eq(start_at("10.0.0.1", "n1", 1000), 0);
+    cr_assert_eq(start_at("192.0.2.1", "n2", 1000), 0);
+    ceremony_status(cs, CEREMONY_ROOT, "10.0.0.2", 1000, &view);
+    cr_assert(view.started, "his CLI goes on with -nonce");
+    cr_assert_str_eq(view.nonce, "");
+    ceremony_status(cs, CEREMONY_ROOT, "10.0.0.1", 1000, &view);
+    cr_assert_str_eq(view.nonce, "n1");
+}
+
+/* Garbage shares count as shares, so these attempts stay. */
+Test(ceremony, a_network_that_floods_with_shares_shuts_out_itself_alone)
+{
+    struct shares whole = {0};
+    char address[32], nonce[32];
+
+    for (int i = 0; i < 2 * NETWORK_MAX; i++) {
+        snprintf(address, sizeof(address), "192.0.2.%d", i);
+        snprintf(nonce, sizeof(nonce), "s%d", i);
+        cr_assert_eq(start_at(address, nonce, 1000), i < NETWORK_MAX ? 0 : -1);
+        if (i < NETWORK_MAX)
+            cr_assert_eq(share(address, nonce, 1, &whole), 0);
+    }
+    cr_assert_str_eq(err.msg, "too many attempts that have shares are in progress; each ends after "
+                              "10 minutes");
+    cr_assert_eq(start_at("10.0.0.1", "mine", 1100), 0);
+}
+
+/* His attempt has no share yet. */
+Test(ceremony, a_flood_without_shares_pushes_out_its_own_networks_attempts)
+{
+    char address[64], nonce[32];
+
+    cr_assert_eq(start_at("10.0.0.1", "mine", 1000), 0);
+    for (int i = 0; i < 1000; i++) {
+        snprintf(address, sizeof(address), i % 2 ? "192.0.%d.%d" : "2001:db8:%x:%x", i % 12,
+                 i / 12);
+        snprintf(nonce, sizeof(nonce), "s%d", i);
+        cr_assert_eq(start_at(address, nonce, 1001 + i), 0, "%d: %s", i, err.msg);
+    }
+    ceremony_status(cs, CEREMONY_ROOT, "10.0.0.1", 2001, &view);
+    cr_assert(view.started);
+    cr_assert_str_eq(view.nonce, "mine");
+}
+
 Test(ceremony, a_flood_pushes_out_no_attempt_that_has_a_share)
 {
     struct shares whole = {0};
@@ -132,7 +235,7 @@ Test(ceremony, a_flood_pushes_out_no_attempt_that_has_a_share)
 
 Test(ceremony, the_pad_must_be_as_long_as_the_token)
 {
-    struct attempt_new n = {CEREMONY_ROOT, "10.0.0.1", "short", "n", 0};
+    struct attempt_new n = {CEREMONY_ROOT, "10.0.0.1", "short", "n", "o", 0};
 
     cr_assert_eq(ceremony_start(cs, &n, &view, &err), -1);
     cr_assert_str_eq(err.msg, "OTP string is wrong length");
@@ -140,7 +243,7 @@ Test(ceremony, the_pad_must_be_as_long_as_the_token)
 
 Test(ceremony, a_dr_attempt_is_apart_from_a_root_attempt)
 {
-    struct attempt_new n = {CEREMONY_DR_OPERATION, "10.0.0.1", PAD, "n", 0};
+    struct attempt_new n = {CEREMONY_DR_OPERATION, "10.0.0.1", PAD, "n", "o", 0};
 
     cr_assert_eq(ceremony_start(cs, &n, &view, &err), 0);
     ceremony_status(cs, CEREMONY_ROOT, "10.0.0.1", 0, &view);
