@@ -6,21 +6,33 @@
  * the new seal configuration, so an unsealed secondary follows without noticing. With verification
  * the new seal is kept aside, in memory, until the new shares have proven that they were received;
  * until then the old ones stay in force. A seal or restart ends the rekey.
+ *
+ * There is one at a time, which anybody may begin and every holder takes part in from his own host,
+ * with the nonce that the status tells. So that no stranger can end it (CVE-2026-5807) it is
+ * cancelled, as is what was verified, from the address that began it (as Vault's CLI does, without
+ * a token), or with a token that has sudo and delete on sys/rekey/init, from anywhere: this also
+ * clears away what a stranger began. One to which nothing was given for ATTEMPT_MS may be cancelled
+ * by anybody, and makes room for another.
  */
 #include <openssl/crypto.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "ceremony.h"
 #include "core.h"
 #include "core_private.h"
+#include "policy.h"
+#include "token.h"
 
 struct rekey {
     bool started, verify_required, verifying;
     unsigned new_shares, new_threshold;
     char nonce[37], verify_nonce[37];
-    struct shares shares;   /* old ones, to agree; then new ones, to verify */
-    struct shares new_keys; /* while verifying: what was given out */
-    struct batch *pending;  /* while verifying: the new seal, committed once it is proven */
+    char address[ADDRESS_BYTES]; /* who began it */
+    int64_t given_ms;            /* wall: the last share, or the begin */
+    struct shares shares;        /* old ones, to agree; then new ones, to verify */
+    struct shares new_keys;      /* while verifying: what was given out */
+    struct batch *pending;       /* while verifying: the new seal, committed once it is proven */
 };
 
 struct rekey *rekey_new(void)
@@ -55,6 +67,55 @@ static void reply_progress(struct response *rs, const struct rekey *r, unsigned 
         json_object_set_new(rs->raw, "verification_nonce", json_string(r->verify_nonce));
 }
 
+/* ---- who may end it ---- */
+
+static bool idle(const struct request *rq, const struct rekey *r)
+{
+    return rq->now_ms >= r->given_ms + ATTEMPT_MS || rq->now_ms < r->given_ms;
+}
+
+/* These endpoints need no token, so the router has not looked at it. */
+static bool token_may_cancel(struct request *rq)
+{
+    struct token *t = NULL;
+    struct err err = {0};
+    unsigned caps = 0;
+    bool last = false;
+
+    if (rq->client_token == NULL || token_lookup(rq, rq->client_token, &t, &err) != 0 ||
+        policy_capabilities(rq, t, "sys/rekey/init", &caps, &err) != 0 ||
+        ((caps & CAP_ROOT) == 0 && (caps & (CAP_DELETE | CAP_SUDO)) != (CAP_DELETE | CAP_SUDO)) ||
+        token_use(rq, t, &last, &err) != 0)
+        return false;
+    if (last && token_revoke(rq->core, t->hmac, &err) != 0)
+        log_error(rq->core->log, "core", "failed to revoke token after its last use: %s", err.msg);
+    return true;
+}
+
+/* false: answered. A nonce that is given must be right: who gives it means that one. */
+static bool may_cancel(struct request *rq, struct response *rs, const struct rekey *r)
+{
+    char address[ADDRESS_BYTES];
+    const char *nonce;
+
+    if (raw_str(rq, rs, "nonce", &nonce) != 0)
+        return false;
+    if (nonce[0] != '\0' && strcmp(nonce, r->nonce) != 0 && strcmp(nonce, r->verify_nonce) != 0) {
+        reply_error(rs, 400, "incorrect nonce supplied; nonce for this rekey operation is \"%s\"",
+                    r->nonce);
+        return false;
+    }
+    ceremony_address(rq->http->peer_ip, address);
+    if (strcmp(address, r->address) == 0 || idle(rq, r) || token_may_cancel(rq))
+        return true;
+    reply_error(rs, 403,
+                "this rekey was begun from another address: cancel it from there, with a token "
+                "that has sudo and delete on sys/rekey/init, or when nothing was given to it for "
+                "%d minutes",
+                ATTEMPT_MS / 60000);
+    return false;
+}
+
 static void rekey_start(struct request *rq, struct response *rs, struct rekey *r, unsigned required)
 {
     int64_t shares, threshold;
@@ -79,11 +140,14 @@ static void rekey_start(struct request *rq, struct response *rs, struct rekey *r
     }
     if (raw_no_pgp(rq, rs, shares, "") != 0)
         return;
-    if (r->started) {
+    if (r->started && !idle(rq, r)) {
         reply_error(rs, 400, "rekey already in progress");
         return;
     }
+    rekey_drop(r);
     r->started = true;
+    r->given_ms = rq->now_ms;
+    ceremony_address(rq->http->peer_ip, r->address);
     r->verify_required = verify;
     r->new_shares = (unsigned)shares;
     r->new_threshold = (unsigned)threshold;
@@ -203,6 +267,8 @@ static void rekey_update(struct request *rq, struct response *rs, struct rekey *
     if (given_share(rq, rs, r->nonce, "rekey", part, &len) != 0)
         goto out;
     added = shares_add(&r->shares, part, len);
+    if (added > 0)
+        r->given_ms = rq->now_ms;
     if (added == 0) {
         reply_error(rs, 400,
                     "given key has already been provided during this generation operation");
@@ -277,6 +343,8 @@ static void rekey_verify(struct request *rq, struct response *rs, struct rekey *
         return;
     }
     if (rq->op == OP_DELETE) {
+        if (!may_cancel(rq, rs, r))
+            return;
         shares_clear(&r->shares);
         uuid_new(rq->core, r->verify_nonce);
     }
@@ -286,6 +354,8 @@ static void rekey_verify(struct request *rq, struct response *rs, struct rekey *
     }
     if (given_share(rq, rs, r->verify_nonce, "verify", part, &len) == 0) {
         added = shares_add(&r->shares, part, len);
+        if (added > 0)
+            r->given_ms = rq->now_ms;
         if (added == 0)
             reply_error(rs, 400,
                         "given key has already been provided during this verify operation");
@@ -325,6 +395,8 @@ static void rekey_run(struct request *rq, struct response *rs)
     } else if (strcmp(what, "init") == 0 && rq->op == OP_WRITE) {
         rekey_start(rq, rs, r, required);
     } else if (strcmp(what, "init") == 0 && rq->op == OP_DELETE) {
+        if (r->started && !may_cancel(rq, rs, r))
+            return;
         rekey_drop(r);
         reply_empty(rs);
     } else {

@@ -275,6 +275,53 @@ def ceremony_from_two_hosts():
         want(b.call('PUT', 'sys/replication/dr/secondary/operation-token/delete', {'dr_operation_token': dr}, token=''), 204)
 
 
+def rekey_is_ended_by_its_own():
+    """a rekey is cancelled from where it was begun, or with a token that may, and by no stranger; Vault's calls as they are"""
+    with World() as w:
+        s = w.server('one')
+        s.start()
+        s.init()
+
+        def at(host, method, path, body=None, token=''):
+            c = http.client.HTTPSConnection('127.0.0.1', s.port, timeout=30, context=w.ssl, source_address=(host, 0))
+            try:
+                return s.call(method, f'sys/rekey/{path}', body, token=token, conn=c)
+            finally:
+                c.close()
+
+        def begin(**kw):
+            return at('127.0.0.1', 'PUT', 'init', {'secret_shares': 3, 'secret_threshold': 2, **kw}).json['nonce']
+
+        def going():
+            return at('127.0.0.1', 'GET', 'init').json['started']
+
+        nonce = begin()
+        at('127.0.0.1', 'PUT', 'update', {'key': s.keys[0], 'nonce': nonce})
+        # The nonce is what every key holder reads in the status, so it proves nothing.
+        for body in (None, {'nonce': nonce}):
+            want(at('127.0.0.2', 'DELETE', 'init', body), 403, 'begun from another address')
+        s.ok('PUT', 'sys/policies/acl/some', {'policy': 'path "sys/rekey/init" { capabilities = ["read", "delete"] }'})
+        weak = s.ok('PUT', 'auth/token/create', {'policies': ['some']}).json['auth']['client_token']
+        want(at('127.0.0.2', 'DELETE', 'init', token=weak), 403)
+        want(at('127.0.0.2', 'DELETE', 'init', token='s.' + 'x' * 24), 403)
+        assert going() and at('127.0.0.2', 'GET', 'init').json['progress'] == 1
+        want(at('127.0.0.1', 'DELETE', 'init', {'nonce': 'another'}), 400, 'incorrect nonce')
+        want(at('127.0.0.1', 'DELETE', 'init'), 204)  # the unchanged CLI, not logged in
+        assert not going()
+        want(at('127.0.0.2', 'DELETE', 'init'), 204)  # there is none
+        begin()
+        want(at('127.0.0.2', 'DELETE', 'init', token=s.root), 204)  # logged in, from anywhere
+        assert not going()
+        nonce = begin(require_verification=True)
+        for k in s.keys[:2]:
+            r = at('127.0.0.1', 'PUT', 'update', {'key': k, 'nonce': nonce}).json
+        at('127.0.0.1', 'PUT', 'verify', {'key': r['keys'][0], 'nonce': r['verification_nonce']})
+        want(at('127.0.0.2', 'DELETE', 'verify'), 403)
+        assert at('127.0.0.1', 'GET', 'verify').json['progress'] == 1
+        want(at('127.0.0.1', 'DELETE', 'verify'), 200)
+        assert at('127.0.0.1', 'GET', 'verify').json['progress'] == 0
+
+
 class Relay:
     """Stands before a cluster address: the first connection (it enrols) goes through, each later one only as far as `room` bytes from
     the primary. So a first copy begins, and is not whole before the test says so."""
@@ -436,4 +483,5 @@ def killed_while_leaving():
 
 if __name__ == '__main__':
     sys.exit(run_tests([sealed_secondary, primary_restarts, two_secondaries, after_promotion, operation_token, audit_of_a_secondary, disable,
-                        killed_while_enabling, left_during_first_copy, left_token_ends_with_the_copy, killed_while_leaving, ceremony_from_two_hosts], 'replication'))
+                        killed_while_enabling, left_during_first_copy, left_token_ends_with_the_copy, killed_while_leaving, ceremony_from_two_hosts,
+                        rekey_is_ended_by_its_own], 'replication'))
