@@ -47,6 +47,21 @@ static int health_codes(struct request *rq, int codes[], const char *const *name
     return ok != NULL && ok[0] != '\0' ? parse_bool(ok, &yes) : 0;
 }
 
+/* last_wal is the active node's; the rest are a secondary's, of the way to its primary (0 on a
+ * primary, as on Vault, and before it is measured). */
+static void health_figures(json_t *o, const struct engine_status *st)
+{
+    const struct engine_peer *p = st->role == ENGINE_SECONDARY ? &st->peers[0] : NULL;
+
+    if (st->role == ENGINE_PRIMARY)
+        json_object_set_new(o, "last_wal", json_integer((json_int_t)st->committed_lsn));
+    json_object_set_new(o, "echo_duration_ms",
+                        json_integer(p != NULL && p->echo_ms > 0 ? p->echo_ms : 0));
+    json_object_set_new(o, "clock_skew_ms", json_integer(p != NULL ? p->clock_skew_ms : 0));
+    json_object_set_new(o, "replication_primary_canary_age_ms",
+                        json_integer(p != NULL ? p->canary_age_ms : 0));
+}
+
 void health_handle(struct request *rq, struct response *rs)
 {
     static const char *const names[] = {"activecode",
@@ -68,7 +83,7 @@ void health_handle(struct request *rq, struct response *rs)
         reply_no_errors(rs, 405);
         return;
     }
-    if (!down && role == ENGINE_SECONDARY &&
+    if (!down && role != ENGINE_FENCED &&
         (st = arena_alloc(rq->arena, sizeof(*st))) != NULL) /* large: not on this stack */
         engine_status(c->engine, st);
     if (health_codes(rq, codes, names, sizeof(names) / sizeof(names[0])) != 0) {
@@ -81,14 +96,13 @@ void health_handle(struct request *rq, struct response *rs)
                  : role != ENGINE_PRIMARY ? codes[3]
                                           : codes[0];
     rs->raw = json_pack(
-        "{s:b, s:b, s:b, s:b, s:s, s:s, s:I, s:s, s:b, s:i, s:I, s:I}", "initialized", initialized,
-        "sealed", sealed, "standby", down || role == ENGINE_FENCED, "performance_standby", 0,
+        "{s:b, s:b, s:b, s:b, s:s, s:s, s:I, s:s, s:b}", "initialized", initialized, "sealed",
+        sealed, "standby", down || role == ENGINE_FENCED, "performance_standby", 0,
         "replication_performance_mode", down ? "unknown" : "disabled", "replication_dr_mode",
         down ? "unknown" : core_dr_mode(c), "server_time_utc", (json_int_t)(rq->now_ms / 1000),
-        "version", LOCKSTEP_VERSION_TEXT, "enterprise", 0, "echo_duration_ms", 0, "clock_skew_ms",
-        (json_int_t)(st != NULL ? st->peers[0].clock_skew_ms : 0),
-        "replication_primary_canary_age_ms",
-        (json_int_t)(st != NULL ? st->peers[0].canary_age_ms : 0));
+        "version", LOCKSTEP_VERSION_TEXT, "enterprise", 0);
+    if (st != NULL)
+        health_figures(rs->raw, st);
     if (!down && core_cluster(c, id, name, &err) == 0) {
         json_object_set_new(rs->raw, "cluster_id", json_string(id));
         json_object_set_new(rs->raw, "cluster_name", json_string(name));

@@ -137,6 +137,31 @@ static void of_peer(struct metrics *m, const struct engine_peer *p, bool of_prim
     of_lag(m, p->id, p->stage);
 }
 
+static void of_rpc(struct metrics *m, const struct engine_status *st)
+{
+    /* Each end may ask: a promoted cluster serves what it asked for before. */
+    static const struct {
+        const char *name;
+        enum engine_rpc rpc;
+    } client[] = {{"vault.replication.rpc.client.stream_wals", ENGINE_RPC_STREAM},
+                  {"vault.replication.rpc.client.conflicting_pages", ENGINE_RPC_TREE},
+                  {"vault.replication.rpc.client.sub_page_hashes", ENGINE_RPC_LIST},
+                  {"vault.replication.rpc.client.fetch_keys", ENGINE_RPC_FETCH}},
+      server[] = {{"vault.replication.rpc.server.bootstrap_request", ENGINE_RPC_ENROL},
+                  {"vault.replication.rpc.server.stream_wals_request", ENGINE_RPC_STREAM},
+                  {"vault.replication.rpc.server.conflicting_pages_request", ENGINE_RPC_TREE},
+                  {"vault.replication.rpc.server.sub_page_hashes_request", ENGINE_RPC_LIST},
+                  {"vault.replication.rpc.dr.server.fetch_keys_request", ENGINE_RPC_FETCH},
+                  {"vault.replication.rpc.dr.server.echo", ENGINE_RPC_ECHO}};
+
+    for (size_t i = 0; i < sizeof(client) / sizeof(client[0]); i++)
+        counter(m, client[i].name, (double)st->rpc_asked[client[i].rpc]);
+    for (size_t i = 0; i < sizeof(server) / sizeof(server[0]); i++)
+        counter(m, server[i].name, (double)st->rpc_served[server[i].rpc]);
+    counter(m, "vault.replication.merkleDiff", (double)st->diffs_begun);
+    counter(m, "vault.replication.merkleSync", (double)st->syncs_begun);
+}
+
 /* Vault's names, as far as there is such a thing here. */
 static void of_vault(struct core *c, struct metrics *m, const struct engine_status *st)
 {
@@ -164,6 +189,10 @@ static void of_vault(struct core *c, struct metrics *m, const struct engine_stat
     x = add(m, "vault.wal.persistWALs", (double)st->flushes, true);
     x->quantiles = &st->flush;
     x->sum = st->flushes_ms;
+    x = add(m, "vault.wal.flushReady", (double)st->readied, true);
+    x->quantiles = &st->ready;
+    x->sum = st->readied_ms;
+    of_rpc(m, st);
     gauge(m, "vault.wal.gc.total",
           (double)(st->appended_lsn + 1 > st->log_first_lsn
                        ? st->appended_lsn + 1 - st->log_first_lsn

@@ -54,6 +54,8 @@ void copy_phase_of(struct engine *e)
     if (f->at.phase != STORE_FOLD) {
         if (f->phase != phases[f->at.phase]) {
             f->phase = phases[f->at.phase];
+            e->n_diffs += f->phase == COPY_TREE;
+            e->n_syncs += f->phase == COPY_RANGES;
             progress_begin(e);
         }
         return;

@@ -361,6 +361,7 @@ void engine_close(struct engine *e)
     buf_free(&e->out);
     free(e->txns);
     free(e->flush_lag);
+    free(e->ready_lag);
     buf_free(&e->retain_blob);
     gen_free(e->copy);
     gen_free(e->cur);
@@ -429,8 +430,9 @@ int engine_submit_wait(struct engine *e, struct txn *t, const struct engine_wait
         goto fail;
     }
     s->wait = *wait;
+    s->ready_ns = env_mono_ns(e->cfg.env);
     if (wait->level != REPL_ASYNC)
-        s->deadline_ns = env_mono_ns(e->cfg.env) + wait->limit_ms * NS_PER_MS;
+        s->deadline_ns = s->ready_ns + wait->limit_ms * NS_PER_MS;
     s->txn = t;
     s->done = done;
     s->arg = arg;

@@ -471,6 +471,7 @@ struct engine_peer { /* primary: one secondary; secondary: the primary */
     int64_t
         heard_age_ms; /* secondary: since then, whatever its clock did; -1: not since the start */
     int64_t clock_skew_ms;
+    int64_t echo_ms;       /* secondary: there and back, measured last; -1: not yet */
     int64_t canary_age_ms; /* since the newest mark that is durable (secondary: applied) there was
                               written, on the primary's clock; 0: none yet */
     /* Secondary: measured by the primary, heard with its last ping; the LSNs are its own. */
@@ -518,6 +519,16 @@ struct engine_lost {
     uint32_t epoch;                              /* that forked off */
     bool whole;                                  /* false: the log's begin was released before */
     uint64_t transactions, puts, deletes, bytes; /* of clients; of the segments */
+};
+/* What one end of the link asks of the other. */
+enum engine_rpc {
+    ENGINE_RPC_ENROL,  /* to be taken in */
+    ENGINE_RPC_STREAM, /* for the log, after each connect */
+    ENGINE_RPC_TREE,   /* for hashes of the tree's parts */
+    ENGINE_RPC_LIST,   /* for hashes of the entries of leaves */
+    ENGINE_RPC_FETCH,  /* for entries */
+    ENGINE_RPC_ECHO,   /* whether it is there */
+    ENGINE_RPCS
 };
 #define ENGINE_BAD_LEAVES 64
 struct engine_status {
@@ -578,7 +589,12 @@ struct engine_status {
     struct engine_lag flush; /* from append to durable here, over a minute */
     uint64_t flushes;        /* since start, and the sum of their times */
     double flushes_ms;
-    char handover[16]; /* empty, draining, handing, handed_over */
+    struct engine_lag ready; /* from accepted to in a segment, the first of each, over a minute */
+    uint64_t readied;        /* segments that were measured since start, and the sum of it */
+    double readied_ms;
+    uint64_t rpc_asked[ENGINE_RPCS], rpc_served[ENGINE_RPCS]; /* since start */
+    uint64_t diffs_begun, syncs_begun; /* secondary: comparisons, and entries taken, since start */
+    char handover[16];                 /* empty, draining, handing, handed_over */
     char handover_to[64];
     size_t n_aside;
     struct engine_aside aside[ENGINE_ASIDE_MAX];

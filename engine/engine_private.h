@@ -253,6 +253,12 @@ struct engine {
     int64_t flushes_us;
     struct lag *flush_lag; /* owned */
     struct engine_lag flush_figures[LAG_WINDOWS];
+    struct lag *ready_lag; /* owned */
+    struct engine_lag ready_figures[LAG_WINDOWS];
+    uint64_t n_readied;
+    int64_t readied_us;
+    uint64_t rpc_asked[ENGINE_RPCS], rpc_served[ENGINE_RPCS];
+    uint64_t n_diffs, n_syncs;
     int64_t flush_figures_ns;
     struct seg_txn *txns; /* scratch of the segment builder */
     size_t txns_cap;

@@ -453,8 +453,11 @@ static void on_heartbeat(struct engine *e, struct conn *c, const struct link_msg
     } else {
         int64_t rtt = (env_mono_ns(e->cfg.env) - (int64_t)m->ping.stamp) / NS_PER_MS;
 
-        if (rtt >= 0 && rtt < SILENCE_NS / NS_PER_MS)
+        if (rtt >= 0 && rtt < SILENCE_NS / NS_PER_MS) {
             f->skew_ms = m->ping.wall_ms + rtt / 2 - now;
+            f->rtt_ms = rtt;
+            f->echoed = true;
+        }
     }
 }
 

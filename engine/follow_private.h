@@ -70,6 +70,8 @@ struct follow {
     uint8_t rx_hash[WAL_HASH_BYTES];
     uint64_t commit_told; /* by the primary, for the log that is streamed */
     int64_t echo_ms, heartbeat_ms, skew_ms, started_ms;
+    int64_t rtt_ms;       /* measured last, */
+    bool echoed;          /* if ever */
     int64_t heartbeat_ns; /* the same as heartbeat_ms, monotonic; 0: not since the start */
     uint64_t acked_durable, acked_applied, acked_received;
     int64_t rx_ns, acked_ns;                   /* when rx_lsn came; when the last ack went */

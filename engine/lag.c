@@ -261,6 +261,20 @@ void flush_begun(struct engine *e, const struct seg *s)
         (struct appended){.last_lsn = seg_last_lsn(s), .ns = env_mono_ns(e->cfg.env)};
 }
 
+void ready_done(struct engine *e, const struct sub *first)
+{
+    int64_t now, us;
+
+    if (first == NULL || first->ready_ns == 0)
+        return;
+    now = env_mono_ns(e->cfg.env);
+    us = (now - first->ready_ns) / 1000;
+    e->n_readied++;
+    e->readied_us += us;
+    if (e->ready_lag != NULL)
+        lag_add(e->ready_lag, now, us);
+}
+
 /* In order, but for the last ones of a log that another one has taken the place of. */
 void flush_done(struct engine *e, const struct seg *s)
 {

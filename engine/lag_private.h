@@ -12,6 +12,7 @@
 struct engine;
 struct peer;
 struct seg;
+struct sub;
 
 #define FIGURES_NS (250 * NS_PER_MS) /* percentiles in status are at most so old */
 
@@ -40,5 +41,7 @@ void peers_covered(struct engine *e, struct peer *p, int64_t held_us);
 void lag_count_waiting(struct engine *e, int64_t now);
 void flush_begun(struct engine *e, const struct seg *s);
 void flush_done(struct engine *e, const struct seg *s);
+/* A segment was built; its first transaction has waited the longest. */
+void ready_done(struct engine *e, const struct sub *first);
 
 #endif

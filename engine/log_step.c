@@ -326,6 +326,7 @@ static void build_one(struct engine *e)
     }
     if (log_append(e, e->cur, seg, &err) != 0)
         engine_fatal(e, &err);
+    ready_done(e, e->pending.head);
     number_txns(e, head.first_lsn, n);
     seg_unref(seg);
 }
@@ -573,6 +574,7 @@ static void on_frame(struct engine *e, struct event *ev)
         conn_close(e, c, err.msg);
         return;
     }
+    rpc_count(e->rpc_served, m.type);
     if (c->state == CONN_FOLLOW)
         follow_frame(e, c, &m);
     else

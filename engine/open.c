@@ -479,6 +479,7 @@ int engine_open(const struct engine_config *cfg, struct engine **ep, struct err 
     atomic_store(&e->snapshot_pin, UINT64_MAX);
     atomic_store(&e->checkpoint_ns, env_mono_ns(cfg->env));
     e->flush_lag = calloc(1, sizeof(*e->flush_lag)); /* without memory it is not measured */
+    e->ready_lag = calloc(1, sizeof(*e->ready_lag));
     waker_init(&e->apply_waker);
     waker_init(&e->checkpoint_waker);
     waker_init(&e->scan_waker);

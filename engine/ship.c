@@ -72,6 +72,34 @@ struct conn *conn_add(struct engine *e, struct event *ev)
     return c;
 }
 
+void rpc_count(uint64_t n[ENGINE_RPCS], enum link_msg_type type)
+{
+    switch (type) {
+    case MSG_ENROL:
+        n[ENGINE_RPC_ENROL]++;
+        break;
+    case MSG_HELLO:
+        n[ENGINE_RPC_STREAM]++;
+        break;
+    case MSG_TREE_REQUEST:
+    case MSG_PARTS_REQUEST:
+        n[ENGINE_RPC_TREE]++;
+        break;
+    case MSG_LIST_REQUEST:
+        n[ENGINE_RPC_LIST]++;
+        break;
+    case MSG_PAGE_REQUEST: /* an older program's */
+    case MSG_FETCH:
+        n[ENGINE_RPC_FETCH]++;
+        break;
+    case MSG_PING:
+        n[ENGINE_RPC_ECHO]++;
+        break;
+    default:
+        break;
+    }
+}
+
 void conn_send(struct engine *e, struct conn *c, const struct link_msg *m, struct seg *seg)
 {
     struct err err;
@@ -83,6 +111,7 @@ void conn_send(struct engine *e, struct conn *c, const struct link_msg *m, struc
         conn_drop(e, c, err.msg);
         return;
     }
+    rpc_count(e->rpc_asked, m->type);
     c->queued_bytes += LINK_FRAME_HEAD_BYTES + e->out.len + (seg != NULL ? seg->len : 0);
     e->cfg.link->send(e->cfg.net, c->id, e->out.data, e->out.len, seg);
     if (e->out.cap > 2 * LINK_PAGE_BYTES_MAX) /* a page with one huge value */

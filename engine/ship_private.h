@@ -89,6 +89,7 @@ void conn_drop(struct engine *e, struct conn *c, const char *reason);  /* the li
 /* One that we dialled: open or not yet, it is closed, and *idp 0. 0: nothing. */
 void conn_give_up(struct engine *e, uint64_t *idp, const char *reason);
 void conns_sweep(struct engine *e);
+void rpc_count(uint64_t n[ENGINE_RPCS], enum link_msg_type type); /* of a question */
 void conn_send(struct engine *e, struct conn *c, const struct link_msg *m, struct seg *seg);
 void conn_send_bytes(struct engine *e, struct conn *c, const void *msg, size_t len);
 void conn_goodbye(struct engine *e, struct conn *c, const char *reason);

@@ -29,6 +29,8 @@ static void refresh_figures(struct engine *e, int64_t mono)
     if (e->flush_lag != NULL && mono - e->flush_figures_ns >= FIGURES_NS) {
         e->flush_figures_ns = mono;
         lag_figures(e->flush_lag, mono, e->flush_figures);
+        if (e->ready_lag != NULL)
+            lag_figures(e->ready_lag, mono, e->ready_figures);
     }
     for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
         struct peer *p = &e->peers[i];
@@ -129,6 +131,7 @@ static void status_of_primary(struct engine *e, struct engine_status *st)
     out->last_heartbeat_ms = f->heartbeat_ms;
     e->ages[0].heard_ns = f->heartbeat_ns;
     out->clock_skew_ms = f->skew_ms;
+    out->echo_ms = f->heartbeat_ns != 0 && f->echoed ? f->rtt_ms : -1;
     memcpy(out->last_error, f->last_error, sizeof(out->last_error));
     out->last_error_ms = f->last_error_ms;
     status_of_stages(e, out, &e->ages[0]);
@@ -219,6 +222,13 @@ void log_publish(struct engine *e)
     st->flush = e->flush_figures[LAG_1M];
     st->flushes = e->n_flushes;
     st->flushes_ms = (double)e->flushes_us / 1000;
+    st->ready = e->ready_figures[LAG_1M];
+    st->readied = e->n_readied;
+    st->readied_ms = (double)e->readied_us / 1000;
+    memcpy(st->rpc_asked, e->rpc_asked, sizeof(st->rpc_asked));
+    memcpy(st->rpc_served, e->rpc_served, sizeof(st->rpc_served));
+    st->diffs_begun = e->n_diffs;
+    st->syncs_begun = e->n_syncs;
     st->free_bytes = e->free_bytes;
     st->reserve_bytes = e->cfg.reserve_bytes;
     st->segments = e->n_segments;

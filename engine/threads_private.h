@@ -42,8 +42,9 @@ struct sub { /* one submitted transaction */
     engine_done_fn *done;
     void *arg;
     uint64_t lsn;
-    int64_t mark_ms; /* a mark of ours; 0: a caller's transaction */
-    bool alone;      /* a mode record: a segment of its own, so that a commit can end before it */
+    int64_t ready_ns; /* when it was accepted; 0: the engine's own */
+    int64_t mark_ms;  /* a mark of ours; 0: a caller's transaction */
+    bool alone;       /* a mode record: a segment of its own, so that a commit can end before it */
     struct engine_wait wait;
     int64_t deadline_ns; /* of wait, or, while held, of the strict modes; 0: none */
 };

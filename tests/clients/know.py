@@ -255,12 +255,24 @@ def metrics():
             assert k in values, k
         assert types['vault_wal_persistWALs'] == 'summary' and values['vault_wal_persistWALs_count'][()] > 20
         assert values['vault_wal_persistWALs_sum'][()] > 0 and values['vault_wal_persistWALs'][(('quantile', '0.99'),)] > 0
+        assert types['vault_wal_flushReady'] == 'summary' and values['vault_wal_flushReady_count'][()] > 20
+        assert 0 < values['vault_wal_flushReady_sum'][()] < 20000, values['vault_wal_flushReady_sum']
+        served = {k.removeprefix('vault_replication_rpc_'): v[()] for k, v in values.items() if k.startswith('vault_replication_rpc_')}
+        assert served['server_bootstrap_request'] == 1 and served['server_stream_wals_request'] >= 1, served
+        assert served['dr_server_fetch_keys_request'] >= 0 and served['client_stream_wals'] == 0, served
+        await_true('an echo', lambda: read(a)[0]['vault_replication_rpc_dr_server_echo'][()] > 0)
         assert values['vault_replication_wal_last_dr_wal'][()] >= 20 and values['vault_core_active'][()] == 1
         assert len(values['lockstep_lag_p99_seconds']) == 12 and len(values['lockstep_lag_bytes']) == 4
         assert values['lockstep_peer_connected'] == {(('peer', name),): 1}, values['lockstep_peer_connected']
         values, _ = read(b)
         assert values['vault_replication_fsm_last_remote_wal'][()] >= 20 and values['vault_core_active'][()] == 0
         assert values['vault_core_replication_dr_secondary'][()] == 1
+        assert values['vault_replication_rpc_client_stream_wals'][()] >= 1 and values['vault_replication_merkleSync'][()] == 1, values
+        health = a.ok('GET', 'sys/health', token='').json
+        assert health['last_wal'] >= values['vault_replication_fsm_last_remote_wal'][()] and health['echo_duration_ms'] == 0, health
+        assert abs(health['last_wal'] - a.dr_status()['last_wal']) < 10
+        health = b.call('GET', 'sys/health', token='').json
+        assert 0 <= health['echo_duration_ms'] < 5000 and 'last_wal' not in health, health
         await_true('the secondary to know its lag',
                    lambda: read(b)[0]['lockstep_lag_samples'][(('peer', 'primary'), ('stage', 'flushed'), ('window', '60m'))])
         j = a.ok('GET', 'sys/metrics').json
