@@ -362,6 +362,57 @@ Test(disk, a_power_cut_keeps_what_was_flushed_and_replays_from_its_seed)
     free(got);
 }
 
+struct hits {
+    unsigned n[DISK_FAULTS + 2];
+};
+static void count_hit(void *arg, enum disk_fault f, int sys)
+{
+    (void)sys;
+    ((struct hits *)arg)->n[f]++;
+}
+
+Test(disk, a_flush_that_failed_on_the_simulated_disk_is_lost_and_the_next_says_yes)
+{
+    uint8_t *a = block_of('a'), *got = block_of(0);
+    struct hits hits = {{0}};
+    struct disk_file *file;
+    uint64_t kept = 0;
+    struct fixture f;
+    size_t n;
+
+    begin(&f, SIM, 0);
+    disk_image_on_fault(f.image, count_hit, &hits);
+    file = open_file(&f, DISK_WRITE | DISK_CREATE);
+    for (uint64_t i = 0; i < 32; i++)
+        cr_assert_eq(f.disk->ops->pwrite(file, a, 4096, i * 4096, &f.err), 0);
+    disk_image_fail(f.image, DISK_FAULT_FLUSH, 0, 1, 5 /* EIO */);
+    disk_image_hold_faults(f.image, true);
+    cr_assert_eq(f.disk->ops->sync_dir(f.disk, "/", &f.err), 0, "it was not held");
+    disk_image_hold_faults(f.image, false);
+    cr_assert_eq(f.disk->ops->sync(file, &f.err), -1);
+    cr_assert_eq(f.err.sys, 5);
+    cr_assert_eq(f.disk->ops->sync(file, &f.err), 0);
+    cr_assert_eq(hits.n[DISK_FAULT_FLUSH], 1);
+    f.disk->ops->close(file);
+    disk_image_crash(f.image);
+    file = open_file(&f, DISK_READ);
+    for (uint64_t i = 0; i < 32; i++) {
+        cr_assert_eq(f.disk->ops->pread(file, got, 4096, i * 4096, &n, &f.err), 0);
+        for (size_t k = 0; k < n; k++)
+            kept += got[k] == 'a';
+    }
+    cr_assert_lt(kept, 32 * 4096);
+    disk_image_fail(f.image, DISK_FAULT_READ, 1, 1, 5 /* EIO */);
+    cr_assert_eq(f.disk->ops->pread(file, got, 4096, 0, &n, &f.err), 0);
+    cr_assert_eq(f.disk->ops->pread(file, got, 4096, 0, &n, &f.err), -1);
+    cr_assert_eq(f.disk->ops->pread(file, got, 4096, 0, &n, &f.err), 0);
+    cr_assert_eq(hits.n[DISK_FAULT_READ], 1);
+    f.disk->ops->close(file);
+    finish(&f);
+    free(a);
+    free(got);
+}
+
 /* The thread of the log waits for wakeups too, with nothing under way: it must not spin. */
 Test(disk, a_ring_that_cannot_be_entered_ends_the_process, .exit_code = 1, .timeout = 20)
 {

@@ -167,9 +167,33 @@ struct disk_image *disk_image_clone(struct disk_image *);
 void disk_image_cut_in(struct disk_image *, uint64_t ops, void (*hit)(void *arg), void *arg);
 /** The image as it was at the cut (the caller's, who crashes or kills it), or NULL. */
 struct disk_image *disk_image_take_cut(struct disk_image *);
-/** After `after` more writes (0: from the next one on) writes answer -sys (ENOSPC, EIO). sys 0
- * turns it off. */
+enum disk_fault {
+    DISK_FAULT_WRITE,
+    DISK_FAULT_FLUSH, /* of a file or a directory; what a file's was to write is kept, lost or torn,
+                         and as on Linux the next one says yes */
+    DISK_FAULT_READ,
+    DISK_FAULT_CREATE, /* of a file or a directory */
+    DISK_FAULTS,
+    DISK_FAULT_SLOW = DISK_FAULTS, /* for fault_hit: an operation met disk_image_slow, */
+    DISK_FAULT_SPACE               /* or what disk_image_free_bytes says */
+};
+/** After `after` more operations of a kind (0: from the next one on) `times` of them (0: all)
+ * answer -sys (ENOSPC, EIO). sys 0 turns it off. */
+void disk_image_fail(struct disk_image *, enum disk_fault f, uint64_t after, uint64_t times,
+                     int sys);
 void disk_image_fail_writes(struct disk_image *, uint64_t after, int sys);
+/** No kind fails and the disk is as quick as ever. */
+void disk_image_mend(struct disk_image *);
+/** hit is called for each operation that fails, and the first one that is slow or told of little
+ * space (it may not call the image). */
+void disk_image_on_fault(struct disk_image *, void (*hit)(void *arg, enum disk_fault f, int sys),
+                         void *arg);
+/** While it is on nothing fails or is slow: for those who only look. */
+void disk_image_hold_faults(struct disk_image *, bool on);
+/** Asynchronous operations take `times` as long from now on; synchronous ones return at once as
+ * ever, and the time that they would have taken is added up, until it is taken. */
+void disk_image_slow(struct disk_image *, unsigned times);
+int64_t disk_image_take_busy_ns(struct disk_image *);
 void disk_image_free_bytes(struct disk_image *, uint64_t bytes); /* what free_bytes answers */
 uint64_t disk_image_memory(struct disk_image *); /* bytes that it takes in this process */
 /** Flip one bit of a file, for corruption tests. */

@@ -286,8 +286,7 @@ void disk_image_free(struct disk_image *im)
     free(im);
 }
 
-/* One unflushed block: all of it, none of it, or some of its units. */
-static void settle_block(struct disk_image *im, struct node *n, uint64_t b)
+void image_settle_block(struct disk_image *im, struct node *n, uint64_t b)
 {
     uint64_t choice = image_random(im) % 3;
     uint64_t units = image_random(im);
@@ -306,7 +305,7 @@ static void cut_power(struct disk_image *im, struct node *n)
 {
     for (uint64_t b = 0; b < image_blocks(n->live.len); b++) {
         if (n->marks[b])
-            settle_block(im, n, b);
+            image_settle_block(im, n, b);
     }
     /* What was dropped or torn falls back to what the disk holds. Shrinking can't fail. */
     if (n->live.len > n->durable.len)
@@ -511,8 +510,7 @@ static struct disk_image *copy_image(struct disk_image *im)
     if (c == NULL)
         return NULL;
     c->free_bytes = im->free_bytes;
-    c->fail_after = im->fail_after;
-    c->fail_sys = im->fail_sys;
+    memcpy(c->fault, im->fault, sizeof(c->fault));
     whole = copy_nodes(im->nodes, &c->nodes) && copy_nodes(im->ghosts, &c->ghosts) &&
             copy_changes(im, c);
     drop_idle_ghosts(c);
@@ -550,21 +548,6 @@ struct disk_image *disk_image_take_cut(struct disk_image *im)
     im->cut = NULL;
     pthread_mutex_unlock(&im->lock);
     return cut;
-}
-
-void disk_image_fail_writes(struct disk_image *im, uint64_t after, int sys)
-{
-    pthread_mutex_lock(&im->lock);
-    im->fail_after = after;
-    im->fail_sys = sys;
-    pthread_mutex_unlock(&im->lock);
-}
-
-void disk_image_free_bytes(struct disk_image *im, uint64_t bytes)
-{
-    pthread_mutex_lock(&im->lock);
-    im->free_bytes = bytes;
-    pthread_mutex_unlock(&im->lock);
 }
 
 static uint64_t list_memory(const struct node *n)

@@ -54,9 +54,19 @@ struct disk_image {
     uint64_t rng;
     uint64_t epoch; /* power cuts and kills so far: handles of an older one are dead */
     uint64_t free_bytes;
-    uint64_t fail_after;
-    int fail_sys;    /* 0: writes do not fail */
-    uint64_t cut_in; /* the cut is taken at the change that makes this 0; 0: none is to come */
+    struct image_fault {
+        uint64_t after; /* so many more do not fail */
+        uint64_t times; /* then so many do; 0: all */
+        int sys;        /* 0: none fails */
+    } fault[DISK_FAULTS];
+    void (*fault_hit)(void *arg, enum disk_fault f, int sys); /* NULL: nobody counts */
+    void *fault_arg;
+    bool held;        /* no fault for now */
+    unsigned slow;    /* times as slow as ever; 0: as ever */
+    bool slow_new;    /* no operation met that yet */
+    bool space_new;   /* nobody asked since free_bytes was set */
+    uint64_t busy_ns; /* of synchronous calls while it is slow, until it is taken */
+    uint64_t cut_in;  /* the cut is taken at the change that makes this 0; 0: none is to come */
     struct disk_image *cut;
     void (*cut_hit)(void *arg);
     void *cut_arg;
@@ -70,6 +80,8 @@ bool bytes_resize(struct bytes *b, uint64_t len);
 bool image_resize(struct node *n, uint64_t len);
 /* Bytes from..to of a block of live are durable now; false: out of memory. */
 bool image_keep(struct node *n, uint64_t block, uint64_t from, uint64_t to);
+/* One unflushed block: all of it is kept, none of it, or some of its units. */
+void image_settle_block(struct disk_image *im, struct node *n, uint64_t block);
 
 struct node *image_find(struct disk_image *im, const char *path); /* NULL: none */
 struct node *image_add(struct disk_image *im, const char *path, bool directory);
@@ -79,6 +91,16 @@ void image_put_handle(struct disk_image *im, struct node *n);
 bool image_inside(const char *path, const char *dir, const char **restp);
 
 void image_tick(struct disk_image *im); /* before each change or flush: a cut may be due */
+/* ---- disk_fault.c ---- */
+/* 0, or what such an operation answers now: -errno. */
+int image_fails(struct disk_image *im, enum disk_fault f);
+/* What an asynchronous operation of ns takes on this disk; a synchronous one that was made. */
+int64_t image_takes(struct disk_image *im, int64_t ns);
+void image_took(struct disk_image *im);
+void image_tell_space(struct disk_image *im);
+/* A flush of these blocks failed: as after a power cut, each is kept, dropped or torn. */
+void image_lose(struct disk_image *im, struct node *n, uint64_t from_block, uint64_t to_block);
+
 /* Before a name is changed. */
 bool image_note(struct disk_image *im, int kind, struct node *node, struct node *old,
                 const char *from);

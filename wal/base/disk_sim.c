@@ -66,6 +66,11 @@ static int leave(struct disk_image *im, int rc)
     return rc;
 }
 
+static int fail(int sys, const char *what, const char *path, struct err *err)
+{
+    return err_set(err, sys == ENOSPC ? ERR_NOSPC : ERR_IO, sys, "%s %s", what, path);
+}
+
 static int alive(struct disk_file *f, struct err *err)
 {
     if (f->epoch != f->disk->image->epoch)
@@ -80,16 +85,20 @@ static int sim_open(struct disk *d, const char *path, int flags, struct disk_fil
     struct disk_image *im = sim_of(d)->image;
     struct disk_file *f = calloc(1, sizeof(*f));
     struct node *n;
-    int rc = -1;
+    int rc = -1, sys = 0;
 
     *fp = NULL;
     if (f == NULL)
         return err_set(err, ERR_NOMEM, 0, "open %s", path);
     pthread_mutex_lock(&im->lock);
     n = image_find(im, path);
-    if (n == NULL && (flags & DISK_CREATE))
+    if (n == NULL && (flags & DISK_CREATE)) {
         image_tick(im);
-    if (n == NULL && !(flags & DISK_CREATE))
+        sys = image_fails(im, DISK_FAULT_CREATE);
+    }
+    if (sys != 0)
+        fail(-sys, "create", path, err);
+    else if (n == NULL && !(flags & DISK_CREATE))
         err_set(err, ERR_NOTFOUND, ENOENT, "open %s", path);
     else if (n != NULL && (flags & DISK_CREATE) && (flags & DISK_EXCLUSIVE))
         err_set(err, ERR_EXISTS, EEXIST, "open %s", path);
@@ -140,10 +149,15 @@ static int sim_pread(struct disk_file *f, void *data, size_t len, uint64_t off, 
                      struct err *err)
 {
     struct disk_image *im = lock_file(f);
+    int sys;
 
     *gotp = 0;
     if (alive(f, err) != 0)
         return leave(im, -1);
+    sys = image_fails(im, DISK_FAULT_READ);
+    if (sys != 0)
+        return leave(im, fail(-sys, "read", f->node->path, err));
+    image_took(im);
     *gotp = copy_out(f->node, data, len, off);
     return leave(im, 0);
 }
@@ -152,12 +166,12 @@ static int sim_pread(struct disk_file *f, void *data, size_t len, uint64_t off, 
 static int take_write(struct disk_image *im, struct node *n, const void *data, uint64_t len,
                       uint64_t off)
 {
+    int sys;
+
     image_tick(im);
-    if (im->fail_sys != 0) {
-        if (im->fail_after == 0)
-            return -im->fail_sys;
-        im->fail_after--;
-    }
+    sys = image_fails(im, DISK_FAULT_WRITE);
+    if (sys != 0)
+        return sys;
     if (off + len > n->live.len && !image_resize(n, off + len))
         return -ENOMEM;
     if (len == 0)
@@ -179,8 +193,9 @@ static int sim_pwrite(struct disk_file *f, const void *data, size_t len, uint64_
     if (!f->writable)
         return leave(im, err_set(err, ERR_IO, EBADF, "write %s", f->node->path));
     res = take_write(im, f->node, data, len, off);
+    image_took(im);
     if (res < 0)
-        err_set(err, res == -ENOSPC ? ERR_NOSPC : ERR_IO, -res, "write %s", f->node->path);
+        fail(-res, "write", f->node->path, err);
     return leave(im, res < 0 ? -1 : 0);
 }
 
@@ -198,10 +213,17 @@ static int sim_sync(struct disk_file *f, struct err *err)
 {
     struct disk_image *im = lock_file(f);
     struct node *n = f->node;
+    int sys;
 
     if (alive(f, err) != 0)
         return leave(im, -1);
     image_tick(im);
+    image_took(im);
+    sys = image_fails(im, DISK_FAULT_FLUSH);
+    if (sys != 0) {
+        image_lose(im, n, 0, image_blocks(n->live.len));
+        return leave(im, fail(-sys, "sync", n->path, err));
+    }
     if (n->directory)
         image_settle(im, n->path);
     else if (!flush(n, 0, image_blocks(n->live.len)) || !bytes_resize(&n->durable, n->live.len))
@@ -290,12 +312,16 @@ static int sim_mkdir(struct disk *d, const char *path, struct err *err)
 {
     struct disk_image *im = sim_of(d)->image;
     struct node *n;
-    int rc = 0;
+    int rc = 0, sys;
 
     pthread_mutex_lock(&im->lock);
     image_tick(im);
-    if (image_find(im, path) == NULL &&
-        ((n = image_add(im, path, true)) == NULL || !image_note(im, MADE, n, NULL, NULL)))
+    if (image_find(im, path) != NULL)
+        return leave(im, 0);
+    sys = image_fails(im, DISK_FAULT_CREATE);
+    if (sys != 0)
+        rc = fail(-sys, "make directory", path, err);
+    else if (((n = image_add(im, path, true)) == NULL || !image_note(im, MADE, n, NULL, NULL)))
         rc = err_set(err, ERR_NOMEM, 0, "make directory %s", path);
     return leave(im, rc);
 }
@@ -352,10 +378,14 @@ static int sim_list(struct disk *d, const char *dir, void (*each)(void *arg, con
 static int sim_sync_dir(struct disk *d, const char *dir, struct err *err)
 {
     struct disk_image *im = sim_of(d)->image;
+    int sys;
 
-    (void)err;
     pthread_mutex_lock(&im->lock);
     image_tick(im);
+    image_took(im);
+    sys = image_fails(im, DISK_FAULT_FLUSH);
+    if (sys != 0)
+        return leave(im, fail(-sys, "sync directory", dir, err));
     image_settle(im, dir);
     return leave(im, 0);
 }
@@ -368,6 +398,7 @@ static int sim_free_bytes(struct disk *d, const char *path, uint64_t *bytesp, st
     (void)err;
     pthread_mutex_lock(&im->lock);
     *bytesp = im->free_bytes;
+    image_tell_space(im);
     return leave(im, 0);
 }
 
@@ -386,8 +417,9 @@ static int start(struct disk_file *f, struct disk_op *op, struct pending *p, str
     mine->node = f->node;
     mine->epoch = f->epoch;
     f->node->handles++; /* the operation outlives a closed handle */
-    mine->due_ns = env_mono_ns(d->env) + DELAY_MIN_NS +
-                   (int64_t)(image_random(im) % (DELAY_MAX_NS - DELAY_MIN_NS));
+    mine->due_ns =
+        env_mono_ns(d->env) +
+        image_takes(im, DELAY_MIN_NS + (int64_t)(image_random(im) % (DELAY_MAX_NS - DELAY_MIN_NS)));
     while (*at != NULL && (*at)->due_ns <= mine->due_ns)
         at = &(*at)->next;
     mine->next = *at;
@@ -414,8 +446,7 @@ static int sim_read(struct disk_file *f, void *data, size_t len, uint64_t off, s
     struct disk_image *im = lock_file(f);
     struct pending p = {.off = off, .len = len, .read_into = data};
 
-    if (f->epoch != im->epoch)
-        p.res = -EIO;
+    p.res = f->epoch != im->epoch ? -EIO : image_fails(im, DISK_FAULT_READ);
     return leave(im, start(f, op, &p, err));
 }
 
@@ -423,6 +454,7 @@ static int sim_read(struct disk_file *f, void *data, size_t len, uint64_t off, s
 static int finish(struct disk_image *im, struct pending *p)
 {
     struct node *n = p->node;
+    int sys;
 
     if (p->res < 0)
         return p->res;
@@ -431,6 +463,11 @@ static int finish(struct disk_image *im, struct pending *p)
     if (p->read_into != NULL)
         return (int)copy_out(n, p->read_into, p->len, p->off);
     image_tick(im);
+    sys = image_fails(im, DISK_FAULT_FLUSH);
+    if (sys != 0) {
+        image_lose(im, n, p->off / DISK_BLOCK_BYTES, image_blocks(p->off + p->len));
+        return sys;
+    }
     if (!flush(n, p->off / DISK_BLOCK_BYTES, image_blocks(p->off + p->len)) ||
         (n->durable.len < n->live.len && n->durable.len < p->off + p->len &&
          !bytes_resize(&n->durable, p->off + p->len)))
