@@ -278,7 +278,9 @@ int gen_remove(struct engine *e, uint32_t number, struct err *err)
     if (remove_flat(d, g->wal_dir, err) != 0 || remove_flat(d, g->store_dir, err) != 0 ||
         d->ops->remove(d, g->dir, err) != 0)
         goto out;
-    rc = d->ops->sync_dir(d, e->path, err);
+    if (d->ops->sync_dir(d, e->path, err) != 0)
+        engine_fatal(e, err); /* the local file is renamed in there, and might hear of no failure */
+    rc = 0;
 out:
     gen_free(g);
     return rc;

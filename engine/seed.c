@@ -96,8 +96,8 @@ int engine_seed_new(struct engine *e, struct disk *disk, const char *path, struc
     log_info(e->cfg.log, LOG_REPLICATION, "making %s of the snapshot %s", name, path);
     rc = dir != NULL ? make(s, disk, dir, path, err) : err_set(err, ERR_NOMEM, 0, "seed");
     free(dir);
-    if (rc == 0)
-        rc = e->cfg.disk->ops->sync_dir(e->cfg.disk, e->path, err);
+    if (rc == 0 && e->cfg.disk->ops->sync_dir(e->cfg.disk, e->path, err) != 0)
+        engine_fatal(e, err); /* see gen_remove */
     if (rc != 0) {
         engine_seed_free(s);
         return -1;

@@ -37,6 +37,11 @@ static int on_error(WT_EVENT_HANDLER *events, WT_SESSION *session, int error, co
     return 0;
 }
 
+static void on_flush_failed(void *arg, const char *why)
+{
+    store_fail(arg, why);
+}
+
 static int on_message(WT_EVENT_HANDLER *events, WT_SESSION *session, const char *message)
 {
     struct store *s = (struct store *)events;
@@ -127,7 +132,7 @@ static int connect_wt(struct store *s, struct err *err)
                    ",eviction_dirty_trigger=%" PRIu64,
                    dirty, dirty + dirty / 4);
     if (s->cfg.disk != NULL && s->cfg.access != STORE_NOTHING) {
-        wtfs_init(&s->wtfs, s->cfg.disk, s->cfg.log);
+        wtfs_init(&s->wtfs, s->cfg.disk, s->cfg.log, on_flush_failed, s);
         wtfs_config(&s->wtfs, &c);
     }
     if (buf_check(&c, err) == 0)

@@ -46,6 +46,15 @@ static int wt_errno(struct wtfs *w, const char *call, const struct err *err)
     return err->sys != 0 ? err->sys : EIO;
 }
 
+/* Final: the next flush would say yes to what this one lost. */
+static int flush_failed(struct wtfs *w, const char *call, const struct err *err)
+{
+    int ret = wt_errno(w, call, err);
+
+    w->failed(w->arg, "a flush failed");
+    return ret;
+}
+
 /* ---- handles ---- */
 static int fh_close(WT_FILE_HANDLE *fh, WT_SESSION *session)
 {
@@ -95,7 +104,7 @@ static int fh_write(WT_FILE_HANDLE *fh, WT_SESSION *session, wt_off_t off, size_
         return 0;
     atomic_store(&h->written, 0);
     if (h->w->disk->ops->write_back(h->file, session == atomic_load(&h->w->checkpoint), &err) != 0)
-        return wt_errno(h->w, "write back", &err);
+        return flush_failed(h->w, "write back", &err);
     return 0;
 }
 
@@ -119,7 +128,7 @@ static int fh_sync(WT_FILE_HANDLE *fh, WT_SESSION *session)
 
     (void)session;
     if (h->w->disk->ops->sync(h->file, &err) != 0)
-        return wt_errno(h->w, "sync", &err);
+        return flush_failed(h->w, "sync", &err);
     return 0;
 }
 
@@ -181,6 +190,7 @@ static int fs_open_file(WT_FILE_SYSTEM *fs, WT_SESSION *session, const char *nam
         goto fail;
     if ((flags & WT_FS_OPEN_CREATE) != 0 && (flags & WT_FS_OPEN_DURABLE) != 0 &&
         disk_sync_parent(w->disk, name, &err) != 0) {
+        (void)flush_failed(w, "create", &err);
         w->disk->ops->close(h->file);
         goto fail;
     }
@@ -213,7 +223,7 @@ static int fs_remove(WT_FILE_SYSTEM *fs, WT_SESSION *session, const char *name, 
     if (w->disk->ops->remove(w->disk, name, &err) != 0)
         return wt_errno(w, "remove", &err);
     if ((flags & WT_FS_DURABLE) != 0 && disk_sync_parent(w->disk, name, &err) != 0)
-        return wt_errno(w, "remove", &err);
+        return flush_failed(w, "remove", &err);
     return 0;
 }
 
@@ -227,7 +237,7 @@ static int fs_rename(WT_FILE_SYSTEM *fs, WT_SESSION *session, const char *from, 
     if (w->disk->ops->rename(w->disk, from, to, &err) != 0)
         return wt_errno(w, "rename", &err);
     if ((flags & WT_FS_DURABLE) != 0 && disk_sync_parent(w->disk, to, &err) != 0)
-        return wt_errno(w, "rename", &err);
+        return flush_failed(w, "rename", &err);
     return 0;
 }
 
@@ -336,11 +346,14 @@ static int fs_terminate(WT_FILE_SYSTEM *fs, WT_SESSION *session)
     return 0;
 }
 
-void wtfs_init(struct wtfs *w, struct disk *disk, struct logger *log)
+void wtfs_init(struct wtfs *w, struct disk *disk, struct logger *log,
+               void (*failed)(void *arg, const char *why), void *arg)
 {
     memset(w, 0, sizeof(*w));
     w->disk = disk;
     w->log = log;
+    w->failed = failed;
+    w->arg = arg;
     w->fs.fs_directory_list = fs_list;
     w->fs.fs_directory_list_single = fs_list_single;
     w->fs.fs_directory_list_free = fs_list_free;

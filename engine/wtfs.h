@@ -22,9 +22,14 @@ struct wtfs {
     struct disk *disk;
     struct logger *log;
     WT_SESSION *_Atomic checkpoint; /* whose writes wait for the device; NULL: none */
+    void (*failed)(void *arg, const char *why);
+    void *arg;
 };
 
-void wtfs_init(struct wtfs *w, struct disk *disk, struct logger *log);
+/* failed: a flush did, and what it was to make durable is not known; from any thread. WiredTiger
+ * panics at some of those only, and would try others again. */
+void wtfs_init(struct wtfs *w, struct disk *disk, struct logger *log,
+               void (*failed)(void *arg, const char *why), void *arg);
 /* Append ",extensions=(...)" for wiredtiger_open. */
 void wtfs_config(const struct wtfs *w, struct buf *out);
 /* Found by name by WiredTiger, which calls it while the connection opens. */

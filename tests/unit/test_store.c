@@ -362,6 +362,25 @@ Test(store, what_a_start_after_a_kill_calls_durable_outlives_a_power_cut)
     }
 }
 
+static void no_name(void *arg, const char *name)
+{
+    (void)arg, (void)name;
+}
+
+/* WiredTiger gives up the backup alone, and would go on. */
+Test(store, a_failed_flush_of_a_backup_is_final)
+{
+    uint64_t lsn;
+
+    apply(10);
+    cr_assert_eq(store_checkpoint(store, &lsn, &err), 0);
+    disk_image_fail(image, DISK_FAULT_FLUSH, 0, 1, 5 /* EIO */);
+    cr_assert_eq(store_backup_begin(store, no_name, NULL, &err), -1);
+    cr_assert_eq(panics, 1);
+    cr_assert_eq(store_checkpoint(store, &lsn, &err), -1, "a checkpoint was taken after a failure");
+    panics = 0;
+}
+
 Test(store, a_failed_write_is_final)
 {
     uint64_t lsn;
