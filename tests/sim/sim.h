@@ -59,6 +59,44 @@ struct watched {
     struct fold *fold;
 };
 
+/* What is done to the nodes, counted. */
+enum sim_fault {
+    F_CUT,
+    F_HALF_OPEN,
+    F_PARTITION,
+    F_DELAY,
+    F_SLOW,
+    F_CRASH,
+    F_CRASH_IO,
+    F_CRASH_OPEN,
+    F_STOP,
+    F_WRITE_ERROR,
+    F_NO_SPACE,
+    F_FLUSH_ERROR,
+    F_READ_ERROR,
+    F_NO_CREATE,
+    F_SLOW_DISK,
+    F_RESERVE,
+    F_FLIP_LOG,
+    F_FLIP_STORE,
+    F_FLIP_OTHER,
+    F_CLOCK,
+    F_STALL,
+    F_STILL,
+    F_CHECKPOINT,
+    F_PROMOTE,
+    F_REJOIN,
+    F_COPY,
+    F_MODE,
+    F_DEMOTE,
+    F_SWITCHOVER,
+    F_UPDATE,
+    F_CASCADE,
+    F_SNAPSHOT,
+    F_SEED,
+    SIM_FAULTS
+};
+
 struct node {
     struct world *w;
     int index;
@@ -71,7 +109,14 @@ struct node {
     bool cut;   /* the power went in the middle of a call: nobody hears of this node any more */
     bool falls; /* it goes down by itself at the end of that step */
     struct disk_image *left; /* of a crash under way: what the disk holds */
-    bool fails;              /* its disk may refuse a write */
+    bool fails;              /* its disk may refuse an operation */
+    bool flush_failed;       /* since it was opened */
+    unsigned flush_steps;    /* since then, */
+    int64_t flush_ns;        /* which was at */
+    enum sim_fault cut_as;   /* what a cut to come is counted as; SIM_FAULTS: as none */
+    int64_t still_until_ns;  /* it gets no turn */
+    int64_t slow_until_ns;   /* its disk is slow; 0: it is not */
+    int64_t busy_until_ns;   /* and those of its threads that wait for it get none */
     bool damaged;            /* bits of it were changed */
     bool closing;
     unsigned stalled; /* so many steps without its apply thread */
@@ -115,39 +160,6 @@ struct sim_line {
     bool down;             /* what is sent is lost and nobody hears of it */
     int64_t delay_ns;      /* beside the world's */
     int64_t byte_ns_x1000; /* beside the world's */
-};
-
-/* What is done to the nodes, counted. */
-enum sim_fault {
-    F_CUT,
-    F_HALF_OPEN,
-    F_PARTITION,
-    F_DELAY,
-    F_SLOW,
-    F_CRASH,
-    F_CRASH_IO,
-    F_CRASH_OPEN,
-    F_STOP,
-    F_WRITE_ERROR,
-    F_NO_SPACE,
-    F_RESERVE,
-    F_FLIP_LOG,
-    F_FLIP_STORE,
-    F_FLIP_OTHER,
-    F_CLOCK,
-    F_STALL,
-    F_CHECKPOINT,
-    F_PROMOTE,
-    F_REJOIN,
-    F_COPY,
-    F_MODE,
-    F_DEMOTE,
-    F_SWITCHOVER,
-    F_UPDATE,
-    F_CASCADE,
-    F_SNAPSHOT,
-    F_SEED,
-    SIM_FAULTS
 };
 
 /* Bugs that are planted so that a check must see them. */
@@ -282,8 +294,10 @@ void node_open(struct world *w, int i);
 /* 0; -1: it does not open; 1: it opened and lost its power at once. */
 int node_try_open(struct world *w, int i, struct err *err);
 bool node_up(const struct world *w, int i);
+bool node_still(const struct world *w, int i); /* it gets no turn now */
 /* Runs fn, within which the engine may end itself: then false, and it is down. */
 bool node_does(struct world *w, int i, void (*fn)(struct node *n));
+bool node_looks(struct world *w, int i, void (*fn)(struct node *n)); /* so; its disk works */
 /* The power goes at the ops-th change of the disk from now on (0: it does not): from then on the
  * node is `cut`, until node_crash gives it the disk of that moment. */
 void node_cut_in(struct world *w, int i, uint64_t ops);

@@ -265,19 +265,35 @@ void net_forget(struct world *w, int i)
 
 int64_t net_next_due(const struct world *w)
 {
-    return w->msgs != NULL ? w->msgs->due_ns : INT64_MAX;
+    struct sim_msg *m = w->msgs;
+
+    while (m != NULL && node_still(w, m->to))
+        m = m->next;
+    return m != NULL ? m->due_ns : INT64_MAX;
+}
+
+/* The first that is due, taken out of the list. For a node that stands still it waits. */
+static struct sim_msg *next_msg(struct world *w)
+{
+    struct sim_msg **at = &w->msgs, *m;
+
+    while ((m = *at) != NULL && m->due_ns <= w->now_ns && node_still(w, m->to))
+        at = &m->next;
+    if (m == NULL || m->due_ns > w->now_ns)
+        return NULL;
+    *at = m->next;
+    return m;
 }
 
 bool net_deliver(struct world *w)
 {
+    struct sim_msg *m;
     bool any = false;
 
-    while (w->msgs != NULL && w->msgs->due_ns <= w->now_ns) {
-        struct sim_msg *m = w->msgs;
+    while ((m = next_msg(w)) != NULL) {
         struct node *n = &w->n[m->to];
         const struct sim_conn *c = conn_of(w, m->conn);
 
-        w->msgs = m->next;
         any = true;
         if (n->e != NULL && m->kind == NET_FRAME)
             watch_frame(w, m->to, m->conn, m->data, m->len);

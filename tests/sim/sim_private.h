@@ -28,4 +28,26 @@ void fold_compare(struct world *w, struct fold *f, int node, const char *key, co
                   size_t len, uint64_t lsn);
 void fold_compare_end(struct world *w, struct fold *f, int node);
 
+/* ---- sim_storm.c and sim_faults.c ---- */
+static inline bool chance(struct world *w, unsigned percent)
+{
+    return sim_rand(w, 100) < percent;
+}
+
+static inline int any_node(struct world *w)
+{
+    return (int)sim_rand(w, w->n_nodes);
+}
+
+static inline int64_t some_ms(struct world *w, int64_t most)
+{
+    return (int64_t)sim_rand(w, (uint64_t)most) * MS;
+}
+
+void storm_fault(struct world *w); /* one of any kind, or none */
+/* Some operation of the disk within so many of its kind will fail. */
+void storm_disk_fails(struct world *w, int i, uint64_t within);
+void fault_met(void *arg, enum disk_fault f, int sys); /* arg: the node */
+void fault_look(struct world *w, int i);               /* after a step that it came out of */
+
 #endif

@@ -49,7 +49,7 @@ static void look(struct node *n)
 /* The log may have done something meanwhile: the watch misses no step. */
 static bool does(struct world *w, int i, void (*fn)(struct node *n))
 {
-    return node_does(w, i, fn) && node_does(w, i, look);
+    return node_does(w, i, fn) && node_looks(w, i, look);
 }
 
 void snapshot_end(struct node *n)
@@ -97,7 +97,7 @@ void op_snapshot(struct world *w)
     struct node *n = &w->n[i];
     uint64_t pieces = 1 + sim_rand(w, 30);
 
-    if (!node_up(w, i) || n->damaged)
+    if (!node_up(w, i) || node_still(w, i) || n->damaged)
         return;
     if (n->snapshot == NULL) {
         fault(w, F_SNAPSHOT, i, "is begun");
@@ -128,13 +128,16 @@ void op_snapshot(struct world *w)
 /* -1: it cannot be made, and the disk or the moment is to blame. */
 static int make_seed(struct world *w, int i)
 {
+    bool flush_failed = w->n[i].flush_failed;
+
     got.seed = NULL;
     if (!node_does(w, i, do_seed))
         return -1;
     if (got.rc == 0)
         return 0;
+    w->n[i].flush_failed = flush_failed; /* of files that are thrown away now */
     note(w, i, "seed: %s", got.err.msg);
-    sim_check(w, got.err.code != ERR_CORRUPT || !node_up(w, i),
+    sim_check(w, got.err.code != ERR_CORRUPT || !node_up(w, i) || w->n[i].fails,
               "node %d: state: a whole snapshot is refused: %s", i, got.err.msg);
     return -1;
 }
@@ -145,8 +148,8 @@ void op_seed(struct world *w)
     int i = (int)sim_rand(w, w->n_nodes), p = w->primary;
     struct node *n = &w->n[i];
 
-    if (w->snapshot_fd <= 0 || i == p || !node_up(w, i) || !node_up(w, p) || n->damaged ||
-        w->n[p].role != ENGINE_PRIMARY || n->role == ENGINE_BOOTSTRAPPING)
+    if (w->snapshot_fd <= 0 || i == p || !node_up(w, i) || node_still(w, i) || !node_up(w, p) ||
+        n->damaged || w->n[p].role != ENGINE_PRIMARY || n->role == ENGINE_BOOTSTRAPPING)
         return;
     fault(w, F_SEED, i, "of node %d", p);
     if (make_seed(w, i) != 0)

@@ -7,7 +7,6 @@
  */
 #include "sim_private.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,200 +14,6 @@
 #define ROUNDS_MIN 12u
 #define ROUNDS 36u
 #define ANSWER_NS (30 * SEC)
-
-static bool chance(struct world *w, unsigned percent)
-{
-    return sim_rand(w, 100) < percent;
-}
-
-static int any_node(struct world *w)
-{
-    return (int)sim_rand(w, w->n_nodes);
-}
-
-static int64_t some_ms(struct world *w, int64_t most)
-{
-    return (int64_t)sim_rand(w, (uint64_t)most) * MS;
-}
-
-/* ---- files of a node that is down ---- */
-struct pick {
-    char path[200]; /* a list of files, one drawn at random */
-    char dir[200];
-    struct disk *d;
-    struct world *w;
-    unsigned seen, depth;
-};
-
-static void pick_file(void *arg, const char *name)
-{
-    struct pick *p = arg, sub = {.d = p->d, .w = p->w, .depth = p->depth + 1};
-    struct disk_file *f;
-    struct err err;
-
-    snprintf(sub.dir, sizeof(sub.dir), "%.120s/%.70s", p->dir, name);
-    if (p->d->ops->open(p->d, sub.dir, DISK_READ, &f, &err) == 0) {
-        p->d->ops->close(f);
-        if (sim_rand(p->w, ++p->seen) == 0)
-            snprintf(p->path, sizeof(p->path), "%s", sub.dir);
-        return;
-    }
-    if (sub.depth < 5 && p->d->ops->list(p->d, sub.dir, pick_file, &sub, &err) == 0 &&
-        sub.seen > 0) {
-        p->seen += sub.seen;
-        if (sim_rand(p->w, p->seen) < sub.seen)
-            snprintf(p->path, sizeof(p->path), "%s", sub.path);
-    }
-}
-
-/* Media decay on a secondary that is down. */
-static void flip_bit(struct world *w, int i)
-{
-    struct node *n = &w->n[i];
-    struct disk *d = disk_sim_new(n->image, &n->env.env);
-    struct pick p = {.d = d, .w = w};
-    struct disk_file *f;
-    uint64_t size = 0, bit;
-    struct err err;
-
-    sim_check(w, d != NULL, "no simulated disk");
-    snprintf(p.dir, sizeof(p.dir), "%s", n->path);
-    if (d->ops->list(d, p.dir, pick_file, &p, &err) != 0 || p.path[0] == '\0' ||
-        d->ops->open(d, p.path, DISK_READ, &f, &err) != 0) {
-        disk_free(d);
-        return;
-    }
-    if (d->ops->size(f, &size, &err) != 0)
-        size = 0;
-    d->ops->close(f);
-    disk_free(d);
-    if (size == 0)
-        return;
-    /* Most of a log file is zeros yet: the beginning is where bytes are. */
-    bit = sim_rand(w, 8 * (chance(w, 70) && size > 65536 ? 65536 : size));
-    if (disk_image_flip(n->image, p.path, bit, &err) != 0)
-        return;
-    watch_forget(w, i);
-    n->damaged = true;
-    fault(w,
-          strstr(p.path, "/wal/") != NULL     ? F_FLIP_LOG
-          : strstr(p.path, "/store/") != NULL ? F_FLIP_STORE
-                                              : F_FLIP_OTHER,
-          i, "bit %llu of %s", (unsigned long long)bit, p.path);
-}
-
-/* ---- faults ---- */
-static void disturb_line(struct world *w)
-{
-    int a = any_node(w), b = any_node(w);
-    struct sim_line *l = &w->line[a][b];
-
-    if (a == b)
-        return;
-    switch (sim_rand(w, 6)) {
-    case 0:
-        fault(w, F_CUT, a, "from node %d", b);
-        net_cut_pair(w, a, b);
-        break;
-    case 1:
-        fault(w, F_HALF_OPEN, a, "node %d does not know", b);
-        net_half_open(w, a, b);
-        break;
-    case 2:
-        fault(w, F_PARTITION, a, "from node %d", b);
-        net_partition(w, a, b, true);
-        break;
-    case 3:
-        fault(w, F_PARTITION, a, "to node %d, one way", b);
-        l->down = true;
-        break;
-    case 4:
-        l->delay_ns = some_ms(w, chance(w, 20) ? 9000 : 300);
-        fault(w, F_DELAY, a, "to node %d: %lld ms", b, (long long)(l->delay_ns / MS));
-        break;
-    default:
-        l->byte_ns_x1000 = (int64_t)sim_rand(w, 20000000);
-        fault(w, F_SLOW, a, "to node %d: %lld ns a KB", b, (long long)l->byte_ns_x1000);
-        break;
-    }
-}
-
-static void disturb_power(struct world *w, int i)
-{
-    uint64_t changes;
-
-    switch (sim_rand(w, 4)) {
-    case 0:
-        fault(w, F_CRASH, i, "now");
-        node_crash(w, i);
-        break;
-    case 1:
-        fault(w, F_STOP, i, "now");
-        node_stop(w, i);
-        break;
-    default:
-        changes = 1 + sim_rand(w, 60);
-        node_crash_in(w, i, changes);
-        fault(w, F_CRASH_IO, i, "in %llu changes of the disk", (unsigned long long)changes);
-        break;
-    }
-}
-
-static void disturb_disk(struct world *w, int i)
-{
-    struct node *n = &w->n[i];
-    bool space = chance(w, 50);
-
-    if (chance(w, 40)) {
-        fault(w, F_RESERVE, i, "until it is opened again, or in the end");
-        disk_image_free_bytes(n->image, 1000);
-        return;
-    }
-    fault(w, space ? F_NO_SPACE : F_WRITE_ERROR, i, "at a write to come");
-    n->fails = true;
-    disk_image_fail_writes(n->image, sim_rand(w, 40), space ? ENOSPC : EIO);
-}
-
-static void disturb(struct world *w)
-{
-    int i = any_node(w);
-    struct node *n = &w->n[i];
-
-    switch (sim_rand(w, 12)) {
-    case 0:
-    case 1:
-    case 2:
-    case 3:
-        disturb_line(w);
-        break;
-    case 4:
-    case 5:
-    case 6:
-        if (n->e != NULL)
-            disturb_power(w, i);
-        break;
-    case 7:
-        if (n->e != NULL)
-            disturb_disk(w, i);
-        break;
-    case 8:
-        n->env.wall_offset_ms += (int64_t)sim_rand(w, 1200000) - 600000;
-        fault(w, F_CLOCK, i, "%lld ms off", (long long)n->env.wall_offset_ms);
-        break;
-    case 9:
-        n->stalled = (unsigned)sim_rand(w, 300);
-        fault(w, F_STALL, i, "%u steps", n->stalled);
-        break;
-    case 10:
-        if (n->e == NULL && i != w->primary)
-            flip_bit(w, i);
-        break;
-    default:
-        fault(w, F_CHECKPOINT, i, "when it is due anyway");
-        n->checkpoint = true;
-        break;
-    }
-}
 
 /* ---- the operator ---- */
 static void bring_up(struct world *w, int i, bool calm)
@@ -223,16 +28,18 @@ static void bring_up(struct world *w, int i, bool calm)
         uint64_t changes = 1 + sim_rand(w, 30);
 
         node_crash_in(w, i, changes);
-        fault(w, F_CRASH_OPEN, i, "in %llu changes of the disk", (unsigned long long)changes);
-    }
+        n->cut_as = F_CRASH_OPEN;
+        note(w, i, "will lose its power in %llu changes of the disk", (unsigned long long)changes);
+    } else if (!calm && chance(w, 15))
+        storm_disk_fails(w, i, 25); /* in recovery, most likely */
     rc = node_try_open(w, i, &err);
     if (rc == 0)
         node_crash_in(w, i, 0);
     if (rc >= 0)
         return;
-    if (n->fails && !n->damaged) { /* its disk refused a write: next time it does not */
+    if (n->fails && !n->damaged) { /* its disk refused something: next time it does not */
         n->fails = false;
-        disk_image_fail_writes(n->image, 0, 0);
+        disk_image_mend(n->image);
         return;
     }
     sim_check(w, n->damaged, "node %d does not open: %s", i, err.msg);
@@ -460,8 +267,9 @@ static void repair_all(struct world *w)
             node_crash(w, i); /* its power has failed already */
         node_crash_in(w, i, 0);
         n->stalled = 0;
+        n->still_until_ns = n->slow_until_ns = n->busy_until_ns = 0;
         n->fails = false;
-        disk_image_fail_writes(n->image, 0, 0);
+        disk_image_mend(n->image);
         disk_image_free_bytes(n->image, (uint64_t)1 << 40);
         if (n->damaged)
             node_replace(w, i); /* found out or not */
@@ -573,7 +381,7 @@ static void storm(struct world *w)
     world_run(w, some_ms(w, 3000));
     for (unsigned r = 0; r < rounds; r++) {
         for (unsigned f = 0; f <= faults; f++)
-            disturb(w);
+            storm_fault(w);
         load(w);
         pass_time(w);
         operate(w);

@@ -308,7 +308,8 @@ static bool disturbed(const struct world *w)
         return true;
     for (unsigned i = 0; i < w->n_nodes; i++) {
         if (w->n[i].e == NULL || w->n[i].cut || w->n[i].fails || w->n[i].stalled > 0 ||
-            short_of_space(w->n[i].e))
+            node_still(w, (int)i) || w->n[i].slow_until_ns > 0 ||
+            w->n[i].busy_until_ns > w->now_ns || short_of_space(w->n[i].e))
             return true;
         for (unsigned k = 0; k < w->n_nodes; k++) {
             const struct sim_line *l = &w->line[i][k];

@@ -13,6 +13,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define BUSY_MAX_NS (10 * SEC) /* of one step on a slow disk */
+
 /* ---- randomness and failure ---- */
 static uint64_t next_rand(uint64_t *s)
 {
@@ -107,6 +109,9 @@ static void on_cut(void *arg)
 {
     struct node *n = arg;
 
+    if (n->cut_as != SIM_FAULTS)
+        fault(n->w, n->cut_as, n->index, "is met");
+    n->cut_as = SIM_FAULTS;
     n->cut = true;
     note(n->w, n->index, "the power fails at an I/O");
 }
@@ -120,12 +125,18 @@ void node_cut_in(struct world *w, int i, uint64_t ops)
 void node_crash_in(struct world *w, int i, uint64_t ops)
 {
     node_cut_in(w, i, ops);
+    w->n[i].cut_as = SIM_FAULTS;
     w->n[i].falls = ops > 0;
 }
 
 bool node_up(const struct world *w, int i)
 {
     return w->n[i].e != NULL && !w->n[i].cut;
+}
+
+bool node_still(const struct world *w, int i)
+{
+    return w->now_ns < w->n[i].still_until_ns;
 }
 
 /* Answers that come from here on are not answers. */
@@ -141,9 +152,13 @@ static void new_image(struct node *n, struct disk_image *image)
 {
     n->image = image;
     n->left = NULL;
-    n->cut = n->falls = n->fails = false;
+    n->cut = n->falls = n->fails = n->flush_failed = false;
+    n->cut_as = SIM_FAULTS;
     n->stalled = 0;
-    disk_image_fail_writes(image, 0, 0);
+    n->still_until_ns = n->slow_until_ns = n->busy_until_ns = 0;
+    disk_image_mend(image);
+    disk_image_on_fault(image, fault_met, n);
+    disk_image_hold_faults(image, true); /* but for node_does */
     disk_image_cut_in(image, 0, on_cut, n);
 }
 
@@ -170,7 +185,7 @@ static void node_died(struct world *w, int i)
         watch_crashed(w, i);
     n->closing = false;
     disk_image_crash(left);
-    disk_image_fail_writes(left, 0, 0);
+    disk_image_mend(left);
     snprintf(to, sizeof(to), "/node%d-%u", i, ++n->deaths);
     d = disk_sim_new(left, &n->env.env);
     sim_check(w, d != NULL, "no simulated disk");
@@ -188,7 +203,8 @@ static void node_died(struct world *w, int i)
     n->crashes++;
 }
 
-bool node_does(struct world *w, int i, void (*fn)(struct node *n))
+/* A watch is no part of the node, so its reads do not fail. */
+bool node_looks(struct world *w, int i, void (*fn)(struct node *n))
 {
     if (setjmp(w->fatal) != 0) {
         node_died(w, i);
@@ -199,6 +215,18 @@ bool node_does(struct world *w, int i, void (*fn)(struct node *n))
     w->fatal_node = -1;
     events_drain(w, i);
     return true;
+}
+
+bool node_does(struct world *w, int i, void (*fn)(struct node *n))
+{
+    struct disk_image *image = w->n[i].image;
+    bool lives;
+
+    disk_image_hold_faults(image, false);
+    lives = node_looks(w, i, fn);
+    if (lives)
+        disk_image_hold_faults(image, true);
+    return lives;
 }
 
 struct opening {
@@ -231,6 +259,7 @@ static bool node_drop(struct world *w, int i)
 
     if (!node_does(w, i, do_close))
         return false;
+    n->still_until_ns = n->busy_until_ns = 0;
     n->e = NULL;
     disk_free(n->disk);
     n->disk = NULL;
@@ -286,6 +315,8 @@ int node_try_open(struct world *w, int i, struct err *err)
     n->disk = disk_sim_new(n->image, &n->env.env);
     sim_check(w, n->disk != NULL, "no simulated disk");
     opening.cfg.disk = opening.cfg.store_disk = n->disk;
+    n->flush_failed = false;
+    n->flush_steps = 0;
     if (!node_does(w, i, do_open)) {
         err_set(err, ERR_IO, 0, "it ended itself in recovery");
         return n->damaged ? -1 : 1; /* with a damaged disk it would do so again */
@@ -320,7 +351,7 @@ int node_try_open(struct world *w, int i, struct err *err)
     }
     if (n->cut)
         return 0;
-    if (node_does(w, i, look_opened))
+    if (node_looks(w, i, look_opened))
         return 0;
     err_set(err, ERR_IO, 0, "it ended itself when it was read");
     return -1;
@@ -523,6 +554,10 @@ static void do_step(struct node *n)
     struct world *w = n->w;
 
     n->did = engine_log_step(n->e);
+    if (w->now_ns < n->busy_until_ns) { /* its other threads wait for the disk */
+        n->did += disk_wait(n->disk, 0) > 0;
+        return;
+    }
     if (plant_holds_apply(w, n->index))
         return;
     if (n->stalled > 0) {
@@ -547,21 +582,42 @@ static void do_step(struct node *n)
     n->checkpoint = false;
 }
 
+/* Synchronous calls of a slow disk: whoever made them stands there for that time, from now on. */
+static void disk_waited(struct world *w, struct node *n)
+{
+    int64_t ns = disk_image_take_busy_ns(n->image);
+
+    if (ns > 0)
+        n->busy_until_ns = w->now_ns + (ns < BUSY_MAX_NS ? ns : BUSY_MAX_NS);
+}
+
 static bool step_node(struct world *w, int i)
 {
     struct node *n = &w->n[i];
     int role = n->role;
 
-    if (n->e == NULL)
+    if (n->e == NULL || node_still(w, i))
         return false;
+    if (n->still_until_ns > 0) {
+        n->still_until_ns = 0;
+        fault(w, F_STILL, i, "and goes on");
+    }
+    if (n->slow_until_ns > 0 && w->now_ns >= n->slow_until_ns) {
+        n->slow_until_ns = 0;
+        disk_image_slow(n->image, 0);
+        note(w, i, "its disk is as quick as ever");
+    }
     if (!node_does(w, i, do_step))
         return true;
+    if (n->slow_until_ns > 0)
+        disk_waited(w, n);
+    fault_look(w, i);
     if ((n->role != role && n->role != ENGINE_FENCED) ||
         (n->e->follow.cfg.addrs[0] != '\0' && n->e->follow.state == FOLLOW_STREAM))
         n->follows = node_target(w, i); /* by a handover, too, which nobody here was told of */
     if (w->plant != NULL)
         plant_step(w, i);
-    if (!node_does(w, i, look_step))
+    if (!node_looks(w, i, look_step))
         return true;
     if (n->cut && n->falls)
         node_crash(w, i);
@@ -577,6 +633,12 @@ static int64_t next_due(struct world *w)
 
         if (w->n[i].e == NULL)
             continue;
+        if (node_still(w, (int)i)) {
+            due = w->n[i].still_until_ns < due ? w->n[i].still_until_ns : due;
+            continue;
+        }
+        if (w->n[i].busy_until_ns > w->now_ns && w->n[i].busy_until_ns < due)
+            due = w->n[i].busy_until_ns;
         t = engine_next_deadline_ns(w->n[i].e);
         if (t < due)
             due = t;
