@@ -3,11 +3,12 @@
  * sim.c - run scenarios of the simulated clusters.
  *
  * usage: sim SEED [--scenario NAME|all] [--rounds N] [--hours H] [--plant NAME] [--canary]
- *            [--events] [--trace]
+ *            [--every-fault] [--events] [--trace]
  *
  * Round i runs with seed SEED + i and prints it; the same seed and scenario replay exactly.
  * --hours runs on until so many hours have been simulated by the clocks of all runs. The last lines
  * say how many seeds and hours were whole, after a failure too, and what was done to the nodes.
+ * --every-fault fails when a kind of fault did not happen in any seed: it would test nothing.
  * --events prints the event log; a failure prints its end in any case. --trace: and all log lines.
  * --plant plants a bug: the run succeeds when the check that is meant sees it.
  * SIGINT or SIGTERM ends it after the seed that is under way, with the last lines and status 128 +
@@ -36,7 +37,7 @@ struct options {
     uint64_t seed, rounds;
     double hours;
     const struct plant *plant;
-    bool canary, full, trace;
+    bool canary, full, trace, every_fault;
 };
 
 struct sums {
@@ -109,6 +110,19 @@ static void say_sums(const struct sums *s, uint64_t seed, uint64_t rounds)
     }
 }
 
+static bool every_fault(const struct sums *s)
+{
+    bool all = true;
+
+    for (int f = 0; f < SIM_FAULTS; f++) {
+        if (s->faults[f] == 0)
+            printf("FAILED: in no seed there was a fault of the kind: %s\n",
+                   sim_fault_name((enum sim_fault)f));
+        all = all && s->faults[f] > 0;
+    }
+    return all;
+}
+
 /* In a process of its own: an engine that ended itself leaves its memory behind. */
 static void run_apart(const struct scenario *s, uint64_t seed, const struct options *o,
                       struct sums *sums)
@@ -171,7 +185,7 @@ static void parse(int argc, char **argv, struct options *o)
         o->seed = strtoull(argv[1], &end, 10);
     if (end == NULL || end == argv[1] || *end != '\0') {
         fprintf(stderr, "usage: sim SEED [--scenario NAME|all] [--rounds N] [--hours H] "
-                        "[--plant NAME] [--canary] [--events] [--trace]\n");
+                        "[--plant NAME] [--canary] [--every-fault] [--events] [--trace]\n");
         exit(2);
     }
     for (int i = 2; i < argc; i++) {
@@ -185,6 +199,8 @@ static void parse(int argc, char **argv, struct options *o)
             o->plant = find_plant(argv[++i]);
         else if (strcmp(argv[i], "--canary") == 0)
             o->canary = true;
+        else if (strcmp(argv[i], "--every-fault") == 0)
+            o->every_fault = true;
         else if (strcmp(argv[i], "--events") == 0)
             o->full = true;
         else if (strcmp(argv[i], "--trace") == 0)
@@ -221,5 +237,7 @@ int main(int argc, char **argv)
         }
     }
     say_sums(sums, o.seed, r);
-    return stop_signal == 0 ? 0 : 128 + stop_signal;
+    if (stop_signal != 0)
+        return 128 + stop_signal;
+    return o.every_fault && !every_fault(sums) ? 1 : 0;
 }

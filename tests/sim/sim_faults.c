@@ -53,10 +53,10 @@ static void pick_file(void *arg, const char *name)
 /* Media decay on a secondary that is down. */
 static void flip_bit(struct world *w, int i)
 {
-    static const enum sim_fault kinds[] = {F_FLIP_LOG, F_FLIP_STORE, F_FLIP_STORE, F_FLIP_OTHER};
+    static const enum sim_fault kinds[] = {F_FLIP_LOG, F_FLIP_STORE, F_FLIP_OTHER};
     struct node *n = &w->n[i];
     struct disk *d = disk_sim_new(n->image, &n->env.env);
-    struct pick p = {.kind = kinds[sim_rand(w, 4)], .d = d, .w = w};
+    struct pick p = {.kind = kinds[sim_rand(w, 3)], .d = d, .w = w};
     struct disk_file *f;
     uint64_t size = 0, bit;
     struct err err;
