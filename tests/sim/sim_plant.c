@@ -23,6 +23,7 @@ const struct plant sim_plants[] = {
     {"lost_pages", "ends: after", "calm"},
     {"lost_answers", "is not answered", "calm"},
     {"deaf", "epochs: LSN", "old_goes_on"},
+    {"deaf_split", "epochs: LSN", "split_goes_on"},
     {"leak", "bounds: memory", "steady_memory"},
     {NULL, NULL, NULL},
 };
@@ -114,6 +115,11 @@ static void ack_for(struct world *w, int from, uint64_t conn, const struct link_
     seg_unref(s);
 }
 
+static bool tells_epoch(const struct link_msg *m)
+{
+    return m->type == MSG_HELLO || m->type == MSG_EPOCH_ASK || m->type == MSG_EPOCH_TELL;
+}
+
 bool plant_frame(struct world *w, int from, int to, uint64_t conn, const uint8_t *frame, size_t len)
 {
     struct link_msg m;
@@ -125,7 +131,10 @@ bool plant_frame(struct world *w, int from, int to, uint64_t conn, const uint8_t
         ack_for(w, from, conn, &m);
     if (planted(w, "deaf") && to == 0 &&
         w->n[1].role == ENGINE_PRIMARY) /* the watch has seen the frame, the engine never does */
-        return m.type != MSG_HELLO && m.type != MSG_EPOCH_ASK && m.type != MSG_EPOCH_TELL;
+        return !tells_epoch(&m);
+    if (planted(w, "deaf_split") && w->n[1].role == ENGINE_PRIMARY &&
+        w->n[2].role == ENGINE_PRIMARY)
+        return !tells_epoch(&m);
     if (planted(w, "lost_pages") && to == 1)
         return m.type != MSG_PAGE && m.type != MSG_TREE && m.type != MSG_LIST &&
                m.type != MSG_ENTRIES && m.type != MSG_PARTS;

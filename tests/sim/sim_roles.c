@@ -221,7 +221,7 @@ static void followers(struct world *w, unsigned writes, int n)
 
 /* 9: two promotions from one epoch get one number: neither goes on, both say so, also after a
  * restart. */
-static void split(struct world *w)
+static void promote_two(struct world *w)
 {
     followers(w, 50, 2);
     node_crash(w, 0);
@@ -232,6 +232,11 @@ static void split(struct world *w)
     sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes are not answered");
     promote_aside(w, 2);
     net_heal(w);
+}
+
+static void split(struct world *w)
+{
+    promote_two(w);
     sim_check(w, world_until(w, both_fenced, 15 * SEC), "a split goes on: roles %d and %d",
               (int)role_of(w, 1), (int)role_of(w, 2));
     for (int i = 1; i <= 2; i++) {
@@ -241,6 +246,19 @@ static void split(struct world *w)
     }
     world_run(w, 10 * SEC);
     sim_check(w, both_fenced(w), "one was picked");
+}
+
+/* Both have writers. The watch looks at what each acknowledges once it has heard of the other. */
+static void split_goes_on(struct world *w)
+{
+    promote_two(w);
+    for (unsigned k = 0; k < 150 && !both_fenced(w); k++) {
+        write_to(w, 1);
+        write_to(w, 2);
+        world_run(w, (int64_t)sim_rand(w, 200) * MS);
+    }
+    sim_check(w, both_fenced(w), "a split goes on: roles %d and %d", (int)role_of(w, 1),
+              (int)role_of(w, 2));
 }
 
 /* 3: a primary that comes back from an old image, with its members' word that no epoch is newer,
@@ -787,6 +805,7 @@ const struct scenario scenarios_roles[] = {
     {"old_goes_on", old_goes_on, "who has met a newer epoch acknowledges nothing", 0},
     {"stood_still", stood_still, "a primary that stood still asks before it serves", 0},
     {"split", split, "of a split nobody is picked silently", 3},
+    {"split_goes_on", split_goes_on, "who met the other side of a split acknowledges nothing", 3},
     {"restored_primary", restored_primary, "a primary from an old image takes no copy along", 0},
     {"revoked_stays_out", revoked_stays_out, "a revoked member's epoch is not believed", 3},
     {"fail_back", fail_back, "an old primary rejoins by difference, and takes over again", 0},

@@ -9,7 +9,7 @@
  *   state      a state is the fold over its log up to the applied LSN: all keys, values, LSNs
  *   root       equal running hash, equal Merkle root, whoever computes it and when
  *   prefix     what a streaming secondary knows as committed is in its primary's log
- *   epochs     who has met a newer epoch acknowledges nothing new
+ *   epochs     who has met a newer epoch, or another one of its number, acknowledges nothing new
  *   bounds     queues, windows, connections, the kept log and the generations stay within theirs
  *   ends       in calm, a copy, a catch-up and a write come to their end
  *
@@ -557,7 +557,17 @@ static const struct epoch_rec *told_by(struct engine *e, uint64_t conn, const st
     return epochs_last(history);
 }
 
-/* A frame arrives: does it tell a primary of an epoch that is newer than its own? */
+/* Of its own number, with another id: two were promoted from one epoch. Who began one and serves
+ * no longer, but for being fenced itself, leaves it to this one. */
+static bool splits(const struct link_msg *m, const struct epoch_rec *ours,
+                   const struct epoch_rec *theirs)
+{
+    return m->type != MSG_HELLO && theirs->number == ours->number &&
+           memcmp(theirs->id, ours->id, sizeof(ours->id)) != 0 &&
+           (m->epoch.role == ENGINE_PRIMARY || m->epoch.role == ENGINE_FENCED);
+}
+
+/* A frame arrives: does it tell a primary of an epoch that is newer than its own, or of a split? */
 void watch_frame(struct world *w, int to, uint64_t conn, const void *frame, size_t len)
 {
     struct node *n = &w->n[to];
@@ -569,9 +579,10 @@ void watch_frame(struct world *w, int to, uint64_t conn, const void *frame, size
         return;
     ours = epochs_last(&n->e->cur->epochs);
     theirs = told_by(n->e, conn, &m);
-    if (theirs != NULL && ours != NULL && theirs->number > ours->number &&
-        theirs->number > n->watch.told_epoch) {
-        note(w, to, "is told of epoch %u", theirs->number);
+    if (theirs != NULL && ours != NULL && theirs->number > n->watch.told_epoch &&
+        (theirs->number > ours->number || splits(&m, ours, theirs))) {
+        note(w, to, "is told of epoch %u%s", theirs->number,
+             theirs->number == ours->number ? ", which is its own: a split" : "");
         n->watch.told_epoch = theirs->number;
     }
 }
