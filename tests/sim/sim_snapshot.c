@@ -133,9 +133,10 @@ static int make_seed(struct world *w, int i)
     got.seed = NULL;
     if (!node_does(w, i, do_seed))
         return -1;
+    /* Of files that are thrown away now, or were durable before their store was closed again. */
+    w->n[i].flush_failed = flush_failed;
     if (got.rc == 0)
         return 0;
-    w->n[i].flush_failed = flush_failed; /* of files that are thrown away now */
     note(w, i, "seed: %s", got.err.msg);
     sim_check(w, got.err.code != ERR_CORRUPT || !node_up(w, i) || w->n[i].fails,
               "node %d: state: a whole snapshot is refused: %s", i, got.err.msg);
