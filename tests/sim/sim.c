@@ -41,7 +41,7 @@ struct options {
 };
 
 struct sums {
-    uint64_t runs, writes, acked, steps, events, states, crashes;
+    uint64_t runs, writes, acked, bulk, promised, steps, events, states, crashes;
     int64_t ns;
     uint64_t faults[SIM_FAULTS];
 };
@@ -79,6 +79,8 @@ static void run(const struct scenario *s, uint64_t seed, const struct options *o
     sums->runs++;
     sums->writes += w->n_ops;
     sums->acked += w->n_acked;
+    sums->bulk += w->n_bulk;
+    sums->promised += w->n_promised;
     sums->steps += w->steps;
     sums->events += w->events;
     sums->crashes += crashes;
@@ -96,13 +98,15 @@ static void run(const struct scenario *s, uint64_t seed, const struct options *o
 
 static void say_sums(const struct sums *s, uint64_t seed, uint64_t rounds)
 {
-    printf("%llu seeds from %llu on: %llu runs, %.4f simulated hours (%.6f s), %llu steps, %llu "
-           "events, %llu writes, %llu acknowledged, %llu states compared, %llu crashes\n",
-           (unsigned long long)rounds, (unsigned long long)seed, (unsigned long long)s->runs,
-           (double)s->ns / 3600e9, (double)s->ns / 1e9, (unsigned long long)s->steps,
-           (unsigned long long)s->events, (unsigned long long)s->writes,
-           (unsigned long long)s->acked, (unsigned long long)s->states,
-           (unsigned long long)s->crashes);
+    printf(
+        "%llu seeds from %llu on: %llu runs, %.4f simulated hours (%.6f s), %llu steps, %llu "
+        "events, %llu writes, %llu acknowledged, %llu of many keys, %llu promised to a secondary, "
+        "%llu states compared, %llu crashes\n",
+        (unsigned long long)rounds, (unsigned long long)seed, (unsigned long long)s->runs,
+        (double)s->ns / 3600e9, (double)s->ns / 1e9, (unsigned long long)s->steps,
+        (unsigned long long)s->events, (unsigned long long)s->writes, (unsigned long long)s->acked,
+        (unsigned long long)s->bulk, (unsigned long long)s->promised, (unsigned long long)s->states,
+        (unsigned long long)s->crashes);
     for (int f = 0; f < SIM_FAULTS; f++) {
         if (s->faults[f] > 0)
             printf("  %8llu  %s\n", (unsigned long long)s->faults[f],

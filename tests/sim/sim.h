@@ -171,6 +171,7 @@ struct plant {
 
 struct events;
 struct history;
+struct asked;
 struct call { /* a question to an engine that may never be answered */
     struct call *next;
     struct node *node;
@@ -194,6 +195,7 @@ struct world {
     struct events *ev;
     struct history *hist;
     struct call *calls;
+    struct asked *asked; /* modes, the newest first */
     uint64_t faults[SIM_FAULTS];
     jmp_buf fatal;
     int fatal_node; /* its engine is at work; -1: none */
@@ -220,6 +222,8 @@ struct world {
     struct op ops[SIM_OPS_MAX];
     uint32_t n_ops;
     uint32_t n_acked, n_refused;
+    uint32_t n_bulk;       /* transactions of many keys that were acknowledged */
+    uint64_t n_promised;   /* acknowledged under a strict mode, once for each secondary */
     uint32_t keys;         /* so many of SIM_KEYS are used */
     uint64_t retain_bytes; /* of nodes opened from here on */
     uint64_t retain_most;  /* the largest that a member has of its own; 0: none has */
@@ -251,6 +255,7 @@ void watch_given_up(struct world *w, int i);  /* it follows, and will have anoth
 void watch_promoting(struct world *w, int i); /* before and */
 void watch_promoted(struct world *w, int i);  /* after */
 void watch_acked(struct world *w, struct op *op);
+void watch_bulk_acked(struct world *w, int i, uint64_t lsn);
 bool watch_member(struct world *w, int p, int s); /* p, which is up, knows s as a member */
 void watch_frame(struct world *w, int to, uint64_t conn, const void *frame, size_t len);
 /* Before it follows another: what it was to keep for who is followed now it may give up, unless the
@@ -260,6 +265,14 @@ void watch_handed(struct world *w, int from, int to); /* a switchover was answer
 void watch_state(struct world *w, int i);             /* row by row, now */
 size_t watch_memory(const struct world *w);           /* its own */
 bool watch_has(struct world *w, int i, const struct op *op);
+
+/* sim_asked.c: engine_mode_set, and what it promises */
+int mode_ask(struct world *w, int p, const char *id, const struct repl_mode *m, bool force,
+             engine_done_fn *done, void *arg, struct err *err);
+/* The strict mode of that name that holds for a write at p; NULL: none, or that is not known. */
+const struct repl_mode *mode_promised(const struct world *w, int p, const char *id, uint64_t lsn);
+void modes_forget(struct world *w, int p); /* its disk is another one: what it knows is not known */
+void modes_fini(struct world *w);
 
 /* sim_plant.c */
 extern const struct plant sim_plants[];

@@ -31,7 +31,7 @@ static void ask_mode(struct world *w, const struct repl_mode *m, bool force, str
 {
     struct err err = {0};
 
-    if (engine_mode_set(w->n[0].e, "member-1", m, force, on_outcome, t, &err) != 0)
+    if (mode_ask(w, 0, "member-1", m, force, on_outcome, t, &err) != 0)
         sim_fail(w, "mode: %s", err.msg);
 }
 
@@ -356,7 +356,7 @@ static void any_of_two(struct world *w)
     enable(w, 0, 1);
     enable(w, 0, 2);
     sim_check(w, world_until(w, whole, 60 * SEC), "the first copy does not end");
-    if (engine_mode_set(w->n[0].e, NULL, &m, false, on_outcome, &t, &err) != 0)
+    if (mode_ask(w, 0, NULL, &m, false, on_outcome, &t, &err) != 0)
         sim_fail(w, "quorum: %s", err.msg);
     for (int64_t end = w->now_ns + 30 * SEC; !t.done && w->now_ns < end;)
         world_step(w);

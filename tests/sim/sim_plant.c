@@ -12,6 +12,7 @@
 const struct plant sim_plants[] = {
     {"ignored_flush", "durable: LSN", "crash_primary"},
     {"early_ack", "promise: LSN", "flush_promote"},
+    {"forgotten_mode", "promise: LSN", "flush_promote"},
     {"cut_committed", "committed: LSN", "follow"},
     {"applied_early", "order: applied", "follow"},
     {"changed_row", "state: k/", "follow"},
@@ -71,6 +72,8 @@ void plant_step(struct world *w, int i)
         abort();
     if (planted(w, "wide_window") && i == 0)
         e->cfg.window_bytes = 64u << 20;
+    if (planted(w, "forgotten_mode") && i == 0 && w->n_acked > 60)
+        memset(e->modes, 0, sizeof(e->modes));
     if (planted(w, "other_history") && strikes && w->plant_struck < 2) {
         old_primary(w);
         return;

@@ -711,7 +711,7 @@ static void revoke_while_held(struct world *w)
 
     followers(w, 50, 2);
     world_run(w, 2 * SEC);
-    if (engine_mode_set(w->n[0].e, "member-1", &flush, false, on_probe, &p, &err) != 0)
+    if (mode_ask(w, 0, "member-1", &flush, false, on_probe, &p, &err) != 0)
         sim_fail(w, "mode: %s", err.msg);
     await_probe(w, &p, "the mode");
     node_stop(w, 1);

@@ -273,7 +273,7 @@ static void forced_once(struct world *w)
     snprintf(m.name[0], sizeof(m.name[0]), "%s", "of no meaning");
     before = status_of(w, 0)->durable_lsn;
     c = call_new(w, 0);
-    if (engine_mode_set(w->n[0].e, NULL, &m, true, on_call, c, &err) != 0)
+    if (mode_ask(w, 0, NULL, &m, true, on_call, c, &err) != 0)
         sim_fail(w, "mode: %s", err.msg);
     sim_check(w, call_wait(w, c, 10 * SEC), "the forced mode is not answered");
     world_run(w, 5 * SEC);

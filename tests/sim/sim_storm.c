@@ -122,7 +122,7 @@ static void set_mode(struct world *w)
         return;
     snprintf(m.name[0], sizeof(m.name[0]), "member-%d", s);
     c = call_new(w, w->primary);
-    if (engine_mode_set(w->n[w->primary].e, m.name[0], &m, force, on_call, c, &err) != 0)
+    if (mode_ask(w, w->primary, m.name[0], &m, force, on_call, c, &err) != 0)
         return;
     fault(w, F_MODE, s, "%s, %s%s", levels[m.level], repl_on_limit_name(m.on_limit),
           force ? ", by force" : "");
@@ -146,7 +146,7 @@ static void set_quorum(struct world *w)
     }
     m.k = m.n > 0 ? 1 + (uint32_t)sim_rand(w, m.n) : 0;
     c = call_new(w, w->primary);
-    if (engine_mode_set(w->n[w->primary].e, NULL, &m, chance(w, 40), on_call, c, &err) != 0)
+    if (mode_ask(w, w->primary, NULL, &m, chance(w, 40), on_call, c, &err) != 0)
         return;
     fault(w, F_MODE, w->primary, "quorum: %u of %u, %s", m.k, m.n, repl_on_limit_name(m.on_limit));
     if (chance(w, 60))
@@ -186,6 +186,18 @@ static void operate(struct world *w)
     }
 }
 
+static void on_bulk(void *arg, uint64_t lsn, const struct err *err)
+{
+    struct call *c = arg;
+    struct node *n = c->node;
+
+    on_call(arg, lsn, err);
+    if (c->done && c->err.code == ERR_OK) {
+        n->w->n_bulk++;
+        watch_bulk_acked(n->w, n->index, lsn);
+    }
+}
+
 /* Many keys in one transaction, values of any size. */
 static void write_bulk(struct world *w)
 {
@@ -208,7 +220,7 @@ static void write_bulk(struct world *w)
                  : txn_put(t, key, value, 1 + sim_rand(w, chance(w, 5) ? 20000 : 300), &err)) != 0)
             sim_fail(w, "cannot build a transaction: %s", err.msg);
     }
-    if (engine_submit(w->n[w->primary].e, t, on_call, call_new(w, w->primary), &err) != 0)
+    if (engine_submit(w->n[w->primary].e, t, on_bulk, call_new(w, w->primary), &err) != 0)
         note(w, w->primary, "bulk: %s", err.msg);
 }
 
@@ -312,8 +324,8 @@ static void end_modes(struct world *w)
 
         snprintf(m.name[0], sizeof(m.name[0]), "member-%d", i);
         m.n = i >= 0;
-        if (primary_up(w) && engine_mode_set(w->n[w->primary].e, i >= 0 ? m.name[0] : NULL, &m,
-                                             true, on_call, c, &err) == 0)
+        if (primary_up(w) &&
+            mode_ask(w, w->primary, i >= 0 ? m.name[0] : NULL, &m, true, on_call, c, &err) == 0)
             (void)call_wait(w, c, ANSWER_NS);
     }
 }

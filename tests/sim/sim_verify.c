@@ -284,7 +284,7 @@ static void copy_in(struct world *w, const char *id, const struct repl_mode *m)
     for (int i = 1; i < (int)w->n_nodes; i++)
         enable(w, 0, i);
     sim_check(w, world_until(w, all_whole, 60 * SEC), "the first copy does not end");
-    if (engine_mode_set(w->n[0].e, id, m, false, on_outcome, &set, &err) != 0)
+    if (mode_ask(w, 0, id, m, false, on_outcome, &set, &err) != 0)
         sim_fail(w, "mode: %s", err.msg);
     for (int64_t end = w->now_ns + 30 * SEC; !set.done && w->now_ns < end;)
         world_step(w);

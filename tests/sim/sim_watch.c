@@ -480,6 +480,7 @@ void watch_forget(struct world *w, int i)
     memset(x, 0, sizeof(*x));
     x->fold = f;
     x->restored = true;
+    modes_forget(w, i);
 }
 
 /* It gives up what it has for another's history. */
@@ -611,8 +612,8 @@ static void promise_to(struct world *w, int p, int s, const struct op *op)
 {
     struct node *n = &w->n[s];
 
-    note(w, p, "write %u (LSN %llu) was promised to be durable at node %d", op->id, ull(op->lsn),
-         s);
+    w->n_promised++;
+    note(w, p, "write at LSN %llu was promised to be durable at node %d", ull(op->lsn), s);
     if (n->e != NULL && !n->cut) {
         int end = end_of(w, s);
 
@@ -635,6 +636,7 @@ static void promise_quorum(struct world *w, const struct repl_mode *m, struct op
 {
     uint32_t have = 0;
 
+    w->n_promised++;
     for (uint32_t k = 0; k < m->n; k++) {
         unsigned s = (unsigned)strtoul(m->name[k] + strlen("member-"), NULL, 10);
         const struct node *n = &w->n[s];
@@ -658,6 +660,8 @@ void watch_acked(struct world *w, struct op *op)
 {
     struct node *n = &w->n[op->node];
     struct engine *e = n->e;
+    const struct repl_mode *quorum;
+    char id[64];
 
     learn(w, op->node); /* this step is not over */
     op->place = log_at(w, op->node, op->lsn);
@@ -666,19 +670,20 @@ void watch_acked(struct world *w, struct op *op)
     sim_check(w, !superseded(w, op->node) || op->lsn <= n->watch.met_lsn,
               "node %d: epochs: LSN %llu was acknowledged after it had met epoch %u", op->node,
               ull(op->lsn), n->watch.met_epoch);
-    for (size_t k = 0; k < MODES_MAX; k++) {
-        const struct mode_slot *m = &e->modes[k];
-        unsigned s;
-
-        if (!m->used || m->cur_lsn == 0 || m->next_lsn != 0 || m->forced ||
-            m->cur.level == REPL_ASYNC || m->cur.on_limit != REPL_STRICT || op->lsn <= m->cur_lsn)
-            continue;
-        if (m->id[0] == '\0') {
-            promise_quorum(w, &m->cur, op);
-            continue;
-        }
-        s = (unsigned)strtoul(m->id + strlen("member-"), NULL, 10);
-        if (s < w->n_nodes && !w->n[s].watch.restored && w->n[s].follows == op->node)
-            promise_to(w, op->node, (int)s, op);
+    quorum = mode_promised(w, op->node, "", op->lsn);
+    if (quorum != NULL)
+        promise_quorum(w, quorum, op);
+    for (int s = 0; s < (int)w->n_nodes; s++) {
+        snprintf(id, sizeof(id), "member-%d", s);
+        if (w->n[s].follows == op->node && !w->n[s].watch.restored &&
+            mode_promised(w, op->node, id, op->lsn) != NULL)
+            promise_to(w, op->node, s, op);
     }
+}
+
+void watch_bulk_acked(struct world *w, int i, uint64_t lsn)
+{
+    struct op op = {.id = UINT32_MAX, .node = i, .lsn = lsn};
+
+    watch_acked(w, &op);
 }

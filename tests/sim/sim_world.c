@@ -498,6 +498,7 @@ void world_fini(struct world *w)
         w->calls = c->next;
         free(c);
     }
+    modes_fini(w);
     hist_fini(w);
     events_fini(w);
 }
