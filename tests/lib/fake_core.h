@@ -39,6 +39,7 @@ static struct fake {
     struct fake_row *rows; /* sorted by key */
     size_t n, cap;
     uint64_t lsn, largest; /* transactions; records of the largest */
+    unsigned row, row_max; /* transactions without a pause since the last one; the most so far */
     struct {
         void (*fn)(void *, const char *, uint64_t);
         void *arg;
@@ -164,6 +165,8 @@ int engine_submit_wait(struct engine *e, struct txn *t, const struct engine_wait
         return err_set(err, ERR_ROLE, 0, "refused by the test");
     }
     fake.lsn++;
+    if (++fake.row > fake.row_max)
+        fake.row_max = fake.row;
     if (t->n > fake.largest)
         fake.largest = t->n;
     for (size_t i = 0; i < t->n; i++) {
@@ -311,7 +314,8 @@ void co_wake(struct co *c)
 }
 bool co_wait_for(int64_t timeout_ns)
 {
-    (void)timeout_ns;
+    if (timeout_ns > 0)
+        fake.row = 0;
     if (fake.waits_left-- <= 0)
         atomic_store(&fake.core.stopping, true);
     return false;

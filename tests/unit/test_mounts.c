@@ -78,6 +78,25 @@ Test(mounts, disabling_removes_all_data_in_small_transactions)
     cr_assert_leq(fake.largest, 257);
 }
 
+/* What goes on in the background lets others write between its transactions: of a removal, and of
+ * an upgrade. The last two may be one behind the other: the last rows, and the row that asked. */
+Test(mounts, large_changes_pause_between_their_transactions)
+{
+    cr_assert_eq(fake_status(OP_WRITE, "sys/mounts/a", "{\"type\":\"kv\"}"), 204);
+    fill("a", 1500);
+    cr_assert_eq(fake_status(OP_WRITE, "sys/mounts/a/tune", "{\"options\":{\"version\":\"2\"}}"),
+                 200);
+    fake.row = fake.row_max = 0;
+    fake_run();
+    cr_assert_eq(rows_under("logical/"), 2 * 1500);
+    cr_expect_leq(fake.row_max, 3, "an upgrade is %u transactions without a pause", fake.row_max);
+    cr_assert_eq(fake_status(OP_DELETE, "sys/mounts/a", NULL), 204);
+    fake.row = fake.row_max = 0;
+    fake_run();
+    cr_assert_eq(rows_under("logical/"), 0);
+    cr_expect_leq(fake.row_max, 2, "a removal is %u transactions without a pause", fake.row_max);
+}
+
 Test(mounts, the_same_path_mounted_again_is_empty)
 {
     cr_assert_eq(fake_status(OP_WRITE, "sys/mounts/a", "{\"type\":\"kv\"}"), 204);
