@@ -4,9 +4,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from cluster import Failed, Server, World, await_true, free_ports, run_tests  # noqa: E402
@@ -209,9 +211,23 @@ def ends_by_itself():
 
         def gone(pid):
             return not os.path.exists(f'/proc/{pid}')
-        run(ttl='3s')
-        await_state(b, token, 'none')
+        # Its time: not before it; data, process and listener are gone, and the link has not noticed any of it.
+        writer, stream, begun = Writer(a), b.dr_status()['last_start'], time.monotonic()
+        writer.start()
+        pid, _ = run(ttl='3s')
+        served = fork.ok('GET', 'kv/k1').data['v']
+        ended = await_state(b, token, 'none')
+        assert served == 1 and ended['error'] is None and time.monotonic() - begun >= 3, ended
         no_trace(b)
+        assert gone(pid) and children(b) == []
+        with socket.socket() as s:
+            assert s.connect_ex(('127.0.0.1', fork.port)) != 0, 'the listener of a drill that has ended'
+        before = writer.done
+        await_true('the primary to write on', lambda: writer.done > before + 50)
+        writer.stop()
+        w.await_caught_up(a, b)
+        x, y = a.dr_status(), b.dr_status()
+        assert y['state'] == 'stream-wals' and y['last_start'] == stream and x['merkle_root'] == y['merkle_root'], (stream, y)
         # Its own process dies: told, and cleaned.
         pid, args = run()
         secrets = a.keys + [a.root]
