@@ -292,6 +292,40 @@ static struct engine_status *second(struct world *w)
     return &st;
 }
 
+/* A first copy has nothing to fall back to: until it is whole there is no promotion, by force
+ * neither, over power cuts; a refused one changes nothing, and the copy comes to its end. */
+static void first_copy_refuses(struct world *w)
+{
+    uint64_t tries = 0;
+
+    w->tune = page_4k;
+    for (int i = 0; i < 2; i++) {
+        node_stop(w, i);
+        node_open(w, i);
+    }
+    many_write(w, 0, MANY, 1, 300);
+    w->byte_ns_x1000 = 1000000; /* 1 MB/s */
+    enable(w, 0, 1);
+    for (int i = 0; i < 6 && second(w)->role == ENGINE_BOOTSTRAPPING; i++, tries++) {
+        world_run(w, (int64_t)sim_rand(w, 120) * MS);
+        if (sim_rand(w, 3) == 0) {
+            node_crash(w, 1);
+            node_open(w, 1);
+        }
+        if (second(w)->role != ENGINE_BOOTSTRAPPING)
+            break;
+        sim_check(w, !try_promote(w, 1, i % 2 == 1, 60 * SEC), "half a copy was promoted");
+        sim_check(w, second(w)->role == ENGINE_BOOTSTRAPPING || second(w)->role == ENGINE_SECONDARY,
+                  "a refused promotion left role %d", (int)second(w)->role);
+    }
+    sim_check(w, tries > 1, "the copy was whole at once: the scenario shows nothing");
+    w->byte_ns_x1000 = 1000;
+    if (!world_until(w, secondary_streams, 120 * SEC))
+        sim_fail(w, "the copy does not end");
+    check_equal(w);
+    sim_check(w, try_promote(w, 1, false, 60 * SEC), "a whole copy is not promoted");
+}
+
 /* What a copy has taken and moved, and since when, is told of the whole of it, over restarts: after
  * an orderly one but for the answer that was under way, after a power cut from its last checkpoint
  * on. */
@@ -350,6 +384,7 @@ static void copy_counts(struct world *w)
 }
 
 const struct scenario scenarios_diff[] = {
+    {"first_copy_refuses", first_copy_refuses, "half a first copy is promoted by nobody", 0},
     {"copy_counts", copy_counts, "what a copy took is counted over restarts", 0},
     {"diff_bytes", diff_bytes, "a difference moves little more than what differs", 0},
     {"diff_under_load", diff_under_load, "catching up ends while the primary writes", 0},
