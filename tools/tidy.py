@@ -59,6 +59,15 @@ def check_sequences():
     return missing + [f'docs/TESTING.md: sequence {n}: {t} does not exist or is not run' for n, tests in rows.items() for t in tests if not runs(t)]
 
 
+def check_rules():
+    """Each test that a rule's row names runs."""
+    table = read('docs/TESTING.md').partition('| rule | tests |')[2].partition('\n\n')[0]
+    rows = re.findall(r'^\| ([^|`]+) \| ([^|]*) \|$', table, flags=re.M)
+    missing = [] if rows else ['docs/TESTING.md: no rule has a test']
+    return missing + [f'docs/TESTING.md: "{rule}": {t} does not exist or is not run'
+                      for rule, tests in rows if '---' not in rule for t in re.findall(r'`([^`]+)`', tests) if not runs(t)]
+
+
 def main():
     argparse.ArgumentParser(prog='tools/tidy.py', description=__doc__).parse_args()
     files = subprocess.run(['git', 'ls-files', '*.c', '*.h'], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
@@ -93,7 +102,7 @@ def main():
         for line, why in breaches:
             print(f'{f}:{line}: {why}')
         bad_files += bool(breaches)
-    for line in check_sequences():
+    for line in check_sequences() + check_rules():
         print(line)
         bad_files += 1
     print(f'{len(files) + 1 - bad_files} passed, {bad_files} failed')
