@@ -11,6 +11,8 @@
  * and stay ended.
  *
  * Values travel as ciphertext and are opened once here, so that what is damaged is never taken in.
+ * One that cannot be opened hides none of the others: its entry has `error` in place of `value`,
+ * and its group is not taken in.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -47,7 +49,8 @@ struct reading { /* on a helper thread */
     bool any;
     uint64_t lsn;
     int64_t commit_ms;
-    uint64_t others; /* records that are not of secrets */
+    uint64_t others;     /* records that are not of secrets */
+    uint64_t unreadable; /* values of this answer that cannot be opened */
     struct buf keyring;
     json_t *groups; /* the answer: array of arrays */
     size_t bytes;
@@ -138,8 +141,9 @@ static int index_txn(void *arg, uint64_t lsn, int64_t commit_ms, const uint8_t *
 }
 
 /* ---- values: opened by whichever keyring has the term, and sealed anew ---- */
+/* *openp: it was opened. false with ERR_CORRUPT: the value itself is the reason. */
 static int reseal(struct reading *r, const char *key, const uint8_t *value, size_t len,
-                  struct buf *out, struct err *err)
+                  struct buf *out, bool *openp, struct err *err)
 {
     struct barrier *b = r->core->barrier;
     struct buf plain = {.secret = true};
@@ -150,6 +154,7 @@ static int reseal(struct reading *r, const char *key, const uint8_t *value, size
     rc = r->keyring.len > 0 ? barrier_decrypt_by(b, path, r->keyring.data, r->keyring.len, key,
                                                  value, len, &plain, err)
                             : barrier_decrypt(b, key, value, len, &plain, err);
+    *openp = rc == 0;
     if (rc == 0)
         rc = barrier_encrypt(b, key, plain.data, plain.len, out, err);
     buf_free(&plain);
@@ -177,13 +182,20 @@ static int pick_rec(void *arg, const struct rec *rec, struct err *err)
     at = key != NULL ? json_object_get(r->index, key) : NULL;
     i = at != NULL ? (size_t)json_integer_value(at) : 0;
     if (at != NULL && p->places[i] != NULL && r->v[i].lsn == r->lsn) {
-        rc = reseal(r, key, rec->value, rec->value_len, &sealed, err);
-        if (rc == 0) {
+        bool open;
+
+        rc = reseal(r, key, rec->value, rec->value_len, &sealed, &open, err);
+        if (rc != 0 && !open && err->code == ERR_CORRUPT) {
+            json_object_set_new(p->places[i], "error", json_string(err->msg));
+            r->unreadable++;
+            err_clear(err);
+            rc = 0;
+        } else if (rc == 0) {
             base64_write(&text, sealed.data, sealed.len, true);
             rc = buf_check(&text, err);
+            if (rc == 0)
+                json_object_set_new(p->places[i], "value", json_string(buf_str(&text)));
         }
-        if (rc == 0)
-            json_object_set_new(p->places[i], "value", json_string(buf_str(&text)));
     }
     buf_free(&sealed);
     buf_free(&text);
@@ -350,10 +362,12 @@ static void show(struct request *rq, struct response *rs)
     run_blocking(read_run, &r);
     err = r.err;
     if (r.rc == 0 && add_paths(rq->core, r.groups, &err) == 0) {
-        reply_data(rs, json_pack("{s:s, s:I, s:I, s:b, s:I, s:I, s:O}", "id", r.head.id, "epoch",
-                                 (json_int_t)r.head.epoch, "fork_lsn", (json_int_t)r.head.fork_lsn,
-                                 "whole", (int)r.head.whole, "other_records", (json_int_t)r.others,
-                                 "next", (json_int_t)r.next, "groups", r.groups));
+        reply_data(rs,
+                   json_pack("{s:s, s:I, s:I, s:b, s:I, s:I, s:I, s:O}", "id", r.head.id, "epoch",
+                             (json_int_t)r.head.epoch, "fork_lsn", (json_int_t)r.head.fork_lsn,
+                             "whole", (int)r.head.whole, "other_records", (json_int_t)r.others,
+                             "unreadable", (json_int_t)r.unreadable, "next", (json_int_t)r.next,
+                             "groups", r.groups));
     } else if (err.code == ERR_NOTFOUND)
         reply_error(rs, 400, "%s", err.msg);
     else

@@ -106,6 +106,10 @@ static void print_groups(const json_t *groups, const json_t *words)
             table_addf(&t, "%lld", (long long)json_integer_value(json_object_get(e, "lsn")));
             table_add(&t, json_string_value(json_object_get(e, "op")));
             table_add(&t, json_string_value(json_object_get(e, "path")));
+            if (json_object_get(e, "error") != NULL)
+                fprintf(stderr, "%s cannot be opened, and is not taken in: %s\n",
+                        json_string_value(json_object_get(e, "path")),
+                        json_string_value(json_object_get(e, "error")));
         }
     }
     table_print(&t, true);

@@ -49,6 +49,7 @@ static struct fake {
     bool open;
     int refuse_after; /* > 0: that many transactions, then ERR_ROLE; 0: never */
     int wakes;
+    const char *damaged_path; /* its value cannot be opened; NULL: none */
     struct {
         void (*fn)(void *);
         void *arg;
@@ -269,7 +270,8 @@ int barrier_decrypt(struct barrier *b, const char *path, const void *sealed, siz
                     struct buf *out, struct err *err)
 {
     (void)b;
-    (void)path;
+    if (fake.damaged_path != NULL && strcmp(path, fake.damaged_path) == 0)
+        return err_set(err, ERR_CORRUPT, 0, "%s: message authentication failed", path);
     buf_add(out, sealed, len);
     return buf_check(out, err);
 }

@@ -26,6 +26,48 @@ static struct {
 
 static const uint8_t root_key[32] = {1, 2, 3, 4, 5, 6, 7, 8, 9};
 
+/* In place of the codec: the one record itself. */
+int txn_each(const uint8_t *data, size_t len,
+             int (*each)(void *arg, const struct rec *r, struct err *err), void *arg,
+             struct err *err)
+{
+    struct rec r;
+
+    cr_assert_eq(len, sizeof(r));
+    memcpy(&r, data, sizeof(r));
+    return each(arg, &r, err);
+}
+
+/* A file of lost writes with one transaction each for three secrets. */
+int engine_lost_keyring(struct engine *e, const char *id, struct buf *out, struct err *err)
+{
+    (void)e, (void)id, (void)out, (void)err;
+    return 0;
+}
+int engine_lost_each(struct engine *e, const char *id, uint64_t from_lsn, struct engine_lost *head,
+                     engine_lost_fn *fn, void *arg, struct err *err)
+{
+    int rc = 0;
+
+    (void)e, (void)from_lsn;
+    snprintf(head->id, sizeof(head->id), "%s", id);
+    for (uint64_t lsn = 1; lsn <= 3 && rc == 0; lsn++) {
+        struct buf sealed = {0};
+        struct rec r = {.kind = REC_PUT};
+        char key[32];
+
+        snprintf(key, sizeof(key), "logical/m/1/k%d", (int)lsn);
+        cr_assert_eq(barrier_encrypt(fake.core.barrier, key, "{}", 2, &sealed, err), 0);
+        r.key = key;
+        r.key_len = strlen(key);
+        r.value = sealed.data;
+        r.value_len = sealed.len;
+        rc = fn(arg, lsn, 1000, (const uint8_t *)&r, sizeof(r), err);
+        buf_free(&sealed);
+    }
+    return rc < 0 ? -1 : 0;
+}
+
 static struct buf *local_row(const char *name)
 {
     if (strcmp(name, "dr_tokens_first_copy") == 0)
@@ -676,6 +718,32 @@ Test(replication, a_clock_that_was_set_back_hides_no_loss)
     picture.log_end_ms = 1;
     wanted_refusal("up to");
     shape_status = NULL;
+}
+
+Test(replication, a_lost_value_that_cannot_be_opened_hides_no_other)
+{
+    static const char *const want[] = {"value", "error", "value"};
+    char text[TEXT_MAX];
+    json_t *d, *g;
+    size_t i;
+
+    fake.damaged_path = "logical/m/1/k2";
+    cr_assert_eq(call("replication/dr/primary/lost/show", "{\"id\":\"x\",\"values\":true}", text),
+                 200, "%s", text);
+    d = json_loads(text, 0, NULL);
+    cr_assert_eq(json_array_size(json_object_get(d, "groups")), 3);
+    json_array_foreach(json_object_get(d, "groups"), i, g)
+    {
+        json_t *e = json_array_get(g, 0);
+
+        cr_assert_not_null(json_object_get(e, want[i]), "%s", text);
+        cr_assert_null(json_object_get(e, i == 1 ? "value" : "error"));
+    }
+    cr_assert_not_null(strstr(text, "message authentication failed"));
+    cr_assert_eq(json_integer_value(json_object_get(d, "unreadable")), 1);
+    json_decref(d);
+    cr_assert_eq(call("replication/dr/primary/lost/show", "{\"id\":\"x\"}", text), 200);
+    cr_assert_null(strstr(text, "error"), "nothing is opened");
 }
 
 Test(replication, status_has_vaults_fields_and_types)
