@@ -84,13 +84,14 @@ bool hex_to(const char *text, uint8_t *out, size_t len);
 /* ---- join.c ---- */
 struct join {
     struct request *rq;
+    struct response *rs; /* where a wipe that is not accepted is answered; not with keep */
+    const char *confirm; /* confirm_wipe, "" when it is not given */
     const char *token, *api_addr, *ca_file, *ca_path, *seed_file; /* as given; "" when not */
-    int64_t keep_old_ms; /* what this cluster holds is set aside for so long; 0: it goes */
-    bool keep;           /* the data: update-primary, not enable */
-    bool give_up;        /* with keep: what is here beyond the primary's history */
+    bool keep;    /* the data: update-primary, not enable */
+    bool give_up; /* with keep: what is here beyond the primary's history */
 };
 /** All of secondary/enable: 0 when the engine follows durably. ERR_INVAL, ERR_ROLE, ... with what
- * was tried. */
+ * was tried; when rs has errors, those tell it. */
 CHECKED int join_primary(const struct join *j, struct err *err);
 
 /* ---- dr_token.c ---- */

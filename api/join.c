@@ -2,12 +2,14 @@
 /*
  * join.c - secondary/enable: from a secondary token to a node that follows.
  *
- * In order: make a generation of the snapshot, when one is given (nothing is spent when it is no
- * good); read the token; make our key, durably; unwrap once over the primary's API; dial its
- * cluster address with the bootstrap certificate and send our public key; store the certificate
- * that comes back, durably; hand over to the engine, which makes the new role durable and only then
- * lets the old data go. A failure before that leaves this cluster as it was. After the unwrap the
- * token is spent: what follows is tried again here as long as that makes sense.
+ * In order: may the data here be replaced; make a generation of the snapshot, when one is given
+ * (nothing is spent when it is no good), and look at the data again; read the token; make our key,
+ * durably; unwrap once over the primary's API; dial its cluster address with the bootstrap
+ * certificate and send our public key; store the certificate that comes back, durably; look at the
+ * data once more, and hand over to the engine, which makes the new role durable, when nothing was
+ * written since, and only then lets the old data go. A failure before that leaves this cluster as
+ * it was. After the unwrap the token is spent: what follows is tried again here as long as that
+ * makes sense.
  */
 #include <curl/curl.h>
 #include <openssl/crypto.h>
@@ -405,6 +407,11 @@ out:
 
 /* ---- follow ---- */
 
+static void seed_drop_run(void *seed)
+{
+    engine_seed_free(seed);
+}
+
 struct follow_wait {
     struct co *co;
     struct err err;
@@ -420,37 +427,59 @@ static void follow_done(void *arg, uint64_t lsn, const struct err *err)
     co_wake(w->co);
 }
 
+#define FOLLOW_TRIES 20 /* while something is written in between */
+
+/* May what is here be replaced? Fills what f says of it. */
+static int guard(const struct join *j, struct follow_config *f, struct err *err)
+{
+    if (j->keep || replication_wipe_accepted(j, &f->keep_old_ms, &f->if_lsn))
+        return 0;
+    return err_set(err, ERR_DENIED, 0, "the wipe was not confirmed");
+}
+
+static int follow_guarded(const struct join *j, struct follow_config *f, struct engine_seed *seed,
+                          struct err *err)
+{
+    for (int i = 0; i < FOLLOW_TRIES; i++) {
+        struct follow_wait w = {.co = co_current()};
+
+        if (guard(j, f, err) != 0)
+            break;
+        if (engine_follow_seed(j->rq->core->engine, f, seed, follow_done, &w, err) != 0)
+            return -1;
+        co_wait();
+        if (w.err.code == ERR_OK)
+            return 0;
+        *err = w.err;
+        if (w.err.code != ERR_AGAIN)
+            return -1;
+    }
+    run_blocking(seed_drop_run, seed);
+    return -1;
+}
+
 /* Takes seed, which may be NULL. */
 static int follow(const struct join *j, const struct bundle *b, struct engine_seed *seed,
                   struct err *err)
 {
     struct core *c = j->rq->core;
     struct follow_config f = {0};
-    struct follow_wait w = {.co = co_current()};
     char id[40], name[128];
 
     snprintf(f.member_id, sizeof(f.member_id), "%s", b->id);
     snprintf(f.cluster_id, sizeof(f.cluster_id), "%s", b->cluster_id);
     snprintf(f.cluster_addr, sizeof(f.cluster_addr), "%s", c->config->cluster_addr);
     memcpy(f.primary_key_hash, b->primary_key_hash, 32);
-    f.keep_old_ms = j->keep_old_ms;
     if (core_cluster(c, id, name, err) != 0 ||
         addr_of_url(b->cluster_addr, f.primary_addr, err) != 0) {
-        engine_seed_free(seed);
+        run_blocking(seed_drop_run, seed);
         return -1;
     }
     snprintf(f.old_name, sizeof(f.old_name), "%.63s", name);
-    if (j->keep) {
-        engine_seed_free(seed);
-        return replication_retarget(c, &f, j->give_up, err);
-    }
-    if (engine_follow_seed(c->engine, &f, seed, follow_done, &w, err) != 0)
-        return -1;
-    co_wait();
-    if (w.err.code == ERR_OK)
-        return 0;
-    *err = w.err;
-    return -1;
+    if (!j->keep)
+        return follow_guarded(j, &f, seed, err);
+    run_blocking(seed_drop_run, seed);
+    return replication_retarget(c, &f, j->give_up, err);
 }
 
 static int admit(const struct join *j, const struct bundle *b, struct link_identity *me,
@@ -512,11 +541,6 @@ static int seed_make(const struct join *j, struct engine_seed **seedp, struct er
     return 0;
 }
 
-static void seed_drop_run(void *seed)
-{
-    engine_seed_free(seed);
-}
-
 int join_primary(const struct join *j, struct err *err)
 {
     struct core *c = j->rq->core;
@@ -525,11 +549,13 @@ int join_primary(const struct join *j, struct err *err)
     struct bundle b = {0};
     struct admission a = {.root.secret = true};
     struct link_identity me = {0};
+    struct follow_config looked = {0};
     struct repl_config own;
     int rc = -1;
 
     if (check_token(j, &claims, err) != 0 || repl_config_get(c, &own, err) != 0 ||
-        seed_make(j, &seed, err) != 0 || identity_key(c, &me, err) != 0 ||
+        guard(j, &looked, err) != 0 || seed_make(j, &seed, err) != 0 ||
+        (seed != NULL && guard(j, &looked, err) != 0) || identity_key(c, &me, err) != 0 ||
         unwrap(j, j->api_addr[0] != '\0' ? j->api_addr : claims.addr, &b, err) != 0)
         goto out;
     if (j->keep && strcmp(own.cluster_id, b.cluster_id) != 0) {

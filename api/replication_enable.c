@@ -165,7 +165,7 @@ out:
 
 void replication_secondary_enable_handle(struct request *rq, struct response *rs)
 {
-    struct join j = {.rq = rq};
+    struct join j = {.rq = rq, .rs = rs};
     struct repl_config conf;
     struct latch_ref latch;
     struct err err = {0};
@@ -174,7 +174,8 @@ void replication_secondary_enable_handle(struct request *rq, struct response *rs
         field_str(rq, rs, "primary_api_addr", "", &j.api_addr) != 0 ||
         field_str(rq, rs, "ca_file", "", &j.ca_file) != 0 ||
         field_str(rq, rs, "ca_path", "", &j.ca_path) != 0 ||
-        field_str(rq, rs, "seed_file", "", &j.seed_file) != 0)
+        field_str(rq, rs, "seed_file", "", &j.seed_file) != 0 ||
+        field_str(rq, rs, "confirm_wipe", "", &j.confirm) != 0)
         return;
     if (!latch_for(rq, rs, REPL_LATCH, &latch))
         return;
@@ -186,14 +187,12 @@ void replication_secondary_enable_handle(struct request *rq, struct response *rs
         reply_error(
             rs, 400,
             "cluster is a DR primary: disable that first with sys/replication/dr/primary/disable");
-    } else if (!replication_wipe_accepted(rq, rs, &j)) {
-        log_warn(rq->core->log, "replication",
-                 "not enabled as DR secondary: the wipe was not confirmed");
     } else if (dr_token_clear(rq->core, &err) != 0) { /* of an earlier time as a secondary */
         reply_err(rs, &err);
     } else if (join_primary(&j, &err) != 0) {
         log_error(rq->core->log, "replication", "cannot enable the DR secondary: %s", err.msg);
-        reply_error(rs, err.code == ERR_NOMEM || err.code == ERR_IO ? 500 : 400, "%s", err.msg);
+        if (rs->errors == NULL)
+            reply_error(rs, err.code == ERR_NOMEM || err.code == ERR_IO ? 500 : 400, "%s", err.msg);
     } else {
         log_info(rq->core->log, "replication",
                  "enabled as DR secondary: what was stored here before is replaced by "

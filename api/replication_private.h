@@ -72,8 +72,9 @@ void replication_switchover_handle(struct request *rq, struct response *rs);
 
 /* ---- replication_wipe.c ---- */
 /** This cluster may become a secondary: it has no secrets, or its name was said; else the answer is
- * filled. Sets keep_old_ms. */
-bool replication_wipe_accepted(struct request *rq, struct response *rs, struct join *j);
+ * filled. What follow_config says of it: for how long the old data is set aside, and, where there
+ * were no secrets, the LSN at which that was so. */
+bool replication_wipe_accepted(const struct join *j, int64_t *keep_msp, uint64_t *if_lsnp);
 json_t *replication_aside_json(struct request *rq, const struct engine_status *st);
 void replication_aside_delete(struct request *rq, struct response *rs); /* after the DR token */
 

@@ -5,6 +5,11 @@
  *
  * Secrets are what lies in mounts of kv and of auth methods. A fresh cluster has none, so that
  * Vault's clients take it in unchanged.
+ *
+ * The cluster serves while it is being enabled, which takes minutes with a snapshot. So this is
+ * looked at before anything is done, again before the token is spent, and last of all together
+ * with the LSN that it is true for: the engine takes the new role only when nothing was written
+ * after that. A wipe that was confirmed is confirmed whatever else is written.
  */
 #include <inttypes.h>
 #include <string.h>
@@ -85,22 +90,27 @@ static bool may_wipe(struct request *rq, struct response *rs, const char *what, 
     return true;
 }
 
-bool replication_wipe_accepted(struct request *rq, struct response *rs, struct join *j)
+bool replication_wipe_accepted(const struct join *j, int64_t *keep_msp, uint64_t *if_lsnp)
 {
-    struct core *c = rq->core;
+    struct core *c = j->rq->core;
+    struct engine_status *st = arena_alloc(j->rq->arena, sizeof(*st));
     struct buf what = {0};
     struct err err = {0};
-    const char *confirm;
     bool good = false;
 
-    if (field_str(rq, rs, "confirm_wipe", "", &confirm) != 0)
-        return false;
-    if (describe(c, &what, &err) != 0) {
-        reply_err(rs, &err);
+    *keep_msp = 0;
+    *if_lsnp = 0;
+    if (st != NULL)
+        engine_status(c->engine, st); /* before the look: what comes after it is not seen */
+    if (st == NULL)
+        reply_router_error(j->rs, 500, "out of memory");
+    else if (describe(c, &what, &err) != 0) {
+        reply_err(j->rs, &err);
     } else if (what.len == 0) {
+        *if_lsnp = st->applied_lsn;
         good = true;
-    } else if (may_wipe(rq, rs, buf_str(&what), confirm)) {
-        j->keep_old_ms = c->config->keep_wiped_ms;
+    } else if (may_wipe(j->rq, j->rs, buf_str(&what), j->confirm)) {
+        *keep_msp = c->config->keep_wiped_ms;
         log_warn(c->log, "replication", "becoming a secondary, which replaces %s", buf_str(&what));
         good = true;
     }

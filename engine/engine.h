@@ -313,6 +313,8 @@ struct follow_config {
     char primary_addr[256];       /* host:port of its cluster listener */
     uint8_t primary_key_hash[32]; /* the peer must have this key; not used with addrs */
     char cluster_addr[256];       /* ours, for the member table */
+    /* Only when nothing was written here since this LSN; 0: whatever was. Not kept. */
+    uint64_t if_lsn;
     int64_t keep_old_ms; /* > 0: the data that the first copy replaces is set aside for so long */
     char old_name[64];   /* of the cluster that it is of, to be shown */
     /* HOST:PORT with commas, tried in turn instead of primary_addr; the peer must have the key of
@@ -322,7 +324,7 @@ struct follow_config {
 /**
  * Become a secondary: a durable role `bootstrapping` in a new generation beside the old data (which
  * goes when the copy is whole), then dial, copy, switch, follow. Runs done on the log thread when
- * the role is durable. Any thread.
+ * the role is durable: ERR_AGAIN it was written to after if_lsn. Any thread.
  */
 CHECKED int engine_follow(struct engine *e, const struct follow_config *cfg, engine_done_fn *done,
                           void *arg, struct err *err);

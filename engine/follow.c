@@ -115,12 +115,17 @@ void follow_begin(struct engine *e, struct event *ev)
         err_set(&err, ERR_ROLE, 0, "a promotion is under way");
         goto refuse;
     }
+    if (ev->follow->if_lsn != 0 && wal_end_lsn(e->cur->wal) != ev->follow->if_lsn) {
+        err_set(&err, ERR_AGAIN, 0, "something was written since it was looked at");
+        ev->seed = NULL; /* the caller's still */
+        goto refuse;
+    }
     if (e->leave.on) {
         err_set(&err, ERR_BUSY, 0, "this cluster is just leaving another primary");
         goto refuse;
     }
     if (e->follow.phase == COPY_SWITCH) {
-        err_set(&err, ERR_AGAIN, 0, "a copy is just being put in place");
+        err_set(&err, ERR_BUSY, 0, "a copy is just being put in place");
         goto refuse;
     }
     if (follow_encode(ev->follow, &b, &err) != 0 ||

@@ -59,7 +59,8 @@ CHECKED int engine_seed_new(struct engine *e, struct disk *disk, const char *pat
                             struct engine_seed **sp, struct err *err);
 const struct snapshot_info *engine_seed_info(const struct engine_seed *s);
 void engine_seed_free(struct engine_seed *s); /* takes NULL; what was made and not used goes */
-/** engine_follow, with the seed (taken in every case; may be NULL) in place of a copy. */
+/** engine_follow, with the seed (taken, unless done gets ERR_AGAIN; may be NULL) in place of a
+ * copy. */
 CHECKED int engine_follow_seed(struct engine *e, const struct follow_config *cfg,
                                struct engine_seed *s, engine_done_fn *done, void *arg,
                                struct err *err);

@@ -328,7 +328,10 @@ class Relay:
 
     def __init__(self, room):
         self.room, self.target, self.seen, self.open, self.sockets = room, None, 0, True, []
+        self.asked = False
         self.passed = 0
+        self.go = threading.Event()  # cleared: connections wait
+        self.go.set()
         self.listener = socket.create_server(('127.0.0.1', 0))
         self.address = f'https://127.0.0.1:{self.listener.getsockname()[1]}'
         threading.Thread(target=self.accept, daemon=True).start()
@@ -337,6 +340,8 @@ class Relay:
         while self.open:
             try:
                 near, _ = self.listener.accept()
+                self.asked = True
+                self.go.wait()
                 far = socket.create_connection(('127.0.0.1', self.target))
             except OSError:
                 continue
@@ -388,6 +393,58 @@ def first_copy_held(w, room=400000, secrets=300):
 
 def generations(s):
     return sorted(n for n in os.listdir(f'{s.dir}/data') if n.startswith('gen-'))
+
+
+def secrets_written_while_enabling():
+    """what is written while a cluster is being enabled is not replaced unasked: neither while its snapshot is read, nor while it enrols"""
+    path = 'sys/replication/dr/secondary/enable'
+    with World() as w:
+        relay = Relay(None)
+        a = w.server('primary', cluster_addr=relay.address)
+        relay.target = a.port + 1
+        a.start()
+        a.init()
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        a.ok('PUT', 'kv/x', {'v': 'theirs'})
+        a.ok('PUT', 'sys/replication/dr/primary/enable', {})
+        image, fifo = os.path.join(w.dir, 'snapshot'), os.path.join(w.dir, 'fifo')
+        r = a.cli('operator', 'snapshot', 'save', image)
+        assert r.returncode == 0, r.stdout
+        os.mkfifo(fifo)
+        for when in ('snapshot', 'enrol'):
+            b = w.server(f'to-be-{when}')
+            b.start()
+            b.init()
+            body = {'token': fresh(a, when), 'ca_file': w.ca}
+            if when == 'snapshot':
+                body['seed_file'] = fifo
+            else:
+                relay.asked = False
+                relay.go.clear()
+            got = []
+            t = threading.Thread(target=lambda: got.append(b.call('PUT', path, body)))
+            t.start()
+            if when == 'snapshot':
+                out = open(fifo, 'wb')  # returns when the server reads it
+            else:
+                await_true('it to enrol', lambda: relay.asked)
+            b.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+            b.ok('PUT', 'kv/own', {'v': 'own'})
+            if when == 'snapshot':
+                with out, open(image, 'rb') as f:
+                    out.write(f.read())
+            else:
+                relay.go.set()
+            t.join()
+            want(got[0], 400, f'confirm_wipe={b.name}')
+            assert b.dr_status() == {'mode': 'disabled'} and b.ok('GET', 'kv/own').data == {'v': 'own'}
+            await_true('what was made of the snapshot to be removed', lambda: generations(b) == ['gen-1'])
+            if when == 'snapshot':  # the token is not spent, and what is confirmed is done, and set aside
+                b.ok('PUT', path, {**body, 'seed_file': image, 'confirm_wipe': b.name})
+                b.threshold, b.keys, b.token = a.threshold, a.keys, a.token
+                w.await_following(b)
+                assert len(b.dr_status()['set_aside']) == 1
+        relay.close()
 
 
 def left_during_first_copy():
@@ -484,4 +541,4 @@ def killed_while_leaving():
 if __name__ == '__main__':
     sys.exit(run_tests([sealed_secondary, primary_restarts, two_secondaries, after_promotion, operation_token, audit_of_a_secondary, disable,
                         killed_while_enabling, left_during_first_copy, left_token_ends_with_the_copy, killed_while_leaving, ceremony_from_two_hosts,
-                        rekey_is_ended_by_its_own], 'replication'))
+                        rekey_is_ended_by_its_own, secrets_written_while_enabling], 'replication'))
