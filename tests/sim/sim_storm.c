@@ -109,8 +109,9 @@ static void set_mode(struct world *w)
 {
     static const char *const levels[] = {"async", "flush", "apply"};
     int s = any_node(w);
-    struct repl_mode m = {.level = (enum repl_level)sim_rand(w, 3),
-                          .on_limit = chance(w, 70) ? REPL_STRICT : REPL_FALLBACK,
+    /* Few are set when the secondary is ready for one: most of them promise something. */
+    struct repl_mode m = {.level = (enum repl_level)(chance(w, 85) ? 1 + sim_rand(w, 2) : 0),
+                          .on_limit = chance(w, 80) ? REPL_STRICT : REPL_FALLBACK,
                           .wait_ms = 200 + (uint32_t)sim_rand(w, 4000),
                           .k = 1,
                           .n = 1};
@@ -176,7 +177,7 @@ static void operate(struct world *w)
         op_seed(w);
     if (chance(w, 30))
         join(w);
-    if (chance(w, 20))
+    for (uint64_t k = sim_rand(w, 3); k > 0; k--)
         set_mode(w);
     if (chance(w, 8))
         set_quorum(w);
