@@ -472,6 +472,17 @@ static bool passes_on(const struct engine *e)
            e->follow.state == FOLLOW_STREAM && !e->promote.on;
 }
 
+/* It is of the history that we are of, and we do not know yet whether its end is in it: streamed
+ * from here it would have to drop what it may have confirmed to the primary. */
+static bool has_more(const struct engine *e, const struct link_hello *h)
+{
+    const struct epoch_rec *ours = epochs_last(&e->cur->epochs), *theirs = epochs_last(&h->epochs);
+
+    return h->commit_lsn > e->committed_lsn ||
+           (ours != NULL && theirs != NULL && memcmp(ours->id, theirs->id, sizeof(ours->id)) == 0 &&
+            h->end_lsn > e->committed_lsn);
+}
+
 /* Of a secondary that is followed: what it has is in order, and what it lacks is on its way. */
 static int check_passing(struct engine *e, const struct conn *c, const struct link_hello *h,
                          struct err *err)
@@ -482,7 +493,7 @@ static int check_passing(struct engine *e, const struct conn *c, const struct li
         return err_set(err, ERR_ROLE, 0, "not a primary");
     if (up != NULL && memcmp(up->key_hash, c->key_hash, sizeof(up->key_hash)) == 0)
         return err_set(err, ERR_ROLE, 0, "this secondary follows that one");
-    if (h->commit_lsn > e->committed_lsn)
+    if (has_more(e, h))
         return err_set(err, ERR_AGAIN, 0, "this secondary is behind that one");
     return 0;
 }

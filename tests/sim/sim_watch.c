@@ -443,6 +443,8 @@ void watch_opened(struct world *w, int i)
                   ull(hist_lsn(w, x->held)));
     }
     other_data(w, i);
+    if (x->generation != n->e->cur->number)
+        x->durable = end; /* other data: what was durable in the one before says nothing of it */
     x->generation = n->e->cur->number;
     x->opens = 0; /* of the first look */
     if (w->faults_in_data)
@@ -643,8 +645,8 @@ static void promise_quorum(struct world *w, const struct repl_mode *m, struct op
 
         if (s >= w->n_nodes)
             continue;
-        if ((int)s == op->node || n->watch.restored || n->follows != op->node)
-            have++; /* itself; or it was damaged or sent elsewhere, and nothing can be said */
+        if ((int)s == op->node || n->watch.restored)
+            have++; /* itself; or it was damaged, and nothing can be said */
         else if (node_up(w, (int)s))
             have += hist_holds(w, end_of(w, (int)s), op->place) &&
                     wal_durable_lsn(n->e->cur->wal) >= op->lsn;
