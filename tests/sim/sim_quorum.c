@@ -5,6 +5,7 @@
  * log.
  */
 #include "engine_private.h"
+#include "link_msg.h"
 #include "sim.h"
 
 #include <string.h>
@@ -176,10 +177,45 @@ static void two_of_three_lacks(struct world *w)
     sim_check(w, world_until(w, writes_settled, 10 * SEC), "the promoted one does not write");
 }
 
+static bool no_segment_to_1(struct world *w, int from, int to, unsigned type)
+{
+    (void)w, (void)from;
+    return !(to == 1 && type == MSG_SEGMENT) && !(to == 3 && type == MSG_COMMIT);
+}
+
+/* 8, 19: a member has confirmed more than the secondary knows that it is sent to. What it confirmed
+ * counts already, so it drops nothing, and waits until that one has it, too. */
+static void sent_behind(struct world *w)
+{
+    uint64_t had;
+
+    two_of_three(w);
+    w->passes = no_segment_to_1;
+    write_one(w); /* acknowledged by nodes 2 and 3; the latter is not told so */
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "the write is not answered");
+    world_run(w, 20 * MS);
+    had = status_of(w, 3)->durable_lsn;
+    sim_check(w, had == w->ops[w->n_ops - 1].lsn && status_of(w, 1)->durable_lsn < had,
+              "node 3 does not have it, or node 1 does");
+    sim_check(w, status_of(w, 3)->committed_lsn < had, "node 3 knows that it is committed");
+    sim_check(w, try_retarget(w, 3, 1, false, false, 60 * SEC), "node 3 is not told to follow");
+    for (int i = 0; i < 100; i++) {
+        world_run(w, 50 * MS);
+        sim_check(w, status_of(w, 3)->durable_lsn >= had,
+                  "LSN %llu was confirmed and is dropped, for node 1 knows %llu",
+                  (unsigned long long)had, (unsigned long long)status_of(w, 1)->committed_lsn);
+    }
+    w->passes = NULL;
+    write_many(w, 30);
+    sim_check(w, world_until(w, secondary_streams, 60 * SEC), "no stream");
+    check_equal(w);
+}
+
 const struct scenario scenarios_quorum[] = {
     {"two_of_three_answer", two_of_three_answer, "2 of 3: any two acknowledge, no one alone", 4},
     {"two_of_three_has", two_of_three_has, "2 of 3: one that has all loses nothing", 4},
     {"two_of_three_lacks", two_of_three_lacks,
      "2 of 3: one that lacks something is refused, or takes it first", 4},
+    {"sent_behind", sent_behind, "a secondary sent to one that lags keeps what it confirmed", 4},
     {NULL, NULL, NULL, 0},
 };
