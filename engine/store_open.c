@@ -75,7 +75,13 @@ static int files_ready(struct store *s, struct err *err)
 {
     if (s->cfg.access == STORE_NOTHING)
         return 0;
-    return make_dir(s, err) != 0 ? -1 : store_backup_forget(s, err);
+    if (make_dir(s, err) != 0)
+        return -1;
+    /* A killed process may have renamed WiredTiger's root and not synced: what is opened from it
+     * overwrites what the root before it needs. */
+    if (s->cfg.disk != NULL && s->cfg.disk->ops->sync_dir(s->cfg.disk, s->dir, err) != 0)
+        return -1;
+    return store_backup_forget(s, err);
 }
 
 /* What the kernel lets this process have: the machine's memory, or a limit of its control group. */
