@@ -80,13 +80,7 @@ def copies(b):
 def same(w, a, b):
     """Both at one LSN have one root, and it took no second copy."""
     w.await_following(b, 60)
-    w.await_caught_up(a, b)
-
-    def roots():
-        x, y = a.dr_status(), b.dr_status()
-        return x['last_dr_wal'] == y['applied_lsn'] and (x['merkle_root'], y['merkle_root'])
-    x, y = await_true('both at one LSN', roots)
-    assert x == y, (x, y)
+    w.check_same_root(a, b)
     assert copies(b) == 1, 'a copy was taken for a cut link'
 
 

@@ -294,14 +294,6 @@ def refused_restores():
         restore(w, r, path, code=2, text='not empty')
 
 
-def merkle(a, b):
-    """The roots of both at an equal LSN."""
-    def same():
-        x, y = a.dr_status(), b.dr_status()
-        return x['applied_lsn'] == y['applied_lsn'] and x['merkle_root'] == y['merkle_root']
-    await_true('equal roots', same)
-
-
 def enable_seeded(w, a, b, path, name='secondary', status=200, text=''):
     token = a.ok('PUT', 'sys/replication/dr/primary/secondary-token', {'id': name}).json['wrap_info']['token']
     want(b.call('PUT', 'sys/replication/dr/secondary/enable', {'token': token, 'ca_file': w.ca, 'seed_file': path, 'confirm_wipe': b.name}), status, text)
@@ -324,7 +316,7 @@ def seeded():
         b.threshold, b.keys, b.token = a.threshold, a.keys, a.token
         w.await_following(b)
         w.await_caught_up(a, b)
-        merkle(a, b)
+        w.check_same_root(a, b)
         log = open(b.log).read()
         assert f'the snapshot is whole: LSN {info["lsn"]}' in log, log
         assert 'catching up with the primary' not in log, 'it was copied'
@@ -334,7 +326,7 @@ def seeded():
         b.unseal()
         w.await_following(b)
         w.await_caught_up(a, b)
-        merkle(a, b)
+        w.check_same_root(a, b)
         want(b.call('PUT', 'sys/replication/dr/secondary/promote', {'dr_operation_token': b.dr_token(a.keys[:2])}, token=''), 200)
         await_true('the promoted one to serve', lambda: b.call('GET', 'kv/meanwhile').status == 200)
         assert len(keys(b, 'k')) == 200 and b.ok('GET', 'kv/after').data['v'] == 'the snapshot'
@@ -365,7 +357,7 @@ def seeded_from_an_old_one():
         c.threshold, c.keys, c.token = a.threshold, a.keys, a.token
         w.await_following(c)
         w.await_caught_up(b, c)
-        merkle(b, c)
+        w.check_same_root(b, c)
         log = open(c.log).read()
         assert 'by its difference to the data at hand' in log, log[-3000:]
 

@@ -264,6 +264,14 @@ class World:
             return x.get('last_dr_wal') == y.get('last_remote_wal') == y.get('applied_lsn')
         await_true('lag 0', same, seconds)
 
+    def check_same_root(self, a, b, seconds=30):
+        """At an equal LSN both have one root. A root is that of an LSN of its own: what was applied since is folded later."""
+        def roots():
+            x, y = a.dr_status(), b.dr_status()
+            return x['merkle_root_lsn'] == y['merkle_root_lsn'] >= x['last_dr_wal'] and (x['merkle_root'], y['merkle_root'])
+        x, y = await_true('the roots of one LSN', roots, seconds)
+        assert x == y, (x, y)
+
     def __enter__(self):
         return self
 
