@@ -22,6 +22,7 @@
 #include "lag.h"
 #include "node.h"
 #include "producers.h"
+#include "stages.h"
 #include "usage.h"
 
 enum mode { ALONE, ASYNC, FLUSH, DUMMY, REOPEN };
@@ -35,12 +36,14 @@ struct options {
     unsigned outstanding;
     uint64_t keys, preload, cache_mib, window_mib;
     bool die; /* at the end, as by SIGKILL: for a reopen */
+    bool stages;
 };
 
 struct bench {
     struct options o;
     struct node_identity id[2]; /* primary, secondary */
     struct lag *lag;
+    struct stages *stages; /* NULL: not asked for */
     struct node node;
     struct dummy_sender *dummy;
     pid_t child; /* 0: none */
@@ -103,6 +106,8 @@ _Noreturn static void run_child(struct bench *b, int from_parent)
         dummy_receive(&b->id[1], addr, dir);
         _exit(0);
     }
+    if (b->stages != NULL)
+        stages_install(b->stages, true);
     node_open(&n, &cfg);
     node_follow(&n, &b->id[0], addr);
     read_line(from_parent, addr, sizeof(addr)); /* until it closes */
@@ -185,6 +190,8 @@ static void open_primary(struct bench *b)
         cfg.identity = &b->id[0];
         cfg.listen = b->o.listen != NULL ? b->o.listen : "127.0.0.1:0";
     }
+    if (b->stages != NULL)
+        stages_install(b->stages, false);
     node_open(&b->node, &cfg);
 }
 
@@ -250,6 +257,10 @@ static void print_result(struct bench *b, const struct producers_result *r)
         lag_json(b->lag, stdout);
         printf("}");
     }
+    if (b->stages != NULL) {
+        printf(", \"stages\": ");
+        stages_json(b->stages, b->o.mode == ASYNC || b->o.mode == FLUSH, stdout);
+    }
     printf("}\n");
 }
 
@@ -262,6 +273,7 @@ static void run(struct bench *b)
                                    .rate = b->o.rate,
                                    .warmup_s = b->o.warmup,
                                    .seconds = b->o.seconds,
+                                   .stages = b->stages,
                                    .begin = on_begin,
                                    .begin_arg = b};
     int status = 0;
@@ -348,6 +360,7 @@ static const struct option longs[] = {{"dir", required_argument, NULL, 'd'},
                                       {"via", required_argument, NULL, 'V'},
                                       {"window-mib", required_argument, NULL, 'W'},
                                       {"die", no_argument, NULL, 'D'},
+                                      {"stages", no_argument, NULL, 'S'},
                                       {"help", no_argument, NULL, 'h'},
                                       {NULL, 0, NULL, 0}};
 
@@ -371,6 +384,7 @@ static const char usage[] =
     "  --window-mib=N         sent and not acknowledged; 0 (default): the engine's choice\n"
     "  --listen=HOST:PORT     of the primary (a free port of 127.0.0.1)\n"
     "  --via=HOST:PORT        what the secondary dials, as a relay (the primary itself)\n"
+    "  --stages               how long each stage of a write takes (costs a little)\n"
     "  --die                  end as by SIGKILL, for a reopen\n"
     "  --help                 this text\n";
 
@@ -421,6 +435,9 @@ static void take_option(struct options *o, int c, const char *arg)
     case 'D':
         o->die = true;
         break;
+    case 'S':
+        o->stages = true;
+        break;
     case 'W':
         o->window_mib = strtoull(arg, NULL, 10);
         break;
@@ -455,6 +472,8 @@ int main(int argc, char **argv)
     b.lag = lag_new();
     if (b.lag == NULL)
         node_fail("lag", "out of memory");
+    if (b.o.stages && (b.stages = stages_new()) == NULL)
+        node_fail("stages", "out of memory");
     if (b.o.mode == REOPEN)
         reopen(&b);
     else

@@ -18,6 +18,7 @@
 #include "node.h"
 #include "pace.h"
 #include "producers.h"
+#include "stages.h"
 
 #define POOL_BYTES (1u << 20)
 
@@ -62,8 +63,9 @@ static void on_done(void *arg, uint64_t lsn, const struct err *err)
     struct run *u = s->run;
     uint32_t n = atomic_load_explicit(&u->n_answered, memory_order_relaxed);
 
-    (void)lsn;
     s->end_ns = now_ns();
+    if (u->cfg->stages != NULL)
+        stages_submitted(u->cfg->stages, lsn, s->due_ns);
     s->refused = err != NULL;
     u->answered[n % u->cfg->outstanding] = s;
     atomic_store(&u->n_answered, n + 1);

@@ -13,6 +13,7 @@
 
 #define PRODUCERS_SECONDS_MAX 3600u
 
+struct stages;
 struct producers_config {
     struct engine *engine;
     unsigned outstanding;
@@ -22,6 +23,7 @@ struct producers_config {
     double rate;     /* a second; 0: closed loop */
     double warmup_s; /* not counted */
     double seconds;
+    struct stages *stages;    /* told when each was due; may be NULL */
     void (*begin)(void *arg); /* called when counting begins; may be NULL */
     void *begin_arg;
 };

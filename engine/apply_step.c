@@ -14,6 +14,7 @@
 #include "log_private.h"
 #include "threads_private.h"
 #include "time_private.h"
+#include "trace.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -261,7 +262,7 @@ static size_t do_apply(struct engine *e, struct job **jobs)
     struct seg *segs[APPLY_BATCH_SEGS];
     struct job *j = *jobs, *next;
     size_t n = 0, bytes = 0;
-    uint64_t last;
+    uint64_t first, last;
     struct store *store = j->gen->store;
     bool mark = false;
     struct err err;
@@ -274,11 +275,13 @@ static size_t do_apply(struct engine *e, struct job **jobs)
         bytes += j->seg->len;
         mark = j->mark;
     }
+    first = segs[0]->first_lsn;
     last = seg_last_lsn(segs[n - 1]);
     if (store_take(store, segs, n, mark, on_rec, e, &err) != 0) {
         err_wrap(&err, "apply up to LSN %" PRIu64, last);
         engine_fatal(e, &err);
     }
+    TRACE(apply, first, last);
     atomic_store(&e->applied_lsn, last);
     atomic_fetch_add(&e->applied_bytes, bytes);
     fold_wanted(e, store_mem_bytes(store), mark);
@@ -289,6 +292,7 @@ static size_t do_apply(struct engine *e, struct job **jobs)
         job_free(j);
         *jobs = next;
     }
+    TRACE(answer, first, last);
     atomic_fetch_sub(&e->apply_out_bytes, bytes);
     if (atomic_load(&e->holding))
         release(e);         /* a gate may have moved while `holding` was not seen */

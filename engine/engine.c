@@ -15,6 +15,7 @@
 #include "snapshot.h"
 #include "threads_private.h"
 #include "time_private.h"
+#include "trace.h"
 #include "verify_private.h"
 
 #include <assert.h>
@@ -437,6 +438,7 @@ int engine_submit_wait(struct engine *e, struct txn *t, const struct engine_wait
     s->done = done;
     s->arg = arg;
     s->node.weight = s->len + sizeof(*s);
+    TRACE(submit, s->len, 0);
     if (queue_push(e->submit_q, &s->node, err) == 0)
         return 0;
 fail:

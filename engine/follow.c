@@ -21,6 +21,7 @@
 #include "ship_private.h"
 #include "threads_private.h"
 #include "time_private.h"
+#include "trace.h"
 #include "verify_private.h"
 
 #include <assert.h>
@@ -430,6 +431,7 @@ static void on_segment(struct engine *e, struct conn *c, const struct link_msg *
         return;
     }
     f->rx_lsn = seg_last_lsn(s);
+    TRACE(receive, s->first_lsn, f->rx_lsn);
     f->rx_ns = env_mono_ns(e->cfg.env);
     f->rx_epoch = s->epoch;
     memcpy(f->rx_hash, s->hash, sizeof(f->rx_hash));
@@ -573,6 +575,7 @@ static size_t send_ack(struct engine *e, int64_t now)
     m.ack.ready = switchover_ready(e);
     m.ack.held_us = (env_mono_ns(e->cfg.env) - f->rx_ns) / 1000;
     conn_send(e, c, &m, NULL);
+    TRACE(ack, f->acked_durable + 1, m.ack.durable_lsn);
     f->acked_durable = m.ack.durable_lsn;
     f->acked_applied = applied;
     f->acked_received = f->rx_lsn;

@@ -20,6 +20,7 @@
 #include "ship_private.h"
 #include "threads_private.h"
 #include "time_private.h"
+#include "trace.h"
 #include "verify_private.h"
 
 #include <assert.h>
@@ -324,6 +325,7 @@ static void build_one(struct engine *e)
         refuse_first(e, n == 0 ? 1 : n, &err); /* nothing of them was written */
         return;
     }
+    TRACE(sequence, head.first_lsn, head.first_lsn + n - 1);
     if (log_append(e, e->cur, seg, &err) != 0)
         engine_fatal(e, &err);
     ready_done(e, e->pending.head);
@@ -433,6 +435,7 @@ static size_t commit_step(struct engine *e, int64_t now)
     lsn = modes_commit_lsn(e, lsn);
     if (lsn <= e->committed_lsn)
         return 0;
+    TRACE(commit, e->committed_lsn + 1, lsn);
     e->committed_lsn = lsn;
     e->commits[e->commit_seq++ % COMMITS_KEPT] = (struct commit_time){.lsn = lsn, .mono_ns = now};
     for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {

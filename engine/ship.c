@@ -30,6 +30,7 @@
 #include "ship_private.h"
 #include "threads_private.h"
 #include "time_private.h"
+#include "trace.h"
 #include "verify_private.h"
 
 #include <assert.h>
@@ -671,6 +672,7 @@ static size_t ship_one(struct engine *e, struct peer *p)
         p->shipped[(p->shipped_head + p->shipped_n - 1) % p->shipped_cap].end_bytes =
             p->conn->queued_bytes;
         p->sent_lsn = seg_last_lsn(s);
+        TRACE(ship, s->first_lsn, p->sent_lsn);
         if (s->commit_lsn > p->commit_sent)
             p->commit_sent = s->commit_lsn; /* its header says it */
         cursor_pop(&p->cur);
@@ -751,6 +753,7 @@ static void on_ack(struct engine *e, struct conn *c, const struct link_msg *m)
         conn_close(e, c, "an ack that does not fit what was sent");
         return;
     }
+    TRACE(heard, p->durable_lsn + 1, m->ack.durable_lsn);
     p->durable_lsn = p->retain_lsn = m->ack.durable_lsn;
     p->applied_lsn = m->ack.applied_lsn;
     /* An older secondary does not say what it received. */

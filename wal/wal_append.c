@@ -20,6 +20,7 @@
  * the log, counted as in flight; so does one whose file a chunk of zeros is still being written to.
  * Written at once, a power cut that tears the segment before would look like a hole.
  */
+#include "trace.h"
 #include "wal_private.h"
 
 #include <errno.h>
@@ -276,6 +277,7 @@ static int start_write(struct wal *w, struct wal_write *wr, size_t i, struct err
         return -1;
     for (size_t k = 0; k < wr->n; k++)
         wal_slot(w, i + k)->write = wr;
+    TRACE(write, first->seg->first_lsn, seg_last_lsn(wal_slot(w, i + wr->n - 1)->seg));
     wr->left = wr->n;
     if (head)
         wal_fill_start(w);
@@ -341,8 +343,10 @@ static void deliver(struct wal *w)
         if (s->write != NULL ? !s->write->done : !w->failed)
             return;
         seg = slot_pop(w);
-        if (!w->failed)
+        if (!w->failed) {
             w->durable_lsn = seg_last_lsn(seg);
+            TRACE(flush, seg->first_lsn, w->durable_lsn);
+        }
         if (!w->closing && w->cfg.durable != NULL)
             w->cfg.durable(w->cfg.arg, seg, w->failed ? &w->error : NULL);
         seg_unref(seg);

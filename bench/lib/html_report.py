@@ -31,6 +31,12 @@ def figures_table(figures):
     return ''.join(out) + '</table>'
 
 
+def stages_tables(figures):
+    for name, way in report.stages(figures):
+        yield f'<table><tr><th>{html.escape(name)}: where the time of a write goes<th>p50 ms<th>p99 ms'
+        yield ''.join(f'<tr><td>{html.escape(stage)}<td>{p50:.3f}<td>{p99:.3f}' for stage, p50, p99 in way) + '</table>'
+
+
 def last(figures, prefix, member):
     """(name, newest result) of the figures with that prefix that have the member."""
     for name, results in figures.results.items():
@@ -78,7 +84,7 @@ def plots(figures):
 def write(path, about, figures, targets):
     parts = [f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Lockstep: benchmark</title><style>{STYLE}</style><h1>Lockstep beside its peers</h1>',
              f'<p>{html.escape(machine.line(about))}</p><h2>Targets</h2>', targets_table(targets), '<h2>Plots</h2>', *plots(figures),
-             '<h2>Figures</h2>', figures_table(figures), '<h2>Configurations</h2><ul>',
+             '<h2>Figures</h2>', figures_table(figures), *stages_tables(figures), '<h2>Configurations</h2><ul>',
              *(f'<li><b>{html.escape(k)}</b>: {html.escape(v)}' for k, v in figures.configs.items()), '</ul>']
     if figures.not_measured:
         parts += ['<h2>Not measured</h2><ul>', *(f'<li>{html.escape(k)}: {html.escape(v)}' for k, v in figures.not_measured.items()), '</ul>']

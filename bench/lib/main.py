@@ -23,6 +23,7 @@ def finish(run, about):
     print(machine.line(about))
     report.print_figures(run.figures)
     report.print_others(run.figures)
+    report.print_stages(run.figures)
     report.print_targets(lines)
     print(f'{OUT}/report.json, {OUT}/report.html')
 

@@ -14,7 +14,7 @@ def engine(run, mode='alone', outstanding=64, value=256, **options):
     """bench_engine on an empty folder."""
     folder = run.lab.folder('engine')
     argv = [tool('bench_engine'), f'--dir={folder}', f'--mode={mode}', f'--outstanding={outstanding}', f'--value={value}',
-            *(f'--{k.replace("_", "-")}={v}' for k, v in options.items())]
+            *(f'--{k.replace("_", "-")}' + (f'={v}' if v is not None else '') for k, v in options.items())]
     try:
         return run_json(argv)
     finally:
@@ -38,9 +38,16 @@ def measure(run):
         ('engine.alone.1024.256', lambda: engine(run, 'alone', 1024, seconds=seconds, warmup=warmup)),
         ('fio.1024', lambda: fio_beside(run, seconds)),
     ])
+    stages(run)
     large(run)
     sweep(run)
     sustained(run)
+
+
+def stages(run):
+    """Where the time of a write goes, from point to point of its way (wal/base/trace.h). Noting it costs a little, so these are runs of their own."""
+    run.compare(1, [(f'stages.{mode}.64', lambda m=mode: engine(run, m, seconds=run.seconds(2, 10), warmup=0.5, stages=None))
+                    for mode in ('alone', 'flush')])
 
 
 def sustained(run):

@@ -11,8 +11,8 @@ SECONDARY_WAY = 'lag: one async secondary in another process over TLS, 256 B val
 PROBE = 'probe: one block written and flushed at both ends at once, and a socket between them, one at a time; no TLS, nothing applied'
 
 
-def at_rate(run, rate, seconds, round_trip_ms=0, mode='async', outstanding=OUTSTANDING):
-    options = {'seconds': seconds, 'warmup': 0.5 + 4 * round_trip_ms / 1000}
+def at_rate(run, rate, seconds, round_trip_ms=0, mode='async', outstanding=OUTSTANDING, **options):
+    options |= {'seconds': seconds, 'warmup': 0.5 + 4 * round_trip_ms / 1000}
     if rate:
         options['rate'] = round(rate)
     if round_trip_ms == 0:
@@ -53,6 +53,7 @@ def measure(run):
         ('probe', lambda: probe(run, seconds)),
         ('postgres.lag', lambda: postgres_lag(run, seconds)),
     ])
+    run.compare(1, [('stages.async.at_10000', lambda: at_rate(run, 10000, seconds, stages=None))])
     top = run.figures.median('lag.max')
     if top is None:
         return

@@ -69,6 +69,21 @@ def print_others(figures):
         print(f'{name:32}{text}')
 
 
+def stages(figures):
+    """(name, [(stage, p50, p99)]) of each figure that was taken apart: the newest."""
+    for name, results in figures.results.items():
+        found = [r for r in results if r and 'stages' in r]
+        if found:
+            yield name, [(s['stage'], s['hist']['p50_ms'], s['hist']['p99_ms']) for s in found[-1]['stages']]
+
+
+def print_stages(figures):
+    for name, way in stages(figures):
+        print(f'\n{name:32}{"p50 ms":>9}{"p99 ms":>9}')
+        for stage, p50, p99 in way:
+            print(f'  {stage:30}{p50:9.3f}{p99:9.3f}')
+
+
 def verdict(t):
     if t['median'] is None:
         return t['why']

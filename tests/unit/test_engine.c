@@ -16,6 +16,7 @@
 
 #include "engine.h"
 #include "engine_private.h"
+#include "trace.h"
 
 /* ---- a node ---- */
 struct node {
@@ -559,6 +560,75 @@ Test(engine, a_secondary_copies_follows_and_equals_the_primary)
     same_state(p, s);
     expect(s, "while away", "1");
     cr_assert_eq(atomic_load(&s->replaced), 1, "it resumed, and did not copy again");
+}
+
+/* ---- trace points ---- */
+static struct {
+    pthread_mutex_t mu;
+    size_t n;
+    struct {
+        enum trace_point point;
+        uint64_t first, last;
+    } met[4096];
+} traced = {.mu = PTHREAD_MUTEX_INITIALIZER};
+
+static void on_point(enum trace_point p, uint64_t first, uint64_t last)
+{
+    pthread_mutex_lock(&traced.mu);
+    if (traced.n < sizeof(traced.met) / sizeof(traced.met[0])) {
+        traced.met[traced.n].point = p;
+        traced.met[traced.n].first = first;
+        traced.met[traced.n++].last = last;
+    }
+    pthread_mutex_unlock(&traced.mu);
+}
+
+static unsigned times_met(enum trace_point p, uint64_t lsn)
+{
+    unsigned times = 0;
+
+    pthread_mutex_lock(&traced.mu);
+    for (size_t i = 0; i < traced.n; i++)
+        times +=
+            traced.met[i].point == p && traced.met[i].first <= lsn && traced.met[i].last >= lsn;
+    pthread_mutex_unlock(&traced.mu);
+    return times;
+}
+
+static unsigned submits(void)
+{
+    unsigned n = 0;
+
+    for (size_t i = 0; i < traced.n; i++)
+        n += traced.met[i].point == trace_submit && traced.met[i].first > 0;
+    return n;
+}
+
+Test(engine, a_write_comes_once_to_each_trace_point_of_either_side)
+{
+    static const unsigned want[TRACE_POINTS] = {
+        [trace_sequence] = 1, [trace_write] = 2, [trace_flush] = 2, [trace_ship] = 1,
+        [trace_receive] = 1,  [trace_ack] = 1,   [trace_heard] = 1, [trace_commit] = 1,
+        [trace_apply] = 2,    [trace_answer] = 2};
+    struct node *p = &nodes[0], *s = &nodes[1];
+    struct engine_status st;
+    uint64_t lsn;
+
+    trace_hook = on_point;
+    node_open(p);
+    node_open(s);
+    enable(p, s);
+    UNTIL(s, st, st.role == ENGINE_SECONDARY && strcmp(st.state, "stream-wals") == 0);
+    lsn = put(p, "a", "1", 1);
+    for (int i = trace_submit + 1; i < TRACE_POINTS; i++)
+        UNTIL(p, st, times_met((enum trace_point)i, lsn) >= want[i]);
+    same_state(p, s);
+    for (int i = trace_submit + 1; i < TRACE_POINTS; i++)
+        cr_assert_eq(times_met((enum trace_point)i, lsn), want[i], "point %d", i);
+    for (int i = 0; i < 2; i++)
+        node_close(&nodes[i]);
+    cr_assert_eq(submits(), 3); /* two rows of the pair's, and the write */
+    trace_hook = NULL;
 }
 
 /* Left at once, and left after a restart, when the tail of the old log is not applied yet. */
