@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 struct job *job_new(struct engine *e, enum job_kind kind)
 {
@@ -192,9 +193,22 @@ static void tell_root(struct engine *e, struct store *s, uint64_t serial)
     event_post(e, ev);
 }
 
-size_t engine_fold(struct engine *e, bool all)
+/* Log, link and apply wait for no core while the fold takes one for milliseconds: a kernel may let
+ * who runs use up its slice whoever wakes. Not when it falls behind, and not while somebody waits
+ * for its end. */
+static void fold_pause(void *arg)
 {
-    struct store_fold f;
+    const struct timespec pause = {0, FOLD_PAUSE_NS};
+    struct engine *e = arg;
+
+    if (atomic_load(&e->fold_hurry) == 0 && !atomic_load(&e->fold_stop) &&
+        store_mem_bytes(e->store) < FOLD_PACED_BYTES)
+        (void)nanosleep(&pause, NULL);
+}
+
+size_t engine_fold(struct engine *e, bool all, bool paced)
+{
+    struct store_fold f = {.pause = paced ? fold_pause : NULL, .arg = e};
     struct err err;
     int rc;
 
@@ -226,13 +240,15 @@ void engine_fold_to(struct engine *e, uint64_t lsn)
 {
     struct store_point p;
 
+    atomic_fetch_add(&e->fold_hurry, 1);
     do {
-        if (engine_fold(e, true) == 0)
-            return;
+        if (engine_fold(e, true, false) == 0)
+            break;
         pthread_rwlock_rdlock(&e->store_lock);
         store_folded(e->store, &p);
         pthread_rwlock_unlock(&e->store_lock);
     } while (p.lsn < lsn);
+    atomic_fetch_sub(&e->fold_hurry, 1);
 }
 
 size_t engine_fold_step(struct engine *e)
@@ -241,7 +257,7 @@ size_t engine_fold_step(struct engine *e)
 
     if (due) /* first: what comes meanwhile sets it again */
         atomic_store(&e->fold_due_ns, INT64_MAX);
-    return engine_fold(e, due);
+    return engine_fold(e, due, !e->cfg.deterministic);
 }
 
 /* Applied: it is folded soon, at once when a table is full or ends at a mark. */
@@ -485,7 +501,7 @@ struct recovery {
 
 static int recover_flush(struct recovery *r, struct err *err)
 {
-    struct store_fold f;
+    struct store_fold f = {0};
     int rc = 0;
 
     if (r->n > 0)

@@ -78,6 +78,7 @@ struct engine {
     _Atomic uint64_t applied_bytes, appended_bytes;
     _Atomic uint64_t apply_out_bytes; /* given to the apply thread, not applied */
     _Atomic bool feed_waits;          /* the log thread has more for it, and waits for room */
+    _Atomic int fold_hurry;           /* so many wait until all is folded */
     _Atomic int64_t fold_due_ns;      /* then all of it is folded; INT64_MAX: nothing waits */
     _Atomic uint64_t checkpoint_lsn;
     _Atomic uint64_t checkpoint_at_bytes;

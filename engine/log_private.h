@@ -27,6 +27,8 @@ struct gen;
 #define CHECKPOINT_NS (30 * NS_PER_S)
 #define CHECKPOINT_LOG_BYTES ((uint64_t)256 << 20)
 #define FOLD_NS (100 * NS_PER_MS)             /* applied and in memory for so long: it is folded */
+#define FOLD_PAUSE_NS (NS_PER_MS / 2)         /* after each slice of a fold, ... */
+#define FOLD_PACED_BYTES ((size_t)8 << 20)    /* ... while less than this waits for it */
 #define FOLD_WAKE_BYTES ((size_t)4 << 20)     /* in memory: a table may be full */
 #define UNFOLDED_BYTES_MAX ((size_t)64 << 20) /* in memory: beyond it nothing more is applied */
 #define APPLY_BATCH_SEGS 64u
@@ -79,8 +81,8 @@ void log_read_rows(struct engine *e);
 
 /* ---- apply_step.c ---- */
 /* Fold the oldest table (all: also what does not fill one). 1, or 0: nothing to fold. Any thread
- * that holds no lock. */
-size_t engine_fold(struct engine *e, bool all);
+ * that holds no lock. paced: in slices with pauses between, as long as it does not fall behind. */
+size_t engine_fold(struct engine *e, bool all, bool paced);
 void engine_fold_to(struct engine *e, uint64_t lsn); /* and a little more; returns when it is */
 size_t engine_unfolded_bytes(struct engine *e); /* memory of what is applied and not folded yet */
 CHECKED int apply_recover(struct engine *e, struct gen *g, uint64_t commit_lsn, struct err *err);

@@ -83,7 +83,9 @@ CHECKED int store_take(struct store *s, struct seg *const *segs, size_t n, bool 
                        void (*on_rec)(void *arg, uint64_t lsn, const struct rec *r), void *arg,
                        struct err *err);
 struct store_fold {
-    bool mark; /* what was folded ends at a mark */
+    void (*pause)(void *arg); /* may be NULL: called after each slice, some 0.2 ms of work */
+    void *arg;
+    bool mark; /* out: what was folded ends at a mark */
 };
 /**
  * Fold the oldest of what was taken into WiredTiger, as one transaction with the tree, the leaves

@@ -26,6 +26,9 @@
 #define CACHE_FOR_RECORD (96u << 10)
 #define CACHE_FOR_BYTE 24u
 #define ROOM_RECORDS 256u
+/* The work of a slice, counted in bytes of values: a record by itself costs what so many do. */
+#define SLICE_RECORD_BYTES 1024u
+#define SLICE_BYTES (40u << 10)
 
 static bool is_full(const struct store *s, const struct memtable *m)
 {
@@ -264,6 +267,7 @@ int store_take(struct store *s, struct seg *const *segs, size_t n, bool mark,
 struct fold {
     struct store_mem mem;
     size_t given_back; /* of the table's bytes, before its end */
+    const struct store_fold *how;
 };
 
 /* What the fold has behind it makes room at once: given back table by table, whoever waits for room
@@ -281,6 +285,7 @@ static int fold_work(struct store *s, void *arg, struct store_point *next, struc
     struct fold *f = arg;
     const struct store_mem *mem = &f->mem;
     size_t count = memtable_count(mem->table), n = 0; /* a mark is no record */
+    size_t slice = 0;
     size_t share = count > 0 ? memtable_bytes(mem->table) / count : 0;
     struct memiter it;
     struct mementry m;
@@ -295,6 +300,11 @@ static int fold_work(struct store *s, void *arg, struct store_point *next, struc
             return -1;
         if (++n % ROOM_RECORDS == 0)
             give_back(s, f, ROOM_RECORDS * share);
+        slice += SLICE_RECORD_BYTES + m.len;
+        if (slice >= SLICE_BYTES && f->how->pause != NULL) {
+            f->how->pause(f->how->arg);
+            slice = 0;
+        }
     }
     *next = mem->end;
     return 0;
@@ -318,7 +328,7 @@ static int drop_table(struct store *s, struct err *err)
 /* Under fold_lock. */
 static int fold_oldest(struct store *s, bool all, struct store_fold *out, struct err *err)
 {
-    struct fold f = {0};
+    struct fold f = {.how = out};
     int rc = 0;
     bool any;
 
@@ -344,7 +354,7 @@ int store_fold(struct store *s, bool all, struct store_fold *f, struct err *err)
 {
     int rc;
 
-    *f = (struct store_fold){0};
+    f->mark = false;
     if (store_usable(s, err) != 0)
         return -1;
     pthread_mutex_lock(&s->fold_lock);
@@ -357,7 +367,7 @@ int store_fold(struct store *s, bool all, struct store_fold *f, struct err *err)
 
 int store_apply(struct store *s, struct seg *const *segs, size_t n, struct err *err)
 {
-    struct store_fold f;
+    struct store_fold f = {0};
     int rc = store_take(s, segs, n, false, NULL, NULL, err);
 
     while (rc == 0 && (rc = store_fold(s, true, &f, err)) == 1)

@@ -234,7 +234,7 @@ void store_close(struct store *s)
         return;
     if (!s->failed && s->cfg.access == STORE_WHOLE) {
         struct err err = {0};
-        struct store_fold f;
+        struct store_fold f = {0};
         uint64_t lsn;
         int rc;
         do {

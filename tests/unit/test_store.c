@@ -224,7 +224,7 @@ Test(store, a_segment_out_of_order_is_refused_and_changes_nothing)
 Test(store, memory_and_wiredtiger_read_as_one)
 {
     struct store_point p, q;
-    struct store_fold f;
+    struct store_fold f = {0};
 
     for (unsigned round = 0; round < 40; round++) {
         for (unsigned i = 0; i <= round % 3; i++) {
@@ -248,7 +248,7 @@ Test(store, memory_and_wiredtiger_read_as_one)
 /* What is in memory only is not in a checkpoint: the log brings it back. */
 Test(store, a_checkpoint_holds_what_is_folded)
 {
-    struct store_fold f;
+    struct store_fold f = {0};
     uint64_t lsn;
 
     apply(20);

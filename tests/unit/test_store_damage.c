@@ -184,7 +184,7 @@ static void nothing_is_added(void)
     struct store_point p;
     struct seg *s;
     uint8_t root[MERKLE_HASH_BYTES];
-    struct store_fold f;
+    struct store_fold f = {0};
     uint64_t lsn;
 
     store_applied(store, &p);

@@ -138,7 +138,7 @@ static void take(unsigned number)
 
 static void fold_all(void)
 {
-    struct store_fold f;
+    struct store_fold f = {0};
     int rc;
 
     while ((rc = store_fold(store, true, &f, &err)) > 0)
