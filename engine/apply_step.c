@@ -193,17 +193,19 @@ static void tell_root(struct engine *e, struct store *s, uint64_t serial)
     event_post(e, ev);
 }
 
-/* Log, link and apply wait for no core while the fold takes one for milliseconds: a kernel may let
- * who runs use up its slice whoever wakes. Not when it falls behind, and not while somebody waits
- * for its end. */
+/* So that log, link and apply need not wait while the fold has a core for milliseconds: a kernel
+ * may let who runs use up its slice whoever wakes. The shorter the more there is to fold, and not
+ * while somebody waits for its end. */
 static void fold_pause(void *arg)
 {
-    const struct timespec pause = {0, FOLD_PAUSE_NS};
     struct engine *e = arg;
+    int64_t bytes = (int64_t)store_mem_bytes(e->store);
+    struct timespec pause = {0};
 
-    if (atomic_load(&e->fold_hurry) == 0 && !atomic_load(&e->fold_stop) &&
-        store_mem_bytes(e->store) < FOLD_PACED_BYTES)
-        (void)nanosleep(&pause, NULL);
+    if (bytes >= FOLD_PACED_BYTES || atomic_load(&e->fold_hurry) > 0 || atomic_load(&e->fold_stop))
+        return;
+    pause.tv_nsec = FOLD_PAUSE_NS * (FOLD_PACED_BYTES - bytes) / FOLD_PACED_BYTES;
+    (void)nanosleep(&pause, NULL);
 }
 
 size_t engine_fold(struct engine *e, bool all, bool paced)

@@ -27,8 +27,8 @@ struct gen;
 #define CHECKPOINT_NS (30 * NS_PER_S)
 #define CHECKPOINT_LOG_BYTES ((uint64_t)256 << 20)
 #define FOLD_NS (100 * NS_PER_MS)             /* applied and in memory for so long: it is folded */
-#define FOLD_PAUSE_NS (NS_PER_MS / 2)         /* after each slice of a fold, ... */
-#define FOLD_PACED_BYTES ((size_t)8 << 20)    /* ... while less than this waits for it */
+#define FOLD_PAUSE_NS (NS_PER_MS / 2)         /* after each slice of a fold, at most; */
+#define FOLD_PACED_BYTES ((int64_t)16 << 20)  /* none when so much waits for it */
 #define FOLD_WAKE_BYTES ((size_t)4 << 20)     /* in memory: a table may be full */
 #define UNFOLDED_BYTES_MAX ((size_t)64 << 20) /* in memory: beyond it nothing more is applied */
 #define APPLY_BATCH_SEGS 64u
