@@ -20,10 +20,14 @@
 #define ROW_KEEP_BYTES (4u << 20) /* a larger scratch row is given back */
 
 /* ---- errors ---- */
+/* Who comes second waits until the first has said why: what panic notes, that the data cannot be
+ * read, must be durable before anybody ends the process. */
 void store_fail(struct store *s, const char *why)
 {
+    pthread_mutex_lock(&s->fail_lock);
     if (!atomic_exchange(&s->failed, true) && s->cfg.panic != NULL)
         s->cfg.panic(s->cfg.arg, why, atomic_load(&s->unreadable));
+    pthread_mutex_unlock(&s->fail_lock);
 }
 
 int store_corrupt(struct store *s, struct err *err, const char *what)
@@ -56,9 +60,10 @@ int store_wt(struct store *s, struct store_session *ss, int ret, const char *wha
 
 int store_usable(struct store *s, struct err *err)
 {
-    if (s->failed)
-        return err_set(err, ERR_IO, 0, "the store has failed");
-    return 0;
+    if (!atomic_load(&s->failed))
+        return 0;
+    store_fail(s, "the store has failed");
+    return err_set(err, ERR_IO, 0, "the store has failed");
 }
 
 int store_writable(struct store *s, struct err *err)

@@ -189,6 +189,7 @@ static int load(struct store *s, struct err *err)
 static struct store *store_new(const struct store_config *cfg, struct err *err)
 {
     struct store *s = calloc(1, sizeof(*s));
+    pthread_mutexattr_t again;
 
     if (s == NULL || (s->dir = strdup(cfg->dir)) == NULL) {
         free(s);
@@ -200,6 +201,10 @@ static struct store *store_new(const struct store_config *cfg, struct err *err)
     s->events.handle_error = on_error;
     s->events.handle_message = on_message;
     s->events.handle_progress = on_progress;
+    pthread_mutexattr_init(&again);
+    pthread_mutexattr_settype(&again, PTHREAD_MUTEX_RECURSIVE);
+    pthread_mutex_init(&s->fail_lock, &again);
+    pthread_mutexattr_destroy(&again);
     pthread_mutex_init(&s->pool_lock, NULL);
     pthread_mutex_init(&s->state_lock, NULL);
     pthread_mutex_init(&s->write_lock, NULL);
@@ -256,6 +261,7 @@ void store_close(struct store *s)
     merkle_free(s->tree);
     buf_free(&s->row);
     buf_free(&s->noted);
+    pthread_mutex_destroy(&s->fail_lock);
     pthread_mutex_destroy(&s->pool_lock);
     store_mem_fini(s);
     pthread_mutex_destroy(&s->state_lock);

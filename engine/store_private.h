@@ -67,9 +67,11 @@ struct store {
     char *dir;
     struct wtfs wtfs;
     WT_CONNECTION *conn;
-    _Atomic bool failed;     /* final; panic was called */
+    _Atomic bool failed;     /* final; panic was called, or is being, under fail_lock */
     _Atomic bool unreadable; /* what its files hold is not what was written there */
 
+    pthread_mutex_t
+        fail_lock; /* recursive; nothing else is waited for under it but what panic does */
     pthread_mutex_t pool_lock;
     struct store_session *pool;
 

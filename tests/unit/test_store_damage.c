@@ -5,8 +5,12 @@
  */
 #include <criterion/criterion.h>
 #include <endian.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "env.h"
 #include "store_private.h"
@@ -18,12 +22,15 @@ static struct store *store;
 static struct err err;
 static unsigned panics;
 static bool unreadable;
+static void (*in_panic)(void);
 
 static void on_panic(void *arg, const char *why, bool bad)
 {
     (void)arg, (void)why;
     panics++;
     unreadable = bad;
+    if (in_panic != NULL)
+        in_panic();
 }
 
 static int boot(enum store_access access)
@@ -236,4 +243,41 @@ Test(store_damage, without_any_file_it_is_an_empty_state)
     cr_assert_eq(boot(STORE_WHOLE), 0, "%s", err.msg);
     cr_assert_eq(store_get(store, "k1", &b, NULL, &err), 0, "%s", err.msg);
     buf_free(&b);
+}
+
+/* ---- who comes second ---- */
+static pthread_t second;
+static _Atomic bool told;
+
+static void *use_what_failed(void *arg)
+{
+    struct buf b = {0};
+    struct err e = {0};
+
+    (void)arg;
+    cr_assert_eq(store_get(store, "k1", &b, NULL, &e), -1);
+    cr_assert(atomic_load(&told), "it was told before the panic was noted");
+    buf_free(&b);
+    return NULL;
+}
+
+static void note_slowly(void)
+{
+    struct timespec until;
+
+    cr_assert_eq(pthread_create(&second, NULL, use_what_failed, NULL), 0);
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec++;
+    cr_assert_eq(pthread_timedjoin_np(second, NULL, &until), ETIMEDOUT);
+    atomic_store(&told, true);
+}
+
+/* It would end the process, and the next start would not know that the data cannot be read. */
+Test(store_damage, who_meets_a_failed_store_waits_until_the_panic_is_noted)
+{
+    in_panic = note_slowly;
+    store_fail(store, "a test");
+    cr_assert_eq(pthread_join(second, NULL), 0);
+    cr_assert_eq(panics, 1);
+    panics = 0;
 }
