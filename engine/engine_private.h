@@ -170,7 +170,6 @@ struct engine {
     size_t n_lost;
     struct engine_lost lost_files[ENGINE_LOST_MAX];
     char member_id[64]; /* ours, since we were promoted */
-    bool want_epoch;    /* founding: the first record is to be written */
     struct {
         bool on, written;
         bool alone; /* to leave the others */

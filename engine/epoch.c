@@ -19,6 +19,7 @@
 #include "ship_private.h"
 #include "threads_private.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -239,10 +240,12 @@ int epoch_append(struct engine *e, struct epoch_rec *r, struct err *err)
     struct seg_head head = {.epoch = r->number, .first_lsn = wal_end_lsn(w) + 1};
     int64_t now = env_wall_ms(e->cfg.env), before = wal_end_commit_ms(w);
     struct seg_txn one;
+    const struct epoch_rec *last = epochs_last(&e->cur->epochs);
     struct txn *t = NULL;
     struct seg *seg = NULL;
     int rc = -1;
 
+    assert(last == NULL || r->number > last->number); /* nobody follows a log that goes back */
     if (prepare_rec(e, r, err) != 0)
         goto out;
     t = txn_new();

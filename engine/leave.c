@@ -82,7 +82,6 @@ static void finish(struct engine *e)
     e->follow.last_error[0] = '\0';
     e->follow.last_error_ms = 0;
     e->reason[0] = '\0';
-    e->want_epoch = wal_end_lsn(e->cur->wal) == 0;
     modes_reset(e); /* the copy's log had some */
     /* What a copy appended is no backlog of this primary. */
     atomic_store(&e->applied_bytes, atomic_load(&e->appended_bytes));

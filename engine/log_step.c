@@ -376,17 +376,17 @@ static void mark_if_due(struct engine *e, int64_t now)
     log_deadline(e, e->mark_ns);
 }
 
+/* The first record of a log that holds nothing. */
 static bool found_history(struct engine *e)
 {
     struct epoch_rec r = {.number = 1};
     struct err err;
 
-    if (!e->want_epoch)
+    if (wal_end_lsn(e->cur->wal) > 0)
         return false;
     env_random(e->cfg.env, r.id, sizeof(r.id));
     if (epoch_append(e, &r, &err) != 0)
         engine_fatal(e, &err);
-    e->want_epoch = false;
     return true;
 }
 

@@ -405,7 +405,6 @@ static int open_parts(struct engine *e, struct err *err)
     e->cur->opening = false;
     e->committed_lsn = gen_applies(e->cur) ? p.lsn : damage_commit_lsn(e, p.lsn);
     cursor_set(&e->feed, p.lsn + 1);
-    e->want_epoch = engine_role(e) == ENGINE_PRIMARY && wal_end_lsn(e->cur->wal) == 0;
     e->promotable = engine_role(e) == ENGINE_SECONDARY && gen_applies(e->cur);
     if (e->copy != NULL && copy_resume(e, err) != 0)
         return -1;

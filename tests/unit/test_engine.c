@@ -121,7 +121,8 @@ static void net_close(void *arg, uint64_t conn, const char *reason)
 static const struct link_ops link_memory = {net_dial, net_send, net_close};
 
 /* ---- helpers ---- */
-static void node_open(struct node *n)
+/* Its threads do nothing yet. */
+static void node_prepare(struct node *n)
 {
     struct err err = {0};
     struct engine *e;
@@ -143,7 +144,14 @@ static void node_open(struct node *n)
     pthread_mutex_lock(&net.mu);
     n->e = e;
     pthread_mutex_unlock(&net.mu);
-    cr_assert_eq(engine_start(e, &err), 0, "%s", err.msg);
+}
+
+static void node_open(struct node *n)
+{
+    struct err err = {0};
+
+    node_prepare(n);
+    cr_assert_eq(engine_start(n->e, &err), 0, "%s", err.msg);
 }
 
 static void node_close(struct node *n)
@@ -285,6 +293,7 @@ static void expect(struct node *n, const char *key, const char *value)
         }                                                                                          \
     } while (0)
 
+/* s may be prepared only: it starts once it is told to follow. */
 static void enable(struct node *p, struct node *s)
 {
     struct repl_config rc = {
@@ -305,6 +314,8 @@ static void enable(struct node *p, struct node *s)
     put(p, ENGINE_KEY_MEMBERS "secondary", b.data, b.len);
     buf_free(&b);
     cr_assert_eq(engine_follow(s->e, &f, on_done, &w, &err), 0, "%s", err.msg);
+    if (!s->e->started)
+        cr_assert_eq(engine_start(s->e, &err), 0, "%s", err.msg);
     wait_for(&w, 1);
     cr_assert_eq(w.err.code, ERR_OK, "%s", w.err.msg);
 }
@@ -718,6 +729,44 @@ Test(engine, a_promoted_secondary_serves_and_stays_primary_after_a_restart)
     puts_text(s, "c", "3");
     expect(s, "a", "1");
     expect(s, "b", "2");
+}
+
+static int epochs_grow(void *arg, struct seg *s, struct err *err)
+{
+    uint32_t *epoch = arg;
+
+    (void)err;
+    cr_assert_geq(s->epoch, *epoch, "back to epoch %u at LSN %lu", s->epoch,
+                  (unsigned long)s->first_lsn);
+    *epoch = s->epoch;
+    return 0;
+}
+
+/* It never founded a history of its own, and must not do so behind the one that it took over. */
+Test(engine, one_that_follows_before_its_first_step_is_promoted_to_the_next_epoch)
+{
+    static const uint8_t key[32] = {1};
+    struct node *p = &nodes[0], *s = &nodes[1];
+    struct engine_status st;
+    struct wait w = WAIT_INIT;
+    struct err err = {0};
+    uint32_t epoch = 0;
+
+    node_open(p);
+    node_prepare(s);
+    enable(p, s);
+    UNTIL(s, st, st.role == ENGINE_SECONDARY && strcmp(st.state, "stream-wals") == 0);
+    node_close(p);
+    engine_epoch_key(s->e, key);
+    cr_assert_eq(engine_promote(s->e, false, on_done, &w, &err), 0);
+    wait_for(&w, 1);
+    cr_assert_eq(w.err.code, ERR_OK, "%s", w.err.msg);
+    puts_text(s, "a", "1");
+    node_close(s);
+    node_prepare(s);
+    cr_assert_eq(wal_each(s->e->cur->wal, 0, epochs_grow, &epoch, &err), 0, "%s", err.msg);
+    cr_assert_eq(epoch, 2);
+    expect(s, "a", "1");
 }
 
 Test(engine, a_revoked_member_is_let_go_and_not_taken_back)
