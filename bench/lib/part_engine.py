@@ -11,7 +11,7 @@ MODES = ('alone', 'async', 'flush')
 
 
 def engine(run, mode='alone', outstanding=64, value=256, **options):
-    """bench_engine on an empty folder."""
+    """bench_engine on an empty folder. None: an option without a value."""
     folder = run.lab.folder('engine')
     argv = [tool('bench_engine'), f'--dir={folder}', f'--mode={mode}', f'--outstanding={outstanding}', f'--value={value}',
             *(f'--{k.replace("_", "-")}' + (f'={v}' if v is not None else '') for k, v in options.items())]

@@ -57,7 +57,7 @@ def measure(run):
     top = run.figures.median('lag.max')
     if top is None:
         return
-    run.compare(3 if run.full else 1, [('lag.sustained', lambda: at_rate(run, 0, run.seconds(60, 600), outstanding=1024, keys=1000000))])
+    run.compare(3 if run.full else 1, [('lag.sustained', lambda: at_rate(run, 0, run.seconds(60, 600), outstanding=1024))])
     run.compare(1, [('lag.80', lambda: at_rate(run, 0.8 * (run.figures.median('lag.sustained') or top), run.seconds(20, 600)))])
     steps = [(f'lag.{rate}', lambda r=rate: at_rate(run, r, seconds)) for rate in (1000, 50000) if rate < top]
     for ms in (1, 20, 100):
