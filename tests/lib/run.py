@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs the rings of tests and adds them up. A ring that ran nothing is a failure; each skip says why."""
+"""Runs the rings of tests and adds them up. A ring that ran nothing is a failure; each skip says why.
+
+What failed is told again at the end, so that the end of a long output is enough to know it."""
 import json
 import os
 import re
@@ -16,6 +18,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 CI = os.environ.get('CI') == 'true'
 totals = {'passed': 0, 'failed': 0, 'skipped': 0}
 names = []
+failures = []  # of each ring that failed: its name, and the end of what the last command that failed in it printed
+last_failed = ''
 listing = '--list' in sys.argv
 only = [a for a in sys.argv[1:] if a not in ('quick', 'long')]
 mode = next((a for a in sys.argv[1:] if a in ('quick', 'long')), 'full')
@@ -28,17 +32,36 @@ def say(text):
 def sh(args, env=None, timeout=3600, quiet=True):
     r = subprocess.run(args, cwd=ROOT, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                        stderr=subprocess.STDOUT, text=True, errors='replace', timeout=timeout)
+    if r.returncode != 0:
+        global last_failed
+        last_failed = r.stdout
     if r.returncode != 0 or not quiet:
         say(r.stdout[-12000:])
     return r.returncode, r.stdout
 
 
+FAILURE = re.compile(r'^FAIL|\[FAIL\]| FAIL |TIMEOUT|ERROR: |error:|runtime error|WARNING: ThreadSanitizer')
+
+
+def what_failed(text):
+    """The lines that name failures with some of what follows each, and the end of the text."""
+    lines = text.splitlines()
+    kept = set(range(max(len(lines) - 15, 0), len(lines)))
+    for i in [i for i, line in enumerate(lines) if FAILURE.search(line)][:8]:
+        kept |= set(range(i, min(i + 15, len(lines))))
+    return '\n'.join(f'   {lines[i][:300]}' for i in sorted(kept))
+
+
 def count(ring, passed, failed, skipped=0, why=''):
+    global last_failed
     if passed + failed + skipped == 0:
         say(f'{ring}: ran nothing')
         failed = 1
     for k, v in (('passed', passed), ('failed', failed), ('skipped', skipped)):
         totals[k] += v
+    if failed:
+        failures.append((ring, failed, why, what_failed(last_failed)))
+    last_failed = ''
     say(f'== {ring}: {passed} ok, {failed} not ok, {skipped} left out{" (" + why + ")" if why else ""}')
 
 
@@ -326,5 +349,7 @@ if listing:
     sys.exit(0)
 for unknown in sorted(set(only) - set(names)):
     count(unknown, 0, 1, why='there is no such ring: tests/run --list')
+for ring_name, failed, why, text in failures:
+    say(f'-- failed: {ring_name}: {failed}{" (" + why + ")" if why else ""}\n{text}'.rstrip())
 print(f'{totals["passed"]} passed, {totals["failed"]} failed, {totals["skipped"]} skipped', flush=True)
 sys.exit(1 if totals['failed'] or not totals['passed'] else 0)
