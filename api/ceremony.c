@@ -146,21 +146,29 @@ static unsigned count_network(const struct ceremonies *cs, const char *address)
     return n;
 }
 
-/* The oldest without a share: of this network; NULL: of the one that has the most attempts. */
-static int find_idle(const struct ceremonies *cs, const char *network)
+static bool idle(const struct attempt *a)
+{
+    return a->shares.n == 0 && a->open.n == 0;
+}
+
+/* One that makes room for an attempt of a network with `own` of them: of one that has more, the
+ * most at best, without a share at best, the oldest; or without a share of its own network. */
+static int find_victim(const struct ceremonies *cs, const char *address, unsigned own)
 {
     unsigned most = 0;
     int found = -1;
 
     for (int i = 0; i < ATTEMPTS_MAX; i++) {
-        const struct attempt *a = cs->attempts[i];
+        const struct attempt *a = cs->attempts[i], *f = found >= 0 ? cs->attempts[found] : NULL;
         unsigned n;
 
-        if (a == NULL || a->shares.n > 0 || a->open.n > 0 ||
-            (network != NULL && !same_network(a->address, network)))
+        if (a == NULL || (own >= NETWORK_MAX && !same_network(a->address, address)))
             continue;
-        n = network == NULL ? count_network(cs, a->address) : 0;
-        if (found < 0 || n > most || (n == most && a->end_ms < cs->attempts[found]->end_ms)) {
+        n = count_network(cs, a->address);
+        if (idle(a) ? n <= own && !same_network(a->address, address) : n <= own + 1)
+            continue;
+        if (f == NULL || n > most ||
+            (n == most && (idle(a) == idle(f) ? a->end_ms < f->end_ms : idle(a)))) {
             most = n;
             found = i;
         }
@@ -170,13 +178,13 @@ static int find_idle(const struct ceremonies *cs, const char *network)
 
 static int make_room(struct ceremonies *cs, const char *address)
 {
-    bool network_full = count_network(cs, address) >= NETWORK_MAX;
+    unsigned own = count_network(cs, address);
     int slot;
 
-    for (int i = 0; i < ATTEMPTS_MAX && !network_full; i++)
+    for (int i = 0; i < ATTEMPTS_MAX && own < NETWORK_MAX; i++)
         if (cs->attempts[i] == NULL)
             return i;
-    slot = find_idle(cs, network_full ? address : NULL);
+    slot = find_victim(cs, address, own);
     if (slot >= 0)
         attempt_end(cs, (size_t)slot);
     return slot;

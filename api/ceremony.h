@@ -15,10 +15,10 @@
  * others; what a stranger gives spoils nothing, and those under the true nonce never need them.
  *
  * Each client address has one attempt, and each network (an IPv4 /24, an IPv6 /48) NETWORK_MAX of
- * ATTEMPTS_MAX, for ATTEMPT_MS each. When there is no room, the oldest attempt goes that has no
- * share yet, of the network that has the most; one that has a share never does. So a flood costs
- * its own networks first, and to shut others out it takes garbage shares from ATTEMPTS_MAX
- * addresses in ATTEMPTS_MAX / NETWORK_MAX networks.
+ * ATTEMPTS_MAX, for ATTEMPT_MS each. When there is no room, a network gives some to one that has
+ * less: the one with the most, of it one without a share, the oldest. An attempt with a share goes
+ * only for a network that has two less. So a flood costs its own networks, and to shut others out
+ * it takes garbage shares from ATTEMPTS_MAX networks.
  *
  * Times are milliseconds of the wall clock, given by the caller. Any thread.
  */

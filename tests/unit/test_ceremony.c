@@ -233,6 +233,50 @@ Test(ceremony, a_flood_pushes_out_no_attempt_that_has_a_share)
     cr_assert_eq(view.progress, 1);
 }
 
+/* Its attempts have shares, his has none when they come again. */
+Test(ceremony, a_flood_of_shares_from_a_few_networks_shuts_nobody_out)
+{
+    struct shares whole = {0};
+    char address[32], nonce[32];
+
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < 8 * NETWORK_MAX; i++) {
+            snprintf(address, sizeof(address), "192.0.%d.%d", i % 8, 100 * round + i / 8);
+            snprintf(nonce, sizeof(nonce), "s%d.%d", round, i);
+            if (start_at(address, nonce, 1000) == 0)
+                cr_assert_eq(share(address, nonce, 1, &whole), 0);
+        }
+        if (round == 0)
+            cr_assert_eq(start_at("10.0.0.1", "mine", 1000), 0, "%s", err.msg);
+    }
+    ceremony_status(cs, CEREMONY_ROOT, "10.0.0.1", 1000, &view);
+    cr_assert_str_eq(view.nonce, "mine");
+    cr_assert_eq(share("10.0.0.1", "mine", 1, &whole), 0);
+    cr_assert_eq(share("10.0.0.1", "mine", 2, &whole), 0);
+    cr_assert_eq(view.progress, 2);
+}
+
+/* As far as it goes: no network of theirs has more than his. */
+Test(ceremony, an_attempt_with_a_share_stays_while_each_network_has_one)
+{
+    struct shares whole = {0};
+    char address[32], nonce[32];
+
+    cr_assert_eq(start_at("10.0.0.1", "mine", 1000), 0);
+    cr_assert_eq(share("10.0.0.1", "mine", 1, &whole), 0);
+    for (int i = 0; i < 2 * ATTEMPTS_MAX; i++) {
+        snprintf(address, sizeof(address), "192.0.%d.1", i);
+        snprintf(nonce, sizeof(nonce), "s%d", i);
+        if (start_at(address, nonce, 1000) == 0)
+            cr_assert_eq(share(address, nonce, 1, &whole), 0);
+        else
+            cr_assert_geq(i, ATTEMPTS_MAX - 1);
+    }
+    ceremony_status(cs, CEREMONY_ROOT, "10.0.0.1", 1002, &view);
+    cr_assert_str_eq(view.nonce, "mine");
+    cr_assert_eq(view.progress, 1);
+}
+
 Test(ceremony, the_pad_must_be_as_long_as_the_token)
 {
     struct attempt_new n = {CEREMONY_ROOT, "10.0.0.1", "short", "n", "o", 0};
