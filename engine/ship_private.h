@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
  * ship_private.h - the primary's side of the link: connections, the members as they are seen from
- * here, what was sent to each and acknowledged (ship.c), and answers to questions of a copy
+ * here, what was sent to each and acknowledged, and answers to questions of a copy
  * (diff_serve.c).
  */
 #ifndef LOCKSTEP_SHIP_PRIVATE_H
@@ -81,7 +81,7 @@ struct peer { /* one member, seen from the primary */
     struct link_fed fed[LINK_FED_MAX];
 };
 
-/* ---- ship.c ---- */
+/* ---- conns.c ---- */
 struct conn *conn_find(struct engine *e, uint64_t id);
 struct conn *conn_add(struct engine *e, struct event *ev);
 void conn_close(struct engine *e, struct conn *c, const char *reason); /* with a goodbye */
@@ -93,21 +93,33 @@ void rpc_count(uint64_t n[ENGINE_RPCS], enum link_msg_type type); /* of a questi
 void conn_send(struct engine *e, struct conn *c, const struct link_msg *m, struct seg *seg);
 void conn_send_bytes(struct engine *e, struct conn *c, const void *msg, size_t len);
 void conn_goodbye(struct engine *e, struct conn *c, const char *reason);
-void peer_hello(struct engine *e, struct conn *c, const struct link_hello *h);
-void peer_frame(struct engine *e, struct conn *c, const struct link_msg *m);
-size_t peers_ship(struct engine *e);
-void peers_cut(struct engine *e, uint64_t lsn); /* the log is cut there: log_cut */
 size_t conns_tick(struct engine *e, int64_t now);
-void peer_sent(struct engine *e, struct event *ev);
+
+/* ---- peers.c ---- */
+CHECKED int member_read(struct engine *e, const char *id, struct member *m, struct err *err);
+/* The unrevoked member with this key. ERR_DENIED: none. */
+CHECKED int member_by_key(struct engine *e, const uint8_t key_hash[32], struct member *m,
+                          struct err *err);
+/* The unrevoked member with this id, whose key is that of the connection. ERR_DENIED: none. */
+CHECKED int member_check(struct engine *e, const struct conn *c, const char *id, struct member *m,
+                         struct err *err);
+struct peer *peer_slot(struct engine *e, const char *id);             /* NULL: all are taken */
+void peer_lost(struct engine *e, struct peer *p, const char *reason); /* its connection closed */
+void peer_free(struct peer *p); /* the slot is free; the log is no longer kept for it */
 bool peers_known(const struct engine *e);
 void peers_check(struct engine *e);
 void peers_clear(struct engine *e, const char *reason);
 void peers_clear_followers(struct engine *e, const char *reason); /* not what we follow */
 void peers_free(struct engine *e);
-CHECKED int member_read(struct engine *e, const char *id, struct member *m, struct err *err);
-/* The unrevoked member with this key. ERR_DENIED: none. */
-CHECKED int member_by_key(struct engine *e, const uint8_t key_hash[32], struct member *m,
-                          struct err *err);
+
+/* ---- welcome.c ---- */
+void peer_hello(struct engine *e, struct conn *c, const struct link_hello *h);
+
+/* ---- ship.c ---- */
+void peer_frame(struct engine *e, struct conn *c, const struct link_msg *m);
+size_t peers_ship(struct engine *e);
+void peers_cut(struct engine *e, uint64_t lsn); /* the log is cut there: log_cut */
+void peer_sent(struct engine *e, struct event *ev);
 
 /* ---- fed.c ---- */
 void fed_tell(struct engine *e, struct link_msg *m); /* into a ping to the primary */
