@@ -39,6 +39,7 @@ struct seg_deque {
     size_t head, n, cap;
     size_t bytes;
 };
+/* ---- ring.c ---- */
 CHECKED int seg_deque_push(struct seg_deque *d, struct seg *s,
                            struct err *err); /* takes a reference */
 struct seg *seg_deque_at(const struct seg_deque *d, size_t i);
@@ -54,6 +55,12 @@ struct cursor {
     struct seg *held;
     struct wal_reader *reader;
 };
+/* 1 and *segp (borrowed until pop or set); 0: nothing now; -1. g is the log that the cursor walks.
+ */
+CHECKED int cursor_peek(struct engine *e, struct gen *g, struct cursor *c, struct seg **segp,
+                        struct err *err);
+void cursor_pop(struct cursor *c);
+void cursor_set(struct cursor *c, uint64_t next_lsn);
 
 struct commit_time {
     uint64_t lsn;
@@ -66,12 +73,6 @@ struct mark {
 
 /* ---- log_step.c ---- */
 struct gen *engine_log_gen(struct engine *e); /* whose log grows now */
-/* 1 and *segp (borrowed until pop or set); 0: nothing now; -1. g is the log that the cursor walks.
- */
-CHECKED int cursor_peek(struct engine *e, struct gen *g, struct cursor *c, struct seg **segp,
-                        struct err *err);
-void cursor_pop(struct cursor *c);
-void cursor_set(struct cursor *c, uint64_t next_lsn);
 CHECKED int log_append(struct engine *e, struct gen *g, struct seg *seg, struct err *err);
 void log_cut(struct engine *e, struct gen *g,
              uint64_t lsn); /* nothing in flight; failure is final */
