@@ -328,6 +328,10 @@ def _(name):
         return count(name, 0, 1)
     script_ring(name, ['tests/crash/crash.py', '--rounds', '1000' if mode == 'long' else '50'], timeout=7200)
     script_ring('crash while enabling', ['tests/crash/enable.py', '--rounds', '200' if mode == 'long' else '12'], timeout=7200)
+    seed = str(int(time.time()))
+    say(f'seed {seed}')
+    script_ring('crash while leaving a first copy', ['tests/clients/replication.py', 'killed_while_leaving'],
+                env={'LOCKSTEP': os.path.join(ROOT, 'build-volatile', 'lockstep'), 'LOCKSTEP_VOLATILE_SEED': seed, 'SEED': seed})
     script_ring('crash of both, promotion', ['tests/crash/promote.py', '--rounds', '200' if mode == 'long' else '10'], timeout=7200)
     script_ring('crash of both, canary', ['tests/crash/promote.py', '--canary'])
     script_ring('failed flush', ['tests/crash/failed_flush.py', '--rounds', '100' if mode == 'long' else '8'], timeout=7200)
