@@ -381,6 +381,13 @@ static void settle(struct world *w)
     }
 }
 
+/* Some of the programs are older ones: each start is of one or of the other. */
+static void any_version(struct world *w, int i, struct engine_config *cfg)
+{
+    (void)i;
+    cfg->link_version = LINK_VERSION_EPOCHS + (uint32_t)sim_rand(w, 2);
+}
+
 static void storm(struct world *w)
 {
     unsigned rounds = ROUNDS_MIN + (unsigned)sim_rand(w, ROUNDS);
@@ -388,6 +395,7 @@ static void storm(struct world *w)
 
     w->retain_bytes = chance(w, 40) ? 1 : 64u << 20;
     w->keys = chance(w, 50) ? 48 : SIM_KEYS;
+    w->tune = chance(w, 40) ? any_version : NULL;
     write_many(w, 60);
     for (int i = 1; i < (int)w->n_nodes; i++)
         enable(w, 0, i);
