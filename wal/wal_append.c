@@ -29,6 +29,7 @@
 #include <string.h>
 
 static void start_writes(struct wal *w);
+static void deliver(struct wal *w);
 
 /* ---- failure ---- */
 void wal_fail(struct wal *w, const struct err *err)
@@ -100,6 +101,8 @@ static void fill_done(struct disk_op *op, int res)
         f->off += f->chunk;
     }
     start_writes(w); /* a rotation may have waited for this chunk; it takes the file over */
+    if (w->failed)
+        deliver(w);
     fill_next(w);
 }
 
@@ -108,10 +111,9 @@ static int fill_open(struct wal *w, uint64_t number, struct err *err)
     const struct disk_ops *ops = w->cfg.disk->ops;
     char path[WAL_PATH_MAX];
 
-    if (file_path(w->dir, number, path, err) != 0 ||
-        ops->open(w->cfg.disk, path, DISK_WRITE | DISK_CREATE | DISK_DIRECT, &w->fill.f, err) != 0)
+    if (file_path(w->dir, number, path, err) != 0)
         return -1;
-    return ops->sync_dir(w->cfg.disk, w->dir, err);
+    return ops->open(w->cfg.disk, path, DISK_WRITE | DISK_CREATE | DISK_DIRECT, &w->fill.f, err);
 }
 
 void wal_fill_start(struct wal *w)
@@ -124,6 +126,12 @@ void wal_fill_start(struct wal *w)
     w->fill.off = 0;
     if (fill_open(w, w->fill.number, &err) != 0) {
         fill_give_up(w, &err);
+        return;
+    }
+    /* Tried again it would say yes, and the file that the log goes on in could lose its name. */
+    if (w->cfg.disk->ops->sync_dir(w->cfg.disk, w->dir, &err) != 0) {
+        fill_give_up(w, &err);
+        wal_fail(w, &err);
         return;
     }
     w->spares = 1;

@@ -693,7 +693,7 @@ int wal_load(struct wal *w, struct err *err)
     w->end = s.end;
     w->durable_lsn = s.end.lsn;
     wal_fill_start(w);
-    rc = 0;
+    rc = wal_check(w, err);
 out:
     scan_free(&s);
     return rc;

@@ -585,6 +585,58 @@ Test(wal_recovery, after_a_failed_write_nothing_is_accepted_or_reported)
     shut();
 }
 
+static void note_fault(void *arg, enum disk_fault fault, int sys)
+{
+    (void)fault, (void)sys;
+    *(unsigned *)arg += 1;
+}
+
+static bool takes_more(void)
+{
+    struct seg *s = fixture_seg(&f, 1, 1000, NO_DURABLE_CLAIM);
+    bool taken = wal_append(f.wal, s, &f.err) == 0;
+
+    seg_unref(s);
+    if (taken)
+        fixture_flush(&f);
+    return taken;
+}
+
+/* So is a failed flush, of whatever it is: of a directory, too, for the next one would say yes, and
+ * the file that the log goes on in could lose its name. */
+Test(wal_recovery, after_any_failed_flush_nothing_is_accepted)
+{
+    unsigned met = 1;
+
+    for (unsigned n = 0; met > 0; n++) {
+        bool open;
+
+        met = 0;
+        start(n + 1);
+        fixture_create(&f, NULL);
+        fixture_fill(&f, 2);
+        process_ends(disk_image_kill);
+        f.cfg.durable = fixture_durable;
+        f.failures = 0;
+        disk_image_on_fault(image, note_fault, &met);
+        disk_image_fail(image, DISK_FAULT_FLUSH, n, 1, EIO);
+        open = wal_open(&f.cfg, &f.wal, &f.err) == 0;
+        f.durable = open ? wal_end_lsn(f.wal) : 0;
+        for (unsigned i = 0; open && i < 30 && met == 0; i++)
+            (void)takes_more();
+        disk_image_mend(image);
+        cr_assert(met == 0 || !open || !takes_more(), "flush %u failed and is forgotten", n);
+        cr_assert(met > 0 || n > 30, "%u flushes in all", n);
+        if (open)
+            shut();
+        else {
+            disk_free(f.disk);
+            disk_image_free(image);
+            image = NULL;
+        }
+    }
+}
+
 /* The canary of this file: were the segments that follow a cut left in place, this would find them.
  */
 Test(wal_recovery, what_was_cut_never_comes_back)
