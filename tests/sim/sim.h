@@ -257,7 +257,8 @@ void watch_promoted(struct world *w, int i);  /* after */
 void watch_acked(struct world *w, struct op *op);
 void watch_bulk_acked(struct world *w, int i, uint64_t lsn);
 bool watch_member(struct world *w, int p, int s); /* p, which is up, knows s as a member */
-void watch_frame(struct world *w, int to, uint64_t conn, const void *frame, size_t len);
+void watch_frame(struct world *w, int to, uint64_t conn, const uint8_t *key_hash, const void *frame,
+                 size_t len);
 /* Before it follows another: what it was to keep for who is followed now it may give up, unless the
  * new one has it, too. */
 void watch_repointed(struct world *w, int i, int p);

@@ -293,16 +293,15 @@ bool net_deliver(struct world *w)
     while ((m = next_msg(w)) != NULL) {
         struct node *n = &w->n[m->to];
         const struct sim_conn *c = conn_of(w, m->conn);
+        int other = m->to == c->to ? c->from : c->to;
 
         any = true;
         if (n->e != NULL && m->kind == NET_FRAME)
-            watch_frame(w, m->to, m->conn, m->data, m->len);
-        if (n->e != NULL &&
-            (m->kind != NET_FRAME || w->plant == NULL ||
-             plant_frame(w, m->to == c->to ? c->from : c->to, m->to, m->conn, m->data, m->len))) {
+            watch_frame(w, m->to, m->conn, w->n[other].key_hash, m->data, m->len);
+        if (n->e != NULL && (m->kind != NET_FRAME || w->plant == NULL ||
+                             plant_frame(w, other, m->to, m->conn, m->data, m->len))) {
             if (m->kind == NET_OPENED)
-                engine_link_opened(n->e, m->conn, m->inbound, m->text,
-                                   w->n[m->inbound ? c->from : c->to].key_hash);
+                engine_link_opened(n->e, m->conn, m->inbound, m->text, w->n[other].key_hash);
             else if (m->kind == NET_FRAME)
                 engine_link_frame(n->e, m->conn, m->data, m->len);
             else

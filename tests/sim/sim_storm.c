@@ -327,7 +327,7 @@ static void end_modes(struct world *w)
         m.n = i >= 0;
         if (primary_up(w) &&
             mode_ask(w, w->primary, i >= 0 ? m.name[0] : NULL, &m, true, on_call, c, &err) == 0)
-            (void)call_wait(w, c, ANSWER_NS);
+            (void)call_wait(w, c, SEC); /* while another one holds the commits it has no answer */
     }
 }
 

@@ -540,11 +540,11 @@ bool watch_has(struct world *w, int i, const struct op *op)
 
 /* ---- epochs ---- */
 /* Whether the engine heeds the frame: who asks is a member, who tells was asked. */
-static const struct epoch_rec *told_by(struct engine *e, uint64_t conn, const struct link_msg *m)
+static const struct epoch_rec *told_by(struct engine *e, uint64_t conn, const uint8_t *key_hash,
+                                       const struct link_msg *m)
 {
     const char *who = m->type == MSG_HELLO ? m->hello.member_id : m->epoch.member_id;
     const struct epochs *history = m->type == MSG_HELLO ? &m->hello.epochs : &m->epoch.epochs;
-    const struct conn *c = conn_find(e, conn);
     bool asked = m->type != MSG_EPOCH_TELL;
     struct member row;
     struct err err;
@@ -555,7 +555,7 @@ static const struct epoch_rec *told_by(struct engine *e, uint64_t conn, const st
         asked = asked || e->meet.m[k].conn_id == conn;
     if (!asked || e->alone || member_read(e, who, &row, &err) != 0 || row.revoked)
         return NULL;
-    if (c != NULL && memcmp(c->key_hash, row.key_hash, sizeof(row.key_hash)) != 0)
+    if (memcmp(key_hash, row.key_hash, sizeof(row.key_hash)) != 0)
         return NULL; /* a machine of before, under a name that another one has now */
     return epochs_last(history);
 }
@@ -571,7 +571,8 @@ static bool splits(const struct link_msg *m, const struct epoch_rec *ours,
 }
 
 /* A frame arrives: does it tell a primary of an epoch that is newer than its own, or of a split? */
-void watch_frame(struct world *w, int to, uint64_t conn, const void *frame, size_t len)
+void watch_frame(struct world *w, int to, uint64_t conn, const uint8_t *key_hash, const void *frame,
+                 size_t len)
 {
     struct node *n = &w->n[to];
     const struct epoch_rec *ours, *theirs;
@@ -581,7 +582,7 @@ void watch_frame(struct world *w, int to, uint64_t conn, const void *frame, size
     if (n->role != ENGINE_PRIMARY || link_msg_decode(frame, len, &m, &err) != 0)
         return;
     ours = epochs_last(&n->e->cur->epochs);
-    theirs = told_by(n->e, conn, &m);
+    theirs = told_by(n->e, conn, key_hash, &m);
     if (theirs != NULL && ours != NULL && theirs->number > n->watch.told_epoch &&
         (theirs->number > ours->number || splits(&m, ours, theirs))) {
         note(w, to, "is told of epoch %u%s", theirs->number,
