@@ -200,9 +200,10 @@ struct world {
     jmp_buf fatal;
     int fatal_node; /* its engine is at work; -1: none */
     int64_t disturbed_ns;
-    size_t segment_bytes_max; /* the largest there was */
-    int snapshot_fd;          /* the newest whole one; 0: none */
-    uint32_t first_open;      /* write: the first that may be unanswered */
+    size_t segment_bytes_max;        /* the largest there was */
+    int snapshot_fd;                 /* the newest whole one; 0: none */
+    struct epoch_rec snapshot_epoch; /* the last one in it */
+    uint32_t first_open;             /* write: the first that may be unanswered */
     const char *scenario;
     int64_t now_ns;
     unsigned n_nodes;

@@ -81,8 +81,12 @@ static void check(struct world *w, struct node *n)
     snapshot_reader_free(r);
 }
 
-static void keep(struct world *w, const struct buf *b)
+static void keep(struct world *w, const struct node *n)
 {
+    const struct epoch_rec *last = epochs_last(&n->e->cur->epochs);
+    const struct buf *b = &n->snapshot_bytes;
+
+    w->snapshot_epoch = last != NULL ? *last : (struct epoch_rec){0};
     if (w->snapshot_fd > 0)
         close(w->snapshot_fd);
     w->snapshot_fd = memfd_create("sim-snapshot", MFD_CLOEXEC);
@@ -120,7 +124,7 @@ void op_snapshot(struct world *w)
         note(w, i, "snapshot: whole at LSN %llu, %zu bytes",
              (unsigned long long)engine_snapshot_info(n->snapshot)->lsn, n->snapshot_bytes.len);
         check(w, n);
-        keep(w, &n->snapshot_bytes);
+        keep(w, n);
     }
     snapshot_end(n);
 }
@@ -143,6 +147,14 @@ static int make_seed(struct world *w, int i)
     return -1;
 }
 
+/* All clusters here have one id, by which the server tells another one's snapshot. */
+static bool is_of(struct world *w, int p)
+{
+    size_t i;
+
+    return epochs_find(&w->n[p].e->cur->epochs, w->snapshot_epoch.id, &i) != NULL;
+}
+
 /* A secondary of the one that serves, out of the kept snapshot. */
 void op_seed(struct world *w)
 {
@@ -150,7 +162,8 @@ void op_seed(struct world *w)
     struct node *n = &w->n[i];
 
     if (w->snapshot_fd <= 0 || i == p || !node_up(w, i) || node_still(w, i) || !node_up(w, p) ||
-        n->damaged || w->n[p].role != ENGINE_PRIMARY || n->role == ENGINE_BOOTSTRAPPING)
+        n->damaged || w->n[p].role != ENGINE_PRIMARY || n->role == ENGINE_BOOTSTRAPPING ||
+        !is_of(w, p))
         return;
     fault(w, F_SEED, i, "of node %d", p);
     if (make_seed(w, i) != 0)

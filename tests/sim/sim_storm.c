@@ -331,15 +331,17 @@ static void end_modes(struct world *w)
     }
 }
 
-static void join_all(struct world *w)
+/* A first copy that does not come to its end is begun anew: whom it was taken from may be of
+ * another history by now. */
+static void join_all(struct world *w, bool again)
 {
     for (int i = 0; i < (int)w->n_nodes; i++) {
         struct node *n = &w->n[i];
 
         if (i == w->primary || !node_up(w, i) || !primary_up(w) ||
             (node_follows(w, i, w->primary) && n->role != ENGINE_FENCED &&
-             n->role != ENGINE_PRIMARY && n->e->reason[0] == '\0' &&
-             watch_member(w, w->primary, i) && node_up(w, n->follows)))
+             n->role != ENGINE_PRIMARY && !(again && n->role == ENGINE_BOOTSTRAPPING) &&
+             n->e->reason[0] == '\0' && watch_member(w, w->primary, i) && node_up(w, n->follows)))
             continue;
         fault(w, n->role == ENGINE_PRIMARY ? F_REJOIN : F_COPY, i, "of node %d, in the end",
               w->primary);
@@ -358,7 +360,7 @@ static void settle(struct world *w)
         if (!find_primary(w))
             continue;
         end_modes(w);
-        join_all(w);
+        join_all(w, k > 1);
         if (world_until(w, followed_or_down, 180 * SEC) && !one_down(w))
             break;
     }
