@@ -341,7 +341,8 @@ static void join_all(struct world *w, bool again)
         if (i == w->primary || !node_up(w, i) || !primary_up(w) ||
             (node_follows(w, i, w->primary) && n->role != ENGINE_FENCED &&
              n->role != ENGINE_PRIMARY && !(again && n->role == ENGINE_BOOTSTRAPPING) &&
-             n->e->reason[0] == '\0' && watch_member(w, w->primary, i) && node_up(w, n->follows)))
+             n->e->reason[0] == '\0' && strcmp(n->e->follow.last_error, SIM_ANOTHER_KEY) != 0 &&
+             watch_member(w, w->primary, i) && node_up(w, n->follows)))
             continue;
         fault(w, n->role == ENGINE_PRIMARY ? F_REJOIN : F_COPY, i, "of node %d, in the end",
               w->primary);

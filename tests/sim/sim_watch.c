@@ -354,7 +354,8 @@ static void watch_ends(struct world *w, int i)
         n->watch.target_lsn = p != NULL ? p->committed_lsn : 0;
         return;
     }
-    if (w->now_ns - since >= CALM_NS && !watch_member(w, n->follows, i)) {
+    if (w->now_ns - since >= CALM_NS &&
+        (!watch_member(w, n->follows, i) || strcmp(f->last_error, SIM_ANOTHER_KEY) == 0)) {
         n->watch.settled_ns = w->now_ns; /* a new machine under the old address */
         return;
     }
@@ -393,8 +394,11 @@ void watch_step(struct world *w, int i)
     bool all = w->plant_struck > 0; /* at once, or another check comes first */
 
     learn(w, i);
-    if (n->cut)
-        return; /* the power is off: what it does now is not seen */
+    if (n->cut) { /* the power is off: what it does now is not seen, */
+        n->watch.told_epoch =
+            n->watch.met_epoch; /* and whom it met in that step may be forgotten */
+        return;
+    }
     watch_log(w, i);
     watch_met(w, i);
     if (n->e->follow.phase != COPY_SWITCH && !w->faults_in_data) {
