@@ -236,7 +236,8 @@ static int fill_hello(struct engine *e, struct link_hello *h, struct err *err)
     memcpy(h->cluster_id, f->cfg.cluster_id, sizeof(h->cluster_id));
     memcpy(h->cluster_addr, f->cfg.cluster_addr, sizeof(h->cluster_addr));
     h->wall_ms = env_wall_ms(e->cfg.env);
-    if (e->copy == NULL && (engine_role(e) == ENGINE_BOOTSTRAPPING || f->give_up)) {
+    if (engine_role(e) == ENGINE_BOOTSTRAPPING ? e->copy == NULL || f->want_copy
+                                               : e->copy == NULL && f->give_up) {
         h->want_copy = true; /* what is here belongs to another history: say nothing of it */
         return 0;
     }
@@ -327,6 +328,14 @@ static void stream_begin(struct engine *e, const struct link_welcome *w)
     log_info(e->cfg.log, LOG_REPLICATION, "stream started: remote_index=%" PRIu64, w->commit_lsn);
 }
 
+/* Whom the first copy was taken from may have gone over to another history meanwhile. It has
+ * nothing to keep. */
+static void first_copy_anew(struct engine *e)
+{
+    if (engine_role(e) == ENGINE_BOOTSTRAPPING && e->copy != NULL)
+        e->follow.want_copy = true;
+}
+
 static void on_welcome(struct engine *e, struct conn *c, const struct link_welcome *w)
 {
     const struct epoch_rec *ours = epochs_last(&engine_log_gen(e)->epochs);
@@ -341,6 +350,7 @@ static void on_welcome(struct engine *e, struct conn *c, const struct link_welco
     if (w->decision == LINK_REFUSE) {
         snprintf(e->reason, sizeof(e->reason), "%.63s", w->reason);
         refused_note(e, w);
+        first_copy_anew(e);
         log_error(e->cfg.log, LOG_REPLICATION,
                   "the primary refused: %s; this secondary keeps all it has%s", w->reason,
                   bootstrapping ? "" : " and can be promoted");
@@ -473,6 +483,8 @@ void follow_frame(struct engine *e, struct conn *c, const struct link_msg *m)
     struct follow *f = &e->follow;
 
     if (m->type == MSG_GOODBYE) {
+        if (f->state == FOLLOW_HELLO && strcmp(m->reason, NEWER_UNPROVEN) == 0)
+            first_copy_anew(e);
         conn_drop(e, c, m->reason);
         return;
     }

@@ -21,7 +21,8 @@ struct event;
 #define PING_NS NS_PER_S
 #define SILENCE_NS (10 * NS_PER_S) /* a peer that says nothing for so long is gone */
 #define CONNS_MAX 64u
-#define FOLLOWS_ANOTHER "this cluster follows another primary now" /* of a goodbye */
+#define NEWER_UNPROVEN "a newer epoch whose proof cannot be checked here" /* of a goodbye */
+#define FOLLOWS_ANOTHER "this cluster follows another primary now"        /* of a goodbye */
 
 struct peer;
 enum conn_state { CONN_NEW, CONN_ENROL, CONN_PEER, CONN_FOLLOW, CONN_ASK };

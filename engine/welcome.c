@@ -221,7 +221,7 @@ void peer_hello(struct engine *e, struct conn *c, const struct link_hello *h)
     if (meet_epochs(e, &h->epochs, ENGINE_SECONDARY, NULL, h->member_id))
         return;
     if (newer_epoch(e, h)) {
-        conn_close(e, c, "a newer epoch whose proof cannot be checked here");
+        conn_close(e, c, NEWER_UNPROVEN);
         return;
     }
     meet_heard(e, c->key_hash);
