@@ -264,6 +264,7 @@ void watch_frame(struct world *w, int to, uint64_t conn, const uint8_t *key_hash
  * new one has it, too. */
 void watch_repointed(struct world *w, int i, int p);
 void watch_handed(struct world *w, int from, int to); /* a switchover was answered */
+bool watch_another(struct world *w, int i);           /* follows one that it may not follow */
 void watch_state(struct world *w, int i);             /* row by row, now */
 size_t watch_memory(const struct world *w);           /* its own */
 bool watch_has(struct world *w, int i, const struct op *op);

@@ -28,9 +28,6 @@ void fold_compare(struct world *w, struct fold *f, int node, const char *key, co
                   size_t len, uint64_t lsn);
 void fold_compare_end(struct world *w, struct fold *f, int node);
 
-/* What a node says of one that it is to follow and that is another machine by now. */
-#define SIM_ANOTHER_KEY "the key is not the primary's"
-
 /* ---- sim_storm.c and sim_faults.c ---- */
 static inline bool chance(struct world *w, unsigned percent)
 {

@@ -331,17 +331,14 @@ static void end_modes(struct world *w)
     }
 }
 
-/* A first copy that does not come to its end is begun anew: whom it was taken from may be of
- * another history by now. */
-static void join_all(struct world *w, bool again)
+static void join_all(struct world *w)
 {
     for (int i = 0; i < (int)w->n_nodes; i++) {
         struct node *n = &w->n[i];
 
         if (i == w->primary || !node_up(w, i) || !primary_up(w) ||
             (node_follows(w, i, w->primary) && n->role != ENGINE_FENCED &&
-             n->role != ENGINE_PRIMARY && !(again && n->role == ENGINE_BOOTSTRAPPING) &&
-             n->e->reason[0] == '\0' && strcmp(n->e->follow.last_error, SIM_ANOTHER_KEY) != 0 &&
+             n->role != ENGINE_PRIMARY && n->e->reason[0] == '\0' && !watch_another(w, i) &&
              watch_member(w, w->primary, i) && node_up(w, n->follows)))
             continue;
         fault(w, n->role == ENGINE_PRIMARY ? F_REJOIN : F_COPY, i, "of node %d, in the end",
@@ -361,7 +358,7 @@ static void settle(struct world *w)
         if (!find_primary(w))
             continue;
         end_modes(w);
-        join_all(w, k > 1);
+        join_all(w);
         if (world_until(w, followed_or_down, 180 * SEC) && !one_down(w))
             break;
     }

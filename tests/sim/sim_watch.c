@@ -334,6 +334,20 @@ bool watch_member(struct world *w, int p, int s)
     return yes;
 }
 
+/* Whom it is to follow is, by its key, nobody that it may follow: another machine, or a member of
+ * another cluster. */
+bool watch_another(struct world *w, int i)
+{
+    const struct follow_config *cfg = &w->n[i].e->follow.cfg;
+    const uint8_t *key_hash = w->n[w->n[i].follows].key_hash;
+    struct member m;
+    struct err err;
+
+    if (cfg->addrs[0] != '\0')
+        return member_by_key(w->n[i].e, key_hash, &m, &err) != 0;
+    return memcmp(cfg->primary_key_hash, key_hash, sizeof(cfg->primary_key_hash)) != 0;
+}
+
 static void watch_ends(struct world *w, int i)
 {
     struct node *n = &w->n[i];
@@ -354,8 +368,7 @@ static void watch_ends(struct world *w, int i)
         n->watch.target_lsn = p != NULL ? p->committed_lsn : 0;
         return;
     }
-    if (w->now_ns - since >= CALM_NS &&
-        (!watch_member(w, n->follows, i) || strcmp(f->last_error, SIM_ANOTHER_KEY) == 0)) {
+    if (w->now_ns - since >= CALM_NS && (!watch_member(w, n->follows, i) || watch_another(w, i))) {
         n->watch.settled_ns = w->now_ns; /* a new machine under the old address */
         return;
     }
@@ -451,6 +464,10 @@ void watch_opened(struct world *w, int i)
         x->durable = end; /* other data: what was durable in the one before says nothing of it */
     x->generation = n->e->cur->number;
     x->opens = 0; /* of the first look */
+    if (n->e->fence.newer.number > x->met_epoch && engine_role(n->e) == ENGINE_FENCED) {
+        x->told_epoch = x->met_epoch = n->e->fence.newer.number; /* it was durable after all */
+        x->met_lsn = n->e->committed_lsn;
+    }
     if (w->faults_in_data)
         return;
     watch_root(w, i);
