@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
  * apply_step.c - one step of the apply thread: committed segments, watches, callbacks; and the jobs
- * of a copy. And one of the fold thread, and of the checkpoint thread.
+ * of a copy. And one of the fold thread, and of the checkpoint thread. Little to apply is applied
+ * by the log thread, when the apply thread has nothing to do.
  *
  * Jobs are done in the order in which the log thread gave them. A segment arrives here only when it
  * is committed and durable here. For each batch: the store takes it into memory, where reads see
@@ -38,9 +39,41 @@ struct job *job_new(struct engine *e, enum job_kind kind)
     return j;
 }
 
+static void hand_over(struct engine *e, struct job *j)
+{
+    atomic_fetch_add(&e->jobs_out, 1);
+    queue_push_always(e->job_q, &j->node);
+}
+
+static void hand_over_fed(struct engine *e)
+{
+    struct job *j = e->fed.head, *next;
+
+    e->fed = (struct job_list){0};
+    for (; j != NULL; j = next) {
+        next = (struct job *)j->node.next;
+        hand_over(e, j);
+    }
+}
+
 void job_post(struct engine *e, struct job *j)
 {
-    queue_push_always(e->job_q, &j->node);
+    hand_over_fed(e);
+    hand_over(e, j);
+}
+
+void job_feed(struct engine *e, struct job *j)
+{
+    struct job_list *l = &e->fed;
+
+    j->node.next = NULL;
+    if (l->tail != NULL)
+        l->tail->node.next = &j->node;
+    else
+        l->head = j;
+    l->tail = j;
+    l->records += j->seg->count;
+    l->waited = l->waited || j->subs.head != NULL;
 }
 
 void job_free(struct job *j)
@@ -439,9 +472,8 @@ static void do_job(struct engine *e, struct job *j)
     }
 }
 
-size_t engine_apply_step(struct engine *e)
+static size_t do_jobs(struct engine *e, struct job *j)
 {
-    struct job *j = (struct job *)queue_take_all(e->job_q);
     size_t n = 0;
 
     while (j != NULL) {
@@ -457,6 +489,30 @@ size_t engine_apply_step(struct engine *e)
         n++;
     }
     return n;
+}
+
+size_t engine_apply_step(struct engine *e)
+{
+    size_t n = do_jobs(e, (struct job *)queue_take_all(e->job_q));
+
+    atomic_fetch_sub(&e->jobs_out, (uint32_t)n);
+    return n;
+}
+
+/* To wake the apply thread costs an answer as much as its flush. So the log thread, whose next
+ * segment is on its way to the disk by now, applies the little that somebody waits for itself. Only
+ * it gives jobs: while none is out the apply thread sleeps, and what belongs to who applies is the
+ * log thread's. */
+void apply_fed(struct engine *e)
+{
+    struct job *j = e->fed.head;
+
+    if (!e->fed.waited || e->fed.records > e->cfg.here_records || atomic_load(&e->jobs_out) > 0) {
+        hand_over_fed(e);
+        return;
+    }
+    e->fed = (struct job_list){0};
+    (void)do_jobs(e, j);
 }
 
 /* ---- checkpoint ---- */

@@ -132,9 +132,11 @@ struct engine_config {
                                 may  be dirty in memory */
     uint64_t
         window_bytes; /* shipped and not acknowledged as durable, for each secondary; 0: 16 MiB */
-    uint64_t retain_bytes;     /* log kept for each secondary at most; 0: 1 GiB */
-    uint64_t retain_ms;        /* and not older than this; 0: no limit */
-    uint64_t queue_bytes;      /* transactions waiting at most; 0: 64 MiB */
+    uint64_t retain_bytes; /* log kept for each secondary at most; 0: 1 GiB */
+    uint64_t retain_ms;    /* and not older than this; 0: no limit */
+    uint64_t queue_bytes;  /* transactions waiting at most; 0: 64 MiB */
+    /* The log thread applies so many records in a step itself; 0: 256, none in a simulation. */
+    uint32_t here_records;
     int64_t mark_interval_ms;  /* 0: 1000 */
     int64_t scrub_interval_ms; /* from the end of one scrub to the next; 0: an hour */
     uint32_t copy_page_bytes;  /* read and sent in one piece while catching up; 0: 1 MiB */
@@ -175,8 +177,8 @@ size_t engine_checkpoint_step(struct engine *e, bool force);
 int64_t engine_next_deadline_ns(struct engine *e); /* of env_mono_ns; INT64_MAX: none */
 
 /* ---- writes and reads: any thread ---- */
-/* Runs on the apply thread when the transaction is applied (err NULL) or refused; must not block.
- */
+/* Runs on the thread that applies (the apply thread, or the log thread when it is little) when the
+ * transaction is applied (err NULL) or refused; must not block. */
 typedef void engine_done_fn(void *arg, uint64_t lsn, const struct err *err);
 /**
  * Queue a transaction; t is taken in every case. -1: ERR_AGAIN queue full, ERR_NOSPC below the
@@ -229,8 +231,8 @@ CHECKED int engine_scan(struct engine *e, const char *prefix, const char *after,
 CHECKED int engine_list(struct engine *e, const char *prefix,
                         int (*each)(void *arg, const char *child, struct err *err), void *arg,
                         struct err *err);
-/** fn(arg, key, lsn) on the apply thread after each applied change of a key with the prefix, before
- * the callback of the write that made it. Register before engine_start. */
+/** fn(arg, key, lsn) on the thread that applies after each applied change of a key with the prefix,
+ * before the callback of the write that made it. Register before engine_start. */
 CHECKED int engine_watch(struct engine *e, const char *prefix,
                          void (*fn)(void *arg, const char *key, uint64_t lsn), void *arg,
                          struct err *err);

@@ -74,9 +74,10 @@ struct engine {
     _Atomic bool stopping, apply_stop, checkpoint_stop, scan_stop, fold_stop;
     _Atomic bool rows_changed;    /* a replication row was applied */
     _Atomic bool retain_due;      /* a checkpoint was taken */
-    _Atomic uint64_t applied_lsn; /* written by the apply thread (and at open) */
+    _Atomic uint64_t applied_lsn; /* written by who applies (and at open) */
     _Atomic uint64_t applied_bytes, appended_bytes;
-    _Atomic uint64_t apply_out_bytes; /* given to the apply thread, not applied */
+    _Atomic uint64_t apply_out_bytes; /* fed, not applied */
+    _Atomic uint32_t jobs_out;        /* given to the apply thread, not done */
     _Atomic bool feed_waits;          /* the log thread has more for it, and waits for room */
     _Atomic int fold_hurry;           /* so many wait until all is folded */
     _Atomic int64_t fold_due_ns;      /* then all of it is folded; INT64_MAX: nothing waits */
@@ -97,7 +98,7 @@ struct engine {
     _Atomic uint32_t strict_wait_ms;
     _Atomic bool unsettled;
     _Atomic int64_t held_ns; /* the earliest deadline of a held answer; INT64_MAX: none */
-    _Atomic bool holding;    /* answers are held. Both written by the apply thread */
+    _Atomic bool holding;    /* answers are held. Both written by who applies */
     /* Written by the log thread (meet.c). */
     _Atomic bool confirming;    /* nothing is served: the members are being asked */
     _Atomic bool meeting;       /* there are members to ask */
@@ -140,7 +141,7 @@ struct engine {
     pthread_t log_thread, apply_thread, checkpoint_thread, scan_thread, fold_thread;
     bool started, stopped;
 
-    /* apply thread: applied, and the answer waits */
+    /* Who applies (see apply_fed in apply_step.c): applied, and the answer waits */
     struct sub_list held;     /* for the modes alone; in LSN order */
     struct sub_list held_ask; /* for more than the modes */
     uint64_t copy_unsaved;    /* bytes of a copy since its last checkpoint */
@@ -158,6 +159,7 @@ struct engine {
     struct sub_list waiting; /* in a segment, not given to apply yet */
     struct seg_deque ring;   /* recent segments of the log that grows */
     struct cursor feed;      /* next to apply */
+    struct job_list fed;     /* in this step, to be applied at its end: here, or by apply */
     uint64_t committed_lsn;  /* of cur */
     uint32_t minor;
     _Atomic uint32_t

@@ -15,7 +15,8 @@ struct engine;
 struct gen;
 
 #define RING_BYTES_MAX (64u << 20) /* recent segments kept in memory for secondaries and apply */
-#define APPLY_AHEAD_BYTES_MAX (16u << 20) /* handed to the apply thread and not yet applied */
+#define APPLY_AHEAD_BYTES_MAX (16u << 20) /* fed and not yet applied */
+#define APPLY_HERE_RECORDS 256u           /* in one step, by the log thread */
 #define UNAPPLIED_BYTES_MAX                                                                        \
     (256u << 20) /* appended and not applied: beyond it no new segment is built */
 #define COMMITS_KEPT 8192u

@@ -325,7 +325,7 @@ static void feed_one(struct engine *e, struct seg *seg)
     while (e->waiting.head != NULL && e->waiting.head->lsn <= seg_last_lsn(seg))
         sub_list_add(&j->subs, sub_list_take(&e->waiting));
     atomic_fetch_add(&e->apply_out_bytes, seg->len);
-    job_post(e, j);
+    job_feed(e, j);
 }
 
 /* Room for more in the memory tables? Who gives some back looks whether it is waited for. */
@@ -643,5 +643,6 @@ size_t engine_log_step(struct engine *e)
     if (e->dirty)
         log_publish(e);
     atomic_store(&e->deadline_ns, e->due_ns);
+    apply_fed(e); /* last: what was built is with the disk and the secondaries by now */
     return work;
 }

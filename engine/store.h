@@ -9,8 +9,8 @@
  * is recovery. Whatever tells its LSN (tree, pages, digests, scrub, checkpoint) is of the folded
  * state.
  *
- * Threads: store_take belongs to the apply thread; reads may come from any thread (a session of
- * the pool each); store_fold and store_checkpoint too, beside reads and applies.
+ * Threads: store_take belongs to the thread that applies; reads may come from any thread (a session
+ * of the pool each); store_fold and store_checkpoint too, beside reads and applies.
  */
 #ifndef LOCKSTEP_STORE_H
 #define LOCKSTEP_STORE_H

@@ -146,8 +146,17 @@ struct job {
     int64_t started_ms;   /* wall: since then */
     struct err err;
 };
+struct job_list {
+    struct job *head, *tail;
+    size_t records; /* of their segments */
+    bool waited;    /* somebody waits for an answer */
+};
 struct job *job_new(struct engine *e, enum job_kind kind);
-void job_post(struct engine *e, struct job *j);
+void job_post(struct engine *e,
+              struct job *j); /* log thread: for the apply thread, after the fed */
+void job_feed(struct engine *e, struct job *j); /* log thread: a segment, for apply_fed */
+/* Log thread, at the end of a step: applies what was fed, or leaves it to the apply thread. */
+void apply_fed(struct engine *e);
 void job_free(struct job *j);
 
 /* ---- questions for the scan thread ---- */

@@ -388,14 +388,31 @@ static void any_version(struct world *w, int i, struct engine_config *cfg)
     cfg->link_version = LINK_VERSION_EPOCHS + (uint32_t)sim_rand(w, 2);
 }
 
-static void storm(struct world *w)
+/* The log thread applies what it can itself, as it does outside of a simulation. */
+static void applies_here(struct world *w, int i, struct engine_config *cfg)
+{
+    (void)w;
+    (void)i;
+    cfg->here_records = 64;
+}
+
+static void applies_here_any_version(struct world *w, int i, struct engine_config *cfg)
+{
+    any_version(w, i, cfg);
+    applies_here(w, i, cfg);
+}
+
+static void run_storm(struct world *w, bool here)
 {
     unsigned rounds = ROUNDS_MIN + (unsigned)sim_rand(w, ROUNDS);
     unsigned faults = (unsigned)sim_rand(w, 3);
 
     w->retain_bytes = chance(w, 40) ? 1 : 64u << 20;
     w->keys = chance(w, 50) ? 48 : SIM_KEYS;
-    w->tune = chance(w, 40) ? any_version : NULL;
+    if (chance(w, 40))
+        w->tune = here ? applies_here_any_version : any_version;
+    else
+        w->tune = here ? applies_here : NULL;
     write_many(w, 60);
     for (int i = 1; i < (int)w->n_nodes; i++)
         enable(w, 0, i);
@@ -410,7 +427,18 @@ static void storm(struct world *w)
     settle(w);
 }
 
+static void storm(struct world *w)
+{
+    run_storm(w, false);
+}
+
+static void storm_here(struct world *w)
+{
+    run_storm(w, true);
+}
+
 const struct scenario scenarios_storm[] = {
     {"storm", storm, "whatever happens, what was promised holds", SIM_NODES_SEED},
+    {"storm_here", storm_here, "the same where the log thread applies", SIM_NODES_SEED},
     {NULL, NULL, NULL, 0},
 };

@@ -449,6 +449,7 @@ void watch_opened(struct world *w, int i)
     struct watched *x = &n->watch;
     int end;
 
+    w->disturbed_ns = w->now_ns; /* while all are down nobody looks, and time goes on */
     learn(w, i);
     end = end_of(w, i);
     if (x->generation == n->e->cur->number && !x->restored) {

@@ -97,6 +97,70 @@ Test(engine, many_writes_share_segments_and_are_answered_in_lsn_order)
     cr_assert_lt(st.segments, 2500, "%lu segments", (unsigned long)st.segments);
 }
 
+/* Plain variables: two threads that apply at once are a data race, too. */
+static struct {
+    uint64_t lsn;
+    int out_of_order, by_log, by_apply;
+    struct node *busy; /* where the apply thread is not done before two more are committed */
+} applied;
+static void by_whom(void *arg, uint64_t lsn, const struct err *err)
+{
+    struct node *n = applied.busy;
+    char name[16] = "";
+
+    if (err != NULL || lsn <= applied.lsn)
+        applied.out_of_order++;
+    applied.lsn = lsn;
+    (void)pthread_getname_np(pthread_self(), name, sizeof(name));
+    applied.by_log += strcmp(name, "log") == 0;
+    applied.by_apply += strcmp(name, "apply") == 0;
+    applied.busy = NULL;
+    for (int i = 0; n != NULL && i < 2; i++) {
+        struct engine_status st;
+        struct err e;
+
+        engine_status(n->e, &st);
+        uint64_t before = st.appended_lsn;
+
+        cr_assert_eq(engine_submit(n->e, put_txn("k", "later", 5), by_whom, arg, &e), 0);
+        UNTIL(n, st, st.committed_lsn > before);
+    }
+    on_done(arg, lsn, err);
+}
+
+Test(engine, few_writes_are_applied_by_the_log_thread)
+{
+    struct node *n = &nodes[0];
+    struct wait w = WAIT_INIT;
+    struct err err;
+
+    node_open(n);
+    puts_text(n, "first", "1"); /* with the record that founds the history */
+    cr_assert_eq(engine_submit(n->e, put_txn("k", "v", 1), by_whom, &w, &err), 0);
+    wait_for(&w, 1);
+    expect(n, "k", "v");
+    cr_assert_eq(applied.by_log, 1);
+}
+
+/* The two behind the many are committed while the many are being applied. */
+Test(engine, the_log_thread_applies_nothing_while_the_apply_thread_is_at_work)
+{
+    struct node *n = &nodes[0];
+    struct wait w = WAIT_INIT;
+    struct err err;
+
+    n->here_records = 4;
+    applied.busy = n;
+    node_prepare(n);
+    for (int i = 0; i < 10; i++) /* one segment: nothing runs yet */
+        cr_assert_eq(engine_submit(n->e, put_txn("k", "v", 1), by_whom, &w, &err), 0);
+    cr_assert_eq(engine_start(n->e, &err), 0, "%s", err.msg);
+    wait_for(&w, 12);
+    expect(n, "k", "later");
+    cr_assert_eq(applied.out_of_order, 0);
+    cr_assert_eq(applied.by_apply, 12);
+}
+
 static _Atomic int watched, answered_before_watch;
 static void on_watch(void *arg, const char *key, uint64_t lsn)
 {
