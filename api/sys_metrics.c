@@ -158,8 +158,30 @@ static void of_rpc(struct metrics *m, const struct engine_status *st)
         counter(m, client[i].name, (double)st->rpc_asked[client[i].rpc]);
     for (size_t i = 0; i < sizeof(server) / sizeof(server[0]); i++)
         counter(m, server[i].name, (double)st->rpc_served[server[i].rpc]);
-    counter(m, "vault.replication.merkleDiff", (double)st->diffs_begun);
-    counter(m, "vault.replication.merkleSync", (double)st->syncs_begun);
+}
+
+static void of_timings(struct metrics *m, const struct engine_status *st)
+{
+    static const char *const names[ENGINE_TIMINGS] = {
+        [ENGINE_TIMING_FLUSH] = "vault.wal.persistWALs",
+        [ENGINE_TIMING_READY] = "vault.wal.flushReady",
+        [ENGINE_TIMING_GC] = "vault.replication.wal.gc",
+        [ENGINE_TIMING_LEAVES] = "vault.merkle.flushDirty",
+        [ENGINE_TIMING_CHECKPOINT] = "vault.merkle.saveCheckpoint",
+        [ENGINE_TIMING_FETCH] = "vault.replication.fetchRemoteKeys",
+        [ENGINE_TIMING_DIFF] = "vault.replication.merkleDiff",
+        [ENGINE_TIMING_SYNC] = "vault.replication.merkleSync"};
+
+    for (size_t i = 0; i < ENGINE_TIMINGS; i++) {
+        const struct engine_timed *t = &st->timed[i];
+        struct metric *x = add(m, names[i], (double)t->count, true);
+
+        x->quantiles = &t->minute;
+        x->sum = t->sum_ms;
+    }
+    gauge(m, "vault.wal.flushReady.queue_len", (double)st->queued);
+    gauge(m, "vault.merkle.flushDirty.num_pages", st->leaves_saved);
+    gauge(m, "vault.merkle.saveCheckpoint.num_dirty", st->leaves_saved);
 }
 
 /* Vault's names, as far as there is such a thing here. */
@@ -168,7 +190,6 @@ static void of_vault(struct core *c, struct metrics *m, const struct engine_stat
     uint64_t now, total, encryptions;
     uint32_t term;
     int64_t installed_ms;
-    struct metric *x;
 
     inflight_count(c, &now, &total);
     barrier_info(c->barrier, &term, &installed_ms, &encryptions);
@@ -186,12 +207,7 @@ static void of_vault(struct core *c, struct metrics *m, const struct engine_stat
     gauge(m, "vault.replication.fsm.last_remote_wal", (double)st->last_remote_lsn);
     gauge(m, "vault.replication.merkle.commit_index", (double)st->applied_lsn);
     gauge(m, "replication.merkle.commit_index", (double)st->applied_lsn); /* as older builds do */
-    x = add(m, "vault.wal.persistWALs", (double)st->flushes, true);
-    x->quantiles = &st->flush;
-    x->sum = st->flushes_ms;
-    x = add(m, "vault.wal.flushReady", (double)st->readied, true);
-    x->quantiles = &st->ready;
-    x->sum = st->readied_ms;
+    of_timings(m, st);
     of_rpc(m, st);
     gauge(m, "vault.wal.gc.total",
           (double)(st->appended_lsn + 1 > st->log_first_lsn

@@ -44,6 +44,17 @@ static void reset(struct follow *f)
     f->folded_lsn = 0;
 }
 
+/* Before the phase changes. */
+static void time_phase(struct engine *e)
+{
+    const struct follow *f = &e->follow;
+
+    if (f->phase == COPY_TREE)
+        timing_since(e, ENGINE_TIMING_DIFF, f->phase_ns);
+    else if (f->phase == COPY_RANGES)
+        timing_since(e, ENGINE_TIMING_SYNC, f->phase_ns);
+}
+
 /* From what the store says of itself. */
 void copy_phase_of(struct engine *e)
 {
@@ -53,15 +64,15 @@ void copy_phase_of(struct engine *e)
 
     if (f->at.phase != STORE_FOLD) {
         if (f->phase != phases[f->at.phase]) {
+            time_phase(e);
             f->phase = phases[f->at.phase];
-            e->n_diffs += f->phase == COPY_TREE;
-            e->n_syncs += f->phase == COPY_RANGES;
             progress_begin(e);
         }
         return;
     }
     if (f->phase == COPY_LOG)
         return;
+    time_phase(e);
     f->phase = COPY_LOG;
     f->folded_lsn = f->at.folded_lsn;
     progress_begin(e);

@@ -42,6 +42,7 @@ static void ask(struct engine *e, const struct link_msg *m)
     conn_send(e, primary_conn(e), m, NULL);
     e->follow.moved_bytes += LINK_FRAME_HEAD_BYTES + e->out.len;
     e->follow.asked = true;
+    e->follow.asked_ns = env_mono_ns(e->cfg.env);
 }
 
 static void refuse(struct engine *e, const char *why)
@@ -463,9 +464,10 @@ void diff_answer(struct engine *e, const struct link_msg *m)
         on_parts(e, m);
     else if (m->type == MSG_LIST && ((ranges && !fetching) || solved))
         on_list(e, m);
-    else if (m->type == MSG_ENTRIES && fetching)
+    else if (m->type == MSG_ENTRIES && fetching) {
+        timing_since(e, ENGINE_TIMING_FETCH, f->asked_ns);
         take_page(e, m, JOB_COPY_PUT);
-    else if (m->type == MSG_PAGE && !fetching && (ranges || f->phase == COPY_TREE))
+    } else if (m->type == MSG_PAGE && !fetching && (ranges || f->phase == COPY_TREE))
         take_page(e, m, JOB_COPY_PAGE);
     else
         refuse(e, "an answer to another question");

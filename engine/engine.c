@@ -89,6 +89,7 @@ void sub_list_add(struct sub_list *l, struct sub *s)
     else
         l->head = s;
     l->tail = s;
+    l->n++;
 }
 
 struct sub *sub_list_take(struct sub_list *l)
@@ -100,6 +101,7 @@ struct sub *sub_list_take(struct sub_list *l)
     l->head = (struct sub *)s->node.next;
     if (l->head == NULL)
         l->tail = NULL;
+    l->n--;
     return s;
 }
 
@@ -361,8 +363,8 @@ void engine_close(struct engine *e)
     diff_forget(&e->follow);
     buf_free(&e->out);
     free(e->txns);
-    free(e->flush_lag);
-    free(e->ready_lag);
+    for (size_t i = 0; i < ENGINE_TIMINGS; i++)
+        free(e->timings[i].lag);
     buf_free(&e->retain_blob);
     gen_free(e->copy);
     gen_free(e->cur);

@@ -534,6 +534,18 @@ enum engine_rpc {
     ENGINE_RPC_ECHO,   /* whether it is there */
     ENGINE_RPCS
 };
+/* What is timed. */
+enum engine_timing {
+    ENGINE_TIMING_FLUSH,      /* of a segment: from append to durable here */
+    ENGINE_TIMING_READY,      /* of the first write of a segment: from accepted to in it */
+    ENGINE_TIMING_GC,         /* files of the log that nobody needs are removed, some at a time */
+    ENGINE_TIMING_LEAVES,     /* a checkpoint brings the rows of Merkle leaves up to date, */
+    ENGINE_TIMING_CHECKPOINT, /* and writes what is dirty */
+    ENGINE_TIMING_FETCH,      /* secondary, catching up: from a question for entries to them */
+    ENGINE_TIMING_DIFF,       /* the same: trees are compared, */
+    ENGINE_TIMING_SYNC,       /* and what differs is taken; told at their end */
+    ENGINE_TIMINGS
+};
 #define ENGINE_BAD_LEAVES 64
 struct engine_status {
     enum engine_role role;
@@ -589,16 +601,16 @@ struct engine_status {
     uint64_t log_bytes, log_first_lsn; /* on disk, as allocated; the oldest kept */
     uint64_t ring_segments, ring_bytes, ring_bytes_max; /* of the log, kept in memory too */
     uint64_t streams_resumed,
-        copies_begun;        /* primary: how secondaries were welcomed, since start */
-    struct engine_lag flush; /* from append to durable here, over a minute */
-    uint64_t flushes;        /* since start, and the sum of their times */
-    double flushes_ms;
-    struct engine_lag ready; /* from accepted to in a segment, the first of each, over a minute */
-    uint64_t readied;        /* segments that were measured since start, and the sum of it */
-    double readied_ms;
+        copies_begun; /* primary: how secondaries were welcomed, since start */
+    struct engine_timed {
+        uint64_t count; /* since start */
+        double sum_ms;
+        struct engine_lag minute; /* of the last one */
+    } timed[ENGINE_TIMINGS];
+    uint32_t leaves_saved; /* Merkle leaves whose rows the last checkpoint brought up to date */
+    uint64_t queued;       /* transactions that wait for a place in a segment */
     uint64_t rpc_asked[ENGINE_RPCS], rpc_served[ENGINE_RPCS]; /* since start */
-    uint64_t diffs_begun, syncs_begun; /* secondary: comparisons, and entries taken, since start */
-    char handover[16];                 /* empty, draining, handing, handed_over */
+    char handover[16]; /* empty, draining, handing, handed_over */
     char handover_to[64];
     size_t n_aside;
     struct engine_aside aside[ENGINE_ASIDE_MAX];

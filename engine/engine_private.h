@@ -84,6 +84,8 @@ struct engine {
     _Atomic uint64_t checkpoint_lsn;
     _Atomic uint64_t checkpoint_at_bytes;
     _Atomic int64_t checkpoint_ns;
+    _Atomic int64_t leaves_us, checkpoint_us; /* that the last one took; 0: counted already */
+    _Atomic uint32_t leaves_saved;            /* rows that it brought up to date */
     _Atomic int64_t deadline_ns;
     _Atomic int64_t mark_applied_ms;
     _Atomic uint64_t copy_keys, copy_bytes; /* entries taken from the primary */
@@ -251,17 +253,15 @@ struct engine {
         uint64_t last_lsn;
         int64_t ns;
     } appended[2 * WAL_QUEUE_MAX];
-    uint64_t append_seq, append_first, n_flushes; /* of appended: the next, the oldest */
-    int64_t flushes_us;
-    struct lag *flush_lag; /* owned */
-    struct engine_lag flush_figures[LAG_WINDOWS];
-    struct lag *ready_lag; /* owned */
-    struct engine_lag ready_figures[LAG_WINDOWS];
-    uint64_t n_readied;
-    int64_t readied_us;
+    uint64_t append_seq, append_first; /* of appended: the next, the oldest */
+    struct timing {
+        uint64_t n;
+        int64_t sum_us;
+        struct engine_lag figures[LAG_WINDOWS];
+        struct lag *lag; /* owned; NULL without memory: then it is not measured */
+    } timings[ENGINE_TIMINGS];
+    int64_t timings_ns;
     uint64_t rpc_asked[ENGINE_RPCS], rpc_served[ENGINE_RPCS];
-    uint64_t n_diffs, n_syncs;
-    int64_t flush_figures_ns;
     struct seg_txn *txns; /* scratch of the segment builder */
     size_t txns_cap;
     bool dirty;     /* the status is to be published */

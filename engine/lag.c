@@ -249,6 +249,44 @@ void lag_count_waiting(struct engine *e, int64_t now)
     }
 }
 
+/* ---- how long things take ---- */
+static void timing_add(struct engine *e, enum engine_timing what, int64_t now, int64_t us)
+{
+    struct timing *t = &e->timings[what];
+
+    t->n++;
+    t->sum_us += us;
+    if (t->lag != NULL)
+        lag_add(t->lag, now, us);
+}
+
+void timing_since(struct engine *e, enum engine_timing what, int64_t begin_ns)
+{
+    int64_t now = env_mono_ns(e->cfg.env);
+
+    timing_add(e, what, now, (now - begin_ns) / 1000);
+}
+
+void timing_checkpoint(struct engine *e, int64_t now)
+{
+    int64_t us = atomic_exchange(&e->checkpoint_us, 0);
+
+    if (us == 0)
+        return;
+    timing_add(e, ENGINE_TIMING_CHECKPOINT, now, us);
+    timing_add(e, ENGINE_TIMING_LEAVES, now, atomic_load(&e->leaves_us));
+}
+
+void timing_figures(struct engine *e, int64_t now)
+{
+    if (now - e->timings_ns < FIGURES_NS)
+        return;
+    e->timings_ns = now;
+    for (struct timing *t = e->timings; t < e->timings + ENGINE_TIMINGS; t++)
+        if (t->n > 0 && t->lag != NULL)
+            lag_figures(t->lag, now, t->figures);
+}
+
 /* ---- the flush of our own log ---- */
 static struct appended *appended_at(struct engine *e, uint64_t seq)
 {
@@ -263,32 +301,19 @@ void flush_begun(struct engine *e, const struct seg *s)
 
 void ready_done(struct engine *e, const struct sub *first)
 {
-    int64_t now, us;
-
-    if (first == NULL || first->ready_ns == 0)
-        return;
-    now = env_mono_ns(e->cfg.env);
-    us = (now - first->ready_ns) / 1000;
-    e->n_readied++;
-    e->readied_us += us;
-    if (e->ready_lag != NULL)
-        lag_add(e->ready_lag, now, us);
+    if (first != NULL && first->ready_ns != 0)
+        timing_since(e, ENGINE_TIMING_READY, first->ready_ns);
 }
 
 /* In order, but for the last ones of a log that another one has taken the place of. */
 void flush_done(struct engine *e, const struct seg *s)
 {
-    int64_t now = env_mono_ns(e->cfg.env);
-
     for (uint64_t i = e->append_first; i < e->append_seq; i++) {
         struct appended *a = appended_at(e, i);
 
         if (a->last_lsn != seg_last_lsn(s) || a->ns == 0)
             continue;
-        e->n_flushes++;
-        e->flushes_us += (now - a->ns) / 1000;
-        if (e->flush_lag != NULL)
-            lag_add(e->flush_lag, now, (now - a->ns) / 1000);
+        timing_since(e, ENGINE_TIMING_FLUSH, a->ns);
         a->ns = 0;
         break;
     }

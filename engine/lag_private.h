@@ -41,6 +41,9 @@ void peers_covered(struct engine *e, struct peer *p, int64_t held_us);
 void lag_count_waiting(struct engine *e, int64_t now);
 void flush_begun(struct engine *e, const struct seg *s);
 void flush_done(struct engine *e, const struct seg *s);
+void timing_since(struct engine *e, enum engine_timing what, int64_t begin_ns); /* it ends now */
+void timing_checkpoint(struct engine *e, int64_t now); /* what the checkpoint thread has noted */
+void timing_figures(struct engine *e, int64_t now);
 /* A segment was built; its first transaction has waited the longest. */
 void ready_done(struct engine *e, const struct sub *first);
 

@@ -479,8 +479,8 @@ int engine_open(const struct engine_config *cfg, struct engine **ep, struct err 
     atomic_store(&e->near_gate, UINT64_MAX);
     atomic_store(&e->snapshot_pin, UINT64_MAX);
     atomic_store(&e->checkpoint_ns, env_mono_ns(cfg->env));
-    e->flush_lag = calloc(1, sizeof(*e->flush_lag)); /* without memory it is not measured */
-    e->ready_lag = calloc(1, sizeof(*e->ready_lag));
+    for (size_t i = 0; i < ENGINE_TIMINGS; i++)
+        e->timings[i].lag = calloc(1, sizeof(*e->timings[i].lag));
     waker_init(&e->apply_waker);
     waker_init(&e->checkpoint_waker);
     waker_init(&e->scan_waker);

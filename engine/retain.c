@@ -399,6 +399,7 @@ static bool release(struct engine *e)
 {
     uint64_t lsn = atomic_load(&e->checkpoint_lsn), needed = UINT64_MAX, pinned;
     struct err err;
+    int64_t begin_ns;
     int more;
     const uint64_t before = log_kept_bytes(e->cur->wal);
 
@@ -422,11 +423,14 @@ static bool release(struct engine *e)
         lsn = needed;
     if (pinned < lsn)
         lsn = pinned;
+    begin_ns = env_mono_ns(e->cfg.env);
     do {
         more = wal_retain_after(e->cur->wal, lsn, &err);
         if (more < 0)
             engine_fatal(e, &err);
     } while (more > 0 && before - log_kept_bytes(e->cur->wal) < RETAIN_TURN_BYTES);
+    if (log_kept_bytes(e->cur->wal) < before)
+        timing_since(e, ENGINE_TIMING_GC, begin_ns);
     return more > 0;
 }
 
@@ -443,6 +447,7 @@ size_t retain_step(struct engine *e, int64_t now)
     }
     e->retain_ns = now;
     e->dirty = true;
+    timing_checkpoint(e, now);
     /* Of those that follow a secondary it takes care itself. */
     gone = (engine_role(e) == ENGINE_PRIMARY ||
             (engine_role(e) == ENGINE_SECONDARY && e->copy == NULL)) &&

@@ -26,12 +26,7 @@ static void refresh_figures(struct engine *e, int64_t mono)
 {
     struct peer *oldest = NULL;
 
-    if (e->flush_lag != NULL && mono - e->flush_figures_ns >= FIGURES_NS) {
-        e->flush_figures_ns = mono;
-        lag_figures(e->flush_lag, mono, e->flush_figures);
-        if (e->ready_lag != NULL)
-            lag_figures(e->ready_lag, mono, e->ready_figures);
-    }
+    timing_figures(e, mono);
     for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
         struct peer *p = &e->peers[i];
 
@@ -219,16 +214,15 @@ void log_publish(struct engine *e)
     st->ring_bytes_max = RING_BYTES_MAX;
     st->streams_resumed = e->n_streams;
     st->copies_begun = e->n_copies;
-    st->flush = e->flush_figures[LAG_1M];
-    st->flushes = e->n_flushes;
-    st->flushes_ms = (double)e->flushes_us / 1000;
-    st->ready = e->ready_figures[LAG_1M];
-    st->readied = e->n_readied;
-    st->readied_ms = (double)e->readied_us / 1000;
+    for (size_t i = 0; i < ENGINE_TIMINGS; i++) {
+        const struct timing *t = &e->timings[i];
+
+        st->timed[i] = (struct engine_timed){t->n, (double)t->sum_us / 1000, t->figures[LAG_1M]};
+    }
+    st->leaves_saved = atomic_load(&e->leaves_saved);
+    st->queued = e->pending.n;
     memcpy(st->rpc_asked, e->rpc_asked, sizeof(st->rpc_asked));
     memcpy(st->rpc_served, e->rpc_served, sizeof(st->rpc_served));
-    st->diffs_begun = e->n_diffs;
-    st->syncs_begun = e->n_syncs;
     st->free_bytes = e->free_bytes;
     st->reserve_bytes = e->cfg.reserve_bytes;
     st->segments = e->n_segments;
@@ -283,6 +277,7 @@ void engine_status(struct engine *e, struct engine_status *st)
     }
     pthread_mutex_unlock(&e->status_mu);
     st->up_ms = (int64_t)age_ms(now, e->opened_ns);
+    st->queued += queue_count(e->submit_q);
     st->applied_lsn = atomic_load(&e->applied_lsn);
     /* The picture is that of the last step; apply may have moved on since, within what it was
      * given. */

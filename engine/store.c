@@ -507,7 +507,7 @@ int store_checkpoint(struct store *s, uint64_t *lsnp, struct err *err)
 
     if (store_session_get(s, &ss, err) != 0)
         return -1;
-    if (store_leaves_hold(s, err) != 0) {
+    if (store_leaves_hold(s, NULL, err) != 0) {
         store_session_put(s, ss);
         return -1;
     }

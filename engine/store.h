@@ -118,6 +118,13 @@ CHECKED int store_list(struct store *s, const char *prefix,
                        int (*each)(void *arg, const char *child, struct err *err), void *arg,
                        struct err *err);
 
+/**
+ * From here to the release the rows of the Merkle leaves are those of each snapshot that begins.
+ * Several may hold them. *savedp (may be NULL): how many rows that took. Waits for the write that
+ * is under way, and takes up to some tenths of a second. Any thread.
+ */
+CHECKED int store_leaves_hold(struct store *s, size_t *savedp, struct err *err);
+void store_leaves_release(struct store *s);
 /** Make the folded state durable. *lsnp: the LSN it holds for certain. */
 CHECKED int store_checkpoint(struct store *s, uint64_t *lsnp, struct err *err);
 uint64_t store_checkpoint_lsn(struct store *s); /* of the last durable checkpoint */

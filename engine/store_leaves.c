@@ -71,21 +71,22 @@ void store_leaves_written(struct store *s)
 /* ---- hold ---- */
 struct range {
     uint32_t first, end;
+    size_t n; /* written */
 };
 
 /* In the order of the rows, from first on. The writer alone changes the tree, so it may read it. */
 static int save_some(struct store *s, void *arg, struct store_point *next, struct err *err)
 {
     struct range *r = arg;
-    unsigned n = 0;
 
     (void)next;
-    for (r->end = r->first; r->end < MERKLE_LEAVES && n < LEAVES_A_WRITE; r->end++) {
+    r->n = 0;
+    for (r->end = r->first; r->end < MERKLE_LEAVES && r->n < LEAVES_A_WRITE; r->end++) {
         if (!s->leaf_behind[r->end])
             continue;
         if (leaf_set(s, r->end, merkle_leaf(s->tree, r->end), MERKLE_HASH_BYTES, err) != 0)
             return -1;
-        n++;
+        r->n++;
     }
     return 0;
 }
@@ -101,11 +102,13 @@ static int save_stamp(struct store *s, void *arg, struct store_point *next, stru
 
 /* Under write_lock. Parts of it are of no use to anybody, and do no harm: the stamp is the old one.
  */
-static int save(struct store *s, struct err *err)
+static int save(struct store *s, size_t *savedp, struct err *err)
 {
-    for (struct range r = {0, 0}; r.end < MERKLE_LEAVES; r.first = r.end) {
+    *savedp = 0;
+    for (struct range r = {0}; r.end < MERKLE_LEAVES; r.first = r.end) {
         if (store_write_locked(s, save_some, &r, err) != 0)
             return -1;
+        *savedp += r.n;
         memset(s->leaf_behind + r.first, false, (r.end - r.first) * sizeof(s->leaf_behind[0]));
     }
     s->leaves_held = 1;
@@ -117,8 +120,9 @@ static int save(struct store *s, struct err *err)
     return 0;
 }
 
-int store_leaves_hold(struct store *s, struct err *err)
+int store_leaves_hold(struct store *s, size_t *savedp, struct err *err)
 {
+    size_t saved = 0;
     int rc = 0;
 
     if (store_writable(s, err) != 0)
@@ -127,8 +131,10 @@ int store_leaves_hold(struct store *s, struct err *err)
     if (s->leaves_held != 0 || !s->leaves_behind)
         s->leaves_held++;
     else
-        rc = save(s, err);
+        rc = save(s, &saved, err);
     pthread_mutex_unlock(&s->write_lock);
+    if (savedp != NULL)
+        *savedp = saved;
     return rc;
 }
 

@@ -173,12 +173,6 @@ CHECKED int store_is_empty(struct store *s, bool *emptyp, struct err *err);
 /* The transaction that is about to commit: what it changed and its stamp, while leaves are held. */
 CHECKED int store_leaves_write(struct store *s, uint64_t stamp, struct err *err);
 void store_leaves_written(struct store *s); /* it has committed, and is not published yet */
-/**
- * From here to the release the rows of "leaf" are those of each snapshot that begins. Several may
- * hold them. Waits for the write that is under way, and takes up to some tenths of a second.
- */
-CHECKED int store_leaves_hold(struct store *s, struct err *err);
-void store_leaves_release(struct store *s);
 /* Every row of "leaf" into tree; *stampp is 0 when there is none. */
 CHECKED int store_load_leaves(struct store *s, struct store_session *ss, struct merkle *tree,
                               uint64_t *stampp, struct err *err);

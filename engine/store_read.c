@@ -360,7 +360,7 @@ int store_merkle_check(struct store *s, struct err *err)
         goto out;
     }
     if (merkle_hasher_init(&h, err) != 0 || merkle_new(&tree, err) != 0 ||
-        store_session_get(s, &ss, err) != 0 || store_leaves_hold(s, err) != 0)
+        store_session_get(s, &ss, err) != 0 || store_leaves_hold(s, NULL, err) != 0)
         goto out;
     rc = store_begin_snapshot(s, ss, err);
     store_leaves_release(s);

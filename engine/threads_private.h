@@ -50,6 +50,7 @@ struct sub { /* one submitted transaction */
 };
 struct sub_list {
     struct sub *head, *tail;
+    size_t n;
 };
 void sub_list_add(struct sub_list *l, struct sub *s);
 struct sub *sub_list_take(struct sub_list *l);

@@ -231,6 +231,7 @@ def fail_back():
         for i in range(10):
             b.ok('PUT', f'kv/k{i}', {'v': 'new'})
         b.stop()  # else the old primary meets the new epoch and serves nothing, not even that it is disabled
+        a.free_metrics()
         a.start()
         a.unseal()
         await_true('the old primary to serve', lambda: a.call('GET', 'sys/mounts').status == 200)
@@ -245,6 +246,10 @@ def fail_back():
             moved = [line for line in f if 'caught up to LSN' in line][-1]
         taken = int(moved.split(' keys taken')[0].rsplit(' ', 1)[1])
         assert 10 <= taken < 100, moved
+        text = a.ok('GET', 'sys/metrics?format=prometheus', token='').text
+        counts = dict(line.rsplit(' ', 1) for line in text.splitlines() if '_count ' in line)
+        for name in ('replication_merkleDiff', 'replication_merkleSync', 'replication_fetchRemoteKeys'):
+            assert float(counts[f'vault_{name}_count']) >= 1, (name, counts)
 
 
 def checks():

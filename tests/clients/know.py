@@ -229,10 +229,7 @@ def metrics():
     with World() as w:
         a, b = w.server('primary'), w.server('secondary')
         for s in (a, b):
-            with open(s.config) as f:
-                text = f.read()
-            with open(s.config, 'w') as f:
-                f.write(text.replace('tls_disable ', 'telemetry {\n    unauthenticated_metrics_access = true\n  }\n  tls_disable '))
+            s.free_metrics()
             s.start()
             s.init()
         w.enable(a, b, 'site"b"')
@@ -257,6 +254,10 @@ def metrics():
         assert values['vault_wal_persistWALs_sum'][()] > 0 and values['vault_wal_persistWALs'][(('quantile', '0.99'),)] > 0
         assert types['vault_wal_flushReady'] == 'summary' and values['vault_wal_flushReady_count'][()] > 20
         assert 0 < values['vault_wal_flushReady_sum'][()] < 20000, values['vault_wal_flushReady_sum']
+        for k in ('vault_replication_wal_gc', 'vault_merkle_flushDirty', 'vault_merkle_saveCheckpoint', 'vault_replication_fetchRemoteKeys',
+                  'vault_replication_merkleDiff', 'vault_replication_merkleSync'):
+            assert types[k] == 'summary' and values[k + '_count'][()] >= 0, k
+        assert values['vault_wal_flushReady_queue_len'][()] == 0, values['vault_wal_flushReady_queue_len']
         served = {k.removeprefix('vault_replication_rpc_'): v[()] for k, v in values.items() if k.startswith('vault_replication_rpc_')}
         assert served['server_bootstrap_request'] == 1 and served['server_stream_wals_request'] >= 1, served
         assert served['dr_server_fetch_keys_request'] >= 0 and served['client_stream_wals'] == 0, served
@@ -264,10 +265,11 @@ def metrics():
         assert values['vault_replication_wal_last_dr_wal'][()] >= 20 and values['vault_core_active'][()] == 1
         assert len(values['lockstep_lag_p99_seconds']) == 12 and len(values['lockstep_lag_bytes']) == 4
         assert values['lockstep_peer_connected'] == {(('peer', name),): 1}, values['lockstep_peer_connected']
-        values, _ = read(b)
+        values, types = read(b)
         assert values['vault_replication_fsm_last_remote_wal'][()] >= 20 and values['vault_core_active'][()] == 0
         assert values['vault_core_replication_dr_secondary'][()] == 1
-        assert values['vault_replication_rpc_client_stream_wals'][()] >= 1 and values['vault_replication_merkleSync'][()] == 1, values
+        assert values['vault_replication_rpc_client_stream_wals'][()] >= 1 and values['vault_replication_merkleSync_count'][()] == 1, values
+        assert values['vault_replication_merkleSync_sum'][()] > 0 and types['vault_replication_merkleSync'] == 'summary', values
         health = a.ok('GET', 'sys/health', token='').json
         assert health['last_wal'] >= values['vault_replication_fsm_last_remote_wal'][()] and health['echo_duration_ms'] == 0, health
         assert abs(health['last_wal'] - a.dr_status()['last_wal']) < 10

@@ -161,6 +161,26 @@ Test(engine, the_log_thread_applies_nothing_while_the_apply_thread_is_at_work)
     cr_assert_eq(applied.by_apply, 12);
 }
 
+Test(engine, what_a_checkpoint_takes_is_told)
+{
+    struct node *n = &nodes[0];
+    struct engine_status st;
+
+    node_open(n);
+    puts_text(n, "a", "1");
+    puts_text(n, "b", "2");
+    engine_status(n->e, &st);
+    cr_assert_geq(st.timed[ENGINE_TIMING_FLUSH].count, 2);
+    cr_assert_eq(st.timed[ENGINE_TIMING_CHECKPOINT].count, 0);
+    cr_assert_eq(engine_checkpoint_step(n->e, true), 1);
+    UNTIL(n, st, st.timed[ENGINE_TIMING_CHECKPOINT].count == 1);
+    cr_assert_gt(st.timed[ENGINE_TIMING_CHECKPOINT].sum_ms, 0);
+    cr_assert_eq(st.timed[ENGINE_TIMING_LEAVES].count, 1);
+    cr_assert_leq(st.timed[ENGINE_TIMING_LEAVES].sum_ms, st.timed[ENGINE_TIMING_CHECKPOINT].sum_ms);
+    cr_assert_eq(st.leaves_saved, 2);
+    cr_assert_eq(st.queued, 0);
+}
+
 static _Atomic int watched, answered_before_watch;
 static void on_watch(void *arg, const char *key, uint64_t lsn)
 {

@@ -155,7 +155,7 @@ Test(store_damage, the_root_is_that_of_each_checkpoint)
         cr_assert_eq(txn_bytes(t, &list.data, &list.len, &err), 0);
         cr_assert_eq(seg_build(&h, &list, 1, &s, &err), 0);
         if (i % 4 == 0)
-            cr_assert_eq(store_leaves_hold(store, &err), 0);
+            cr_assert_eq(store_leaves_hold(store, NULL, &err), 0);
         cr_assert_eq(store_apply(store, &s, 1, &err), 0, "%s", err.msg);
         if (i % 4 == 0)
             store_leaves_release(store);

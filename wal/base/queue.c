@@ -14,7 +14,7 @@
 struct queue {
     pthread_mutex_t lock;
     struct queue_node *head, **tail;
-    size_t weight, weight_max;
+    size_t count, weight, weight_max;
     bool closed, woken; /* woken: since the reader took what was there */
     void (*wake)(void *);
     void *arg;
@@ -51,6 +51,7 @@ static void add(struct queue *q, struct queue_node *n)
     *q->tail = n;
     q->tail = &n->next;
     q->weight += n->weight;
+    q->count++;
 }
 
 int queue_push(struct queue *q, struct queue_node *n, struct err *err)
@@ -103,7 +104,7 @@ struct queue_node *queue_take_all(struct queue *q)
     list = q->head;
     q->head = NULL;
     q->tail = &q->head;
-    q->weight = 0;
+    q->weight = q->count = 0;
     q->woken = false;
     pthread_mutex_unlock(&q->lock);
     return list;
@@ -117,6 +118,16 @@ size_t queue_weight(struct queue *q)
     w = q->weight;
     pthread_mutex_unlock(&q->lock);
     return w;
+}
+
+size_t queue_count(struct queue *q)
+{
+    size_t n;
+
+    pthread_mutex_lock(&q->lock);
+    n = q->count;
+    pthread_mutex_unlock(&q->lock);
+    return n;
 }
 
 void queue_close(struct queue *q)

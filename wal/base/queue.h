@@ -35,6 +35,7 @@ void queue_push_quiet(struct queue *q, struct queue_node *n);
 /** Reader: take everything, in order; NULL when empty. */
 struct queue_node *queue_take_all(struct queue *q);
 size_t queue_weight(struct queue *q);
+size_t queue_count(struct queue *q);
 void queue_close(struct queue *q); /* later pushes answer ERR_CLOSED; what is in stays */
 
 #endif
