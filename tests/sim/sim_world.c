@@ -92,6 +92,7 @@ static void on_fatal(void *arg, const struct err *err)
     if ((!n->fails && !n->damaged) || n->w->fatal_node != n->index)
         sim_fail(n->w, "node %d: final failure: %s", n->index, err->msg);
     note(n->w, n->index, "ends itself: %s", err->msg);
+    n->watch.told_epoch = n->watch.met_epoch; /* what it met in this step may be forgotten */
     longjmp(n->w->fatal, 1);
 }
 
