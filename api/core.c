@@ -103,8 +103,8 @@ void core_free(struct core *c)
     free(c);
 }
 
-/* Apply thread. A keyring of a rotation, ours or the primary's: before anything that it sealed is
- * read. */
+/* The thread that applies: must not block. A keyring of a rotation, ours or the primary's: before
+ * anything that it sealed is read. */
 static void keyring_changed(void *arg, const char *key, uint64_t lsn)
 {
     struct core *c = arg;

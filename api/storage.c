@@ -196,7 +196,7 @@ struct commit *commit_new(struct core *c)
     return w;
 }
 
-/* Apply thread. After the wake the waiter and the commit may be gone. */
+/* The thread that applies: must not block. After the wake the waiter and the commit may be gone. */
 void commit_done(void *arg, uint64_t lsn, const struct err *err)
 {
     struct commit *w = arg;

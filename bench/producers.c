@@ -2,9 +2,9 @@
 /*
  * producers.c - see producers.h.
  *
- * The apply thread, which answers, does as little as it can: it notes the time in the submission
- * and puts it on a list that has one writer and one reader; the submitting thread counts it when it
- * takes it again. It is woken only when it waits.
+ * The thread that applies, and answers, does as little as it can: it notes the time in the
+ * submission and puts it on a list that has one writer and one reader; the submitting thread counts
+ * it when it takes it again. It is woken only when it waits.
  */
 #include <linux/futex.h>
 #include <stdatomic.h>

@@ -72,7 +72,8 @@ void job_feed(struct engine *e, struct job *j)
     else
         l->head = j;
     l->tail = j;
-    l->records += j->seg->count;
+    l->transactions += j->seg->count;
+    l->bytes += j->seg->len;
     l->waited = l->waited || j->subs.head != NULL;
 }
 
@@ -499,20 +500,31 @@ size_t engine_apply_step(struct engine *e)
     return n;
 }
 
-/* To wake the apply thread costs an answer as much as its flush. So the log thread, whose next
- * segment is on its way to the disk by now, applies the little that somebody waits for itself. Only
- * it gives jobs: while none is out the apply thread sleeps, and what belongs to who applies is the
- * log thread's. */
+/* To wake the apply thread costs an answer as much as its flush. So the log thread applies the
+ * little that somebody waits for itself, when the next segment is on its way to the disk. Only it
+ * gives jobs: while none is out the apply thread sleeps, and what belongs to who applies is the log
+ * thread's. */
+static bool applies_here(const struct engine *e)
+{
+    const struct job_list *l = &e->fed;
+
+    return l->waited && l->transactions <= e->cfg.here_transactions &&
+           l->bytes <= APPLY_HERE_BYTES && atomic_load(&e->jobs_out) == 0;
+}
+
+void apply_apart(struct engine *e)
+{
+    if (e->fed.head != NULL && !applies_here(e))
+        hand_over_fed(e);
+}
+
 void apply_fed(struct engine *e)
 {
     struct job *j = e->fed.head;
 
-    if (!e->fed.waited || e->fed.records > e->cfg.here_records || atomic_load(&e->jobs_out) > 0) {
-        hand_over_fed(e);
-        return;
-    }
     e->fed = (struct job_list){0};
-    (void)do_jobs(e, j);
+    if (j != NULL)
+        (void)do_jobs(e, j);
 }
 
 /* ---- checkpoint ---- */

@@ -65,8 +65,9 @@ void rpc_count(uint64_t n[ENGINE_RPCS], enum link_msg_type type)
     case MSG_LIST_REQUEST:
         n[ENGINE_RPC_LIST]++;
         break;
-    case MSG_PAGE_REQUEST: /* an older program's */
+    case MSG_PAGE_REQUEST:
     case MSG_FETCH:
+    case MSG_WANT:
         n[ENGINE_RPC_FETCH]++;
         break;
     case MSG_PING:

@@ -467,9 +467,10 @@ void diff_answer(struct engine *e, const struct link_msg *m)
     else if (m->type == MSG_ENTRIES && fetching) {
         timing_since(e, ENGINE_TIMING_FETCH, f->asked_ns);
         take_page(e, m, JOB_COPY_PUT);
-    } else if (m->type == MSG_PAGE && !fetching && (ranges || f->phase == COPY_TREE))
+    } else if (m->type == MSG_PAGE && !fetching && (ranges || f->phase == COPY_TREE)) {
+        timing_since(e, ENGINE_TIMING_FETCH, f->asked_ns);
         take_page(e, m, JOB_COPY_PAGE);
-    else
+    } else
         refuse(e, "an answer to another question");
 }
 

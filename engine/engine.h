@@ -135,8 +135,9 @@ struct engine_config {
     uint64_t retain_bytes; /* log kept for each secondary at most; 0: 1 GiB */
     uint64_t retain_ms;    /* and not older than this; 0: no limit */
     uint64_t queue_bytes;  /* transactions waiting at most; 0: 64 MiB */
-    /* The log thread applies so many records in a step itself; 0: 256, none in a simulation. */
-    uint32_t here_records;
+    /* The log thread applies so many transactions in a step itself, when somebody waits for them;
+     * 0: 256, none in a simulation. */
+    uint32_t here_transactions;
     int64_t mark_interval_ms;  /* 0: 1000 */
     int64_t scrub_interval_ms; /* from the end of one scrub to the next; 0: an hour */
     uint32_t copy_page_bytes;  /* read and sent in one piece while catching up; 0: 1 MiB */
@@ -283,9 +284,10 @@ CHECKED int repl_on_limit_parse(const char *word, enum repl_on_limit *lp);
  * Set a member's mode, or the quorum (id NULL; n 0 ends it), by a record in the log. The new mode
  * counts from that record on; the old one beside it until the record is committed under it. force:
  * the old one ends at once, durably, before the record is written: writes that waited for the
- * secondary become committed, and what it promises is not known to it. done runs on the apply
- * thread when the record is applied. ERR_ROLE: not a primary; ERR_NOTFOUND: no such member;
- * ERR_INVAL; ERR_BUSY: a change is under way, or the member does not follow now. Any thread.
+ * secondary become committed, and what it promises is not known to it. done runs on the
+ * thread that applies when the record is applied, on the apply thread when it is refused. ERR_ROLE:
+ * not a primary; ERR_NOTFOUND: no such member; ERR_INVAL; ERR_BUSY: a change is under way, or the
+ * member does not follow now. Any thread.
  */
 CHECKED int engine_mode_set(struct engine *e, const char *id, const struct repl_mode *m, bool force,
                             engine_done_fn *done, void *arg, struct err *err);

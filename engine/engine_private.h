@@ -5,7 +5,8 @@
  *
  * Who owns what: everything in struct engine belongs to the log thread unless its comment names
  * another owner. Other threads reach it by events (queued) and the apply thread by jobs (queued, in
- * order). So the path of a write takes no lock but those of the bounded queues.
+ * order); what belongs to who applies is the log thread's while no job is out (apply_fed). So the
+ * path of a write takes no lock but those of the bounded queues.
  */
 #ifndef LOCKSTEP_ENGINE_PRIVATE_H
 #define LOCKSTEP_ENGINE_PRIVATE_H

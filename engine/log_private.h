@@ -16,7 +16,8 @@ struct gen;
 
 #define RING_BYTES_MAX (64u << 20) /* recent segments kept in memory for secondaries and apply */
 #define APPLY_AHEAD_BYTES_MAX (16u << 20) /* fed and not yet applied */
-#define APPLY_HERE_RECORDS 256u           /* in one step, by the log thread */
+#define APPLY_HERE_TRANSACTIONS 256u      /* in one step, by the log thread; */
+#define APPLY_HERE_BYTES (128u << 10)     /* and of that much, with many records in one */
 #define UNAPPLIED_BYTES_MAX                                                                        \
     (256u << 20) /* appended and not applied: beyond it no new segment is built */
 #define COMMITS_KEPT 8192u

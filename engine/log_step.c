@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * log_step.c - one step of the log thread: events, group commit, commit, the feed of the apply
- * thread.
+ * log_step.c - one step of the log thread: events, group commit, commit, the feed of who applies.
  *
  * Group commit is adaptive: whatever was queued while WAL_IN_FLIGHT_MAX writes were in flight is
  * the next segment; no timer. A segment goes to the disk and into the ring at the same moment; the
- * ring serves the secondaries (before it is durable here) and the apply thread (after it is
- * committed and durable here).
+ * ring serves the secondaries (before it is durable here) and who applies (after it is committed
+ * and durable here).
  *
  * Invariant: fed to apply <= committed_lsn <= durable LSN of the log, on every role.
  */
@@ -630,7 +629,8 @@ size_t engine_log_step(struct engine *e)
     work += switchover_step(e, now);
     work += modes_step(e, now);
     work += commit_step(e, now);
-    work += feed_step(e); /* before what is new: answers of what is durable do not wait for it */
+    work += feed_step(e);
+    apply_apart(e); /* before what is new: much that is durable does not wait for it */
     work += build_step(e, now);
     work += snapshot_step(e);
     work += peers_ship(e);

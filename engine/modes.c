@@ -13,7 +13,8 @@
  * yet a follower of the new one, would stop every write there.
  *
  * Only what a secondary confirmed while it had a whole copy counts. `apply` holds the answer, on
- * the apply thread; the commit asks for `flush` alone, else both ends would wait for each other.
+ * the thread that applies; the commit asks for `flush` alone, else both ends would wait for each
+ * other.
  *
  * Two functions look forward: what is promised here when this is a secondary (modes_status), and
  * what a promotion under a quorum may lose (modes_promotion_check).

@@ -452,8 +452,8 @@ static void defaults(struct engine_config *c)
         c->sealed_wait_ms = 60000;
     if (c->fence_wait_ms == 0)
         c->fence_wait_ms = 2000;
-    if (c->here_records == 0 && !c->deterministic)
-        c->here_records = APPLY_HERE_RECORDS;
+    if (c->here_transactions == 0 && !c->deterministic)
+        c->here_transactions = APPLY_HERE_TRANSACTIONS;
     if (c->mark_interval_ms == 0)
         c->mark_interval_ms = 1000;
     if (c->default_mode.wait_ms == 0)

@@ -344,9 +344,11 @@ static int fold_oldest(struct store *s, bool all, struct store_fold *out, struct
         return -1;
     out->mark = f.mem.mark;
     give_back(s, &f, memtable_bytes(f.mem.table) - f.given_back);
+    (void)memtable_ref(f.mem.table); /* to free it takes long, and who applies waits for the lock */
     pthread_mutex_lock(&s->take_lock);
     rc = drop_table(s, err);
     pthread_mutex_unlock(&s->take_lock);
+    memtable_unref(f.mem.table);
     return rc == 0 ? 1 : -1;
 }
 

@@ -149,14 +149,17 @@ struct job {
 };
 struct job_list {
     struct job *head, *tail;
-    size_t records; /* of their segments */
-    bool waited;    /* somebody waits for an answer */
+    size_t transactions, bytes; /* of their segments */
+    bool waited;                /* somebody may wait for an answer */
 };
 struct job *job_new(struct engine *e, enum job_kind kind);
 void job_post(struct engine *e,
               struct job *j); /* log thread: for the apply thread, after the fed */
 void job_feed(struct engine *e, struct job *j); /* log thread: a segment, for apply_fed */
-/* Log thread, at the end of a step: applies what was fed, or leaves it to the apply thread. */
+/* Log thread: gives what was fed to the apply thread, unless it is for apply_fed; which applies
+ * what is left of it at the end of the step. Nothing is fed or posted between the two that must
+ * wait for it but by job_post, which keeps the order. */
+void apply_apart(struct engine *e);
 void apply_fed(struct engine *e);
 void job_free(struct job *j);
 

@@ -269,6 +269,8 @@ def metrics():
         assert values['vault_replication_fsm_last_remote_wal'][()] >= 20 and values['vault_core_active'][()] == 0
         assert values['vault_core_replication_dr_secondary'][()] == 1
         assert values['vault_replication_rpc_client_stream_wals'][()] >= 1 and values['vault_replication_merkleSync_count'][()] == 1, values
+        asked = values['vault_replication_rpc_client_fetch_keys'][()]
+        assert asked >= 1 and values['vault_replication_fetchRemoteKeys_count'][()] == asked, values
         assert values['vault_replication_merkleSync_sum'][()] > 0 and types['vault_replication_merkleSync'] == 'summary', values
         health = a.ok('GET', 'sys/health', token='').json
         assert health['last_wal'] >= values['vault_replication_fsm_last_remote_wal'][()] and health['echo_duration_ms'] == 0, health

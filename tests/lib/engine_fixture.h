@@ -31,7 +31,7 @@ struct node {
     int index;
     _Atomic int role, replaced;
     uint64_t reserve_bytes;
-    uint32_t here_records;
+    uint32_t here_transactions;
     struct logger *log;
 };
 static struct node nodes[2];
@@ -139,7 +139,7 @@ static inline void node_prepare(struct node *n)
         .wal_file_bytes = 4u << 20,
         .cache_bytes = 32u << 20,
         .reserve_bytes = n->reserve_bytes ? n->reserve_bytes : 1 << 20,
-        .here_records = n->here_records,
+        .here_transactions = n->here_transactions,
         .mark_interval_ms = 50,
         .hooks = {.arg = n, .fatal = die, .role = on_role, .store_replaced = on_replaced}};
 

@@ -393,7 +393,7 @@ static void applies_here(struct world *w, int i, struct engine_config *cfg)
 {
     (void)w;
     (void)i;
-    cfg->here_records = 64;
+    cfg->here_transactions = 64;
 }
 
 static void applies_here_any_version(struct world *w, int i, struct engine_config *cfg)

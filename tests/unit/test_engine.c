@@ -135,11 +135,12 @@ Test(engine, few_writes_are_applied_by_the_log_thread)
     struct err err;
 
     node_open(n);
-    puts_text(n, "first", "1"); /* with the record that founds the history */
-    cr_assert_eq(engine_submit(n->e, put_txn("k", "v", 1), by_whom, &w, &err), 0);
-    wait_for(&w, 1);
+    for (int i = 1; applied.by_log == 0; i++) { /* the first ones may meet the other at work */
+        cr_assert_eq(engine_submit(n->e, put_txn("k", "v", 1), by_whom, &w, &err), 0);
+        wait_for(&w, i);
+    }
     expect(n, "k", "v");
-    cr_assert_eq(applied.by_log, 1);
+    cr_assert_eq(applied.out_of_order, 0);
 }
 
 /* The two behind the many are committed while the many are being applied. */
@@ -149,7 +150,7 @@ Test(engine, the_log_thread_applies_nothing_while_the_apply_thread_is_at_work)
     struct wait w = WAIT_INIT;
     struct err err;
 
-    n->here_records = 4;
+    n->here_transactions = 4;
     applied.busy = n;
     node_prepare(n);
     for (int i = 0; i < 10; i++) /* one segment: nothing runs yet */

@@ -27,8 +27,8 @@ enum trace_point {
     trace_ack,      /* the secondary says that it is durable there */
     trace_heard,    /* ... and the primary knows */
     trace_commit,   /* as durable as the mode asks for */
-    trace_apply,    /* reads see it; the apply thread */
-    trace_answer,   /* who waits for it has been called, if anybody does; the apply thread */
+    trace_apply,    /* reads see it; the thread that applies */
+    trace_answer,   /* who waits for it has been called, if anybody does; the same */
     TRACE_POINTS
 };
 
