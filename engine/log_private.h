@@ -82,12 +82,16 @@ void log_refuse(struct engine *e, struct sub_list *l, enum err_code code, const 
 void log_deadline(struct engine *e, int64_t ns);
 void log_read_rows(struct engine *e);
 
-/* ---- apply_step.c ---- */
+/* ---- fold_step.c ---- */
 /* Fold the oldest table (all: also what does not fill one). 1, or 0: nothing to fold. Any thread
  * that holds no lock. paced: in slices with pauses between, as long as it does not fall behind. */
 size_t engine_fold(struct engine *e, bool all, bool paced);
 void engine_fold_to(struct engine *e, uint64_t lsn); /* and a little more; returns when it is */
+/* What was applied is folded soon; at once when a table is full or ends at a mark. */
+void fold_wanted(struct engine *e, size_t bytes, bool mark);
 size_t engine_unfolded_bytes(struct engine *e); /* memory of what is applied and not folded yet */
+
+/* ---- apply_step.c ---- */
 CHECKED int apply_recover(struct engine *e, struct gen *g, uint64_t commit_lsn, struct err *err);
 
 #endif
