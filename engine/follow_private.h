@@ -81,8 +81,8 @@ struct follow {
     int64_t last_error_ms;
     enum copy_phase phase;
     struct equal equal;
-    bool want_copy; /* the next hello asks for a copy */
-    int64_t asked_ns;
+    bool want_copy;       /* the next hello asks for a copy */
+    int64_t asked_ns;     /* the last question */
     bool asked, job_out;  /* one question and one job at a time (folding: one kind of job) */
     struct store_copy at; /* as of the last job */
     bool leaves_told;     /* on this connection */

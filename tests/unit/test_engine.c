@@ -162,6 +162,46 @@ Test(engine, the_log_thread_applies_nothing_while_the_apply_thread_is_at_work)
     cr_assert_eq(applied.by_apply, 12);
 }
 
+Test(engine, much_in_one_transaction_is_left_to_the_apply_thread)
+{
+    struct node *n = &nodes[0];
+    struct wait w = WAIT_INIT;
+    struct err err;
+    char *value = calloc(1, APPLY_HERE_BYTES + 1);
+
+    node_open(n);
+    for (int i = 1; applied.by_log == 0; i++) { /* so little goes to the other */
+        cr_assert_eq(engine_submit(n->e, put_txn("k", "v", 1), by_whom, &w, &err), 0);
+        wait_for(&w, i);
+    }
+    w.done = applied.by_log = applied.by_apply = 0;
+    for (int i = 1; i <= 5; i++) {
+        cr_assert_eq(
+            engine_submit(n->e, put_txn("k", value, APPLY_HERE_BYTES + 1), by_whom, &w, &err), 0);
+        wait_for(&w, i);
+    }
+    cr_assert_eq(applied.by_apply, 5);
+    cr_assert_eq(applied.by_log, 0);
+    free(value);
+}
+
+Test(engine, what_the_removal_of_log_takes_is_told)
+{
+    struct node *n = &nodes[0];
+    struct engine_status st;
+    char *value = calloc(1, 1 << 20);
+
+    node_open(n);
+    for (int i = 0; i < 14; i++) /* more than three files */
+        (void)put(n, "k", value, 1 << 20);
+    engine_status(n->e, &st);
+    cr_assert_eq(st.timed[ENGINE_TIMING_GC].count, 0);
+    cr_assert_eq(engine_checkpoint_step(n->e, true), 1);
+    UNTIL(n, st, st.timed[ENGINE_TIMING_GC].count > 0);
+    cr_assert_gt(st.log_first_lsn, 1);
+    free(value);
+}
+
 Test(engine, what_a_checkpoint_takes_is_told)
 {
     struct node *n = &nodes[0];
