@@ -49,8 +49,14 @@ static bool stored_ttl(const json_t *data, int64_t *secondsp)
 /* Whether the object may have a field that stored_ttl looks for. */
 static bool names_ttl(const struct buf *text)
 {
-    return memmem(text->data, text->len, "\"ttl\"", 5) != NULL ||
-           memmem(text->data, text->len, "\"lease\"", 7) != NULL;
+    const char *at = buf_str(text);
+
+    while ((at = strchr(at, '"')) != NULL) {
+        at++;
+        if (strncmp(at, "ttl\"", 4) == 0 || strncmp(at, "lease\"", 6) == 0)
+            return true;
+    }
+    return false;
 }
 
 /* A row is the object as json_write wrote it, which is how it is answered: it is looked into only

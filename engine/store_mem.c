@@ -325,6 +325,19 @@ static int drop_table(struct store *s, struct err *err)
     return 0;
 }
 
+/* What the table changed is read from WiredTiger from now on, by who does not look into it. */
+static void drop_rows(struct store *s, const struct memtable *table)
+{
+    struct memiter it;
+    struct mementry m;
+
+    if (!rows_turn(s->rows))
+        return;
+    memiter_init(&it, table, UINT64_MAX);
+    for (memiter_seek(&it, "", 0, false); memiter_entry(&it, &m); memiter_next(&it))
+        rows_drop(s->rows, m.key, m.key_len);
+}
+
 /* Under fold_lock. */
 static int fold_oldest(struct store *s, bool all, struct store_fold *out, struct err *err)
 {
@@ -344,6 +357,7 @@ static int fold_oldest(struct store *s, bool all, struct store_fold *out, struct
         return -1;
     out->mark = f.mem.mark;
     give_back(s, &f, memtable_bytes(f.mem.table) - f.given_back);
+    drop_rows(s, f.mem.table);
     (void)memtable_ref(f.mem.table); /* to free it takes long, and who applies waits for the lock */
     pthread_mutex_lock(&s->take_lock);
     rc = drop_table(s, err);

@@ -18,6 +18,8 @@
 #define COMPONENT "storage.wiredtiger"
 #define CACHE_BYTES_MIN (256ull << 20)
 #define CACHE_BYTES_MAX (4096ull << 20)
+#define ROWS_OF_CACHE 32u /* 8 MiB at least hold some 20,000 small rows */
+#define ROWS_BYTES_MAX (64ull << 20)
 #define CACHE_OF_MEMORY 8u
 #define DIRTY_BYTES_MIN (16ull << 20)
 /* Small pages, since a random write costs a page in the end; most values fit one. */
@@ -117,14 +119,25 @@ static uint64_t dirty_bytes(const struct store_config *cfg, uint64_t cache)
     return cfg->dirty_bytes != 0 && room < dirty ? room : dirty;
 }
 
+/* The rows' part and WiredTiger's. */
+static int caches_ready(struct store *s, struct err *err)
+{
+    uint64_t all = s->cfg.cache_bytes != 0 ? s->cfg.cache_bytes : default_cache_bytes();
+    uint64_t rows = all / ROWS_OF_CACHE;
+
+    if (rows > ROWS_BYTES_MAX)
+        rows = ROWS_BYTES_MAX;
+    s->cache_bytes = all - rows;
+    s->rows = rows_new(rows);
+    return s->rows == NULL ? err_set(err, ERR_NOMEM, 0, "store") : 0;
+}
+
 static int connect_wt(struct store *s, struct err *err)
 {
-    uint64_t cache = s->cfg.cache_bytes != 0 ? s->cfg.cache_bytes : default_cache_bytes();
-    uint64_t dirty = dirty_bytes(&s->cfg, cache);
+    uint64_t cache = s->cache_bytes, dirty = dirty_bytes(&s->cfg, cache);
     struct buf c = {0};
     int rc = -1;
 
-    s->cache_bytes = cache;
     buf_printf(&c,
                "create,cache_size=%" PRIu64 ",log=(enabled=false),session_max=1000,"
                "config_base=false,use_environment=false,statistics=(none)%s",
@@ -222,7 +235,7 @@ int store_open(const struct store_config *cfg, struct store **sp, struct err *er
     if (s == NULL)
         return -1;
     if (store_mem_init(s, err) != 0 || merkle_new(&s->tree, err) != 0 || files_ready(s, err) != 0 ||
-        connect_wt(s, err) != 0 || create_tables(s, err) != 0 ||
+        caches_ready(s, err) != 0 || connect_wt(s, err) != 0 || create_tables(s, err) != 0 ||
         store_session_open(s, &s->writer, err) != 0 || load(s, err) != 0) {
         err_wrap(err, "open %s", s->dir);
         s->failed = true; /* no checkpoint of what could not be read */
@@ -264,6 +277,7 @@ void store_close(struct store *s)
     pthread_mutex_destroy(&s->fail_lock);
     pthread_mutex_destroy(&s->pool_lock);
     store_mem_fini(s);
+    rows_free(s->rows);
     pthread_mutex_destroy(&s->state_lock);
     pthread_mutex_destroy(&s->write_lock);
     pthread_mutex_destroy(&s->fold_lock);

@@ -22,6 +22,7 @@
 #include "memtable.h"
 #include "merkle.h"
 #include "mp_read.h"
+#include "rows.h"
 #include "store.h"
 #include "txn.h"
 #include "wtfs.h"
@@ -88,6 +89,7 @@ struct store {
     struct store_point applied;
     uint64_t drops;       /* tables that left the view */
     uint64_t cache_bytes; /* WiredTiger's */
+    struct rows *rows;    /* of "kv"; not of a copy. A fold tells it what changed */
     _Atomic size_t mem_bytes;
 
     /* of whoever writes */

@@ -21,8 +21,9 @@ static int get_mem(const struct store_view *v, uint64_t lsn, const char *key, st
     return 0;
 }
 
+/* turn: of rows_get; NULL: not to be kept. */
 static int get_wt(struct store *s, struct store_session *ss, const char *key, struct buf *out,
-                  uint64_t *lsnp, struct err *err)
+                  uint64_t *lsnp, const uint64_t *turn, struct err *err)
 {
     struct store_page_entry e;
     int ret;
@@ -33,6 +34,8 @@ static int get_wt(struct store *s, struct store_session *ss, const char *key, st
         return err_set(err, ERR_NOTFOUND, 0, "no such key");
     if (store_wt(s, ss, ret, "get", err) != 0 || store_entry_here(s, ss, &e, err) != 0)
         return -1;
+    if (turn != NULL)
+        rows_put(s->rows, e.key, e.key_len, e.value, e.len, e.lsn, *turn);
     buf_add(out, e.value, e.len);
     if (lsnp != NULL)
         *lsnp = e.lsn;
@@ -43,15 +46,22 @@ static int get_folded(struct store *s, const char *key, struct buf *out, uint64_
                       struct err *err)
 {
     struct store_session *ss;
+    struct rows_found f;
+    bool kept = !s->copying; /* a copy changes by more than folds */
     struct err once;
     int rc;
 
+    if (kept && rows_get(s->rows, key, strlen(key), out, &f)) {
+        if (lsnp != NULL)
+            *lsnp = f.lsn;
+        return buf_check(out, err);
+    }
     if (store_session_get(s, &ss, err) != 0)
         return -1;
     do { /* a lookup that was rolled back returned nothing: again */
         ss->rollback = false;
         once = (struct err){0};
-        rc = get_wt(s, ss, key, out, lsnp, &once);
+        rc = get_wt(s, ss, key, out, lsnp, kept ? &f.turn : NULL, &once);
         (void)ss->kv->reset(ss->kv);
     } while (rc != 0 && ss->rollback && !s->failed);
     store_session_put(s, ss);
