@@ -129,7 +129,8 @@ struct node {
     bool apart;
     bool named; /* it has a member id of its own; else it founded the cluster */
     unsigned crashes, opens, deaths;
-    size_t did;                       /* in this step */
+    size_t did; /* in this step */
+    bool in_log_step;
     struct engine_snapshot *snapshot; /* that is being made; NULL: none */
     struct buf snapshot_bytes;        /* of it so far */
 };
@@ -223,11 +224,12 @@ struct world {
     struct op ops[SIM_OPS_MAX];
     uint32_t n_ops;
     uint32_t n_acked, n_refused;
-    uint32_t n_bulk;       /* transactions of many keys that were acknowledged */
-    uint64_t n_promised;   /* acknowledged under a strict mode, once for each secondary */
-    uint32_t keys;         /* so many of SIM_KEYS are used */
-    uint64_t retain_bytes; /* of nodes opened from here on */
-    uint64_t retain_most;  /* the largest that a member has of its own; 0: none has */
+    uint32_t n_acked_in_log_step; /* of those acknowledged: applied by the log thread */
+    uint32_t n_bulk;              /* transactions of many keys that were acknowledged */
+    uint64_t n_promised;          /* acknowledged under a strict mode, once for each secondary */
+    uint32_t keys;                /* so many of SIM_KEYS are used */
+    uint64_t retain_bytes;        /* of nodes opened from here on */
+    uint64_t retain_most;         /* the largest that a member has of its own; 0: none has */
     void (*tune)(struct world *w, int i, struct engine_config *cfg); /* so is what this changes */
     /* false: this message (enum link_msg_type) is swallowed, and what follows it is not. NULL: none
      * is. */

@@ -413,6 +413,10 @@ static void run_storm(struct world *w, bool here)
         w->tune = here ? applies_here_any_version : any_version;
     else
         w->tune = here ? applies_here : NULL;
+    for (int i = 0; here && i < (int)w->n_nodes; i++) { /* they began without */
+        node_stop(w, i);
+        node_open(w, i);
+    }
     write_many(w, 60);
     for (int i = 1; i < (int)w->n_nodes; i++)
         enable(w, 0, i);
@@ -425,6 +429,8 @@ static void run_storm(struct world *w, bool here)
         operate(w);
     }
     settle(w);
+    sim_check(w, here == (w->n_acked_in_log_step > 0), "the log thread applied what %u waited for",
+              w->n_acked_in_log_step);
 }
 
 static void storm(struct world *w)

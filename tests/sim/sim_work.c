@@ -25,6 +25,7 @@ static void on_answer(void *arg, uint64_t lsn, const struct err *err)
     op->lsn = lsn;
     op->acked = true;
     op->w->n_acked++;
+    op->w->n_acked_in_log_step += op->w->n[op->node].in_log_step;
     watch_acked(op->w, op);
 }
 

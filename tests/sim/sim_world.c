@@ -555,7 +555,9 @@ static void do_step(struct node *n)
 {
     struct world *w = n->w;
 
+    n->in_log_step = true;
     n->did = engine_log_step(n->e);
+    n->in_log_step = false;
     if (w->now_ns < n->busy_until_ns) { /* its other threads wait for the disk */
         n->did += disk_wait(n->disk, 0) > 0;
         return;
