@@ -17,8 +17,9 @@
  * Each client address has one attempt, and each network (an IPv4 /24, an IPv6 /48) NETWORK_MAX of
  * ATTEMPTS_MAX, for ATTEMPT_MS each. When there is no room, a network gives some to one that has
  * less: the one with the most, of it one without a share, the oldest. An attempt with a share goes
- * only for a network that has two less. So a flood costs its own networks, and to shut others out
- * it takes garbage shares from ATTEMPTS_MAX networks.
+ * only for a network that has two less. So a flood costs its own networks, an IPv4 network alone
+ * cannot flood itself, and to shut others out it takes garbage shares from ATTEMPTS_MAX networks.
+ * Who comes from the holder's own address (through a proxy that hides addresses) is the holder.
  *
  * Times are milliseconds of the wall clock, given by the caller. Any thread.
  */
@@ -27,8 +28,8 @@
 
 #include "core_private.h"
 
-#define ATTEMPTS_MAX 64
-#define NETWORK_MAX 16    /* attempts of one */
+#define ATTEMPTS_MAX 320
+#define NETWORK_MAX 256   /* attempts of one: every address of a /24 */
 #define OPEN_SHARES_MAX 8 /* kept of an attempt: 256 combinations at most */
 #define ATTEMPT_MS (10 * 60 * 1000)
 #define TOKEN_ID_BYTES 26 /* "s." and 24 base62 characters: also the length of the one-time pad */

@@ -87,6 +87,8 @@ void log_read_rows(struct engine *e);
  * that holds no lock. paced: in slices with pauses between, as long as it does not fall behind. */
 size_t engine_fold(struct engine *e, bool all, bool paced);
 void engine_fold_to(struct engine *e, uint64_t lsn); /* and a little more; returns when it is */
+/* A mark is next to be written, behind what waits already. False: out of memory. */
+bool log_mark(struct engine *e);
 /* What was applied is folded soon; at once when a table is full or ends at a mark. */
 void fold_wanted(struct engine *e, size_t bytes, bool mark);
 size_t engine_unfolded_bytes(struct engine *e); /* memory of what is applied and not folded yet */

@@ -159,9 +159,11 @@ static void number_txns(struct engine *e, uint64_t lsn, size_t n)
         struct sub *s = sub_list_take(&e->pending);
 
         s->lsn = lsn + i;
-        if (s->mark_ms != 0)
+        if (s->mark_ms != 0) {
             e->marks[e->mark_seq++ % MARKS_KEPT] =
                 (struct mark){.lsn = s->lsn, .mono_ns = env_mono_ns(e->cfg.env)};
+            switchover_marked(e);
+        }
         txn_free(s->txn); /* its bytes are in the segment now */
         s->txn = NULL;
         sub_list_add(&e->waiting, s);
@@ -199,7 +201,7 @@ static void build_one(struct engine *e)
     seg_unref(seg);
 }
 
-static void add_mark(struct engine *e)
+bool log_mark(struct engine *e)
 {
     struct sub *s = calloc(1, sizeof(*s));
     struct err err;
@@ -211,11 +213,12 @@ static void add_mark(struct engine *e)
     if (txn_mark(s->txn, s->mark_ms, &err) != 0 || txn_bytes(s->txn, &s->data, &s->len, &err) != 0)
         goto fail;
     sub_list_add(&e->pending, s);
-    return;
-fail: /* out of memory: the next mark is a second away */
+    return true;
+fail:
     if (s != NULL)
         txn_free(s->txn);
     free(s);
+    return false;
 }
 
 /* One that no commit has passed yet, or that is next to be written. While a mode holds the commits
@@ -236,7 +239,7 @@ static void mark_if_due(struct engine *e, int64_t now)
         return;
     if (now >= e->mark_ns) {
         if (!mark_waits(e))
-            add_mark(e);
+            (void)log_mark(e); /* else the next one is a second away */
         e->mark_ns = now + e->cfg.mark_interval_ms * NS_PER_MS;
     }
     log_deadline(e, e->mark_ns);
@@ -275,7 +278,7 @@ static size_t build_step(struct engine *e, int64_t now)
     while (wal_in_flight(e->cur->wal) < WAL_IN_FLIGHT_MAX) {
         int64_t ahead = (int64_t)(atomic_load(&e->appended_bytes) - atomic_load(&e->applied_bytes));
 
-        if (ahead > (int64_t)UNAPPLIED_BYTES_MAX)
+        if (ahead > (int64_t)UNAPPLIED_BYTES_MAX || switchover_pauses(e))
             break;
         if (e->pending.head == NULL)
             take_queue(e);

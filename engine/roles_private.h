@@ -68,6 +68,7 @@ struct yield {       /* no primary of an epoch before `number` is followed */
 struct handover {
     enum { HANDOVER_NONE, HANDOVER_DRAIN, HANDOVER_LOGGED, HANDOVER_HANDED } state;
     char to[64];
+    bool marked;  /* DRAIN: a mark is in the log since it began, and nothing comes behind it */
     uint64_t lsn; /* of the record */
     uint32_t epoch;
     struct follow_config follow; /* then */
@@ -159,6 +160,7 @@ size_t meet_step(struct engine *e, int64_t now);
 /* ---- switchover.c ---- */
 void switchover_begin(struct engine *e, struct event *ev); /* EV_SWITCHOVER */
 size_t switchover_step(struct engine *e, int64_t now);
+void switchover_marked(struct engine *e);       /* a mark is in the log */
 bool switchover_pauses(const struct engine *e); /* no segment is built */
 bool switchover_handed(const struct engine *e);
 bool switchover_ships_to(const struct engine *e, const char *id); /* though no primary */

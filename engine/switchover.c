@@ -3,8 +3,9 @@
  * switchover.c - a primary hands over to one of its secondaries, with one durable point of no
  * return.
  *
- *   1. DRAIN   nothing new is written; the secondary must have applied all, and say that it can be
- *              promoted. Any failure up to here, and the limit of time: writes go on.
+ *   1. DRAIN   a mark is written, and nothing new behind it; the secondary must have applied all,
+ *              so that it is known to be there now, and say that it can be promoted. Any failure up
+ *              to here, and the limit of time: writes go on.
  *   2. the local file notes the LSN at which the handover will stand, and whom to follow then
  *   3. LOGGED  the record "handover to S, epoch e+1" is on its way into the log
  *   4. HANDED  the record is durable here: from now on, over crashes too, this cluster serves
@@ -180,6 +181,8 @@ void switchover_begin(struct engine *e, struct event *ev)
         err_set(&err, ERR_BUSY, 0, "a switchover is under way");
     else if ((why = cannot_take(find_peer(e, ev->text))) != NULL)
         err_set(&err, ERR_INVAL, 0, "%.63s: %s", ev->text, why);
+    else if (!log_mark(e))
+        err_set(&err, ERR_NOMEM, 0, "switchover");
     if (err.code != ERR_OK) {
         if (ev->done != NULL)
             ev->done(ev->arg, 0, &err);
@@ -187,6 +190,7 @@ void switchover_begin(struct engine *e, struct event *ev)
         return;
     }
     h->state = HANDOVER_DRAIN;
+    h->marked = false;
     snprintf(h->to, sizeof(h->to), "%.63s", ev->text);
     h->deadline_ns = env_mono_ns(e->cfg.env) + (int64_t)ev->number * NS_PER_MS;
     h->done = ev->done;
@@ -198,9 +202,16 @@ void switchover_begin(struct engine *e, struct event *ev)
              wal_end_lsn(e->cur->wal));
 }
 
+void switchover_marked(struct engine *e)
+{
+    e->handover.marked = true;
+}
+
 bool switchover_pauses(const struct engine *e)
 {
-    return e->handover.state != HANDOVER_NONE;
+    const struct handover *h = &e->handover;
+
+    return h->state != HANDOVER_NONE && (h->state != HANDOVER_DRAIN || h->marked);
 }
 
 bool switchover_handed(const struct engine *e)
@@ -270,7 +281,7 @@ static size_t drain(struct engine *e, int64_t now)
         return 1;
     }
     log_deadline(e, h->deadline_ns);
-    if (wal_in_flight(e->cur->wal) > 0 || e->committed_lsn < end ||
+    if (!h->marked || wal_in_flight(e->cur->wal) > 0 || e->committed_lsn < end ||
         atomic_load(&e->applied_lsn) < end || p->confirmed_lsn < end ||
         p->confirmed_applied_lsn < end)
         return 0;

@@ -277,6 +277,25 @@ static void switchover(struct world *w)
     sim_check(w, status_of(w, 0)->n_lost == 0, "a switchover lost writes");
 }
 
+/* Nothing was written for a while, so the last ack covers all: but it is no sign of life. */
+static void switchover_silent(struct world *w)
+{
+    struct outcome t = {0};
+
+    begin_switch(w);
+    world_run(w, 2 * SEC + (int64_t)sim_rand(w, 1000) * MS);
+    w->n[1].still_until_ns = w->now_ns + 20 * SEC;
+    hand_over(w, &t);
+    while (!t.done)
+        step_alone(w);
+    sim_check(w, t.err.code == ERR_TIMEOUT, "handed over to one that says nothing: %s", t.err.msg);
+    sim_check(w, is_primary(w, 0), "no primary is left");
+    write_many(w, 20);
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "it does not go on");
+    world_run(w, 20 * SEC);
+    check_equal(w);
+}
+
 /* 7: the link is cut, or a site loses power, at any step of it: never are there two primaries, and
  * when all is well again there is one, with all that was acknowledged. */
 static void switchover_cut(struct world *w)
@@ -376,6 +395,7 @@ static void switchover_forced(struct world *w)
 
 const struct scenario scenarios_act[] = {
     {"switchover", switchover, "a switchover loses nothing and pauses shortly", 0},
+    {"switchover_silent", switchover_silent, "to one that says nothing it hands nothing over", 0},
     {"switchover_cut", switchover_cut, "cut anywhere, a switchover never makes two primaries", 0},
     {"switchover_forced", switchover_forced, "after the handover only force makes it serve", 0},
     {"lost_writes", lost_writes, "what only the old primary has is saved before it follows", 0},

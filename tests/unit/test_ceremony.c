@@ -188,7 +188,7 @@ Test(ceremony, a_network_that_floods_with_shares_shuts_out_itself_alone)
     char address[32], nonce[32];
 
     for (int i = 0; i < 2 * NETWORK_MAX; i++) {
-        snprintf(address, sizeof(address), "192.0.2.%d", i);
+        snprintf(address, sizeof(address), "2001:db8:0:%x", i);
         snprintf(nonce, sizeof(nonce), "s%d", i);
         cr_assert_eq(start_at(address, nonce, 1000), i < NETWORK_MAX ? 0 : -1);
         if (i < NETWORK_MAX)
@@ -197,6 +197,21 @@ Test(ceremony, a_network_that_floods_with_shares_shuts_out_itself_alone)
     cr_assert_str_eq(err.msg, "too many attempts that have shares are in progress; each ends after "
                               "10 minutes");
     cr_assert_eq(start_at("10.0.0.1", "mine", 1100), 0);
+}
+
+/* Whoever else is in his /24, without a share of his. */
+Test(ceremony, his_own_network_pushes_out_no_attempt)
+{
+    char address[32], nonce[32];
+
+    cr_assert_eq(start_at("192.0.2.77", "mine", 1000), 0);
+    for (int i = 0; i < 512; i++) {
+        snprintf(address, sizeof(address), "192.0.2.%d", i % 256);
+        snprintf(nonce, sizeof(nonce), "s%d", i);
+        cr_assert_eq(start_at(address, nonce, 1001 + i), i < 256 && i != 77 ? 0 : -1);
+    }
+    ceremony_status(cs, CEREMONY_ROOT, "192.0.2.77", 2000, &view);
+    cr_assert_str_eq(view.nonce, "mine");
 }
 
 /* His attempt has no share yet. */
