@@ -33,6 +33,7 @@ struct audits {
     pthread_mutex_t lock; /* current, and the refs of every set */
     struct audit_set *current;
     _Atomic uint64_t changes;
+    _Atomic bool refusing; /* no device took the last line */
 };
 
 static void set_free(struct audit_set *s)
@@ -408,6 +409,7 @@ static int tell(struct request *rq, struct response *rs, const struct audit_fact
     }
     write_lines(rq->core, &w);
     rc = w.taken > 0 ? 0 : -1;
+    atomic_store(&rq->core->audits->refusing, rc != 0);
     if (rc != 0)
         log_error(rq->core->log, "audit", "no audit device took the line: path=%s", rq->full_path);
 out:
@@ -424,7 +426,7 @@ bool audit_unwritable(struct core *c, char *names, size_t len)
     struct audit_set *set = NULL;
     struct err err = {0};
     size_t broken = 0, at = 0;
-    bool all = false;
+    bool all = false, refusing;
 
     names[0] = '\0';
     if (c->role != ENGINE_PRIMARY)
@@ -432,8 +434,9 @@ bool audit_unwritable(struct core *c, char *names, size_t len)
     /* The rows cannot be read: sealed, or in the middle of a switch. */
     if (c->audits == NULL || core_sealed(c) || rq.arena == NULL || set_get(&rq, &set, &err) != 0)
         goto out;
+    refusing = atomic_load(&c->audits->refusing); /* a full disk: the files are open */
     for (size_t i = 0; i < set->n; i++) {
-        if (set->devices[i].fd >= 0 || set->devices[i].discard)
+        if (!refusing && (set->devices[i].fd >= 0 || set->devices[i].discard))
             continue;
         if (at < len)
             at += (size_t)snprintf(names + at, len - at, "%s%s/", broken > 0 ? ", " : "",

@@ -109,6 +109,7 @@ static json_t *preview_json(struct request *rq, const struct engine_status *st)
     set(o, "clock_skew_ms", json_integer(st->peers[0].clock_skew_ms));
     set(o, "needs_force", json_string(st->promotion_needs_force));
     set(o, "summary", json_string(text));
+    (void)replication_health_json(rq, o, st);
     if (rq->core->config->max_loss_ms >= 0)
         set(o, "max_loss_ms", json_integer(rq->core->config->max_loss_ms));
     return o;

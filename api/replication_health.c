@@ -312,11 +312,11 @@ static void of_audit(struct core *c, struct health *h)
 
     pthread_mutex_lock(&p->mu);
     if (p->audit_all)
-        add(h, "audit_unwritable", "", "the files of all audit devices cannot be opened here: %s",
+        add(h, "audit_unwritable", "", "the files of all audit devices cannot be written here: %s",
             p->audit);
     else if (p->audit[0] != '\0')
         add(h, "audit_device_unwritable", "",
-            "the files of these audit devices cannot be opened here: %s", p->audit);
+            "the files of these audit devices cannot be written here: %s", p->audit);
     pthread_mutex_unlock(&p->mu);
 }
 
@@ -440,6 +440,7 @@ static void probe_audit(struct core *c, struct probes *p)
     char names[sizeof(p->audit)];
     bool all = audit_unwritable(c, names, sizeof(names));
 
+    engine_fit(c->engine, !all);
     pthread_mutex_lock(&p->mu);
     memcpy(p->audit, names, sizeof(names));
     p->audit_all = all;

@@ -3,6 +3,7 @@
  * replication_roles.c - primary/demote and secondary/update-primary: roles change and the data
  * stays.
  */
+#include <inttypes.h>
 #include <string.h>
 
 #include "cluster_private.h"
@@ -12,6 +13,7 @@
 /* ---- calls into the engine that a coroutine waits for ---- */
 struct role_wait {
     struct co *co;
+    uint64_t lsn;
     struct err err;
 };
 
@@ -19,7 +21,7 @@ static void role_done(void *arg, uint64_t lsn, const struct err *err)
 {
     struct role_wait *w = arg;
 
-    (void)lsn;
+    w->lsn = lsn;
     if (err != NULL)
         w->err = *err;
     co_wake(w->co);
@@ -52,13 +54,14 @@ int replication_cut(struct core *c, const char *id, bool force, struct err *err)
     return -1;
 }
 
-static int demote_do(struct core *c, struct err *err)
+static int demote_do(struct core *c, uint64_t *lackingp, struct err *err)
 {
     struct role_wait w = {.co = co_current()};
 
     if (engine_demote(c->engine, role_done, &w, err) != 0)
         return -1;
     co_wait();
+    *lackingp = w.lsn;
     if (w.err.code == ERR_OK)
         return 0;
     *err = w.err;
@@ -154,6 +157,7 @@ void replication_demote_handle(struct request *rq, struct response *rs)
     struct latch_ref latch;
     struct err err = {0};
     uint8_t own[32];
+    uint64_t lacking;
     int rc = -1;
 
     if (!latch_for(rq, rs, REPL_LATCH, &latch))
@@ -170,7 +174,7 @@ void replication_demote_handle(struct request *rq, struct response *rs)
     if (c->role == ENGINE_PRIMARY &&
         (replication_own_hash(c, own, &err) != 0 || clear_flags(c, own, NULL, &err) != 0))
         goto out;
-    rc = demote_do(c, &err);
+    rc = demote_do(c, &lacking, &err);
 out:
     latch_release(c, &latch);
     if (rc != 0) {
@@ -180,6 +184,13 @@ out:
     }
     reply_warning(rs, "This cluster is being demoted to a replication secondary. Vault will be "
                       "unavailable for a brief period and will resume service shortly.");
+    if (lacking > 0)
+        reply_warning(rs,
+                      "A secondary is not known to have the last %" PRIu64
+                      " transactions (the log of this server names it). Promoted now, it would "
+                      "serve without them: let it follow this cluster first, or promote this "
+                      "cluster again.",
+                      lacking);
 }
 
 /* ---- secondary/update-primary ---- */

@@ -29,12 +29,14 @@
 
 #define DEMOTE_LIMIT_NS (5 * NS_PER_S)
 
-static void answer(struct engine *e, engine_done_fn *done, void *arg, const struct err *err)
+static void answer(struct engine *e, engine_done_fn *done, void *arg, uint64_t lsn,
+                   const struct err *err)
 {
     struct job *j = job_new(e, JOB_CALL);
 
     j->done = done;
     j->arg = arg;
+    j->lsn = lsn;
     if (err != NULL)
         j->err = *err;
     job_post(e, j);
@@ -52,7 +54,7 @@ void demote_begin(struct engine *e, struct event *ev)
     else if (e->repl.cluster_id[0] == '\0')
         err_set(&err, ERR_ROLE, 0, "replication was never enabled here");
     if (err.code != ERR_OK) {
-        answer(e, ev->done, ev->arg, &err);
+        answer(e, ev->done, ev->arg, 0, &err);
     } else {
         e->demote.on = true;
         e->demote.until_ns = env_mono_ns(e->cfg.env) + DEMOTE_LIMIT_NS;
@@ -76,6 +78,27 @@ static bool drained(const struct engine *e)
             return false;
     }
     return true;
+}
+
+/* Transactions that the secondary with the least of them is not known to have: promoted, it would
+ * be without them. */
+static uint64_t most_lacking(struct engine *e)
+{
+    uint64_t end = wal_end_lsn(e->cur->wal), most = 0;
+
+    for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
+        const struct peer *p = &e->peers[i];
+
+        if (!p->used || p->confirmed_lsn >= end)
+            continue;
+        log_warn(e->cfg.log, LOG_REPLICATION,
+                 "demoted without waiting for %s: of LSN %" PRIu64
+                 " it is known to have no more than LSN %" PRIu64,
+                 p->member.id, end, p->confirmed_lsn);
+        if (end - p->confirmed_lsn > most)
+            most = end - p->confirmed_lsn;
+    }
+    return most;
 }
 
 static void own_follow_row(struct engine *e, struct follow_config *f)
@@ -139,6 +162,8 @@ void demote_and_follow(struct engine *e, const char *addr)
 
 size_t demote_step(struct engine *e, int64_t now)
 {
+    uint64_t lacking;
+
     if (!e->demote.on)
         return 0;
     if (engine_role(e) == ENGINE_PRIMARY && !drained(e) && now < e->demote.until_ns) {
@@ -147,8 +172,9 @@ size_t demote_step(struct engine *e, int64_t now)
     }
     if (wal_in_flight(e->cur->wal) > 0) /* a slow disk, but no guess */
         return 0;
+    lacking = engine_role(e) == ENGINE_PRIMARY ? most_lacking(e) : 0;
     step_down(e, "");
-    answer(e, e->demote.done, e->demote.arg, NULL);
+    answer(e, e->demote.done, e->demote.arg, lacking, NULL);
     memset(&e->demote, 0, sizeof(e->demote));
     return 1;
 }
@@ -177,7 +203,7 @@ void retarget_begin(struct engine *e, struct event *ev)
     struct err err;
 
     if (retarget_check(e, ev->follow, &err) != 0) {
-        answer(e, ev->done, ev->arg, &err);
+        answer(e, ev->done, ev->arg, 0, &err);
         ev->done = NULL;
         return;
     }
@@ -204,6 +230,6 @@ void retarget_begin(struct engine *e, struct event *ev)
         log_info(e->cfg.log, LOG_REPLICATION, "the primary is forgotten: following nobody");
     follow_resume(e);
     log_publish(e);
-    answer(e, ev->done, ev->arg, NULL);
+    answer(e, ev->done, ev->arg, 0, NULL);
     ev->done = NULL;
 }

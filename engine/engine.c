@@ -537,6 +537,11 @@ int engine_local_put(struct engine *e, const char *name, const void *data, size_
     return rc;
 }
 
+void engine_fit(struct engine *e, bool fit)
+{
+    atomic_store(&e->unfit, !fit);
+}
+
 void engine_epoch_key(struct engine *e, const uint8_t key[32])
 {
     struct event *ev;

@@ -295,6 +295,10 @@ CHECKED int engine_mode_set(struct engine *e, const char *id, const struct repl_
 /** The HMAC key for promotion records, derived by the barrier; given at unseal, wiped at seal
  * (NULL). Any thread. */
 void engine_epoch_key(struct engine *e, const uint8_t key[32]);
+/** Whether this server could serve as a primary, as far as others than the engine know. A secondary
+ * that could not says so to its primary, which hands nothing over to it. True at first. Any thread.
+ */
+void engine_fit(struct engine *e, bool fit);
 /**
  * SHA-256 of the SubjectPublicKeyInfo of our own link key: a row of the member table with it is our
  * own, whatever id it has, and not somebody to meet. Any thread.
@@ -400,8 +404,9 @@ CHECKED int engine_lost_delete(struct engine *e, const char *id, engine_done_fn 
 /**
  * Step down, with all data: nothing new is taken, what is under way becomes durable and goes to the
  * connected secondaries (5 s at most), then this is a secondary that follows nobody, durably. Of a
- * fenced cluster, too. done runs on the apply thread. ERR_ROLE: not a primary, or never enabled;
- * ERR_BUSY. Any thread.
+ * fenced cluster, too. done runs on the apply thread; its LSN is the number of transactions that
+ * the secondary with the least of them is not known to have. ERR_ROLE: not a primary, or never
+ * enabled; ERR_BUSY. Any thread.
  */
 CHECKED int engine_demote(struct engine *e, engine_done_fn *done, void *arg, struct err *err);
 /**

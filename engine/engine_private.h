@@ -71,6 +71,7 @@ struct engine {
     struct queue *scan_q;
     struct waker apply_waker, checkpoint_waker, scan_waker, fold_waker;
     _Atomic int role; /* enum engine_role; written by the log thread */
+    _Atomic bool unfit; /* see engine_fit */
     _Atomic bool reserve;
     _Atomic bool stopping, apply_stop, checkpoint_stop, scan_stop, fold_stop;
     _Atomic bool rows_changed;    /* a replication row was applied */

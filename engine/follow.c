@@ -584,7 +584,7 @@ static size_t send_ack(struct engine *e, int64_t now)
     m.ack.applied_lsn = applied;
     m.ack.echo_ms = f->echo_ms;
     m.ack.received_lsn = f->rx_lsn;
-    m.ack.ready = switchover_ready(e);
+    m.ack.ready = switchover_ready(e) && !atomic_load(&e->unfit);
     m.ack.held_us = (env_mono_ns(e->cfg.env) - f->rx_ns) / 1000;
     conn_send(e, c, &m, NULL);
     TRACE(ack, f->acked_durable + 1, m.ack.durable_lsn);

@@ -164,8 +164,9 @@ static const char *cannot_take(const struct peer *p)
         return "its data is not what it is here, or is damaged: wait until it has been repaired "
                "(sys/replication/dr/secondary/reindex)";
     if (!p->ready)
-        return "it does not say that it can be promoted: it is sealed, short of space, or an older "
-               "program";
+        return "it does not say that it can be promoted: it is sealed, short of space, has no "
+               "audit "
+               "device that can be written (reasons in its status), or is an older program";
     return NULL;
 }
 

@@ -15,8 +15,9 @@ static int show_preview(struct client *c, bool alone)
 {
     struct reply r = {0};
     struct err err = {0};
-    const json_t *d;
+    const json_t *d, *reason;
     const char *force;
+    size_t i;
 
     if (client_call(c, "GET", PROMOTE, NULL, &r, &err) != 0 || !reply_ok(&r)) {
         int rc = reply_fail(c, &r, &err, "Error reading what a promotion would lose");
@@ -40,6 +41,13 @@ static int show_preview(struct client *c, bool alone)
         (long long)json_integer_value(json_object_get(d, "last_heard_lsn")),
         json_is_true(json_object_get(d, "connected")) ? ", and is still connected" : "",
         json_string_value(json_object_get(d, "summary")));
+    json_array_foreach(json_object_get(d, "reasons"), i, reason)
+    {
+        if (strcmp(json_string_value(json_object_get(reason, "severity")), "error") == 0)
+            fprintf(stderr, "%s: %s. %s\n", json_string_value(json_object_get(reason, "code")),
+                    json_string_value(json_object_get(reason, "what")),
+                    json_string_value(json_object_get(reason, "do")));
+    }
     if (force != NULL && force[0] != '\0')
         fprintf(stderr, "It needs -force: %s\n", force);
     reply_free(&r);

@@ -5,6 +5,7 @@ import base64
 import http.client
 import os
 import random
+import signal
 import socket
 import sys
 import threading
@@ -181,10 +182,15 @@ def audit_of_a_secondary():
         await_true('a warning while another device would take the lines', lambda: told('audit_device_unwritable') and not told('audit_unwritable'))
         replace(second)
         await_true('the reason before the disaster', lambda: told('audit_unwritable') and not told('audit_device_unwritable'))
+        promote, switchover = 'sys/replication/dr/secondary/promote', 'sys/replication/dr/primary/switchover'
+        await_true('no switchover to it', lambda: a.call('PUT', switchover, {'id': 'secondary', 'limit': '1ms'}).status == 400)
+        want(a.call('PUT', switchover, {'id': 'secondary'}), 400, 'no audit device that can be written')
+        assert 'audit_unwritable' in [r['code'] for r in b.ok('GET', promote, token='').data['reasons']]
         dr = b.dr_token(a.keys[:2])
         a.kill()
-        b.ok('PUT', 'sys/replication/dr/secondary/promote', {'dr_operation_token': dr}, token='')
-        want(b.call('PUT', 'kv/x', {'v': 1}, token=a.root), 500, 'internal error')
+        b.ok('PUT', promote, {'dr_operation_token': dr}, token='')
+        want(b.call('PUT', 'kv/x', {'v': 1}, token=a.root), 500, 'internal error: no audit device')
+        await_true('the primary that serves nothing to say why', lambda: told('audit_unwritable'))
         want(b.call('GET', 'sys/health', token=''), 200)
         os.unlink(logs)
         os.unlink(second)
@@ -192,6 +198,29 @@ def audit_of_a_secondary():
         await_true('the reason to go', lambda: not told('audit_unwritable'))
         want(b.call('GET', 'kv/x', token=a.root), 404)
         assert '"path":"kv/x"' in open(os.path.join(logs, 'audit.log')).read()
+
+
+def audit_disk_is_full():
+    """a primary whose audit file is open and takes no more serves nothing, and its status says why"""
+    with World() as w:
+        a, _ = w.pair()
+        log = os.path.join(w.dir, 'audit.log')
+        a.ok('PUT', 'sys/audit/file', {'type': 'file', 'options': {'file_path': log, 'mode': '0000'}})
+
+        def told():
+            return 'audit_unwritable' in [r['code'] for r in a.dr_status()['reasons']]
+
+        def reopened():
+            a.proc.send_signal(signal.SIGHUP)
+        os.rename(log, log + '.1')
+        os.symlink('/dev/full', log)
+        reopened()
+        await_true('requests to be refused', lambda: a.call('GET', 'sys/mounts').status == 500)
+        await_true('the status to say why', told, 30)
+        os.unlink(log)
+        reopened()
+        await_true('requests to be served', lambda: a.call('GET', 'sys/mounts').status == 200)
+        await_true('the reason to go', lambda: not told(), 30)
 
 
 def killed_while_enabling():
@@ -539,6 +568,6 @@ def killed_while_leaving():
 
 
 if __name__ == '__main__':
-    sys.exit(run_tests([sealed_secondary, primary_restarts, two_secondaries, after_promotion, operation_token, audit_of_a_secondary, disable,
+    sys.exit(run_tests([sealed_secondary, primary_restarts, two_secondaries, after_promotion, operation_token, audit_of_a_secondary, audit_disk_is_full, disable,
                         killed_while_enabling, left_during_first_copy, left_token_ends_with_the_copy, killed_while_leaving, ceremony_from_two_hosts,
                         rekey_is_ended_by_its_own, secrets_written_while_enabling], 'replication'))

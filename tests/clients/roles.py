@@ -3,6 +3,7 @@
 """Who serves: fencing, failing back, demote, update-primary, revoke."""
 import base64
 import os
+import re
 import signal
 import sys
 import threading
@@ -180,6 +181,27 @@ def fenced_without_audit():
         assert {'no_primary', 'audit_unwritable'} == {r['code'] for r in a.dr_status()['reasons']}
         update_primary(a, a.keys[:2], update_primary_addrs=[b.cluster_addr])
         await_true('it to follow', lambda: a.dr_status().get('state') == 'stream-wals', 30)
+
+
+def demote_tells_who_lacks():
+    """a demotion says when a secondary lacks what it has, and says nothing when none does"""
+    with World() as w:
+        a, b = w.pair()
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        w.await_caught_up(a, b)
+        path = 'sys/replication/dr/primary/demote'
+        assert 'transactions' not in str(a.ok('PUT', path, {}).json['warnings'])
+        promote(a, a.keys[:2])
+        w.await_following(b)
+        b.proc.send_signal(signal.SIGSTOP)
+        try:
+            for i in range(50):
+                a.ok('PUT', f'kv/{i}', {'v': i})
+            said = a.ok('PUT', path, {}).json['warnings']
+        finally:
+            b.proc.send_signal(signal.SIGCONT)
+        n = int(re.search('the last ([0-9]+) transactions', str(said)).group(1))
+        assert 50 <= n < 200, said
 
 
 def fail_back():
@@ -431,6 +453,6 @@ def cascade():
 
 
 if __name__ == '__main__':
-    sys.exit(run_tests([fenced_old_primary, stopped_primary, alone, fenced_without_audit, sealed_for_good, fail_back, misread_update, third_follows,
+    sys.exit(run_tests([fenced_old_primary, stopped_primary, alone, fenced_without_audit, sealed_for_good, demote_tells_who_lacks, fail_back, misread_update, third_follows,
                         keys_change_while_it_follows, disabled_when_fenced,
                         index_header, cascade], 'roles'))
