@@ -34,9 +34,7 @@ static int drop_member(void *arg, const struct member *m, struct err *err)
     return batch_delete(d->batch, key, err);
 }
 
-/* No members, no CA, no tokens, and another cluster id, so that no old secondary can come back by
- * mistake. */
-static int disable_do(struct core *c, struct err *err)
+int replication_leave_members(struct core *c, struct err *err)
 {
     struct repl_config conf = {0};
     struct drop d = {.batch = batch_new(c)};
@@ -73,7 +71,7 @@ void replication_primary_disable_handle(struct request *rq, struct response *rs)
         /* A fenced one leaves, superseding nobody. */
         if ((rq->core->role == ENGINE_FENCED &&
              replication_take_role(rq->core, true, true, &err) != 0) ||
-            disable_do(rq->core, &err) != 0)
+            replication_leave_members(rq->core, &err) != 0)
             reply_err(rs, &err);
         else
             reply_warning(rs, "This cluster is having replication disabled. Vault will be "
@@ -149,7 +147,7 @@ void replication_secondary_disable_handle(struct request *rq, struct response *r
     }
     rc = latch_take(c, REPL_LATCH, &latch, &err);
     if (rc == 0) {
-        rc = disable_do(c, &err);
+        rc = replication_leave_members(c, &err);
         latch_release(c, &latch);
     }
     if (rc != 0 || dr_token_clear(c, &err) != 0)

@@ -35,6 +35,9 @@ handler_fn replication_secondary_token_handle, replication_revoke_handle;
 
 /* ---- replication_disable.c ---- */
 handler_fn replication_primary_disable_handle, replication_secondary_disable_handle;
+/** A primary without members, CA and tokens, and with another cluster id, so that no old secondary
+ * can come back by mistake. Under REPL_LATCH. Coroutine. */
+CHECKED int replication_leave_members(struct core *c, struct err *err);
 
 /* ---- replication_promote.c ---- */
 handler_fn replication_promote_handle;

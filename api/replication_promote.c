@@ -136,12 +136,32 @@ static bool may_promote(struct request *rq, struct response *rs, bool force)
     return false;
 }
 
+/* The last that a primary which disables replication says is that there are no members and another
+ * cluster id: this cluster is no member either then, and takes an id of its own. */
+static int settle(struct core *c, const char *addr, bool *alonep, struct err *err)
+{
+    struct repl_config conf;
+    struct latch_ref latch;
+    int rc;
+
+    if (repl_config_get(c, &conf, err) != 0)
+        return -1;
+    *alonep = !conf.primary_enabled;
+    if (!*alonep)
+        return primary_settle(c, addr, err);
+    if (latch_take(c, REPL_LATCH, &latch, err) != 0)
+        return -1;
+    rc = dr_token_clear(c, err) != 0 ? -1 : replication_leave_members(c, err);
+    latch_release(c, &latch);
+    return rc;
+}
+
 void replication_promote_handle(struct request *rq, struct response *rs)
 {
     struct core *c = rq->core;
     const char *addr;
     struct err err = {0};
-    bool force, preview;
+    bool force, preview, alone = false;
 
     if (replication_field_cluster_addr(rq, rs, &addr) != 0 ||
         field_bool(rq, rs, "force", false, &force) != 0 ||
@@ -160,7 +180,7 @@ void replication_promote_handle(struct request *rq, struct response *rs)
         return;
     }
     log_info(c->log, "replication", "promoted to DR primary");
-    if (primary_settle(c, addr[0] != '\0' ? addr : NULL, &err) != 0) {
+    if (settle(c, addr[0] != '\0' ? addr : NULL, &alone, &err) != 0) {
         log_error(c->log, "replication", "promoted, but cannot take up a primary's work: %s",
                   err.msg);
         reply_warning(rs,
@@ -169,6 +189,10 @@ void replication_promote_handle(struct request *rq, struct response *rs)
                       "is tried again at the next unseal.",
                       err.msg);
     }
+    if (alone)
+        reply_warning(rs,
+                      "The primary had disabled replication, so this cluster stands alone, with "
+                      "a cluster id of its own: replication is disabled here, too.");
     reply_warning(rs, "This cluster is being promoted to a replication primary. Vault will be "
                       "unavailable for a brief "
                       "period and will resume service shortly.");

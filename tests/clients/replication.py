@@ -162,6 +162,25 @@ def disable():
         w.await_caught_up(b, a)
 
 
+def promoted_after_disable():
+    """a secondary whose primary disabled replication is promoted to a cluster that stands alone, with an id of its own"""
+    with World() as w:
+        a, b = w.pair()
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        a.ok('PUT', 'kv/x', {'v': '1'})
+        w.await_caught_up(a, b)
+        dr = b.dr_token(a.keys[:2])
+        a.ok('PUT', 'sys/replication/dr/primary/disable', {})
+        await_true('the secondary to hear of it', lambda: b.dr_status().get('known_secondaries') != ['secondary'] and b.dr_status().get('last_error'))
+        r = b.ok('PUT', 'sys/replication/dr/secondary/promote', {'dr_operation_token': dr}, token='')
+        assert 'stands alone' in str(r.json['warnings']), r.json
+        assert b.ok('GET', 'kv/x', token=a.root).data == {'v': '1'} and b.dr_status() == {'mode': 'disabled'}
+        ids = {s.ok('GET', 'sys/health', token='').json['cluster_id'] for s in (a, b)}
+        assert len(ids) == 2, ids
+        b.ok('PUT', 'sys/replication/dr/primary/enable', {}, token=a.root)
+        assert b.dr_status()['mode'] == 'primary'
+
+
 def audit_of_a_secondary():
     """a secondary that cannot write the primary's audit file is promoted all the same, and then serves only when it can"""
     with World() as w:
@@ -568,6 +587,6 @@ def killed_while_leaving():
 
 
 if __name__ == '__main__':
-    sys.exit(run_tests([sealed_secondary, primary_restarts, two_secondaries, after_promotion, operation_token, audit_of_a_secondary, audit_disk_is_full, disable,
+    sys.exit(run_tests([sealed_secondary, primary_restarts, two_secondaries, after_promotion, operation_token, audit_of_a_secondary, audit_disk_is_full, disable, promoted_after_disable,
                         killed_while_enabling, left_during_first_copy, left_token_ends_with_the_copy, killed_while_leaving, ceremony_from_two_hosts,
                         rekey_is_ended_by_its_own, secrets_written_while_enabling], 'replication'))
