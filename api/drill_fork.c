@@ -126,7 +126,7 @@ static int make_fork(struct drill *d, struct restore_report *rep, struct err *er
 static void note_tail(struct drill *d, const struct engine_status *st,
                       const struct restore_report *rep)
 {
-    d->out.tail = st->durable_lsn > st->applied_lsn ? st->durable_lsn - st->applied_lsn : 0;
+    d->out.tail = st->keeps_lsn > st->applied_lsn ? st->keeps_lsn - st->applied_lsn : 0;
     if (rep->transactions > 0)
         d->out.tail_ms =
             (double)rep->apply_ns / 1e6 / (double)rep->transactions * (double)d->out.tail;

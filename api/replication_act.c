@@ -23,6 +23,7 @@ struct loss {
     int64_t heard_ms;    /* wall; 0: never */
     int64_t age_ms;      /* since then */
     int64_t may_lose_ms; /* writes acknowledged in this time, up to now, may be missing */
+    bool none;           /* a strict mode excludes it */
     bool unknown;        /* at least that: this clock is behind what the primary wrote last */
 };
 
@@ -32,13 +33,15 @@ static void loss_of(const struct engine_status *st, int64_t now_ms, struct loss 
     const struct engine_lag_stage *s = &p->stage[LAG_FLUSHED];
 
     memset(l, 0, sizeof(*l));
-    l->keeps_lsn = st->durable_lsn;
+    l->keeps_lsn = st->keeps_lsn;
     l->heard_lsn =
         st->last_remote_lsn > st->committed_lsn ? st->last_remote_lsn : st->committed_lsn;
     if (l->heard_lsn > l->keeps_lsn) {
         l->missing_lsns = l->heard_lsn - l->keeps_lsn;
         l->missing_bytes = s->behind_bytes;
     }
+    /* The mode is that of the log at hand: what was committed without this one says otherwise. */
+    l->none = st->no_loss && l->missing_lsns == 0;
     /* By the monotonic clock: one that was set meanwhile must not make the loss look smaller. Not
      * heard since the start: the log's end is what was heard last, at most a second after the mark
      * before it; by its primary's clock, so the time is not less than this process has run. */
@@ -48,11 +51,13 @@ static void loss_of(const struct engine_status *st, int64_t now_ms, struct loss 
     } else {
         l->heard_ms = st->log_end_ms;
         l->age_ms = now_ms - l->heard_ms > st->up_ms ? now_ms - l->heard_ms : st->up_ms;
-        l->unknown = now_ms < l->heard_ms && !st->no_loss;
+        l->unknown = now_ms < l->heard_ms && !l->none;
     }
-    if (st->no_loss)
+    if (l->none)
         return;
-    l->may_lose_ms = l->age_ms;
+    /* Who was heard may be another secondary, and what is here old: a copy takes its place only
+     * when it is whole. The newest canary that was applied tells how old. */
+    l->may_lose_ms = p->canary_age_ms > l->age_ms ? p->canary_age_ms : l->age_ms;
     if (l->missing_lsns > 0 && s->behind_ms > (double)l->may_lose_ms)
         l->may_lose_ms = (int64_t)s->behind_ms;
 }
@@ -66,12 +71,12 @@ static void span(int64_t ms, char out[32])
                  ms / 1000 % 60);
 }
 
-static void say(const struct engine_status *st, const struct loss *l, char out[320])
+static void say(const struct loss *l, char out[320])
 {
     char time[32];
 
     span(l->may_lose_ms, time);
-    if (st->no_loss)
+    if (l->none)
         snprintf(out, 320,
                  "Nothing that the primary acknowledged is missing, unless it relaxed the mode by "
                  "force after it was last heard.");
@@ -92,7 +97,7 @@ static json_t *preview_json(struct request *rq, const struct engine_status *st)
     const char *heard;
 
     loss_of(st, rq->now_ms, &l);
-    say(st, &l, text);
+    say(&l, text);
     heard = l.heard_ms > 0 ? time_rfc3339(rq->arena, l.heard_ms) : "";
     set(o, "epoch", json_integer(st->epoch + 1));
     set(o, "connected", json_boolean(st->peers[0].connected));
@@ -103,7 +108,7 @@ static json_t *preview_json(struct request *rq, const struct engine_status *st)
     set(o, "last_heard_age_ms", json_integer(l.heard_ms > 0 ? l.age_ms : 0));
     set(o, "missing_lsns", json_integer((json_int_t)l.missing_lsns));
     set(o, "missing_bytes", json_integer((json_int_t)l.missing_bytes));
-    set(o, "no_loss", json_boolean(st->no_loss));
+    set(o, "no_loss", json_boolean(l.none));
     set(o, "may_lose_ms", json_integer(l.may_lose_ms));
     set(o, "may_lose_more", json_boolean(l.unknown));
     set(o, "clock_skew_ms", json_integer(st->peers[0].clock_skew_ms));
@@ -151,7 +156,7 @@ bool replication_loss_accepted(struct request *rq, struct response *rs, bool for
     }
     engine_status(rq->core->engine, st);
     loss_of(st, rq->now_ms, &l);
-    say(st, &l, said);
+    say(&l, said);
     log_info(rq->core->log, "replication", "expected loss of the promotion: %s", said);
     if (force || max_ms < 0 || (l.may_lose_ms <= max_ms && !l.unknown))
         return true;

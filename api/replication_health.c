@@ -53,6 +53,10 @@ static const struct {
      "for good."},
     {"secondary_copying", true, false,
      "Wait until it has a whole copy: until then it cannot be promoted."},
+    {"canary_late", true, false,
+     "Nothing of the primary's comes, though the link is up: look at the status of the cluster "
+     "that "
+     "this one follows, and at the primary's."},
     {"lag_high", true, false,
      "Compare the disks and the network of both sites with the rate of writes; lag tells the stage "
      "that is slow."},
@@ -262,6 +266,10 @@ static void of_secondary_role(struct core *c, const struct engine_status *st, st
             p->last_error[0] != '\0' ? ": " : "", p->last_error);
     if (st->role == ENGINE_SECONDARY)
         of_lag(c, h, p, "");
+    if (st->role == ENGINE_SECONDARY && p->connected && !st->copying &&
+        p->canary_age_ms > c->config->lag_warn_ms)
+        add(h, "canary_late", "", "the last canary of the primary that came is %.1f s old",
+            (double)p->canary_age_ms / 1000);
     of_proof(h, st, p, "");
     of_damage(st, h);
     of_skew(h, p, "");

@@ -70,7 +70,7 @@ struct engine {
     struct queue *job_q;
     struct queue *scan_q;
     struct waker apply_waker, checkpoint_waker, scan_waker, fold_waker;
-    _Atomic int role; /* enum engine_role; written by the log thread */
+    _Atomic int role;   /* enum engine_role; written by the log thread */
     _Atomic bool unfit; /* see engine_fit */
     _Atomic bool reserve;
     _Atomic bool stopping, apply_stop, checkpoint_stop, scan_stop, fold_stop;
@@ -90,6 +90,7 @@ struct engine {
     _Atomic uint32_t leaves_saved;            /* rows that it brought up to date */
     _Atomic int64_t deadline_ns;
     _Atomic int64_t mark_applied_ms;
+    int64_t canary_ms, canary_ns;           /* of the log thread: see_canary */
     _Atomic uint64_t copy_keys, copy_bytes; /* entries taken from the primary */
     _Atomic bool catching_up, scrub_now, store_unreadable;
     _Atomic uint64_t scrub_keys;   /* in the store, as counted last; 0: not yet */

@@ -376,6 +376,8 @@ static void on_welcome(struct engine *e, struct conn *c, const struct link_welco
         return;
     }
     c->version = w->version;
+    if (theirs != NULL && !bootstrapping) /* before a record of an older one is read: a handover */
+        meet_seen(e, theirs->number);
     if (w->decision != LINK_COPY && copy_outlived(e, w)) {
         e->follow.want_copy = true;
         conn_close(e, c, "the copy holds what a promotion has cut off: beginning again");

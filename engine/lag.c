@@ -2,8 +2,9 @@
 /*
  * lag.c - how far behind each secondary is, now and over the last 1, 5 and 60 minutes.
  *
- * All times are the primary's monotonic clock: a commit is noted when it happens, and a stage's lag
- * is the time until the ack that covers it. The secondary tells how long it had held what it
+ * All times are the primary's monotonic clock: a commit is noted with the time at which it was
+ * durable here, since in a strict mode it is committed by the very ack, and a stage's lag is the
+ * time until the ack that covers it. The secondary tells how long it had held what it
  * received, so that received is told from flushed without a second clock. A canary in the log once
  * a second makes this true of an idle system; and since a secondary that says nothing gives no
  * samples, the oldest commit that waits is counted once a second at its age.
@@ -14,6 +15,7 @@
 #include "engine_private.h"
 #include "lag_private.h"
 #include "log_private.h"
+#include "modes_private.h"
 #include "ship_private.h"
 #include "time_private.h"
 
@@ -166,16 +168,24 @@ int64_t lag_since_ns(struct engine *e, uint64_t lsn)
 
 int64_t peer_behind_ns(struct engine *e, const struct peer *p, enum lag_stage s)
 {
-    return lag_since_ns(e, peer_stage_lsn(p, s));
+    uint64_t lsn = peer_stage_lsn(p, s);
+    const struct durable_time *waits;
+
+    if (lsn < e->committed_lsn)
+        return lag_since_ns(e, lsn);
+    waits = durable_after(e, lsn); /* its mode holds the commit */
+    return waits != NULL ? waits->mono_ns : 0;
 }
 
 void peer_stages(struct engine *e, const struct peer *p, struct engine_lag_stage out[LAG_STAGES])
 {
+    uint64_t durable = wal_durable_lsn(e->cur->wal);
+
     for (enum lag_stage s = 0; s < LAG_STAGES; s++) {
         struct engine_lag_stage *o = &out[s];
 
         o->lsn = peer_stage_lsn(p, s);
-        o->behind_lsns = o->lsn < e->committed_lsn ? e->committed_lsn - o->lsn : 0;
+        o->behind_lsns = o->lsn < durable ? durable - o->lsn : 0;
         o->behind_bytes = o->behind_lsns > 0 ? wal_bytes_after(e->cur->wal, o->lsn) : 0;
         memcpy(o->window, p->figures[s], sizeof(o->window));
     }

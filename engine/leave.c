@@ -8,7 +8,8 @@
  *   1. the link is closed, the copy is forgotten, durably: the first copy begins anew
  *   2. the tail of the old log is applied, all of it: a cluster that stood alone has acknowledged
  *      what is durable in its log. The same
- *   3. one write of the local file says that this is a primary, and follows nobody: the old cluster
+ *   3. one write of the local file says that this is a primary, or a fenced one when it had met a
+ *      newer epoch, and follows nobody: the old cluster
  *   4. the files of the copy go: the old cluster; the next start removes what no row names
  * It goes on in the epoch that it had. The minor is another one, as after a start, so that nothing
  * is written twice under one place of the history.
@@ -66,13 +67,16 @@ void leave_begin(struct engine *e, struct event *ev)
 
 static void finish(struct engine *e)
 {
+    struct buf fence = {0};
     uint64_t minor;
-    bool there;
+    bool there, fenced = fenced;
     struct err err;
 
+    fenced = local_get_locked(e, "fence", &fence, &err) == 0;
+    buf_free(&fence);
     local_number(e, "minor", &minor, &there);
     e->minor = (uint32_t)minor + 1;
-    if (local_set_text(e, "role", "primary", &err) != 0 ||
+    if (local_set_text(e, "role", fenced ? "fenced" : "primary", &err) != 0 ||
         local_set_text(e, "follow", NULL, &err) != 0 ||
         local_set_text(e, "give_up", NULL, &err) != 0 ||
         local_set_number(e, "minor", e->minor, &err) != 0 || local_save(e, &err) != 0)
@@ -88,10 +92,14 @@ static void finish(struct engine *e)
     log_info(e->cfg.log, LOG_REPLICATION,
              "the first copy is given up: this cluster is what it was before, at LSN %" PRIu64,
              e->committed_lsn);
+    if (fenced && fence_load(e, &err) != 0)
+        engine_fatal(e, &err);
     log_read_rows(e);
-    engine_role_set(e, ENGINE_PRIMARY);
+    engine_role_set(e, fenced ? ENGINE_FENCED : ENGINE_PRIMARY);
     peers_check(e);
     meet_rows(e);
+    if (!fenced) /* somebody may have been promoted meanwhile */
+        meet_again(e, env_mono_ns(e->cfg.env));
     answer(e, e->leave.done, e->leave.arg, NULL);
     memset(&e->leave, 0, sizeof(e->leave));
     log_publish(e);

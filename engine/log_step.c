@@ -297,6 +297,7 @@ static size_t build_step(struct engine *e, int64_t now)
 static size_t commit_step(struct engine *e, int64_t now)
 {
     uint64_t lsn = wal_durable_lsn(e->cur->wal);
+    const struct durable_time *first;
 
     if (engine_role(e) != ENGINE_PRIMARY || lsn <= e->committed_lsn)
         return 0;
@@ -305,8 +306,11 @@ static size_t commit_step(struct engine *e, int64_t now)
     if (lsn <= e->committed_lsn)
         return 0;
     TRACE(commit, e->committed_lsn + 1, lsn);
+    /* A commit that waited for a secondary is as old as what it waited with. */
+    first = durable_after(e, e->committed_lsn);
     e->committed_lsn = lsn;
-    e->commits[e->commit_seq++ % COMMITS_KEPT] = (struct commit_time){.lsn = lsn, .mono_ns = now};
+    e->commits[e->commit_seq++ % COMMITS_KEPT] =
+        (struct commit_time){.lsn = lsn, .mono_ns = first != NULL ? first->mono_ns : now};
     for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
         if (e->peers[i].used)
             peers_covered(e, &e->peers[i], 0);

@@ -182,9 +182,15 @@ int gen_open_log(struct engine *e, uint32_t number, struct gen **gp, struct err 
     epochs_prune(&g->epochs, wal_end_lsn(g->wal));
     last = epochs_last(&g->epochs);
     /* What the log alone tells is saved before the log may be released beyond it. */
-    if (wal_end_lsn(g->wal) > 0 && (last == NULL || last->number != wal_end_epoch(g->wal)) &&
-        (wal_each(g->wal, 0, scan_epochs, g, err) != 0 || local_save_epochs(e, g, err) != 0))
-        goto fail;
+    if (wal_end_lsn(g->wal) > 0 && (last == NULL || last->number != wal_end_epoch(g->wal))) {
+        if (wal_each(g->wal, 0, scan_epochs, g, err) != 0)
+            goto fail;
+        if (local_save_epochs(e, g, err) != 0) {
+            if (e->cur != NULL) /* not at a start, which says it */
+                engine_fatal(e, err);
+            goto fail;
+        }
+    }
     *gp = g;
     return 0;
 fail:

@@ -20,6 +20,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#define CANARY_MS 1000 /* between two */
+#define CANARY_LATE_MS 3000
+
 /* ---- status ---- */
 /* Percentiles cost a walk through the slots: one peer in a step, each at most every 250 ms. */
 static void refresh_figures(struct engine *e, int64_t mono)
@@ -91,17 +94,32 @@ static void status_of_stages(struct engine *e, struct engine_peer *out, struct s
         struct engine_lag_stage *o = &out->stage[s];
         int64_t behind = (int64_t)(o->behind_ms * (double)NS_PER_MS);
 
-        ages->behind_ns[s] = f->stage_ns == 0 ? 0 : f->stage_ns - behind;
+        ages->behind_ns[s] = f->stage_ns == 0 ? ages->canary_ns : f->stage_ns - behind;
         o->lsn = s == LAG_SENT || lsn[s] < told ? lsn[s] : told;
         o->behind_lsns = told - o->lsn;
     }
+}
+
+/* Since the newest canary that was applied here, on the primary's clock, of which we know the skew
+ * when it comes; since a start without one, the end of the log is at most a second older. Told by
+ * the monotonic clock from then on: one that is set later changes nothing. */
+static void see_canary(struct engine *e)
+{
+    int64_t mark = atomic_load(&e->mark_applied_ms), wall = env_wall_ms(e->cfg.env), age;
+
+    if (e->canary_ns != 0 && mark == e->canary_ms)
+        return;
+    e->canary_ms = mark;
+    if (mark == 0)
+        mark = wal_end_commit_ms(e->cur->wal);
+    age = wall + e->follow.skew_ms - mark;
+    e->canary_ns = mark != 0 ? env_mono_ns(e->cfg.env) - (age > 0 ? age : 0) * NS_PER_MS : 0;
 }
 
 static void status_of_primary(struct engine *e, struct engine_status *st)
 {
     const struct follow *f = &e->follow;
     struct engine_peer *out = &st->peers[0];
-    int64_t mark = atomic_load(&e->mark_applied_ms), age;
 
     for (size_t i = 0; i < ENGINE_PEERS_MAX; i++) {
         const struct peer *p = &e->peers[i];
@@ -129,13 +147,11 @@ static void status_of_primary(struct engine *e, struct engine_status *st)
     out->echo_ms = f->heartbeat_ns != 0 && f->echoed ? f->rtt_ms : -1;
     memcpy(out->last_error, f->last_error, sizeof(out->last_error));
     out->last_error_ms = f->last_error_ms;
+    see_canary(e);
+    e->ages[0].canary_ns = e->canary_ns;
     status_of_stages(e, out, &e->ages[0]);
     verify_status_of(e, &f->equal, e->copy == NULL, out);
     e->ages[0].verified_ns = f->equal.mono_ns;
-    /* The mark bears the primary's clock, of which we know the skew. */
-    age = env_wall_ms(e->cfg.env) + f->skew_ms - mark;
-    e->ages[0].canary_ns =
-        mark != 0 ? env_mono_ns(e->cfg.env) - (age > 0 ? age : 0) * NS_PER_MS : 0;
 }
 
 static void status_words(struct engine *e, struct engine_status *st)
@@ -191,6 +207,8 @@ void log_publish(struct engine *e)
     st->minor = e->minor;
     st->appended_lsn = wal_end_lsn(g->wal);
     st->durable_lsn = wal_durable_lsn(g->wal);
+    st->copying = e->copy != NULL;
+    st->keeps_lsn = wal_durable_lsn(e->cur->wal);
     st->committed_lsn = e->committed_lsn;
     st->last_remote_lsn = e->follow.commit_told;
     st->last_start_ms = e->follow.started_ms;
@@ -273,6 +291,10 @@ void engine_status(struct engine *e, struct engine_status *st)
             if (st->role == ENGINE_PRIMARY ||
                 (e->ages[i].behind_ns[s] != 0 && now > e->ages[i].told_until_ns))
                 p->stage[s].behind_ms = age_ms(now, e->ages[i].behind_ns[s]);
+            /* What it follows may say that all is here, and have heard nothing itself. */
+            if (st->role != ENGINE_PRIMARY && s != LAG_SENT && p->canary_age_ms > CANARY_LATE_MS &&
+                p->stage[s].behind_ms < (double)(p->canary_age_ms - CANARY_MS))
+                p->stage[s].behind_ms = (double)(p->canary_age_ms - CANARY_MS);
         }
     }
     pthread_mutex_unlock(&e->status_mu);
@@ -285,6 +307,8 @@ void engine_status(struct engine *e, struct engine_status *st)
         st->committed_lsn = st->applied_lsn;
     if (st->durable_lsn < st->applied_lsn && strncmp(st->state, "merkle-", 7) != 0)
         st->durable_lsn = st->applied_lsn;
+    if (st->keeps_lsn < st->applied_lsn)
+        st->keeps_lsn = st->applied_lsn;
     if (st->appended_lsn < st->durable_lsn)
         st->appended_lsn = st->durable_lsn;
     st->checkpoint_lsn = atomic_load(&e->checkpoint_lsn);

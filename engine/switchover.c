@@ -17,7 +17,8 @@
  * before anything else is appended, so that no later record can be taken for the handover. S acts
  * only on the record, never on a message. If S is lost between 4 and 6, an operator promotes
  * another cluster, this one too, by force: two epochs with one number are then a split, if S had
- * promoted itself after all.
+ * promoted itself after all. If it had not, and comes back, it sees the newer epoch before it reads
+ * the record, and leaves it alone.
  */
 #include "engine_private.h"
 #include "follow_private.h"
@@ -472,6 +473,8 @@ void switchover_row(struct engine *e)
     mp_text(&m, h.to, sizeof(h.to));
     h.epoch = (uint32_t)mp_uint(&m, UINT32_MAX);
     if (m.bad || h.epoch != last->number + 1 || strcmp(h.to, e->follow.cfg.member_id) != 0)
+        goto out;
+    if (h.epoch <= e->seen_epoch) /* an operator did not wait for us: another one is the primary */
         goto out;
     if (!switchover_ready(e)) {
         if (!e->promote.on)

@@ -468,7 +468,8 @@ int wal_retain_after(struct wal *w, uint64_t lsn, struct err *err)
 
     if (wal_check(w, err) != 0)
         return -1;
-    if (w->n_files == 1 || w->files[1]->base.lsn > lsn)
+    /* The head of a file is durable with its first segment. */
+    if (w->n_files == 1 || w->files[1]->base.lsn > lsn || w->files[1]->base.lsn >= w->durable_lsn)
         return 0;
     if (release(w, f, err) != 0) {
         err_wrap(err, "release log file %" PRIu64, f->number);

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Modes of secondaries over the API: flush, apply, fallback, quorum, force, what an answer reached, what takes away."""
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -135,6 +136,27 @@ def strict():
         b.unseal(a.keys[:2])
         w.await_caught_up(a, b)
         assert not b.dr_status().get('no_loss')
+
+
+def lag_of_a_mode():
+    """a secondary that takes nothing while writes wait for it is behind by the time since they were durable here"""
+    with World() as w:
+        a, b = w.pair()
+        kv(w, a)
+        want(a.call('PUT', MODE, {'mode': 'flush', 'id': 'secondary', 'wait_limit': '1h'}), 204)
+        a.ok('PUT', 'kv/x', {'v': 1})
+        assert a.cli('replication', 'status', '--check', 'max-lag=2s').returncode == 0
+        b.proc.send_signal(signal.SIGSTOP)
+        try:
+            threads = [threading.Thread(target=a.call, args=('PUT', 'kv/y', {'v': 1}), kwargs={'headers': {'X-Lockstep-Ack-Limit': '4s'}})]
+            threads[0].start()
+            await_true('the lag to grow', lambda: float(peer(a)['lag']['flushed']['ms']) > 3000 and peer(a)['lag']['flushed']['lsns'] >= 1)
+            assert a.cli('replication', 'status', '--check', 'max-lag=2s').returncode == 3
+        finally:
+            b.proc.send_signal(signal.SIGCONT)
+        threads[0].join()
+        await_true('it to be met', lambda: a.cli('replication', 'status', '--check', 'max-lag=2s').returncode == 0)
+        await_true('the lag to be counted', lambda: peer(a)['lag']['flushed']['1m']['max_ms'] > 3000)
 
 
 def held_key_settles():
@@ -425,5 +447,5 @@ def stop_while_held():
 
 
 if __name__ == '__main__':
-    sys.exit(run_tests([flush_and_apply, raised_answers, strict, held_key_settles, revoke_the_dead, revoke_cuts_at_once, fallback, quorum, reached_some, quorum_tail, defaults, configured,
+    sys.exit(run_tests([flush_and_apply, raised_answers, strict, lag_of_a_mode, held_key_settles, revoke_the_dead, revoke_cuts_at_once, fallback, quorum, reached_some, quorum_tail, defaults, configured,
                         taken_away, stop_while_held], 'modes'))

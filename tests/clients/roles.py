@@ -452,7 +452,33 @@ def cascade():
         await_true('the revocation to reach the one in between', lambda: not [x for x in b.dr_status()['secondaries'] if x['connection_status'] == 'connected'])
 
 
+def cascade_tells_the_age():
+    """a secondary of a secondary does not take that one's word for the primary's when the primary is gone"""
+    with World() as w:
+        a, b = w.pair()
+        keys = a.keys[:2]
+        c = w.third(a)
+        w.await_caught_up(a, c)
+        update_primary(c, keys, update_primary_addrs=b.cluster_addr)
+        w.await_following(c)
+        await_true('a canary by that way', lambda: 0 < int(c.dr_status()['primaries'][0]['replication_primary_canary_age_ms']) < 3000)
+        assert c.cli('replication', 'status', '--check', 'healthy', '--check', 'max-lag=3s').returncode == 0
+        a.kill()
+        await_true('the age to be told', lambda: 'canary_late' in [r['code'] for r in c.dr_status()['reasons']], 30)
+        assert c.dr_status()['state'] == 'stream-wals' and not c.dr_status()['healthy']
+        assert c.cli('replication', 'status', '--check', 'max-lag=3s').returncode == 3
+        token = c.dr_token(keys)
+        want(c.call('PUT', 'sys/replication/dr/secondary/promote', {'dr_operation_token': token, 'max_loss': '5s'}, token=''), 400, 'max_loss')
+        # What was heard before a start counts from then on.
+        b.kill()
+        c.kill()
+        c.start()
+        c.unseal(keys)
+        s = c.dr_status()
+        assert int(s['primaries'][0]['replication_primary_canary_age_ms']) > 10000, s
+
+
 if __name__ == '__main__':
     sys.exit(run_tests([fenced_old_primary, stopped_primary, alone, fenced_without_audit, sealed_for_good, demote_tells_who_lacks, fail_back, misread_update, third_follows,
                         keys_change_while_it_follows, disabled_when_fenced,
-                        index_header, cascade], 'roles'))
+                        index_header, cascade, cascade_tells_the_age], 'roles'))

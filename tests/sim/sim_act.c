@@ -393,11 +393,43 @@ static void switchover_forced(struct world *w)
     sim_check(w, world_until(w, writes_settled, 10 * SEC), "it does not serve");
 }
 
+/* 7: the other one comes back after an operator forced the old one: the handover that it reads then
+ * is over. The line is slow, so that the record and the newer epoch come one after the other. */
+static void handover_replayed(struct world *w)
+{
+    struct outcome t = {0}, forced = {0};
+    struct err err;
+
+    begin_switch(w);
+    hand_over(w, &t);
+    while (strcmp(status_of(w, 0)->handover, "handed_over") != 0)
+        step_alone(w);
+    node_crash(w, 1);
+    while (!t.done)
+        step_alone(w);
+    if (engine_promote(w->n[0].e, true, on_outcome, &forced, &err) != 0)
+        sim_fail(w, "promote: %s", err.msg);
+    while (!forced.done)
+        step_alone(w);
+    sim_check(w, forced.err.code == ERR_OK, "force: %s", forced.err.msg);
+    write_many(w, 20);
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "it does not serve");
+    w->line[0][1].byte_ns_x1000 = 10000000;
+    node_open(w, 1);
+    for (int64_t end = w->now_ns + 20 * SEC; w->now_ns < end;)
+        step_alone(w);
+    w->line[0][1].byte_ns_x1000 = 0;
+    check_equal(w);
+    sim_check(w, is_primary(w, 0), "the forced one does not serve any more");
+    check_acked(w, 0);
+}
+
 const struct scenario scenarios_act[] = {
     {"switchover", switchover, "a switchover loses nothing and pauses shortly", 0},
     {"switchover_silent", switchover_silent, "to one that says nothing it hands nothing over", 0},
     {"switchover_cut", switchover_cut, "cut anywhere, a switchover never makes two primaries", 0},
     {"switchover_forced", switchover_forced, "after the handover only force makes it serve", 0},
+    {"handover_replayed", handover_replayed, "a handover that force ended is over", 0},
     {"lost_writes", lost_writes, "what only the old primary has is saved before it follows", 0},
     {"cut_in_lost_writes", cut_in_lost_writes,
      "a power cut while they are saved leaves them in the log or in the file", 0},

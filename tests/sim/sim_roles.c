@@ -797,7 +797,39 @@ static void leave(struct world *w)
     sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes are not answered");
 }
 
+/* What was fenced, and made a secondary, and left again while the first copy was taken, is fenced.
+ */
+static void fenced_leaves(struct world *w)
+{
+    struct probe left = {0}, written = {0};
+    struct err err = {0};
+
+    pair(w);
+    check_equal(w);
+    net_partition(w, 0, 1, true);
+    promote(w, 1);
+    net_heal(w);
+    for (int k = 0; k < 200 && role_of(w, 0) != ENGINE_FENCED; k++)
+        world_run(w, 100 * MS);
+    sim_check(w, role_of(w, 0) == ENGINE_FENCED, "it is not fenced");
+    w->line[1][0].byte_ns_x1000 = 100000000; /* a first copy takes long */
+    (void)try_enable(w, 1, 0, 10 * MS);
+    sim_check(w, role_of(w, 0) == ENGINE_BOOTSTRAPPING, "it is not being made a secondary");
+    net_partition(w, 0, 1, true);
+    if (engine_leave(w->n[0].e, on_probe, &left, &err) != 0)
+        sim_fail(w, "leave: %s", err.msg);
+    await_probe(w, &left, "leaving");
+    sim_check(w, role_of(w, 0) == ENGINE_FENCED, "it serves, though it has met a newer epoch");
+    probe(w, 0, &written);
+    world_run(w, 5 * SEC);
+    sim_check(w, !written.acked, "it acknowledged a write");
+    node_stop(w, 0);
+    node_open(w, 0);
+    sim_check(w, role_of(w, 0) == ENGINE_FENCED, "after a restart it serves");
+}
+
 const struct scenario scenarios_roles[] = {
+    {"fenced_leaves", fenced_leaves, "a fenced cluster that leaves a copy is fenced", 0},
     {"old_primary_meets", old_primary_meets,
      "an old primary is fenced before it serves, and stays so", 0},
     {"fence_wait", fence_wait, "a primary serves alone after fence_wait, and says so", 0},

@@ -396,7 +396,7 @@ static bool copying(struct world *w)
 static void promote_in_copy(struct world *w)
 {
     struct engine_status st;
-    uint64_t had;
+    uint64_t had, told;
 
     pair(w);
     check_equal(w);
@@ -417,7 +417,12 @@ static void promote_in_copy(struct world *w)
     sim_check(w, st.role == ENGINE_SECONDARY && st.applied_lsn >= had,
               "the data at hand is gone: role %d, applied %llu", (int)st.role,
               (unsigned long long)st.applied_lsn);
+    told = st.keeps_lsn;
     promote_keeping(w, 1, had); /* what came later is the loss that the operator accepts */
+    engine_status(w->n[1].e, &st);
+    sim_check(w, told >= had && told <= st.applied_lsn,
+              "it was said that LSN %llu is kept, and LSN %llu is here", (unsigned long long)told,
+              (unsigned long long)st.applied_lsn);
     write_many(w, 50);
     sim_check(w, world_until(w, writes_settled, 10 * SEC), "the promoted cluster does not write");
     node_crash(w, 1);

@@ -245,6 +245,23 @@ Test(wal, files_are_recycled)
     cr_assert_eq(wal_base(f.wal)->epoch, 1);
 }
 
+/* After a rotation the head of the next file is in flight with its first segment: until it is
+ * durable a power cut would leave no file that says where the log begins. */
+Test(wal, no_file_goes_before_the_next_one_is_durable)
+{
+    fixture_create(&f, NULL);
+    fixture_fill(&f, 1);
+    for (int i = 0; i < 100; i++) {
+        uint64_t end = wal_end_lsn(f.wal);
+
+        fixture_append(&f, 1, 100);
+        fixture_retain_after(&f, end);
+        cr_assert_leq(wal_first_lsn(f.wal), end, "nothing that is durable is left");
+        fixture_flush(&f);
+    }
+    cr_assert_gt(wal_first_lsn(f.wal), 1);
+}
+
 Test(wal, a_new_log_replaces_the_old_one)
 {
     struct wal_base base = {.lsn = 5000, .epoch = 7, .hash = {1, 2, 3}};
