@@ -65,7 +65,9 @@ static const struct {
     {"mode_fallback", true, true,
      "Writes go on without this secondary and can be lost with this site. Bring it back."},
     {"quorum_waiting", true, true,
-     "Writes wait for the quorum. Bring its secondaries back, or end it with force."},
+     "Writes wait for the quorum. Bring its secondaries back, or end it (lockstep replication "
+     "quorum "
+     "-force off)."},
     {"quorum_fallback", true, true,
      "Writes go on without the quorum and can be lost with this site. Bring its secondaries back."},
     {"unsettled", true, true,

@@ -250,10 +250,12 @@ static int revoke_do(struct core *c, const char *id, bool force, bool *foundp, s
 static void reply_failed(struct response *rs, const char *id, bool was_cut, const struct err *err)
 {
     if (was_cut && err->code == ERR_UNKNOWN_OUTCOME)
-        reply_error(rs, 503,
-                    "outcome unknown: %s: \"%s\" is cut off here, and the other secondaries learn "
-                    "it when that has confirmed; force=true on its mode ends the wait",
-                    err->msg, id);
+        reply_error(
+            rs, 503,
+            "outcome unknown: %s: \"%s\" is cut off here, and the other secondaries learn "
+            "it when that has confirmed; force=true on the mode that holds it ends the wait "
+            "(lockstep replication mode, or quorum -force off)",
+            err->msg, id);
     else if (was_cut && err->code == ERR_TIMEOUT)
         reply_error(rs, 503,
                     "\"%s\" is cut off here, but no row says so yet: ask again, so that the other "
@@ -261,6 +263,31 @@ static void reply_failed(struct response *rs, const char *id, bool was_cut, cons
                     id, err->msg);
     else
         reply_err(rs, err);
+}
+
+/* Without this one there are fewer than the quorum asks for: nothing would be written any more. */
+static int end_quorum(struct core *c, const char *id, struct err *err)
+{
+    static const struct repl_mode none = {.wait_ms = REPL_WAIT_MS_DEFAULT};
+    struct engine_status *st = malloc(sizeof(*st));
+    const struct repl_mode *q;
+    bool named = false;
+    int rc = 0;
+
+    if (st == NULL)
+        return err_set(err, ERR_NOMEM, 0, "revoke");
+    engine_status(c->engine, st);
+    q = &st->quorum;
+    for (uint32_t i = 0; i < q->n; i++)
+        named = named || strcmp(q->name[i], id) == 0;
+    if (named && q->n == q->k) {
+        rc = replication_mode_set(c, NULL, &none, true, err);
+        if (rc == 0)
+            log_warn(c->log, "replication",
+                     "the quorum is ended: %s is revoked, and it asks for all %u", id, q->k);
+    }
+    free(st);
+    return rc;
 }
 
 void replication_revoke_handle(struct request *rq, struct response *rs)
@@ -276,7 +303,8 @@ void replication_revoke_handle(struct request *rq, struct response *rs)
     if (field_id(rq, rs, &id) != 0 || field_bool(rq, rs, "force", false, &force) != 0 ||
         !replication_on_primary(rq, rs, &conf))
         return;
-    if (cut(c, id, force, &was_cut, &err) != 0 || latch_take(c, REPL_LATCH, &latch, &err) != 0) {
+    if ((force && end_quorum(c, id, &err) != 0) || cut(c, id, force, &was_cut, &err) != 0 ||
+        latch_take(c, REPL_LATCH, &latch, &err) != 0) {
         reply_failed(rs, id, was_cut, &err);
         return;
     }

@@ -48,8 +48,8 @@ static int add_name(struct repl_mode *m, const char *id)
     return 0;
 }
 
-static int set_mode(struct core *c, const char *id, const struct repl_mode *m, bool force,
-                    struct err *err)
+int replication_mode_set(struct core *c, const char *id, const struct repl_mode *m, bool force,
+                         struct err *err)
 {
     struct commit *w = commit_new(c);
 
@@ -65,7 +65,7 @@ static void reply_set(struct request *rq, struct response *rs, const char *id,
     struct core *c = rq->core;
     struct err err = {0};
 
-    if (set_mode(c, id, m, force, &err) == 0) {
+    if (replication_mode_set(c, id, m, force, &err) == 0) {
         log_info(c->log, "replication",
                  "mode set: id=%s mode=%s wait_limit_ms=%u on_limit=%s force=%s",
                  id != NULL ? id : "(quorum)", repl_level_name(m->level), m->wait_ms,

@@ -106,6 +106,9 @@ CHECKED int replication_retarget(struct core *c, const struct follow_config *f, 
 
 /* ---- replication_modes.c ---- */
 void replication_mode_handle(struct request *rq, struct response *rs); /* primary/mode, quorum */
+/** As engine_mode_set, awaited. Coroutine. */
+CHECKED int replication_mode_set(struct core *c, const char *id /* NULL: the quorum */,
+                                 const struct repl_mode *m, bool force, struct err *err);
 /** What status shows of a secondary's mode, added to o. */
 void replication_mode_json(json_t *o, const struct engine_peer *p);
 json_t *replication_quorum_json(const struct engine_status *st); /* null: none */

@@ -17,6 +17,8 @@
 #include "core_private.h"
 #include "handler.h"
 
+#define ENGINE_WORD_MS 100u /* it comes at its limit */
+
 struct batch {
     struct core *core;
     struct txn *txn;
@@ -274,12 +276,16 @@ int commit_wait(struct commit *w, bool started, uint32_t limit_ms, struct err *e
     return rc;
 }
 
-/* How long this coroutine waits for a commit that a mode holds back; 0: as long as it takes. */
-static uint32_t hold_limit(struct core *c, const struct ack *ack)
+/* How long this coroutine waits for a commit that a mode holds back; 0: as long as it takes. The
+ * engine's own word on the wait of this request comes first: it knows what was reached. */
+static uint32_t hold_limit(struct core *c, const struct ack *ack, const struct engine_wait *wait)
 {
-    uint32_t ms = ack != NULL ? engine_strict_wait_ms(c->engine) : 0;
+    uint32_t ms = ack != NULL ? engine_strict_wait_ms(c->engine) : 0,
+             own = wait->level != REPL_ASYNC ? wait->limit_ms + ENGINE_WORD_MS : 0;
 
-    return ms > 0 && ack->limit_ms > 0 ? ack->limit_ms : ms;
+    if (ms > 0 && ack->limit_ms > 0)
+        ms = ack->limit_ms;
+    return ms > 0 && ms < own ? own : ms;
 }
 
 int batch_commit(struct batch *b, struct err *err)
@@ -298,6 +304,8 @@ int batch_commit(struct batch *b, struct err *err)
         wait = (struct engine_wait){.level = REPL_FLUSH,
                                     .best_effort = true,
                                     .limit_ms = (uint32_t)c->config->best_effort_wait_ms};
+    if (ack != NULL && ack->limit_ms > 0 && wait.limit_ms > ack->limit_ms)
+        wait.limit_ms = ack->limit_ms;
     if (ack != NULL && ack->level != REPL_ASYNC)
         wait = (struct engine_wait){.level = ack->level,
                                     .limit_ms =
@@ -313,7 +321,7 @@ int batch_commit(struct batch *b, struct err *err)
     b->txn = NULL;
     batch_free(b);
     return commit_wait(w, engine_submit_wait(c->engine, t, &wait, commit_done, w, err) == 0,
-                       hold_limit(c, ack), err);
+                       hold_limit(c, ack, &wait), err);
 }
 
 void storage_answer_delete(struct request *rq, struct response *rs, const char *key)

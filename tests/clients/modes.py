@@ -203,6 +203,22 @@ def revoke_the_dead():
         a.ok('PUT', 'kv/x', {'v': 3})
 
 
+def revoke_of_a_quorum():
+    """a secondary without which the quorum cannot be met is revoked with force, and writes go on"""
+    revoke = 'sys/replication/dr/primary/revoke-secondary'
+    with World() as w:
+        a, b = w.pair()
+        kv(w, a)
+        third(w, a)
+        a.ok('PUT', QUORUM, {'mode': 'flush', 'quorum': 2, 'members': ['secondary', 'third'], 'wait_limit': '500ms'})
+        a.ok('PUT', 'kv/x', {'v': 1})
+        b.kill()
+        want(a.call('PUT', 'kv/x', {'v': 2}), 503, 'not confirmed')
+        a.ok('PUT', revoke, {'id': 'secondary', 'force': True})
+        a.ok('PUT', 'kv/x', {'v': 3})
+        assert a.dr_status()['quorum'] is None and [p['node_id'] for p in a.dr_status()['secondaries']] == ['third'], a.dr_status()
+
+
 def revoke_cuts_at_once():
     """a secondary is cut off at once though another, dead one holds every record: with force, and behind a change that was given up on"""
     revoke = 'sys/replication/dr/primary/revoke-secondary'
@@ -423,6 +439,20 @@ def taken_away():
                          lambda: a.ok('PUT', 'auth/token/revoke', {'token': t}, headers={'X-Lockstep-Ack': 'local'})):
                 r = call()
                 assert r.headers['X-Lockstep-Ack'] in ('flush', 'apply'), dict(r.headers)
+        # Another one does not answer, and the mode of this one gives up sooner: it is met.
+        c = third(w, a)
+        a.ok('PUT', MODE, {'mode': 'flush', 'id': 'secondary', 'wait_limit': '300ms'})
+        t = a.ok('PUT', 'auth/token/create', {}).json['auth']['client_token']
+        c.proc.send_signal(signal.SIGSTOP)
+        try:
+            a.ok('PUT', 'auth/token/revoke', {'token': t})
+            r = a.call('PUT', 'kv/x', {'v': 1}, headers={'X-Lockstep-Ack': 'flush', 'X-Lockstep-Ack-Limit': '1s'})
+            want(r, 503, 'not confirmed by third')
+            assert int(r.headers['X-Lockstep-LSN']) > 0, dict(r.headers)
+        finally:
+            c.proc.send_signal(signal.SIGCONT)
+        a.ok('PUT', MODE, {'mode': 'async', 'id': 'secondary'})
+        c.kill()
         t = a.ok('PUT', 'auth/token/create', {}).json['auth']['client_token']
         b.kill()
         begin = time.monotonic()
@@ -447,5 +477,5 @@ def stop_while_held():
 
 
 if __name__ == '__main__':
-    sys.exit(run_tests([flush_and_apply, raised_answers, strict, lag_of_a_mode, held_key_settles, revoke_the_dead, revoke_cuts_at_once, fallback, quorum, reached_some, quorum_tail, defaults, configured,
+    sys.exit(run_tests([flush_and_apply, raised_answers, strict, lag_of_a_mode, held_key_settles, revoke_the_dead, revoke_of_a_quorum, revoke_cuts_at_once, fallback, quorum, reached_some, quorum_tail, defaults, configured,
                         taken_away, stop_while_held], 'modes'))
