@@ -32,8 +32,8 @@ static uint64_t done(const struct engine *e, uint64_t *totalp)
         return f->at.keys;
     case COPY_RANGES:
         *totalp = there != 0 ? there : f->at.keys;
-        if (*totalp < f->at.looked)
-            *totalp = f->at.keys == 0 ? 0 : f->at.looked;
+        if (*totalp < f->at.looked) /* the source has more than it had, or than this one */
+            *totalp = 0;
         return f->at.looked;
     case COPY_LOG:
         if (f->folded_lsn < f->at.low_lsn)

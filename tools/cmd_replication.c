@@ -14,13 +14,13 @@ static int status(int argc, char **argv)
     struct reply r = {0};
     struct err err = {0};
     const json_t *data;
-    int rc, i;
+    int rc;
 
-    client_init(&c);
-    i = flags_parse("replication status [options]", flags, 1, &c, argc, argv);
-    if (i < 0 || replication_check(NULL, &checks) != 0) {
+    if (verb_begin("replication status [options]", flags, 1, &c, argc, argv, 0, 0, &rc) < 0)
+        return rc;
+    if (replication_check(NULL, &checks) != 0) {
         client_free(&c);
-        return i == -2 ? 0 : EXIT_LOCAL;
+        return EXIT_LOCAL;
     }
     if (replication_fetch(&c, &r, &data, &err) != 0)
         rc = reply_fail(&c, &r, &err, "Error reading replication status");

@@ -154,6 +154,8 @@ def check():
         run(fresh, 'max-lag=2s', code=5, text='disabled')
         for bad in ('max-lag=2x', 'max-lag=', 'max-lag=-1s', 'lag=2', 'max-lag-bytes=1TB', ''):
             run(a, bad, code=1, text='invalid check')
+        r = cli(a, 'replication', 'status', 'max-lag=2s')  # --check was forgotten
+        assert r.returncode == 1 and 'Too many arguments' in r.stderr, r
         b.kill()
         await_true('the primary to notice', lambda: not a.dr_status()['healthy'])
         run(a, 'max-lag=2s', code=3, text='not connected')
