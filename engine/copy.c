@@ -342,6 +342,7 @@ static void on_finished(struct engine *e)
 
     while (wal_in_flight(old->wal) > 0) /* writes of the time before; none as a rule */
         (void)disk_wait(e->cfg.disk, -1);
+    local_begin(e);
     if (local_set_text(e, "role", "secondary", &err) != 0 ||
         local_set_number(e, "generation", e->copy->number, &err) != 0 ||
         local_set_text(e, "damaged", NULL, &err) != 0 ||
@@ -352,6 +353,7 @@ static void on_finished(struct engine *e)
     keep = aside_keep(e, old);
     if (local_save(e, &err) != 0)
         engine_fatal(e, &err);
+    local_end(e);
     log_info(e->cfg.log, LOG_REPLICATION,
              "caught up to LSN %" PRIu64 ": %" PRIu64 " keys taken, %" PRIu64 " deleted, %" PRIu64
              " bytes over the link in %" PRId64 " ms; switching to %s",

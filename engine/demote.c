@@ -132,11 +132,13 @@ static void step_down(struct engine *e, const char *addr)
 
     own_follow_row(e, &f);
     snprintf(f.addrs, sizeof(f.addrs), "%s", addr);
+    local_begin(e);
     save_follow(e, &f);
     if (fence_note_commit(e, &err) != 0 || local_set_text(e, "role", "secondary", &err) != 0 ||
         local_set_text(e, "fence", NULL, &err) != 0 ||
         local_set_text(e, "promoting", NULL, &err) != 0 || local_save(e, &err) != 0)
         engine_fatal(e, &err);
+    local_end(e);
     e->follow.cfg = f;
     e->follow.commit_told = 0;
     e->promotable = true;
@@ -212,10 +214,12 @@ void retarget_begin(struct engine *e, struct event *ev)
     peers_clear_followers(e, FOLLOWS_ANOTHER);
     copy_abandon(e);
     f->give_up = ev->flag;
+    local_begin(e);
     save_follow(e, ev->follow);
     if (local_set_text(e, "give_up", f->give_up ? "1" : NULL, &err) != 0 ||
         local_save(e, &err) != 0)
         engine_fatal(e, &err);
+    local_end(e);
     f->cfg = *ev->follow;
     f->addr_next = 0;
     f->commit_told = 0;

@@ -307,6 +307,10 @@ enum engine_role engine_role(const struct engine *e);
 void engine_role_set(struct engine *e, enum engine_role role); /* and tells the hook */
 CHECKED int local_save(struct engine *e,
                        struct err *err); /* commit under the lock; failure is final */
+/* What is set in between is committed as a whole: another thread's commit (engine_local_put) waits.
+ */
+void local_begin(struct engine *e);
+void local_end(struct engine *e);
 void local_number(struct engine *e, const char *name, uint64_t *vp, bool *foundp);
 CHECKED int local_set_number(struct engine *e, const char *name, uint64_t v, struct err *err);
 CHECKED int local_set_text(struct engine *e, const char *name, const char *text, struct err *err);

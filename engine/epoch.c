@@ -375,11 +375,13 @@ static void promote_finish(struct engine *e)
     const struct epoch_rec *last = epochs_last(&e->cur->epochs);
     struct err err;
 
+    local_begin(e);
     if (local_set_text(e, "role", "primary", &err) != 0 ||
         local_set_text(e, "follow", NULL, &err) != 0 ||
         local_set_text(e, "fence", NULL, &err) != 0 || local_set_number(e, "minor", 0, &err) != 0 ||
         local_save(e, &err) != 0)
         engine_fatal(e, &err);
+    local_end(e);
     e->promotable = false;
     e->reason[0] = '\0';
     memcpy(e->member_id, last->member, sizeof(e->member_id));

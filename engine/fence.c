@@ -63,12 +63,14 @@ void engine_fence(struct engine *e, const struct epoch_rec *newer, const char *w
     struct buf row = {0};
     struct err err;
 
+    local_begin(e);
     if (epochs_encode(&one, &row, &err) != 0 ||
         local_set_locked(e, "fence", row.data, row.len, &err) != 0 ||
         fence_note_commit(e, &err) != 0 ||
         local_set_text(e, "promoting", NULL, &err) != 0 || /* that is over */
         local_set_text(e, "role", "fenced", &err) != 0 || local_save(e, &err) != 0)
         engine_fatal(e, &err);
+    local_end(e);
     buf_free(&row);
     e->fence.newer = *newer;
     say(e, newer);

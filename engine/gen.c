@@ -65,6 +65,16 @@ void local_number(struct engine *e, const char *name, uint64_t *vp, bool *foundp
     buf_free(&b);
 }
 
+void local_begin(struct engine *e)
+{
+    pthread_mutex_lock(&e->local_mu);
+}
+
+void local_end(struct engine *e)
+{
+    pthread_mutex_unlock(&e->local_mu);
+}
+
 int local_set_number(struct engine *e, const char *name, uint64_t v, struct err *err)
 {
     char text[24];

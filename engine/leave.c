@@ -76,11 +76,13 @@ static void finish(struct engine *e)
     buf_free(&fence);
     local_number(e, "minor", &minor, &there);
     e->minor = (uint32_t)minor + 1;
+    local_begin(e);
     if (local_set_text(e, "role", fenced ? "fenced" : "primary", &err) != 0 ||
         local_set_text(e, "follow", NULL, &err) != 0 ||
         local_set_text(e, "give_up", NULL, &err) != 0 ||
         local_set_number(e, "minor", e->minor, &err) != 0 || local_save(e, &err) != 0)
         engine_fatal(e, &err);
+    local_end(e);
     memset(&e->follow.cfg, 0, sizeof(e->follow.cfg));
     e->follow.give_up = e->follow.want_copy = false;
     e->follow.last_error[0] = '\0';

@@ -128,9 +128,11 @@ static void forget_cluster(struct engine *e)
         return;
     e->alone = false;
     e->member_id[0] = '\0';
+    local_begin(e);
     if (local_set_text(e, "alone", NULL, &err) != 0 ||
         local_set_text(e, "member", NULL, &err) != 0 || local_save(e, &err) != 0)
         engine_fatal(e, &err);
+    local_end(e);
 }
 
 static void settle(struct engine *e)

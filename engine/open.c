@@ -469,6 +469,7 @@ static void defaults(struct engine_config *c)
 int engine_open(const struct engine_config *cfg, struct engine **ep, struct err *err)
 {
     struct engine *e = calloc(1, sizeof(*e));
+    pthread_mutexattr_t again;
 
     *ep = NULL;
     if (e == NULL)
@@ -493,7 +494,10 @@ int engine_open(const struct engine_config *cfg, struct engine **ep, struct err 
     waker_init(&e->fold_waker);
     pthread_mutex_init(&e->fold_mu, NULL);
     atomic_store(&e->fold_due_ns, INT64_MAX);
-    pthread_mutex_init(&e->local_mu, NULL);
+    pthread_mutexattr_init(&again);
+    pthread_mutexattr_settype(&again, PTHREAD_MUTEX_RECURSIVE); /* local_begin */
+    pthread_mutex_init(&e->local_mu, &again);
+    pthread_mutexattr_destroy(&again);
     pthread_mutex_init(&e->key_mu, NULL);
     pthread_mutex_init(&e->status_mu, NULL);
     pthread_rwlock_init(&e->store_lock, NULL);

@@ -299,11 +299,13 @@ static void hand(struct engine *e)
     struct buf follow = {0};
     struct err err;
 
+    local_begin(e);
     if (follow_encode(&h->follow, &follow, &err) != 0 ||
         local_set_text(e, "role", "secondary", &err) != 0 ||
         local_set_locked(e, "follow", follow.data, follow.len, &err) != 0 ||
         local_set_text(e, "promoting", NULL, &err) != 0 || local_save(e, &err) != 0)
         engine_fatal(e, &err);
+    local_end(e);
     buf_free(&follow);
     h->state = HANDOVER_HANDED;
     h->deadline_ns = env_mono_ns(e->cfg.env) + OUTCOME_NS;
