@@ -9,10 +9,12 @@
  * The checks run on this server, since its resolver, routes and disk are those that count. What
  * cannot be known for want of the step before is left out.
  */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 
 #include "cluster_private.h"
 #include "core_private.h"
@@ -73,25 +75,33 @@ static void check_token(struct doctor *d)
 /* ---- space and what is here ---- */
 static void check_space(struct doctor *d)
 {
-    uint64_t need = d->primary_bytes + d->st.reserve_bytes;
+    const char *path = d->core->config->storage_path;
+    uint64_t need = d->primary_bytes + d->st.reserve_bytes, free_bytes;
+    struct statvfs disk; /* the engine looks only when it writes */
 
+    if (statvfs(path, &disk) != 0) {
+        doctor_say(d, "space", DOCTOR_FAIL, "Look at the disk of this server's data.",
+                   "free space of %.200s: %s", path, strerror(errno));
+        return;
+    }
+    free_bytes = (uint64_t)disk.f_bavail * disk.f_frsize;
     if (d->primary_bytes == 0)
         doctor_say(d, "space", DOCTOR_WARN, "Compare the disks yourself.",
                    "%" PRIu64 " MiB are free here; the primary does not tell its size",
-                   d->st.free_bytes >> 20);
+                   free_bytes >> 20);
     else
         doctor_say(
             d, "space",
-            d->st.free_bytes < need                      ? DOCTOR_FAIL
-            : d->st.free_bytes < need + d->primary_bytes ? DOCTOR_WARN
-                                                         : DOCTOR_OK,
-            d->st.free_bytes < need + d->primary_bytes
+            free_bytes < need                      ? DOCTOR_FAIL
+            : free_bytes < need + d->primary_bytes ? DOCTOR_WARN
+                                                   : DOCTOR_OK,
+            free_bytes < need + d->primary_bytes
                 ? "The copy is built beside the old data, and log is added to it: give the disk "
                   "room."
                 : "",
             "%" PRIu64 " MiB are free here; the primary has %" PRIu64
             " MiB, the reserve is %" PRIu64 " MiB",
-            d->st.free_bytes >> 20, d->primary_bytes >> 20, d->st.reserve_bytes >> 20);
+            free_bytes >> 20, d->primary_bytes >> 20, d->st.reserve_bytes >> 20);
 }
 
 /* Where the other site will dial after a change of roles. */
