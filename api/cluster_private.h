@@ -53,6 +53,7 @@ struct activation {
     int64_t expires_ms;
     bool used;
     uint8_t used_by[32]; /* the link key that was taken in */
+    char token[65];      /* HMAC of the wrapping token, which a revocation ends; "": an old row */
 };
 CHECKED int repl_config_get(struct core *c, struct repl_config *rc, struct err *err);
 CHECKED int repl_config_put(struct batch *b, const struct repl_config *rc, struct err *err);

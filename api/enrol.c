@@ -130,7 +130,7 @@ int activation_get(struct core *c, const char *id, struct activation *a, struct 
 {
     char path[160];
     json_t *v;
-    const char *used;
+    const char *used, *token;
     int rc = 0;
 
     memset(a, 0, sizeof(*a));
@@ -140,6 +140,8 @@ int activation_get(struct core *c, const char *id, struct activation *a, struct 
     used = json_string_value(json_object_get(v, "used_by"));
     a->expires_ms = json_integer_value(json_object_get(v, "expires_ms"));
     a->used = used != NULL && used[0] != '\0';
+    token = json_string_value(json_object_get(v, "token"));
+    snprintf(a->token, sizeof(a->token), "%s", token != NULL ? token : "");
     if (!hex_to(json_string_value(json_object_get(v, "key_hash")), a->key_hash, 32) ||
         (a->used && !hex_to(used, a->used_by, 32)))
         rc = err_set(err, ERR_CORRUPT, 0, "%s is damaged", path);
@@ -157,8 +159,8 @@ int activation_put(struct batch *b, const char *id, const struct activation *a, 
     hex_of(a->key_hash, 32, hash);
     if (a->used)
         hex_of(a->used_by, 32, used);
-    v = json_pack("{s:s, s:s, s:I}", "key_hash", hash, "used_by", used, "expires_ms",
-                  (json_int_t)a->expires_ms);
+    v = json_pack("{s:s, s:s, s:I, s:s}", "key_hash", hash, "used_by", used, "expires_ms",
+                  (json_int_t)a->expires_ms, "token", a->token);
     rc = v != NULL ? batch_put(b, path, v, err) : err_set(err, ERR_NOMEM, 0, "activation");
     json_decref(v);
     return rc;

@@ -12,6 +12,7 @@
 #include "core_private.h"
 #include "replication_private.h"
 #include "tls.h"
+#include "token.h"
 
 #define SECONDARY_TTL_S 1800
 #define SECONDARY_TTL_MAX_S (30 * 86400)
@@ -121,20 +122,25 @@ static int token_do(struct request *rq, struct response *rs, const char *id, int
     struct bootstrap boot = {.key.secret = true};
     struct link_identity me = {0};
     uint8_t primary_key[32];
+    const char *hmac;
     int rc = -1;
 
     if (link_ca_get(rq->core, &ca, err) != 0 || identity_load(rq->core, &me, err) != 0 ||
         cert_key_hash(buf_str(&me.cert), primary_key, err) != 0 ||
         make_bootstrap(&ca, id, ttl_s, &boot, err) != 0)
         goto out;
-    memcpy(a.key_hash, boot.hash, 32);
-    if (put_activation(rq, id, &a, err) != 0)
-        goto out;
     reply_data(rs, bundle_json(id, conf, &ca, &boot, primary_key));
-    if (rs->errors == NULL)
-        rc = wrapping_wrap(rq, rs, ttl_s, true, err);
-    else
-        rc = err_set(err, ERR_NOMEM, 0, "secondary token");
+    if (rs->errors != NULL) {
+        err_set(err, ERR_NOMEM, 0, "secondary token");
+        goto out;
+    }
+    /* A crash in between leaves a token that opens nothing. */
+    if (wrapping_wrap(rq, rs, ttl_s, true, err) != 0 ||
+        token_hmac(rq, rs->wrap->token, &hmac, err) != 0)
+        goto out;
+    memcpy(a.key_hash, boot.hash, 32);
+    snprintf(a.token, sizeof(a.token), "%s", hmac);
+    rc = put_activation(rq, id, &a, err);
 out:
     link_ca_free(&ca);
     buf_free(&boot.key);
@@ -236,6 +242,8 @@ static int revoke_do(struct core *c, const char *id, bool force, bool *foundp, s
     if (rc == 0 && activation_get(c, id, &a, &why) == 0) {
         *foundp = true;
         rc = activation_delete(b, id, err);
+        if (rc == 0 && a.token[0] != '\0')
+            rc = token_revoke(c, a.token, err);
     } else if (rc == 0 && why.code != ERR_NOTFOUND) {
         rc = err_set(err, why.code, 0, "%s", why.msg);
     }

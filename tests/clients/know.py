@@ -487,6 +487,9 @@ def doctor():
         other.shutdown()
         short = a.ok('PUT', 'sys/replication/dr/primary/secondary-token', {'id': 'short', 'ttl': '1s'}).json['wrap_info']['token']
         await_true('the token to expire', lambda: 'expired' in cli(b, 'replication', 'doctor', f'token={short}', f'ca_file={w.ca}').stdout)
+        revoked = a.ok('PUT', 'sys/replication/dr/primary/secondary-token', {'id': 'revoked'}).json['wrap_info']['token']
+        a.ok('PUT', 'sys/replication/dr/primary/revoke-secondary', {'id': 'revoked'})
+        assert bad(examine(3, token=revoked, ca_file=w.ca)) == ['token'], 'its id was revoked'
         assert b.call('PUT', path, good, token='').status == 403 and b.call('GET', path).status == 405
         assert b.call('PUT', path, {}).status == 400
         assert b.ok('GET', 'own/x').data == {'v': '1'} and b.dr_status() == {'mode': 'disabled'}, 'something was changed'

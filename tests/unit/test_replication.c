@@ -22,6 +22,8 @@ static struct {
     json_t *wrapped; /* data that was wrapped last */
     int64_t wrap_ttl_s;
     bool wrap_jwt, promote_fails;
+    struct wrap_info wrap;
+    char revoked[80];
 } seen;
 
 static const uint8_t root_key[32] = {1, 2, 3, 4, 5, 6, 7, 8, 9};
@@ -209,6 +211,20 @@ int wrapping_wrap(struct request *rq, struct response *rs, int64_t ttl_s, bool a
     rs->status = 200;
     seen.wrap_ttl_s = ttl_s;
     seen.wrap_jwt = as_jwt;
+    strcpy(seen.wrap.token, "hvs.wrapping");
+    rs->wrap = &seen.wrap;
+    return 0;
+}
+int token_hmac(struct request *rq, const char *id, const char **hmacp, struct err *err)
+{
+    (void)err;
+    *hmacp = arena_printf(rq->arena, "hmac of %s", id);
+    return 0;
+}
+int token_revoke(struct core *c, const char *hmac, struct err *err)
+{
+    (void)c, (void)err;
+    strcpy(seen.revoked, hmac);
     return 0;
 }
 int link_net_new(struct reactor *r, struct logger *log, const struct link_events *ev,
@@ -428,7 +444,9 @@ Test(replication, a_secondary_token_needs_a_good_and_unused_id)
     cr_assert_str_eq(wrapped("primary_cluster_addr"), "https://a:8201");
     cr_assert_eq(call("replication/dr/primary/secondary-token", "{\"id\":\"east\"}", text), 400);
     cr_assert_not_null(strstr(text, "open token"));
+    cr_assert_str_empty(seen.revoked);
     cr_assert_eq(call("replication/dr/primary/revoke-secondary", "{\"id\":\"east\"}", text), 204);
+    cr_assert_str_eq(seen.revoked, "hmac of hvs.wrapping", "its token ends with it");
     cr_assert_eq(call("replication/dr/primary/revoke-secondary", "{\"id\":\"east\"}", text), 400);
     cr_assert_eq(
         call("replication/dr/primary/secondary-token", "{\"id\":\"east\",\"ttl\":\"90s\"}", text),
