@@ -9,6 +9,7 @@
  * certificate alone opens nothing: the engine admits a peer by the hash of its key in the member
  * table.
  */
+#include <arpa/inet.h>
 #include <curl/curl.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -26,6 +27,7 @@
 
 #define IDENTITY_MAX_BYTES (64u << 10)
 #define DEFAULT_CLUSTER_PORT "8201"
+#define HOST_CHARS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_"
 
 struct cluster {
     struct core *core;
@@ -127,19 +129,30 @@ const struct link_ops *cluster_link_ops(struct core *c, void **netp)
 
 int addr_of_url(const char *url, char out[256], struct err *err)
 {
-    const char *host = strstr(url, "://"), *colon;
-    size_t n;
+    const char *host = strstr(url, "://"), *rest;
+    struct in6_addr in6;
+    char port[8] = DEFAULT_CLUSTER_PORT, ipv6[64] = "";
+    int end = 0;
+    bool good;
 
     host = host != NULL ? host + 3 : url;
-    n = strcspn(host, "/");
-    if (n == 0 || n >= 240 || (host[n] == '/' && host[n + 1] != '\0'))
-        return err_set(err, ERR_INVAL, 0, "\"%s\" is no cluster address: write https://HOST:PORT",
+    if (sscanf(host, "[%63[0-9A-Fa-f:.]]%n", ipv6, &end) == 1 && end > 0)
+        good = inet_pton(AF_INET6, ipv6, &in6) == 1;
+    else
+        good = (end = (int)strspn(host, HOST_CHARS)) > 0 && end <= 240;
+    rest = host + end;
+    if (good && *rest == ':') {
+        size_t n = strspn(rest + 1, "0123456789");
+
+        snprintf(port, sizeof(port), "%.*s", n < sizeof(port) ? (int)n : 0, rest + 1);
+        good = atoi(port) >= 1 && atoi(port) <= 65535;
+        rest += 1 + n;
+    }
+    if (!good || (*rest != '\0' && strcmp(rest, "/") != 0))
+        return err_set(err, ERR_INVAL, 0,
+                       "\"%.80s\" is no cluster address: write https://HOST:PORT, IPv6 in brackets",
                        url);
-    colon = memrchr(host, ':', n);
-    if (colon != NULL &&
-        (colon == host + n - 1 || memchr(colon, ']', n - (size_t)(colon - host)) != NULL))
-        colon = NULL;
-    snprintf(out, 256, "%.*s%s", (int)n, host, colon == NULL ? ":" DEFAULT_CLUSTER_PORT : "");
+    snprintf(out, 256, "%.*s:%s", end, host, port);
     return 0;
 }
 

@@ -940,12 +940,18 @@ Test(replication, without_a_token_nothing_is_enabled)
 
 Test(replication, cluster_addresses_are_taken_with_and_without_scheme_and_port)
 {
-    static const char *const good[][2] = {{"https://a:8201", "a:8201"},    {"a:9", "a:9"},
-                                          {"https://a", "a:8201"},         {"[::1]:5", "[::1]:5"},
-                                          {"https://[::1]", "[::1]:8201"}, {"https://a:1/", "a:1"}};
-    static const char *const bad[] = {"", "https://", "https://a:1/x"};
+    static const char *const good[][2] = {
+        {"https://a:8201", "a:8201"},      {"a:9", "a:9"},
+        {"https://a", "a:8201"},           {"[::1]:5", "[::1]:5"},
+        {"https://[::1]", "[::1]:8201"},   {"https://a:1/", "a:1"},
+        {"a_b-c.d:65535", "a_b-c.d:65535"}};
+    static const char *const bad[] = {
+        "",         "https://", "https://a:1/x", "::bad::",     "a:0",      "a:65536",
+        "a:99999",  "a:",       "a:1x",          "a:-1",        "a b:1",    "a\n:1",
+        "user@a:1", "::1",      "[::1",          "[a]:1",       "[::1]x:1", "[]:1",
+        "a:1:2",    ":1",       "a:%s",          "a:4294975497"};
     struct err err = {0};
-    char out[256];
+    char out[256], text[TEXT_MAX];
 
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
         cr_assert_eq(addr_of_url(good[i][0], out, &err), 0, "%s", good[i][0]);
@@ -953,4 +959,9 @@ Test(replication, cluster_addresses_are_taken_with_and_without_scheme_and_port)
     }
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         cr_assert_eq(addr_of_url(bad[i], out, &err), -1, "%s", bad[i]);
+    cr_assert_eq(call("replication/dr/primary/enable",
+                      "{\"primary_cluster_addr\":\"https://h:99999\"}", text),
+                 400);
+    cr_assert_not_null(strstr(text, "write https://HOST:PORT"), "%s", text);
+    enable(); /* as if nobody had asked before */
 }
