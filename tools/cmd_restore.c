@@ -18,6 +18,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define TO_THE_END INT64_MAX /* no -to-lsn was given */
+
 struct args {
     const char *snapshot, *wal, *to_time, *into;
     int64_t to_lsn;
@@ -164,8 +166,10 @@ static int show(const struct client *c, const struct args *a, const struct resto
 static int run(const struct client *c, const struct args *a, int64_t to_ms)
 {
     struct restore_report *report = calloc(1, sizeof(*report)); /* large */
-    struct restore_config cfg = {
-        .env = env_real(), .to_lsn = (uint64_t)a->to_lsn, .to_ms = to_ms, .progress = on_progress};
+    struct restore_config cfg = {.env = env_real(),
+                                 .to_lsn = a->to_lsn == TO_THE_END ? 0 : (uint64_t)a->to_lsn,
+                                 .to_ms = to_ms,
+                                 .progress = on_progress};
     struct show_progress p;
     struct err err = {0};
     int rc = EXIT_REMOTE;
@@ -189,7 +193,7 @@ static int run(const struct client *c, const struct args *a, int64_t to_ms)
 
 int operator_restore(int argc, char **argv)
 {
-    struct args a = {0};
+    struct args a = {.to_lsn = TO_THE_END};
     struct flag flags[] = {
         {"snapshot", FLAG_STR, &a.snapshot, "The snapshot."},
         {"wal", FLAG_STR, &a.wal,
@@ -209,7 +213,9 @@ int operator_restore(int argc, char **argv)
     else if (i >= 0 && (i != argc || a.snapshot == NULL || a.into == NULL))
         fprintf(stderr, "Usage: lockstep operator restore -snapshot=FILE [-wal=DIR] "
                         "[-to-lsn=N | -to-time=T] -into=DIR\n");
-    else if (i >= 0 && (a.to_lsn < 0 || (a.to_lsn > 0 && a.to_time != NULL)))
+    else if (i >= 0 && a.to_lsn < 1)
+        fprintf(stderr, "Error: -to-lsn must be 1 or more: LSNs count from 1\n");
+    else if (i >= 0 && a.to_lsn != TO_THE_END && a.to_time != NULL)
         fprintf(stderr, "Error: give one target, -to-lsn or -to-time\n");
     else if (i >= 0 && a.to_time != NULL && time_parse(a.to_time, &to_ms) != 0)
         fprintf(stderr, "Error: %s is no time: write it as 2026-01-31T12:00:00Z\n", a.to_time);

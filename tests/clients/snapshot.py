@@ -282,7 +282,8 @@ def refused_restores():
         os.rmdir(f'{r.dir}/data/something')
         for args, code, text in ((['-to-lsn=3'], 2, 'older snapshot'), ([f'-to-lsn={info["lsn"] + 100000}', f'-wal={log_of(s)}'], 2, 'ends at LSN'),
                                  ([f'-to-lsn={info["lsn"] + 1}'], 2, 'ends at LSN'), ([f'-wal={log_of(other)}'], 2, 'another history'),
-                                 ([f'-wal={w.dir}'], 2, w.dir), (['-to-lsn=9', '-to-time=2026-01-01T00:00:00Z'], 1, 'one target')):
+                                 ([f'-wal={w.dir}'], 2, w.dir), (['-to-lsn=9', '-to-time=2026-01-01T00:00:00Z'], 1, 'one target'),
+                                 (['-to-lsn=0'], 1, '-to-lsn must be 1 or more'), (['-to-lsn=-5'], 1, '-to-lsn must be 1 or more')):
             restore(w, r, path, *args, code=code, text=text)
             assert os.listdir(f'{r.dir}/data') == [], (args, os.listdir(f'{r.dir}/data'))
         whole = open(path, 'rb').read()
