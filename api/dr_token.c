@@ -140,7 +140,7 @@ int dr_token_delete(struct core *c, const char *token, struct err *err)
         goto out;
     at = find(&hashes, hash);
     if (at < 0) {
-        err_set(err, ERR_NOTFOUND, 0, "no such DR operation token");
+        err_set(err, ERR_NOTFOUND, 0, "not a DR operation token of the key holders");
         goto out;
     }
     hashes.len -= HASH_BYTES;

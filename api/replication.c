@@ -118,10 +118,12 @@ static void token_delete(struct request *rq, struct response *rs)
 
     if (!replication_dr_token(rq, rs, &token))
         return;
-    if (dr_token_delete(rq->core, token, &err) != 0)
-        reply_err(rs, &err);
-    else
+    if (dr_token_delete(rq->core, token, &err) == 0)
         reply_empty(rs);
+    else if (err.code == ERR_NOTFOUND) /* a batch token */
+        reply_error(rs, 400, "%s", err.msg);
+    else
+        reply_err(rs, &err);
 }
 
 /* ---- dispatch ---- */

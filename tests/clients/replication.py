@@ -136,6 +136,10 @@ def operation_token():
         want(b.call('GET', 'sys/mounts', token=dr), 400, 'path disabled in replication DR secondary mode')
         want(a.call('GET', 'sys/mounts', token=dr), 403)
         path = 'sys/replication/dr/secondary/operation-token/delete'
+        a.ok('PUT', 'sys/policies/acl/ender', {'policy': f'path "{path}" {{ capabilities = ["update"] }}'})
+        batch = a.ok('POST', 'auth/token/create', {'policies': ['ender'], 'type': 'batch', 'no_parent': True}).json['auth']['client_token']
+        w.await_caught_up(a, b)
+        want(b.call('PUT', path, {'dr_operation_token': batch}, token=''), 400, 'not a DR operation token of the key holders')
         want(b.call('PUT', path, {'dr_operation_token': dr}, token=''), 204)
         want(b.call('PUT', path, {'dr_operation_token': dr}, token=''), 403)
         want(b.call('PUT', 'sys/replication/dr/secondary/promote', {'dr_operation_token': dr}, token=''), 403)
