@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define READ_BYTES (1u << 20)
@@ -35,14 +36,19 @@ struct engine_seed {
 
 static int feed_file(struct engine *e, struct restore *r, const char *path, struct err *err)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC), rc = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), rc = 0; /* a FIFO would wait */
     uint8_t *data = malloc(READ_BYTES);
+    struct stat st;
     ssize_t n = 0;
 
     if (fd < 0)
         rc = err_set(err, errno == ENOENT ? ERR_NOTFOUND : ERR_IO, errno, "open %s", path);
     else if (data == NULL)
         rc = err_set(err, ERR_NOMEM, 0, "read %s", path);
+    else if (fstat(fd, &st) != 0)
+        rc = err_set(err, ERR_IO, errno, "stat %s", path);
+    else if (!S_ISREG(st.st_mode))
+        rc = err_set(err, ERR_INVAL, 0, "%s is not a regular file", path);
     while (rc == 0 && (n = read(fd, data, READ_BYTES)) != 0) {
         if (atomic_load(&e->stopping))
             rc = err_set(err, ERR_CLOSED, 0, "the server is stopping");

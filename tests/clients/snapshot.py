@@ -378,6 +378,11 @@ def seeds_that_are_refused():
         token = enable_seeded(w, a, b, bad, status=400, text='checksum')
         enable_seeded(w, a, b, foreign, name='two', status=400, text='not of the token')
         want(b.call('PUT', 'sys/replication/dr/secondary/enable', {'token': token, 'ca_file': w.ca, 'seed_file': '/nowhere', 'confirm_wipe': b.name}), 400, 'No such file')
+        fifo = os.path.join(w.dir, 'fifo')
+        os.mkfifo(fifo)
+        for no_file in (w.dir, fifo):
+            want(b.call('PUT', 'sys/replication/dr/secondary/enable', {'token': token, 'ca_file': w.ca, 'seed_file': no_file, 'confirm_wipe': b.name}, timeout=10),
+                 400, 'not a regular file')
         assert b.ok('GET', 'kv/mine').data['v'] == 'still here'
         assert sorted(d for d in os.listdir(f'{b.dir}/data') if d.startswith('gen')) == ['gen-1'], os.listdir(f'{b.dir}/data')
         want(b.call('PUT', 'sys/replication/dr/secondary/enable', {'token': token, 'ca_file': w.ca, 'seed_file': path, 'confirm_wipe': b.name}), 200)
