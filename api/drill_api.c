@@ -6,7 +6,9 @@
  * No request waits for a drill: what is told is what its thread has noted so far, under the mutex.
  */
 #include <string.h>
+#include <unistd.h>
 
+#include "cluster_private.h"
 #include "core_private.h"
 #include "drill_private.h"
 #include "replication_private.h"
@@ -93,15 +95,13 @@ static void reply_state(struct request *rq, struct response *rs)
     reply_data(rs, v);
 }
 
-/* It goes into a configuration file, and into a log. */
+/* It goes into a configuration file, and into a log: HOST:PORT, as it is. */
 static bool address_good(const char *s)
 {
-    const char *colon = strrchr(s, ':');
+    char host_port[256];
+    struct err err;
 
-    return colon != NULL && colon != s && colon[1] != '\0' && strlen(s) < 200 &&
-           strspn(colon + 1, "0123456789") == strlen(colon + 1) &&
-           strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:[]") ==
-               strlen(s);
+    return addr_of_url(s, host_port, &err) == 0 && strcmp(s, host_port) == 0 && strlen(s) < 200;
 }
 
 static void start_drill(struct request *rq, struct response *rs)
@@ -110,7 +110,7 @@ static void start_drill(struct request *rq, struct response *rs)
     const char *address, *dir, *dflt;
     struct err err = {0};
     int64_t ttl_s;
-    bool busy;
+    bool busy, taken;
 
     dflt = arena_printf(rq->arena, "%s/drill", rq->core->config->storage_path);
     if (field_str(rq, rs, "address", "", &address) != 0 ||
@@ -118,7 +118,10 @@ static void start_drill(struct request *rq, struct response *rs)
         field_seconds(rq, rs, "ttl", TTL_S, &ttl_s) != 0)
         return;
     if (!address_good(address)) {
-        reply_error(rs, 400, "address must be given: HOST:PORT, on which the drill is served");
+        reply_error(
+            rs, 400,
+            "address must be given: HOST:PORT, on which the drill is served, with a port from 1 to "
+            "65535");
     } else if (dir[0] != '/' || strlen(dir) > 1000) {
         reply_error(rs, 400, "directory must be an absolute path, which does not exist yet");
     } else if (ttl_s <= 0 || ttl_s > TTL_MAX_S) {
@@ -126,13 +129,16 @@ static void start_drill(struct request *rq, struct response *rs)
     } else {
         pthread_mutex_lock(&d->mutex);
         busy = d->state != DRILL_NONE;
-        if (!busy && drill_begin(d, rq->now_ms, address, dir, ttl_s, &err) != 0)
+        taken = !busy && access(dir, F_OK) == 0;
+        if (!busy && !taken && drill_begin(d, rq->now_ms, address, dir, ttl_s, &err) != 0)
             reply_err(rs, &err);
         pthread_mutex_unlock(&d->mutex);
         if (busy)
             reply_error(rs, 400,
                         "a drill is under way: end it first with "
                         "sys/replication/dr/secondary/drill/stop");
+        else if (taken)
+            reply_error(rs, 400, "directory %s exists already, and is left as it is", dir);
         else if (rs->errors == NULL)
             reply_state(rq, rs);
     }

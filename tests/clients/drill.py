@@ -161,6 +161,7 @@ def who_may():
         want(b.call('GET', DRILL, token=''), 400)
         want(b.call('PUT', DRILL + '/stop', {}, token=''), 400)
         for kw, text in (({'address': 'nowhere'}, 'address must be given'), ({'address': '127.0.0.1:1"'}, 'address must be given'),
+                         ({'address': '127.0.0.1:99999'}, 'port from 1 to 65535'), ({'address': '127.0.0.1:0'}, 'port from 1 to 65535'),
                          ({'directory': 'relative'}, 'directory must be an absolute'), ({'ttl': '25h'}, 'ttl must be')):
             want(start(b, token, fork, **kw), 400, text)
         want(a.call('PUT', DRILL, {'dr_operation_token': token, 'address': fork.address}), 400, 'Not a DR secondary')
@@ -170,23 +171,21 @@ def who_may():
         w.await_caught_up(a, b)
         want(start(b, batch, fork), 200)
         await_state(b, batch, 'running')
+        want(start(b, batch, fork), 400, 'a drill is under way')
         # A directory that is somebody else's is not touched.
         want(b.call('PUT', DRILL + '/stop', {'dr_operation_token': batch}, token=''), 200)
         await_state(b, batch, 'none')
         taken = os.path.join(w.dir, 'taken')
         os.makedirs(taken)
         open(os.path.join(taken, 'file'), 'w').close()
-        want(start(b, token, fork, directory=taken), 200)
-        assert 'File exists' in await_state(b, token, 'none')['error']
+        want(start(b, token, fork, directory=taken), 400, 'exists already')
         assert os.listdir(taken) == ['file']
         os.unlink(os.path.join(taken, 'file'))
-        want(start(b, token, fork, directory=taken), 200)
-        assert 'File exists' in await_state(b, token, 'none')['error']
+        want(start(b, token, fork, directory=taken), 400, 'exists already')
         assert os.listdir(taken) == [], 'an empty one neither'
         for name in ('lockstep-drill', 'state'):  # as another cluster's drill has it
             open(os.path.join(taken, name), 'w').close()
-        want(start(b, token, fork, directory=taken), 200)
-        assert 'File exists' in await_state(b, token, 'none')['error']
+        want(start(b, token, fork, directory=taken), 400, 'exists already')
         assert sorted(os.listdir(taken)) == ['lockstep-drill', 'state'], 'nor one of another drill'
         # An address in use: the report says so, and nothing is left.
         want(start(b, token, fork, **{'address': f'127.0.0.1:{a.port}'}), 200)
