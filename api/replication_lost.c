@@ -567,11 +567,30 @@ out:
     return word;
 }
 
+/* Arrays of entries, none of them empty. */
+static bool groups_good(json_t *groups)
+{
+    json_t *g, *e;
+    size_t i, k;
+
+    json_array_foreach(groups, i, g)
+    {
+        if (json_array_size(g) == 0)
+            return false;
+        json_array_foreach(g, k, e)
+        {
+            if (!json_is_object(e))
+                return false;
+        }
+    }
+    return json_is_array(groups);
+}
+
 static void apply(struct request *rq, struct response *rs)
 {
     struct applying a = {.rq = rq};
-    const json_t *groups = json_object_get(rq->data, "groups"), *g;
-    json_t *words;
+    json_t *groups = json_object_get(rq->data, "groups"), *words;
+    const json_t *g;
     int64_t fork;
     struct err err = {0};
     size_t i;
@@ -580,7 +599,7 @@ static void apply(struct request *rq, struct response *rs)
         field_bool(rq, rs, "overwrite", false, &a.overwrite) != 0 ||
         field_bool(rq, rs, "dry_run", false, &a.dry_run) != 0)
         return;
-    if (fork < 0 || !json_is_array(groups)) {
+    if (fork < 0 || !groups_good(groups)) {
         reply_error(rs, 400, "fork_lsn and groups must be provided, as lost/show gives them");
         return;
     }
@@ -590,7 +609,7 @@ static void apply(struct request *rq, struct response *rs)
     }
     a.fork_lsn = (uint64_t)fork;
     words = json_array();
-    json_array_foreach((json_t *)groups, i, g)
+    json_array_foreach(groups, i, g)
     {
         const char *word = take_group(&a, g, &err);
 

@@ -938,6 +938,19 @@ Test(replication, without_a_token_nothing_is_enabled)
     cr_assert_eq(call("replication/dr/primary/enable", NULL, text), 405);
 }
 
+Test(replication, lost_writes_that_are_no_groups_are_refused)
+{
+    static const char *const bad[] = {"5", "{}", "[5]", "[{\"a\":1}]", "[[]]", "[[5]]"};
+    char text[TEXT_MAX], body[128];
+
+    enable();
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        snprintf(body, sizeof(body), "{\"fork_lsn\":1,\"groups\":%s}", bad[i]);
+        cr_assert_eq(call("replication/dr/primary/lost/apply", body, text), 400, "%s", bad[i]);
+        cr_assert_not_null(strstr(text, "as lost/show gives them"), "%s", text);
+    }
+}
+
 Test(replication, cluster_addresses_are_taken_with_and_without_scheme_and_port)
 {
     static const char *const good[][2] = {
