@@ -203,7 +203,7 @@ void doctor_check_tls(struct doctor *d)
     SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
     SSL *ssl = ctx != NULL ? SSL_new(ctx) : NULL;
     char why[160];
-    int fd = tcp_connect(d->cluster_host, d->cluster_port, why, sizeof(why));
+    int fd = tcp_connect(d->cluster_host, d->cluster_port, why, sizeof(why)), rc;
 
     ERR_clear_error();
     if (fd >= 0 && ssl != NULL && SSL_set_fd(ssl, fd) == 1 &&
@@ -211,19 +211,24 @@ void doctor_check_tls(struct doctor *d)
         SSL_set_verify(ssl, SSL_VERIFY_NONE, NULL); /* the key is what is compared */
         (void)SSL_set_tlsext_host_name(ssl, d->cluster_host);
         /* We have no certificate: the primary hangs up after this, and not before. */
-        if (SSL_connect(ssl) == 1) {
+        rc = SSL_connect(ssl);
+        if (rc == 1) {
             judge_tls(d, ssl, want);
             if (SSL_version(ssl) < TLS1_3_VERSION)
                 doctor_say(d, "tls", DOCTOR_FAIL, "The link speaks TLS 1.3 only.",
                            "what answers there speaks %s", SSL_get_version(ssl));
         } else {
-            ERR_error_string_n(ERR_peek_last_error(), why, sizeof(why));
+            if (ERR_peek_last_error() != 0)
+                ERR_error_string_n(ERR_peek_last_error(), why, sizeof(why));
+            else if (SSL_get_error(ssl, rc) == SSL_ERROR_WANT_READ) /* the time limit */
+                snprintf(why, sizeof(why), "it did not answer within %d s", DOCTOR_STEP_S);
+            else
+                snprintf(why, sizeof(why), "the connection is closed");
             doctor_say(d, "tls", DOCTOR_FAIL,
                        "Look at the primary's log; something else may listen there, or cut the "
                        "connection.",
                        "the TLS handshake with %.100s port %s fails: %.120s", d->cluster_host,
-                       d->cluster_port,
-                       ERR_peek_last_error() != 0 ? why : "the connection is closed");
+                       d->cluster_port, why);
         }
     } else
         doctor_say(d, "tls", DOCTOR_FAIL, "See above.", "no connection: %.120s", why);

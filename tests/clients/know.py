@@ -478,6 +478,9 @@ def doctor():
         with socket.create_server(('127.0.0.1', 0)) as s:
             closed = s.getsockname()[1]
         assert bad(examine(3, primary_cluster_addr=f'127.0.0.1:{closed}', **good)) == ['cluster port']
+        with socket.create_server(('127.0.0.1', 0)) as silent:
+            found = examine(3, primary_cluster_addr=f'127.0.0.1:{silent.getsockname()[1]}', **good)
+            assert 'did not answer within 5 s' in found['tls']['what'], found['tls']
         other = http.server.ThreadingHTTPServer(('127.0.0.1', 0), OtherClock)
         threading.Thread(target=other.serve_forever, daemon=True).start()
         found = examine(3, primary_api_addr=f'http://127.0.0.1:{other.server_port}')
