@@ -174,7 +174,7 @@ static void of_lag(struct core *c, struct health *h, const struct engine_peer *p
 {
     const struct engine_lag_stage *s = &p->stage[LAG_FLUSHED];
 
-    if (s->behind_ms > (double)c->config->lag_warn_ms)
+    if (s->behind_lsns > 0 && s->behind_ms > (double)c->config->lag_warn_ms)
         add(h, "lag_high", who,
             "%" PRIu64 " transactions (%" PRIu64
             " bytes), the oldest %.1f s old, are not durable %s",

@@ -800,7 +800,13 @@ static void copying(struct engine_status *st)
 }
 static void slow(struct engine_status *st)
 {
+    st->peers[0].stage[LAG_FLUSHED].behind_lsns = 1;
     st->peers[0].stage[LAG_FLUSHED].behind_ms = 10001;
+}
+static void slow_with_nothing(struct engine_status *st) /* as just behind a first copy */
+{
+    slow(st);
+    st->peers[0].stage[LAG_FLUSHED].behind_lsns = 0;
 }
 static void not_so_slow(struct engine_status *st)
 {
@@ -881,6 +887,7 @@ Test(replication, reasons_have_stable_codes)
         {slow, ENGINE_PRIMARY, false, "lag_high "},
         {slow, ENGINE_SECONDARY, false, "lag_high "},
         {not_so_slow, ENGINE_PRIMARY, true, ""},
+        {slow_with_nothing, ENGINE_SECONDARY, true, ""},
         {waits, ENGINE_PRIMARY, false, "mode_waiting quorum_waiting unsettled "},
         {fell_back, ENGINE_PRIMARY, false, "mode_fallback quorum_fallback "},
         {no_space, ENGINE_PRIMARY, false, "disk_reserve "},
