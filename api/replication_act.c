@@ -145,6 +145,8 @@ bool replication_loss_accepted(struct request *rq, struct response *rs, bool for
 
     if (field_str(rq, rs, "max_loss", "", &text) != 0)
         return false;
+    if (json_is_boolean(json_object_get(rq->data, "max_loss")))
+        text = "a boolean"; /* and not the 1 or 0 that a text field makes of it */
     if (text[0] != '\0' && (parse_millis(text, &max_ms, &err) != 0 || max_ms < 0)) {
         reply_error(rs, 400, "max_loss: %s", err.msg[0] != '\0' ? err.msg : "must not be negative");
         return false;

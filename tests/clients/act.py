@@ -53,6 +53,8 @@ def loss_is_told():
         assert b.dr_status()['mode'] == 'secondary'
         want(b.call('PUT', PROMOTE, {'dr_operation_token': dr, 'max_loss': '1s'}, token=''), 400, 'max_loss: up to')
         want(b.call('PUT', PROMOTE, {'dr_operation_token': dr, 'max_loss': 'much'}, token=''), 400, 'max_loss')
+        for wrong in (True, False):
+            want(b.call('PUT', PROMOTE, {'dr_operation_token': dr, 'max_loss': wrong}, token=''), 400, 'a boolean')
         assert b.dr_status()['mode'] == 'secondary'
         no = cli(b, 'replication', 'promote', f'-dr-token={dr}', stdin='no\n')
         assert no.returncode == 1 and 'may be missing' in no.stderr and 'Nothing was changed' in no.stderr, no
