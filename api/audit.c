@@ -163,7 +163,7 @@ int audit_open(struct request *rq, const char *name, const json_t *options, bool
                int *fdp, const char **whyp)
 {
     const char *path = option(options, "file_path", option(options, "path", "")),
-               *mode = option(options, "mode", "0600"), *folder = rq->core->audit_folder;
+               *mode = option(options, "mode", "0600");
     struct opening o = {.path = path};
     char *end;
 
@@ -175,8 +175,9 @@ int audit_open(struct request *rq, const char *name, const json_t *options, bool
         *fdp = STDOUT_FILENO;
         return 0;
     }
-    if (folder != NULL)
-        o.path = arena_printf(rq->arena, "%s/%.*s.audit", folder, (int)strcspn(name, "/"), name);
+    if (engine_apart(rq->core->engine)) /* lines of a copy are not for the real files */
+        o.path = arena_printf(rq->arena, "%s/audit/%.*s.audit", rq->core->config->storage_path,
+                              (int)strcspn(name, "/"), name);
     if (o.path == NULL) {
         *whyp = "out of memory";
         return -1;

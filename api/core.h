@@ -49,8 +49,6 @@ struct core {
     struct tokens *tokens;
     struct policies *policies;
     struct audits *audits; /* NULL in tests: there are none */
-    /* Of a drill: audit files lie here, whatever their rows say. NULL: where those say. */
-    const char *audit_folder;
     struct ceremonies *ceremonies;
     struct cluster *cluster;
     struct seal *seal;

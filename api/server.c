@@ -39,8 +39,7 @@ struct seal_task {
 struct server {
     const char *const *paths;
     size_t n_paths;
-    int drill_fd;            /* -1: none */
-    char audit_folder[1200]; /* of a drill */
+    int drill_fd; /* -1: none */
     struct config config;
     struct env *env;
     struct logger *log;
@@ -236,7 +235,7 @@ static int open_disks(struct server *s, struct err *err)
     return disk_open_pair(DISK_RING_ENTRIES, &s->disk, &s->store_disk, err);
 }
 
-/* A drill is nobody's on the link, and writes no file beside its folder. */
+/* A drill is nobody's on the link. */
 static void keep_apart(struct server *s)
 {
     struct config *c = &s->config;
@@ -245,7 +244,6 @@ static void keep_apart(struct server *s)
         free(c->listeners[i].cluster_address);
         c->listeners[i].cluster_address = NULL;
     }
-    snprintf(s->audit_folder, sizeof(s->audit_folder), "%s/audit", c->storage_path);
 }
 
 static int start(struct server *s, struct err *err)
@@ -259,8 +257,6 @@ static int start(struct server *s, struct err *err)
         return -1;
     if (core_new(&s->config, s->env, s->log, &s->core, err) != 0 || make_reactors(s, err) != 0)
         return -1;
-    if (s->drill_fd >= 0)
-        s->core->audit_folder = s->audit_folder;
     if (open_disks(s, err) != 0)
         return -1;
     /* The link is taken down on its reactor, so that runs first, also when the next step fails. */

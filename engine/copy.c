@@ -345,6 +345,7 @@ static void on_finished(struct engine *e)
     local_begin(e);
     if (local_set_text(e, "role", "secondary", &err) != 0 ||
         local_set_number(e, "generation", e->copy->number, &err) != 0 ||
+        local_set_text(e, LOCAL_APART, NULL, &err) != 0 ||
         local_set_text(e, "damaged", NULL, &err) != 0 ||
         local_set_text(e, "commit", NULL, &err) != 0 || /* of the old generation */
         local_set_text(e, "unreadable", NULL, &err) != 0 ||

@@ -519,6 +519,15 @@ int engine_local_get(struct engine *e, const char *name, struct buf *out, struct
     return local_get_locked(e, full, out, err);
 }
 
+bool engine_apart(struct engine *e)
+{
+    uint64_t n;
+    bool there;
+
+    local_number(e, LOCAL_APART, &n, &there);
+    return there;
+}
+
 int engine_local_put(struct engine *e, const char *name, const void *data, size_t len,
                      struct err *err)
 {

@@ -243,6 +243,10 @@ CHECKED int engine_local_get(struct engine *e, const char *name, struct buf *out
 CHECKED int engine_local_put(struct engine *e, const char *name, const void *data, size_t len,
                              struct err *err);
 
+/** The data was restored: a copy, which may run beside the cluster that it is of. Until that of a
+ * primary replaces it. Any thread. */
+bool engine_apart(struct engine *e);
+
 /* ---- replication ---- */
 /* Replicated, readable while sealed; the engine reads them, api/ writes them through transactions.
  */

@@ -273,6 +273,7 @@ struct engine {
 };
 
 /* engine.c, gen.c */
+#define LOCAL_APART "apart" /* this row is there: engine_apart */
 CHECKED int local_get_locked(struct engine *e, const char *name, struct buf *out, struct err *err);
 CHECKED int local_set_locked(struct engine *e, const char *name, const void *data, size_t len,
                              struct err *err);

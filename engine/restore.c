@@ -570,6 +570,7 @@ static int make_local(struct restore *r, const struct epochs *epochs, struct err
     if (epochs_encode(epochs, &b, err) == 0 && local_open(r->cfg.disk, r->into, &l, err) == 0 &&
         local_set(l, "generation", "1", 1, err) == 0 &&
         local_set(l, "role", "primary", 7, err) == 0 &&
+        local_set(l, LOCAL_APART, "1", 1, err) == 0 &&
         local_set(l, "epochs-1", b.data, b.len, err) == 0)
         rc = local_commit(l, err);
     local_close(l);

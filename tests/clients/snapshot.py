@@ -391,9 +391,11 @@ def seeds_that_are_refused():
 
 
 def sequence_22_restore_is_a_cluster_of_its_own():
-    """sequence 22: what was restored has a new cluster id, no members and no link key; it fences nobody, and its batch tokens open nothing of the real cluster"""
+    """sequence 22: what was restored has a new cluster id, no members, no link key and audit files of its own; it fences nobody, and its batch tokens open nothing of the real cluster"""
     with World() as w:
         a, b = w.pair()
+        real = os.path.join(w.dir, 'audit.log')
+        a.ok('PUT', 'sys/audit/real', {'type': 'file', 'options': {'file_path': real}})
         a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
         a.ok('PUT', 'sys/policies/acl/promoter', {
             'policy': 'path "sys/replication/dr/secondary/*" { capabilities = ["update"] }'})
@@ -412,19 +414,36 @@ def sequence_22_restore_is_a_cluster_of_its_own():
         assert r.ok('GET', 'sys/seal-status', token='').json['cluster_id'] == rep['cluster_id']
         # Writes do not wait for the real secondary, and the real pair does not notice.
         r.ok('PUT', 'kv/only-here', {'v': 1})
+        own = f'{r.dir}/data/audit/real.audit'
+        assert 'kv/only-here' not in open(real).read(), 'it wrote into the real audit file'
+        assert 'kv/only-here' in open(own).read()
         forged = r.ok('POST', 'auth/token/create/handler', batch).json['auth']['client_token']
-        real = a.ok('POST', 'auth/token/create/handler', batch).json['auth']['client_token']
+        handler = a.ok('POST', 'auth/token/create/handler', batch).json['auth']['client_token']
         promote = 'sys/replication/dr/secondary/promote'
         want(b.call('PUT', promote, {'dr_operation_token': forged}, token=''), 403)
         want(a.call('GET', 'auth/token/lookup-self', token=forged), 403)
         # Enabled as a primary of its own it still is nobody to the real pair.
         r.ok('PUT', 'sys/replication/dr/primary/enable', {})
         assert r.ok('GET', 'sys/seal-status', token='').json['cluster_id'] == rep['cluster_id']
+        r.kill()
+        r.start()
+        r.unseal()
+        r.ok('PUT', 'kv/restarted', {'v': 1})
+        assert 'kv/restarted' in open(own).read() and 'kv/restarted' not in open(real).read()
         a.ok('PUT', 'kv/goes-on', {'v': 2})
         w.await_caught_up(a, b)
         assert a.dr_status()['mode'] == 'primary' and b.dr_status()['state'] == 'stream-wals'
         assert a.call('GET', 'kv/only-here').status == 404
-        want(b.call('PUT', promote, {'dr_operation_token': real}, token=''), 200)
+        want(b.call('PUT', promote, {'dr_operation_token': handler}, token=''), 200)
+        # With the data of the real cluster it writes where that says.
+        a.kill()
+        b.token = a.root
+        await_true('the promoted one to serve', lambda: b.call('GET', 'kv/goes-on').status == 200)
+        r.ok('PUT', 'sys/replication/dr/primary/disable', {})
+        w.enable(b, r, 'restored')
+        before = os.path.getsize(own)
+        r.dr_token(a.keys[:2])
+        assert os.path.getsize(own) == before
 
 
 if __name__ == '__main__':
