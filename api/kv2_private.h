@@ -5,7 +5,8 @@
  *     <mount prefix>2/config               {max_versions, cas_required, delete_version_after}
  *     <mount prefix>2/meta/<key>           {id, current_version, oldest_version, first_row,
  * created_ms, updated_ms, max_versions, cas_required, delete_version_after, custom_metadata,
- * versions: {"3": {created_ms, deletion_ms, destroyed}}} <mount prefix>2/data/<id>/<version> {data}
+ * versions: {"3": {created_ms, deletion_ms, destroyed, lost (kv2_lost.c)}}} <mount
+ * prefix>2/data/<id>/<version> {data}
  *
  * id is random and new whenever the key is made anew, so that the versions of a removed key can go
  * in the background. Invariant: whoever changes a key's rows holds the latch named by its meta row
@@ -55,6 +56,14 @@ CHECKED int kv2_asked_version(struct request *rq, struct response *rs, const jso
                               int64_t *np);
 void kv2_metadata(struct request *rq, struct response *rs, const char *name);
 void kv2_config(struct request *rq, struct response *rs);
+/**
+ * Lost rows of a key whose metadata here is newer: each lost version that is not here becomes a new
+ * one, in b. The caller holds the latch of meta_key.
+ * @rows  storage key -> stored object, of the whole transaction   @np  out: the newest version that
+ * was added; 0: all are here already; -1: no version was written there, so there is none to add
+ */
+CHECKED int kv2_lost_take(struct request *rq, const struct mount *m, const char *meta_key,
+                          const json_t *rows, struct batch *b, int64_t *np, struct err *err);
 void kv2_subkeys(struct request *rq, struct response *rs, const char *name);
 
 #endif

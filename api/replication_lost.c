@@ -6,7 +6,9 @@
  * A file of lost writes is a piece of log. What it comes to is a set of entries (storage keys with
  * their last value), in groups: keys that one transaction wrote belong together, as the versions
  * and the metadata of a secret do. A group is taken in whole or not at all: when nothing in it was
- * changed at the primary since the fork, or when the operator says overwrite. Only entries of
+ * changed at the primary since the fork, or when the operator says overwrite. A key of kv version 2
+ * that was changed is never overwritten: its lost versions become new ones (kv2_lost.c). Only
+ * entries of
  * mounts of secrets are taken in; tokens, policies and mounts of a history that ended are shown
  * and stay ended.
  *
@@ -20,6 +22,7 @@
 
 #include "cluster_private.h"
 #include "core_private.h"
+#include "kv2_private.h"
 #include "mounts.h"
 #include "replication_private.h"
 
@@ -449,7 +452,55 @@ struct applying {
     bool overwrite, dry_run;
     struct batch *batch;
     bool changes, conflicts, bad, no_mount;
+    json_t *rows;            /* of the group, in mounts of kv version 2: key -> stored object */
+    const char *meta_key;    /* of a key of kv version 2 that was changed here, or NULL */
+    const struct mount *kv2; /* its mount */
 };
+
+/* For kv2_lost_take. */
+static int keep_row(struct applying *a, const struct mount *m, const json_t *e, const char *rest,
+                    const struct buf *plain, enum verdict v, struct err *err)
+{
+    const char *key = json_string_value(json_object_get(e, "key"));
+    json_t *row;
+
+    if (strncmp(rest, "2/meta/", 7) == 0 && v == CONFLICT) {
+        a->meta_key = key;
+        a->kv2 = m;
+    }
+    if (strncmp(rest, "2/", 2) != 0 || plain->len == 0)
+        return 0;
+    row = json_read_own(plain->data, plain->len, err);
+    if (row == NULL)
+        return -1;
+    return json_object_set_new(a->rows, key, row) == 0 ? 0
+                                                       : err_set(err, ERR_NOMEM, 0, "lost writes");
+}
+
+/* Instead of all that was put into the batch. The word for it, or NULL and err. */
+static const char *take_versions(struct applying *a, struct err *err)
+{
+    const char *word;
+    int64_t n;
+
+    batch_free(a->batch);
+    a->batch = batch_new(a->rq->core);
+    if (a->batch == NULL) {
+        err_set(err, ERR_NOMEM, 0, "lost writes");
+        return NULL;
+    }
+    if (kv2_lost_take(a->rq, a->kv2, a->meta_key, a->rows, a->batch, &n, err) != 0)
+        return NULL;
+    a->changes = n > 0;
+    if (n == 0)
+        return "already";
+    if (n < 0 || !a->overwrite)
+        return "conflict";
+    word = arena_printf(a->rq->arena, "version_%lld", (long long)n);
+    if (word == NULL)
+        err_set(err, ERR_NOMEM, 0, "lost writes");
+    return word;
+}
 
 static int take_entry(struct applying *a, const json_t *e, struct err *err)
 {
@@ -459,6 +510,7 @@ static int take_entry(struct applying *a, const json_t *e, struct err *err)
                *text = json_string_value(json_object_get(e, "value"));
     bool deletes = op != NULL && strcmp(op, "delete") == 0;
     struct buf raw = {0}, plain = {.secret = true};
+    const struct mount *m;
     enum verdict v;
     size_t n = 0, at;
     int rc = 0;
@@ -467,7 +519,8 @@ static int take_entry(struct applying *a, const json_t *e, struct err *err)
         a->bad = true;
         return 0;
     }
-    if (mount_of(a->mounts, key, &rest) == NULL) {
+    m = mount_of(a->mounts, key, &rest);
+    if (m == NULL) {
         a->no_mount = true;
         return 0;
     }
@@ -483,6 +536,8 @@ static int take_entry(struct applying *a, const json_t *e, struct err *err)
         raw.len = n;
     }
     rc = judge(c, key, &plain, deletes, a->fork_lsn, &v, err);
+    if (rc == 0 && m->kv_version == 2)
+        rc = keep_row(a, m, e, rest, &plain, v, err);
     if (rc != 0 || v == ALREADY)
         goto out;
     a->conflicts = a->conflicts || v == CONFLICT;
@@ -521,6 +576,17 @@ static size_t hold(struct core *c, const json_t *group, struct latch_ref *refs, 
     return held;
 }
 
+static const char *word_of(struct applying *a, struct err *err)
+{
+    if (a->bad || a->no_mount)
+        return a->bad ? "unreadable" : "no_mount";
+    if (a->meta_key != NULL)
+        return take_versions(a, err);
+    if (a->conflicts && !a->overwrite)
+        return "conflict";
+    return !a->changes ? "already" : a->conflicts ? "overwritten" : "applied";
+}
+
 /* The word for what became of it, or NULL and err. */
 static const char *take_group(struct applying *a, const json_t *group, struct err *err)
 {
@@ -532,8 +598,10 @@ static const char *take_group(struct applying *a, const json_t *group, struct er
     int rc = 0;
 
     a->changes = a->conflicts = a->bad = a->no_mount = false;
+    a->meta_key = NULL;
+    a->rows = json_object();
     a->batch = batch_new(c);
-    if (refs == NULL || keys == NULL || a->batch == NULL) {
+    if (refs == NULL || keys == NULL || a->batch == NULL || a->rows == NULL) {
         err_set(err, ERR_NOMEM, 0, "lost writes");
         held = 0;
         goto out;
@@ -546,13 +614,9 @@ static const char *take_group(struct applying *a, const json_t *group, struct er
     }
     if (rc != 0)
         goto out;
-    word = a->bad                          ? "unreadable"
-           : a->no_mount                   ? "no_mount"
-           : !a->changes                   ? "already"
-           : a->conflicts && !a->overwrite ? "conflict"
-           : a->conflicts                  ? "overwritten"
-                                           : "applied";
-    if (a->dry_run || (strcmp(word, "applied") != 0 && strcmp(word, "overwritten") != 0))
+    word = word_of(a, err);
+    if (word == NULL || a->dry_run || !a->changes || strcmp(word, "conflict") == 0 || a->bad ||
+        a->no_mount)
         goto out;
     rc = batch_commit(a->batch, err);
     a->batch = NULL;
@@ -560,6 +624,7 @@ static const char *take_group(struct applying *a, const json_t *group, struct er
         word = NULL;
 out:
     batch_free(a->batch);
+    json_decref(a->rows);
     while (held > 0)
         latch_release(c, &refs[--held]);
     free(refs);

@@ -164,9 +164,8 @@ static int pages(struct client *c, const struct source *s, struct client *to)
     }
     if (conflicts > 0)
         fprintf(stderr,
-                "Changed on the primary since, and left as they are there: %d of the groups. "
-                "-overwrite takes the lost ones.\n",
-                conflicts);
+                "Changed on the primary since, and left as they are there: %d of the groups.%s\n",
+                conflicts, s->overwrite ? "" : " -overwrite takes the lost ones.");
     return rc;
 }
 

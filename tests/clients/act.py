@@ -250,7 +250,7 @@ def lost_writes():
         a.ok('POST', 'sys/mounts/two', {'type': 'kv', 'options': {'version': '2'}})
         for k in ('both', 'gone', 'same'):
             a.ok('PUT', f'kv/{k}', {'v': 'before'})
-        for k in ('both', 'one'):
+        for k in ('both', 'one', 'cut'):
             a.ok('PUT', f'two/data/{k}', {'data': {'v': 'before'}})
         steps = failed_over(w, a, b)
         next(steps)
@@ -262,12 +262,14 @@ def lost_writes():
         a.ok('PUT', 'two/data/one', {'data': {'v': 'lost'}})
         a.ok('PUT', 'two/data/both', {'data': {'v': 'lost'}})
         a.ok('PUT', 'two/data/new', {'data': {'v': 'lost'}})
+        a.ok('DELETE', 'two/data/cut')
         gone = a.ok('POST', 'sys/mounts/third', {'type': 'kv'}) and a.ok('PUT', 'third/x', {'v': 'lost'})
         assert gone.status == 204
         token = a.ok('PUT', 'auth/token/create', {'ttl': '1h'}).json['auth']['client_token']
         next(steps)
         b.ok('PUT', 'kv/both', {'v': 'newer'})
-        b.ok('PUT', 'two/data/both', {'data': {'v': 'newer'}})
+        for k in ('both', 'cut'):
+            b.ok('PUT', f'two/data/{k}', {'data': {'v': 'newer'}})
         list(steps)
         rejoin(w, a, b)
         saved = a.dr_status()['lost_writes']
@@ -292,7 +294,7 @@ def lost_writes():
         assert r.returncode == 0, r
         line = {l.split()[3]: l.split()[0] for l in r.stdout.splitlines()[2:] if l[0] != ' '}
         assert line['kv/only'] == line['kv/same'] == line['kv/gone'] == 'applied' and line['kv/both'] == 'conflict', r.stdout
-        assert r.stdout.count('conflict') == 2 and r.stdout.count('no_mount') == 1, r.stdout
+        assert r.stdout.count('conflict') == 3 and r.stdout.count('no_mount') == 1, r.stdout
         assert b.ok('GET', 'kv/only').data == {'v': 'lost'} and b.ok('GET', 'kv/same').data == {'v': 'lost 2'}
         assert b.ok('GET', 'kv/both').data == {'v': 'newer'}
         want(b.call('GET', 'kv/gone'), 404)
@@ -303,9 +305,21 @@ def lost_writes():
         # Given again it changes nothing; told to, it takes the rest, and nothing else.
         r = cli(b, 'replication', 'lost', 'apply', *flags)
         assert r.returncode == 0 and 'applied' not in r.stdout and r.stdout.count('already') >= 5, r.stdout
+        for n in (3, 4):
+            b.ok('PUT', 'two/data/both', {'data': {'v': f'newer {n}'}})
+        r = cli(b, 'replication', 'lost', 'apply', '-dry-run', '-overwrite', *flags)
+        assert r.returncode == 0 and r.stdout.count('version_5') == 1 and r.stdout.count('overwritten') == 1, r.stdout
         r = cli(b, 'replication', 'lost', 'apply', '-overwrite', *flags)
-        assert r.returncode == 0 and r.stdout.count('overwritten') == 2, r.stdout
+        assert r.returncode == 0 and r.stdout.count('version_5') == 1 and r.stdout.count('overwritten') == 1, r.stdout
         assert b.ok('GET', 'kv/both').data == b.ok('GET', 'two/data/both').data['data'] == {'v': 'lost'}
+        # A secret with versions that are newer here keeps them: the lost one comes behind them, once.
+        r = cli(b, 'replication', 'lost', 'apply', '-overwrite', *flags)
+        assert r.returncode == 0 and 'version_' not in r.stdout and r.stdout.count('conflict') == 1, r.stdout
+        assert b.ok('GET', 'two/data/cut').data['data'] == {'v': 'newer'} and b.ok('GET', 'two/data/cut?version=1').status == 200
+        versions = [b.ok('GET', f'two/data/both?version={n}').data['data']['v'] for n in range(1, 6)]
+        assert versions == ['before', 'newer', 'newer 3', 'newer 4', 'lost'], versions
+        assert sorted(b.ok('GET', 'two/metadata/both').data['versions']) == list('12345')
+        assert b.ok('PUT', 'two/data/both', {'data': {'v': 'goes on'}}).data['version'] == 6
         w.check_same_root(b, a)
         r = cli(a, 'replication', 'lost', 'delete', f'-dr-token={dr}', ident)
         assert r.returncode == 0 and 'lost_writes' not in a.dr_status(), r
