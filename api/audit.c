@@ -140,7 +140,7 @@ static const char *option(const json_t *options, const char *name, const char *d
 struct opening { /* for the helper thread */
     const char *path;
     mode_t mode;
-    bool keep_mode;
+    bool keep_mode, parents;
     int fd, code;
 };
 
@@ -149,7 +149,7 @@ static void open_work(void *arg)
     struct opening *o = arg;
 
     o->fd = -1;
-    if (make_parents(o->path, 0700) == 0)
+    if (!o->parents || make_parents(o->path, 0700) == 0)
         o->fd = open(o->path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, o->mode);
     o->code = errno;
     if (o->fd >= 0 && !o->keep_mode && fchmod(o->fd, o->mode) != 0 && errno != EPERM) {
@@ -159,12 +159,13 @@ static void open_work(void *arg)
     }
 }
 
-int audit_open(struct request *rq, const char *name, const json_t *options, bool *discardp,
-               int *fdp, const char **whyp)
+int audit_open(struct request *rq, const char *name, const json_t *options, bool parents,
+               bool *discardp, int *fdp, const char **whyp)
 {
     const char *path = option(options, "file_path", option(options, "path", "")),
                *mode = option(options, "mode", "0600");
-    struct opening o = {.path = path};
+    bool apart = engine_apart(rq->core->engine); /* a copy's lines are not for the real files */
+    struct opening o = {.path = path, .parents = parents || apart};
     char *end;
 
     *fdp = -1;
@@ -175,7 +176,7 @@ int audit_open(struct request *rq, const char *name, const json_t *options, bool
         *fdp = STDOUT_FILENO;
         return 0;
     }
-    if (engine_apart(rq->core->engine)) /* lines of a copy are not for the real files */
+    if (apart)
         o.path = arena_printf(rq->arena, "%s/audit/%.*s.audit", rq->core->config->storage_path,
                               (int)strcspn(name, "/"), name);
     if (o.path == NULL) {
@@ -224,7 +225,7 @@ static int device_load(struct request *rq, const char *name, struct audit_device
         d->log_raw = yes;
     if (parse_bool(option(options, "hmac_accessor", "true"), &yes) == 0)
         d->hmac_accessor = yes;
-    if (audit_open(rq, name, options, &d->discard, &d->fd, &reason) != 0)
+    if (audit_open(rq, name, options, false, &d->discard, &d->fd, &reason) != 0)
         log_error(c->log, "audit", "cannot open the device: path=%s/ error=%s", name, reason);
     rc = hmac_init(&d->hash, salt, strlen(salt), err);
     json_decref(row);

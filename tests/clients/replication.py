@@ -198,6 +198,14 @@ def audit_of_a_secondary():
         def told(code):
             return code in [r['code'] for r in b.dr_status()['reasons']]
 
+        for folder in (logs, second):
+            os.rename(folder, folder + '.2')
+        await_true('folders that have gone to be seen', lambda: told('audit_unwritable'))
+        for folder in (logs, second):
+            assert not os.path.exists(folder), 'it was made anew'
+            os.rename(folder + '.2', folder)
+        await_true('that they are back', lambda: not told('audit_unwritable') and not told('audit_device_unwritable'))
+
         def replace(folder):
             os.rename(folder, folder + '.1')
             open(folder, 'w').close()  # in place of the folder
@@ -215,8 +223,9 @@ def audit_of_a_secondary():
         want(b.call('PUT', 'kv/x', {'v': 1}, token=a.root), 500, 'internal error: no audit device')
         await_true('the primary that serves nothing to say why', lambda: told('audit_unwritable'))
         want(b.call('GET', 'sys/health', token=''), 200)
-        os.unlink(logs)
-        os.unlink(second)
+        for folder in (logs, second):
+            os.unlink(folder)
+            os.mkdir(folder)
         await_true('requests to be served', lambda: b.call('GET', 'sys/mounts', token=a.root).status == 200)
         await_true('the reason to go', lambda: not told('audit_unwritable'))
         want(b.call('GET', 'kv/x', token=a.root), 404)
