@@ -3,8 +3,8 @@
  * replication_wipe.c - a cluster with secrets becomes a secondary only when its name is said, and
  * what it held is set aside for a while.
  *
- * Secrets are what lies in mounts of kv and of auth methods. A fresh cluster has none, so that
- * Vault's clients take it in unchanged.
+ * Secrets are what lies in mounts of kv and of auth methods, and in cubbyholes. A fresh cluster has
+ * none, so that Vault's clients take it in unchanged.
  *
  * The cluster serves while it is being enabled, which takes minutes with a snapshot. So this is
  * looked at before anything is done, again before the token is spent, and last of all together
@@ -41,11 +41,12 @@ static int describe(struct core *c, struct buf *out, struct err *err)
     if (mount_table_get(c, &t, err) != 0)
         return -1;
     for (size_t i = 0; rc == 0 && (m = mount_at(t, i)) != NULL; i++) {
+        const char *prefix = strcmp(m->type, "cubbyhole") == 0 ? CUBBYHOLE_PREFIX : m->prefix;
         size_t n = 0;
 
-        if (m->builtin || m->prefix[0] == '\0')
+        if ((m->builtin && prefix == m->prefix) || prefix[0] == '\0')
             continue;
-        rc = engine_scan(c->engine, m->prefix, NULL, COUNT_MAX + 1, true, count_one, &n, err);
+        rc = engine_scan(c->engine, prefix, NULL, COUNT_MAX + 1, true, count_one, &n, err);
         if (rc == 0 && n > 0)
             buf_printf(out, "%s%s (%s%zu entr%s)", out->len > 0 ? ", " : "", m->path,
                        n > COUNT_MAX ? "more than " : "", n > COUNT_MAX ? (size_t)COUNT_MAX : n,

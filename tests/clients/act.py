@@ -132,11 +132,13 @@ def wipe_is_guarded():
         a.ok('PUT', 'sys/replication/dr/primary/enable', {})
         a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
         a.ok('PUT', 'kv/of', {'v': 'the primary'})
-        b.ok('POST', 'sys/mounts/own', {'type': 'kv', 'options': {'version': '2'}})
-        b.ok('PUT', 'own/data/x', {'data': {'v': '1'}})
         keys, root = b.keys, b.token
         path, token = 'sys/replication/dr/secondary/enable', token_for(a, 'secondary')
         body = {'token': token, 'ca_file': w.ca}
+        b.ok('PUT', 'cubbyhole/mine', {'v': '1'})
+        want(b.call('PUT', path, body), 400, 'cubbyhole/ (1 entry)')
+        b.ok('POST', 'sys/mounts/own', {'type': 'kv', 'options': {'version': '2'}})
+        b.ok('PUT', 'own/data/x', {'data': {'v': '1'}})
         want(b.call('PUT', path, body), 400, 'cluster secondary holds secrets')
         r = b.call('PUT', path, {**body, 'confirm_wipe': 'primary'})
         want(r, 400, 'confirm_wipe names another cluster')
