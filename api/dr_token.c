@@ -3,7 +3,8 @@
  * dr_token.c - DR operation tokens of this cluster: kept as SHA-256 in the engine's local space.
  *
  * A token has 24 random base62 characters, so a plain hash does not give it away. They are local:
- * never shipped, and void after a promotion. The newest DR_TOKENS_MAX are kept.
+ * never shipped, and void after a promotion. The newest DR_TOKENS_MAX are kept; the log says when
+ * one more voids the oldest.
  *
  * While a first copy is not whole, shares are those of the cluster that it is to replace. Tokens of
  * those are a list of their own, which counts only then: else holders of keys that the copy makes
@@ -118,6 +119,9 @@ int dr_token_store(struct core *c, const char *token, bool first_copy, struct er
     buf_add(&next, hash, HASH_BYTES);
     if (buf_check(&next, err) == 0)
         rc = store(c, list, &next, err);
+    if (rc == 0 && from > 0)
+        log_warn(c->log, "replication",
+                 "the oldest DR operation token is void: the newest %u are kept", DR_TOKENS_MAX);
 out:
     latch_release(c, &latch);
     buf_free(&hashes);

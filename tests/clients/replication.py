@@ -143,6 +143,14 @@ def operation_token():
         want(b.call('PUT', path, {'dr_operation_token': dr}, token=''), 204)
         want(b.call('PUT', path, {'dr_operation_token': dr}, token=''), 403)
         want(b.call('PUT', 'sys/replication/dr/secondary/promote', {'dr_operation_token': dr}, token=''), 403)
+        # The newest 16 are kept, and the log says when one more voids the oldest.
+        void = 'the oldest DR operation token is void'
+        made = [b.dr_token(a.keys[:2]) for _ in range(16)]
+        assert void not in open(b.log).read()
+        made.append(b.dr_token(a.keys[:2]))
+        await_true('the log to say it', lambda: open(b.log).read().count(void) == 1)
+        want(b.call('PUT', path, {'dr_operation_token': made[0]}, token=''), 403)
+        want(b.call('PUT', path, {'dr_operation_token': made[1]}, token=''), 204)
 
 
 def disable():
