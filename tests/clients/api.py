@@ -626,7 +626,8 @@ def audit():
         a.s.unseal()
         a.ok('GET', 'kv/y')
         want(a('DELETE', 'sys/audit/file'), 500)  # written down, but not its answer: only the broken one is left
-        want(a('PUT', 'kv/z', {'v': 1}), 500, 'internal error')
+        want(a('PUT', 'kv/z', {'v': 1}), 500,
+             'internal error: no audit device took the line of the request (reasons in sys/replication/dr/status; its file is tried again every ten seconds)')
         equal(a('GET', 'sys/health', token='').status, 200)
         want(a('PUT', 'sys/seal'), 500, 'failed to audit request, cannot continue')
         os.rmdir(raw)
