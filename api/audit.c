@@ -159,13 +159,13 @@ static void open_work(void *arg)
     }
 }
 
-int audit_open(struct request *rq, const char *name, const json_t *options, bool parents,
-               bool *discardp, int *fdp, const char **whyp)
+int audit_open(struct request *rq, const char *name, const json_t *options, bool *discardp,
+               int *fdp, const char **whyp)
 {
     const char *path = option(options, "file_path", option(options, "path", "")),
                *mode = option(options, "mode", "0600");
     bool apart = engine_apart(rq->core->engine); /* a copy's lines are not for the real files */
-    struct opening o = {.path = path, .parents = parents || apart};
+    struct opening o = {.path = path, .parents = apart || rq->core->role == ENGINE_PRIMARY};
     char *end;
 
     *fdp = -1;
@@ -225,7 +225,7 @@ static int device_load(struct request *rq, const char *name, struct audit_device
         d->log_raw = yes;
     if (parse_bool(option(options, "hmac_accessor", "true"), &yes) == 0)
         d->hmac_accessor = yes;
-    if (audit_open(rq, name, options, false, &d->discard, &d->fd, &reason) != 0)
+    if (audit_open(rq, name, options, &d->discard, &d->fd, &reason) != 0)
         log_error(c->log, "audit", "cannot open the device: path=%s/ error=%s", name, reason);
     rc = hmac_init(&d->hash, salt, strlen(salt), err);
     json_decref(row);

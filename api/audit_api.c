@@ -88,7 +88,7 @@ static int check_options(struct request *rq, struct response *rs, const char *na
                         text_of(options, bools[i]));
             return -1;
         }
-    if (audit_open(rq, name, options, true, &discard, &fd, &why) != 0) {
+    if (audit_open(rq, name, options, &discard, &fd, &why) != 0) {
         reply_error(rs, 400, "sanity check failed; unable to open \"%s\" for writing: %s", path,
                     why);
         return -1;

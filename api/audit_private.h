@@ -31,10 +31,10 @@ struct audit_set { /* immutable, but for refs */
 };
 
 /** What file_path and mode of the options of device `name` (a final slash does not count) open. -1:
- * *why is set to Go's text (arena). parents: make the folders of the path, as when a device is
- * enabled; later they must be there, since a volume that is not mounted would be missed else. */
-CHECKED int audit_open(struct request *rq, const char *name, const json_t *options, bool parents,
-                       bool *discardp, int *fdp, const char **whyp);
+ * *why is set to Go's text (arena). A primary makes the folders of the path, as Vault does;
+ * elsewhere they must be there, so that a volume that is not mounted is seen before it counts. */
+CHECKED int audit_open(struct request *rq, const char *name, const json_t *options, bool *discardp,
+                       int *fdp, const char **whyp);
 /** "hmac-sha256:..." of a text. */
 CHECKED int audit_hash(const struct hmac *salted, const char *text, size_t len,
                        char out[AUDIT_HMAC_CHARS + 1]);
