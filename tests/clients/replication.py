@@ -475,17 +475,18 @@ def secrets_written_while_enabling():
         a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
         a.ok('PUT', 'kv/x', {'v': 'theirs'})
         a.ok('PUT', 'sys/replication/dr/primary/enable', {})
-        image, fifo = os.path.join(w.dir, 'snapshot'), os.path.join(w.dir, 'fifo')
+        for i in range(100):  # enough for its snapshot to be read while something is written
+            a.ok('PUT', f'kv/big{i}', {'v': 'x' * 400000})
+        image = os.path.join(w.dir, 'snapshot')
         r = a.cli('operator', 'snapshot', 'save', image)
         assert r.returncode == 0, r.stdout
-        os.mkfifo(fifo)
         for when in ('snapshot', 'enrol'):
             b = w.server(f'to-be-{when}')
             b.start()
             b.init()
             body = {'token': fresh(a, when), 'ca_file': w.ca}
             if when == 'snapshot':
-                body['seed_file'] = fifo
+                body['seed_file'] = image
             else:
                 relay.asked = False
                 relay.go.clear()
@@ -493,22 +494,19 @@ def secrets_written_while_enabling():
             t = threading.Thread(target=lambda: got.append(b.call('PUT', path, body)))
             t.start()
             if when == 'snapshot':
-                out = open(fifo, 'wb')  # returns when the server reads it
+                await_true('the snapshot to be read', lambda: generations(b) == ['gen-1', 'gen-2'])
             else:
                 await_true('it to enrol', lambda: relay.asked)
             b.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
             b.ok('PUT', 'kv/own', {'v': 'own'})
-            if when == 'snapshot':
-                with out, open(image, 'rb') as f:
-                    out.write(f.read())
-            else:
-                relay.go.set()
+            assert not got, 'it was over before anything was written'
+            relay.go.set()
             t.join()
             want(got[0], 400, f'confirm_wipe={b.name}')
             assert b.dr_status() == {'mode': 'disabled'} and b.ok('GET', 'kv/own').data == {'v': 'own'}
             await_true('what was made of the snapshot to be removed', lambda: generations(b) == ['gen-1'])
             if when == 'snapshot':  # the token is not spent, and what is confirmed is done, and set aside
-                b.ok('PUT', path, {**body, 'seed_file': image, 'confirm_wipe': b.name})
+                b.ok('PUT', path, {**body, 'confirm_wipe': b.name})
                 b.threshold, b.keys, b.token = a.threshold, a.keys, a.token
                 w.await_following(b)
                 assert len(b.dr_status()['set_aside']) == 1
