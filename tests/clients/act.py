@@ -38,7 +38,7 @@ def loss_is_told():
         want(a.call('GET', PROMOTE), 400, 'Not a DR secondary.')
         a.kill()
         last = b.dr_status()['last_remote_wal']
-        p = await_true('the age to grow', lambda: preview(b)['may_lose_ms'] >= 1500 and preview(b))
+        p = await_true('the age to grow', lambda: preview(b)['last_heard_age_ms'] >= 1500 and preview(b))
         assert not p['connected'] and p['keeps_lsn'] >= p['last_heard_lsn'] == last and not p['no_loss'], p
         assert p['last_heard_age_ms'] >= 1500 and 'may be missing' in p['summary'], p
         # What the log says is still told when the process that heard it is gone.
