@@ -42,6 +42,7 @@ static void reset(struct follow *f)
     cursor_set(&f->fold, 0);
     f->fold_bytes_out = 0;
     f->folded_lsn = 0;
+    f->one_history = false;
 }
 
 /* Before the phase changes. */
@@ -116,6 +117,13 @@ static bool shares_history(const struct epochs *a, const struct epochs *b)
     return false;
 }
 
+static bool same_epoch(const struct epochs *a, const struct epochs *b)
+{
+    const struct epoch_rec *ours = epochs_last(a), *theirs = epochs_last(b);
+
+    return ours != NULL && theirs != NULL && memcmp(ours->id, theirs->id, sizeof(ours->id)) == 0;
+}
+
 static int make_generation(struct engine *e, const struct link_welcome *w, bool clone,
                            struct gen **gp, struct err *err)
 {
@@ -171,6 +179,8 @@ void copy_start(struct engine *e, const struct link_welcome *w)
         log_warn(e->cfg.log, LOG_REPLICATION, "%s", err.msg);
     e->copy = g;
     atomic_store(&e->catching_up, true);
+    e->follow.one_history = clone && engine_role(e) == ENGINE_SECONDARY && !e->follow.give_up &&
+                            !e->follow.want_copy && same_epoch(&e->cur->epochs, &w->epochs);
     e->follow.want_copy = false;
     e->follow.at.phase = clone ? STORE_CLONE : STORE_RANGES;
     memset(e->follow.at.leaves, 0xff, sizeof(e->follow.at.leaves));

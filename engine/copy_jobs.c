@@ -163,6 +163,18 @@ static void do_leaves(struct engine *e, struct job *j)
         tell(e, j, rc, &err);
 }
 
+/* A primary of our own epoch, and the data at hand (j->arg) is sound: both are of one history. */
+static int check_history(const struct job *j, const struct store_page *p, struct err *err)
+{
+    bool contradicts;
+
+    if (j->arg == NULL)
+        return 0;
+    if (store_page_contradicts(j->arg, p, &contradicts, err) != 0)
+        return -1;
+    return contradicts ? err_set(err, ERR_PROTO, 0, "%s", PRIMARY_LOST_HISTORY) : 0;
+}
+
 static void do_put(struct engine *e, struct job *j)
 {
     struct diff_range *r = j->range;
@@ -172,6 +184,8 @@ static void do_put(struct engine *e, struct job *j)
 
     if (rc == 0)
         rc = check_age(p.lsn, j, &err);
+    if (rc == 0)
+        rc = check_history(j, &p, &err);
     if (rc == 0)
         rc = store_diff_put(j->gen->store, &p, r->next, r->last, r->done, &err);
     if (rc == 0) {

@@ -401,6 +401,7 @@ static void take_page(struct engine *e, const struct link_msg *m, enum job_kind 
     struct job *j = copy_job(e, kind);
 
     buf_add(&j->buf, m->body.data, m->body.len);
+    j->arg = f->one_history ? e->cur->store : NULL;
     j->range = f->range;
     f->range = NULL;
     if (j->buf.failed) {
@@ -513,6 +514,8 @@ void diff_done(struct engine *e, struct event *ev)
     f->at = *ev->copy;
     copy_phase_of(e);
     if (ev->text[0] != '\0') {
+        if (strcmp(ev->text, PRIMARY_LOST_HISTORY) == 0)
+            refused_by_copy(e);
         if (c != NULL && c->id == asked_on)
             conn_close(e, c, ev->text);
         return;

@@ -81,9 +81,10 @@ struct follow {
     int64_t last_error_ms;
     enum copy_phase phase;
     struct equal equal;
-    bool want_copy;       /* the next hello asks for a copy */
-    int64_t asked_ns;     /* the last question */
-    bool asked, job_out;  /* one question and one job at a time (folding: one kind of job) */
+    bool want_copy;      /* the next hello asks for a copy */
+    bool one_history;    /* the copy is of a primary of our epoch, and not to repair what is here */
+    int64_t asked_ns;    /* the last question */
+    bool asked, job_out; /* one question and one job at a time (folding: one kind of job) */
     struct store_copy at; /* as of the last job */
     bool leaves_told;     /* on this connection */
     struct parts *parts;  /* of the tree that is compared; NULL: not begun */
@@ -118,7 +119,8 @@ size_t follow_step(struct engine *e, int64_t now);
 #define PRIMARY_LOST_HISTORY "primary_lost_history"                /* reason of a refusal */
 void refused_note(struct engine *e, const struct link_welcome *w); /* the refusal */
 bool refused_before(struct engine *e, const struct link_welcome *w);
-void refused_over(struct engine *e); /* a stream begins */
+void refused_over(struct engine *e);    /* a stream begins */
+void refused_by_copy(struct engine *e); /* what the copy brought shows it: the copy is given up */
 
 /* ---- member.c ---- */
 CHECKED int follow_encode(const struct follow_config *f, struct buf *out, struct err *err);

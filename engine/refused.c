@@ -7,6 +7,10 @@
  * for one that was away for long, and offers a copy, which would replace the only place of what it
  * lost. So its epoch is noted in the local file when it is refused, and a copy of that epoch is not
  * taken until a log of it continues ours again, or an operator gives up what is here.
+ *
+ * One that never met this secondary while its log reached back is found out by what the copy brings
+ * (copy_jobs.c): a row of an LSN that was applied here, and is not here, is of another history.
+ * What it wrote at those LSNs and wrote over since shows nothing.
  */
 #include "engine_private.h"
 #include "follow_private.h"
@@ -62,4 +66,17 @@ void refused_over(struct engine *e)
 {
     if (is_noted(e, NULL))
         set_row(e, NULL, 0);
+}
+
+void refused_by_copy(struct engine *e)
+{
+    const struct epoch_rec *ours = epochs_last(&e->cur->epochs);
+
+    set_row(e, ours->id, sizeof(ours->id));
+    snprintf(e->reason, sizeof(e->reason), "%s", PRIMARY_LOST_HISTORY);
+    log_error(
+        e->cfg.log, LOG_REPLICATION,
+        "primary_lost_history: the primary has other rows at LSNs that were applied here: its "
+        "copy is not taken");
+    copy_abandon(e);
 }

@@ -171,6 +171,12 @@ struct store_page { /* decoded; pointers into the bytes */
 CHECKED int store_page_parse(const uint8_t *data, size_t len, struct store_page *p,
                              struct err *err);
 /**
+ * An entry of a page that was read elsewhere, later, in the same history, and which is at or below
+ * the applied LSN, must be here, too. *yesp: one is not. Reads what it finds at such LSNs only.
+ */
+CHECKED int store_page_contradicts(struct store *s, const struct store_page *p, bool *yesp,
+                                   struct err *err);
+/**
  * One page of an ordered scan, in one short transaction: keys after `after` (empty: from the start)
  * until bytes_max are collected (at least one entry). Encodes msgpack [page_lsn, done(bool),
  * last_key(str), [[key, lsn, value], ...]] to out; continue after last_key.

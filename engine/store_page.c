@@ -372,3 +372,31 @@ int store_page_parse(const uint8_t *data, size_t len, struct store_page *p, stru
         return err_set(err, ERR_PROTO, 0, "page: it leads nowhere");
     return 0;
 }
+
+int store_page_contradicts(struct store *s, const struct store_page *p, bool *yesp, struct err *err)
+{
+    struct mp_cursor c = {p->entries, p->end};
+    struct store_page_entry e;
+    struct store_point at;
+    char key[TXN_KEY_MAX_BYTES + 1];
+
+    *yesp = false;
+    store_applied(s, &at);
+    for (uint64_t i = 0; i < p->count && !*yesp && store_page_next(&c, &e); i++) {
+        struct buf value = {0};
+        uint64_t lsn = 0;
+        int rc;
+
+        if (e.lsn > at.lsn)
+            continue;
+        if (store_key_text(e.key, e.key_len, key, err) != 0)
+            return -1;
+        rc = store_get(s, key, &value, &lsn, err);
+        buf_free(&value);
+        if (rc != 0 && err->code != ERR_NOTFOUND)
+            return -1;
+        err_clear(err);
+        *yesp = lsn != e.lsn;
+    }
+    return 0;
+}

@@ -325,7 +325,53 @@ static void lost_history_stays(struct world *w)
     sim_check(w, w->n[1].e->cur->number != generation, "nothing was copied");
 }
 
+/* 3: the same, but the two do not meet while the log of the restored one reaches back, and its copy
+ * would take the only place of what it lost. Some of what it wrote instead is there still. */
+static void lost_history_unmet(struct world *w)
+{
+    struct disk_image *old;
+    uint32_t generation;
+
+    w->keys = SIM_KEYS;
+    pair(w);
+    write_many(w, 50);
+    check_equal(w);
+    old = disk_image_clone(w->n[0].image);
+    write_many(w, 200);
+    check_equal(w);
+    generation = w->n[1].e->cur->number;
+    net_partition(w, 0, 1, true);
+    w->retain_bytes = 1;
+    w->value_min = 4000;
+    node_restore(w, 0, old);
+    w->primary = 1;
+    node_open(w, 0);
+    for (int i = 0; i < 3; i++) {
+        for (int k = 0; k < 150; k++) {
+            write_to(w, 0);
+            w->ops[w->n_ops - 1].lost = true;
+            world_run(w, MS);
+        }
+        (void)engine_checkpoint_step(w->n[0].e, true);
+        world_run(w, 35 * SEC);
+    }
+    sim_check(w, wal_first_lsn(w->n[0].e->cur->wal) > applied(w, 1) + 1, "its log reaches back");
+    net_heal(w);
+    world_run(w, 60 * SEC);
+    for (int i = 0; i < 2; i++) {
+        sim_check(w, strcmp(status_of(w, 1)->reason, PRIMARY_LOST_HISTORY) == 0,
+                  "the reason is \"%s\"", status_of(w, 1)->reason);
+        sim_check(w, w->n[1].e->cur->number == generation && w->n[1].e->copy == NULL,
+                  "a copy of it was taken");
+        check_acked(w, 1);
+        node_stop(w, 1);
+        node_open(w, 1);
+        world_run(w, 30 * SEC);
+    }
+}
+
 const struct scenario scenarios_fork[] = {
+    {"lost_history_unmet", lost_history_unmet, "a copy that shows lost history is not taken", 2},
     {"fork_at_applied", fork_at_applied, "a fork at what was applied cuts the log only", 4},
     {"fork_above_applied", fork_above_applied, "a fork above it cuts the log only", 4},
     {"fork_below_applied", fork_below_applied, "a fork below it is caught up by difference", 4},
