@@ -29,6 +29,45 @@ struct ceremonies *ceremonies_new(void)
     return cs;
 }
 
+/* ---- networks ---- */
+
+/* An IPv4 /24; of an IPv6 /64, its /48. */
+static size_t network_len(const char *address)
+{
+    const char *dot = strrchr(address, '.');
+    size_t colons = 0, i = 0;
+
+    if (dot != NULL)
+        return (size_t)(dot - address);
+    for (; address[i] != '\0'; i++)
+        if (address[i] == ':' && ++colons == 3)
+            break;
+    return i;
+}
+
+static bool same_network(const char *a, const char *b)
+{
+    size_t n = network_len(a);
+
+    return n == network_len(b) && memcmp(a, b, n) == 0;
+}
+
+/* How many attempts of the network there are; each of them has `change` more neighbours. */
+static unsigned neighbours_changed(struct ceremonies *cs, const char *address, int change)
+{
+    unsigned n = 0;
+
+    for (size_t i = 0; i < ATTEMPTS_MAX; i++) {
+        struct attempt *a = cs->attempts[i];
+
+        if (a == NULL || !same_network(a->address, address))
+            continue;
+        a->neighbours += (unsigned)change;
+        n++;
+    }
+    return n;
+}
+
 static void attempt_end(struct ceremonies *cs, size_t i)
 {
     struct attempt *a = cs->attempts[i];
@@ -36,6 +75,7 @@ static void attempt_end(struct ceremonies *cs, size_t i)
     cs->attempts[i] = NULL;
     if (a == NULL)
         return;
+    (void)neighbours_changed(cs, a->address, -1);
     shares_clear(&a->shares);
     shares_clear(&a->open);
     OPENSSL_secure_clear_free(a->otp, TOKEN_ID_BYTES);
@@ -116,36 +156,6 @@ static int find_open(struct ceremonies *cs, enum ceremony_kind kind, const char 
 
 /* ---- room ---- */
 
-/* An IPv4 /24; of an IPv6 /64, its /48. */
-static size_t network_len(const char *address)
-{
-    const char *dot = strrchr(address, '.');
-    size_t colons = 0, i = 0;
-
-    if (dot != NULL)
-        return (size_t)(dot - address);
-    for (; address[i] != '\0'; i++)
-        if (address[i] == ':' && ++colons == 3)
-            break;
-    return i;
-}
-
-static bool same_network(const char *a, const char *b)
-{
-    size_t n = network_len(a);
-
-    return n == network_len(b) && memcmp(a, b, n) == 0;
-}
-
-static unsigned count_network(const struct ceremonies *cs, const char *address)
-{
-    unsigned n = 0;
-
-    for (size_t i = 0; i < ATTEMPTS_MAX; i++)
-        n += cs->attempts[i] != NULL && same_network(cs->attempts[i]->address, address);
-    return n;
-}
-
 static bool idle(const struct attempt *a)
 {
     return a->shares.n == 0 && a->open.n == 0;
@@ -164,7 +174,7 @@ static int find_victim(const struct ceremonies *cs, const char *address, unsigne
 
         if (a == NULL || (own >= NETWORK_MAX && !same_network(a->address, address)))
             continue;
-        n = count_network(cs, a->address);
+        n = a->neighbours;
         if (idle(a) ? n <= own && !same_network(a->address, address) : n <= own + 1)
             continue;
         if (f == NULL || n > most ||
@@ -178,7 +188,7 @@ static int find_victim(const struct ceremonies *cs, const char *address, unsigne
 
 static int make_room(struct ceremonies *cs, const char *address)
 {
-    unsigned own = count_network(cs, address);
+    unsigned own = neighbours_changed(cs, address, 0);
     int slot;
 
     for (int i = 0; i < ATTEMPTS_MAX && own < NETWORK_MAX; i++)
@@ -236,6 +246,7 @@ int ceremony_start(struct ceremonies *cs, const struct attempt_new *n, struct at
         err_set(err, ERR_NOMEM, 0, "root generation");
         goto out;
     }
+    a->neighbours = neighbours_changed(cs, a->address, 1) + 1;
     cs->attempts[slot] = a;
     *view = (struct attempt_view){.started = true};
     snprintf(view->nonce, sizeof(view->nonce), "%s", a->nonce);

@@ -40,6 +40,7 @@ enum ceremony_kind { CEREMONY_ROOT, CEREMONY_DR_OPERATION };
 struct attempt {
     enum ceremony_kind kind;
     char address[ADDRESS_BYTES]; /* who started it */
+    unsigned neighbours;         /* attempts of its network, itself among them */
     char nonce[37], open_nonce[37];
     uint8_t *otp; /* TOKEN_ID_BYTES, secure memory */
     int64_t end_ms;
