@@ -193,9 +193,12 @@ static int open_file(struct engine *e, struct lost *l, struct err *err)
 
     if (dir == NULL || path == NULL)
         err_set(err, ERR_NOMEM, 0, "lost writes");
-    else if (d->ops->mkdir(d, dir, err) == 0 && d->ops->sync_dir(d, e->path, err) == 0 &&
-             d->ops->open(d, path, DISK_WRITE | DISK_CREATE, &l->file, err) == 0)
-        rc = d->ops->truncate(l->file, 0, err);
+    else if (d->ops->mkdir(d, dir, err) == 0) {
+        if (d->ops->sync_dir(d, e->path, err) != 0)
+            engine_fatal(e, err); /* as any flush that failed */
+        if (d->ops->open(d, path, DISK_WRITE | DISK_CREATE, &l->file, err) == 0)
+            rc = d->ops->truncate(l->file, 0, err);
+    }
     free(dir);
     free(path);
     return rc;

@@ -264,8 +264,10 @@ void lost_delete(struct engine *e, struct event *ev)
     source_close(&s);
     if (rc == 0 && path == NULL)
         rc = err_set(&err, ERR_NOMEM, 0, "lost writes");
-    if (rc == 0 && (d->ops->remove(d, path, &err) != 0 || d->ops->sync_dir(d, dir, &err) != 0))
-        rc = -1;
+    if (rc == 0)
+        rc = d->ops->remove(d, path, &err);
+    if (rc == 0 && d->ops->sync_dir(d, dir, &err) != 0)
+        engine_fatal(e, &err); /* as any flush that failed */
     if (rc == 0)
         log_warn(e->cfg.log, LOG_REPLICATION, "lost writes %s are removed, as asked", ev->text);
     lost_list(e);
