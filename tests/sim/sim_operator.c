@@ -28,13 +28,15 @@ static uint32_t epoch_of(const struct world *w, int i)
     return last != NULL ? last->number : 0;
 }
 
-/* The newest that serves: after a switchover without an answer it is another one. */
+/* The newest that serves: after a switchover without an answer it is another one. A new machine
+ * that never joined serves, too, but is no DR primary. */
 void op_look(struct world *w)
 {
     int best = is_primary(w, w->primary) ? w->primary : -1;
 
     for (int i = 0; i < (int)w->n_nodes; i++) {
-        if (is_primary(w, i) && (best < 0 || epoch_of(w, i) > epoch_of(w, best)))
+        if (is_primary(w, i) && w->n[i].e->repl.primary_enabled &&
+            (best < 0 || epoch_of(w, i) > epoch_of(w, best)))
             best = i;
     }
     if (best < 0 || best == w->primary)
