@@ -378,6 +378,8 @@ static void on_finished(struct engine *e)
     old->wal = NULL;
     e->cur = e->copy;
     e->copy = NULL;
+    atomic_store(&e->mark_applied_ms, 0); /* of the data before; none of this was applied yet */
+    e->canary_ns = 0;
     e->committed_lsn = f->folded_lsn;
     j = job_new(e, JOB_SWITCH);
     j->gen = old;

@@ -20,9 +20,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CANARY_MS 1000 /* between two */
-#define CANARY_LATE_MS 3000
-
 /* ---- status ---- */
 /* Percentiles cost a walk through the slots: one peer in a step, each at most every 250 ms. */
 static void refresh_figures(struct engine *e, int64_t mono)
@@ -274,7 +271,7 @@ void engine_settle_root(struct engine *e)
 
 void engine_status(struct engine *e, struct engine_status *st)
 {
-    int64_t now = env_mono_ns(e->cfg.env);
+    int64_t now = env_mono_ns(e->cfg.env), every_ms = e->cfg.mark_interval_ms;
     struct err err;
 
     pthread_mutex_lock(&e->status_mu);
@@ -292,9 +289,9 @@ void engine_status(struct engine *e, struct engine_status *st)
                 (e->ages[i].behind_ns[s] != 0 && now > e->ages[i].told_until_ns))
                 p->stage[s].behind_ms = age_ms(now, e->ages[i].behind_ns[s]);
             /* What it follows may say that all is here, and have heard nothing itself. */
-            if (st->role != ENGINE_PRIMARY && s != LAG_SENT && p->canary_age_ms > CANARY_LATE_MS &&
-                p->stage[s].behind_ms < (double)(p->canary_age_ms - CANARY_MS))
-                p->stage[s].behind_ms = (double)(p->canary_age_ms - CANARY_MS);
+            if (st->role != ENGINE_PRIMARY && s != LAG_SENT && p->canary_age_ms > 3 * every_ms &&
+                p->stage[s].behind_ms < (double)(p->canary_age_ms - every_ms))
+                p->stage[s].behind_ms = (double)(p->canary_age_ms - every_ms);
         }
     }
     pthread_mutex_unlock(&e->status_mu);

@@ -368,6 +368,22 @@ void leave_behind(struct world *w)
     sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes are not answered");
 }
 
+static bool copying(struct world *w)
+{
+    struct engine_status st;
+
+    engine_status(w->n[1].e, &st);
+    return strncmp(st.state, "merkle-", 7) == 0;
+}
+
+static bool follows_whole(struct world *w)
+{
+    struct engine_status st;
+
+    engine_status(w->n[1].e, &st);
+    return strcmp(st.state, "stream-wals") == 0;
+}
+
 /* A secondary that was away for too long gets a copy beside its data. */
 static void too_far_behind(struct world *w)
 {
@@ -376,20 +392,21 @@ static void too_far_behind(struct world *w)
     pair(w);
     check_equal(w);
     leave_behind(w);
+    world_run(w, 60 * SEC);
     node_open(w, 1);
+    sim_check(w, world_until(w, copying, 30 * SEC), "no copy begins");
+    engine_status(w->n[1].e, &st);
+    sim_check(w, st.peers[0].canary_age_ms > 60000, "what is at hand is told as %lld ms old",
+              (long long)st.peers[0].canary_age_ms);
+    sim_check(w, world_until(w, follows_whole, 60 * SEC), "the copy does not end");
+    engine_status(w->n[1].e, &st); /* the copy is no older than what it took last */
+    sim_check(w, st.peers[0].canary_age_ms < 3000, "the copy is told as %lld ms old",
+              (long long)st.peers[0].canary_age_ms);
     check_equal(w);
     engine_status(w->n[1].e, &st);
     sim_check(w, st.copy_keys > 0, "it was not a copy");
     write_many(w, 50);
     check_equal(w);
-}
-
-static bool copying(struct world *w)
-{
-    struct engine_status st;
-
-    engine_status(w->n[1].e, &st);
-    return strncmp(st.state, "merkle-", 7) == 0;
 }
 
 /* 10: while a second copy is under way, the data at hand is whole and can be promoted. */
