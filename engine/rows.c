@@ -38,12 +38,13 @@ struct shard {
 
 struct rows {
     size_t shard_max; /* bytes */
+    uint64_t seed;
     uint64_t bucket_mask;
     struct row **buckets; /* of all shards */
     struct shard shards[SHARDS];
 };
 
-struct rows *rows_new(size_t bytes_max)
+struct rows *rows_new(size_t bytes_max, uint64_t seed)
 {
     struct rows *r = aligned_alloc(64, sizeof(*r));
     size_t n = 1;
@@ -53,6 +54,7 @@ struct rows *rows_new(size_t bytes_max)
     memset(r, 0, sizeof(*r));
     while (n * 2 * ROW_BYTES <= bytes_max / SHARDS)
         n *= 2;
+    r->seed = seed;
     r->bucket_mask = n - 1;
     r->buckets = calloc(SHARDS * n, sizeof(r->buckets[0]));
     if (r->buckets == NULL) {
@@ -153,7 +155,7 @@ static struct shard *shard_lock(struct rows *r, const char *key, size_t key_len,
 {
     struct shard *s;
 
-    *hashp = XXH3_64bits(key, key_len);
+    *hashp = XXH3_64bits_withSeed(key, key_len, r->seed);
     s = &r->shards[*hashp >> HASH_TO_SHARD];
     pthread_mutex_lock(&s->lock);
     return s;

@@ -20,8 +20,9 @@
 
 struct rows;
 
-/** Of at most so many bytes, what it needs for itself included. NULL: out of memory. */
-struct rows *rows_new(size_t bytes_max);
+/** Of at most so many bytes, what it needs for itself included. seed: of the hash, so that nobody
+ * finds keys that meet in one bucket. NULL: out of memory. */
+struct rows *rows_new(size_t bytes_max, uint64_t seed);
 void rows_free(struct rows *r); /* takes NULL */
 
 struct rows_found {

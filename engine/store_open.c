@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #define COMPONENT "storage.wiredtiger"
@@ -123,12 +124,14 @@ static uint64_t dirty_bytes(const struct store_config *cfg, uint64_t cache)
 static int caches_ready(struct store *s, struct err *err)
 {
     uint64_t all = s->cfg.cache_bytes != 0 ? s->cfg.cache_bytes : default_cache_bytes();
-    uint64_t rows = all / ROWS_OF_CACHE;
+    uint64_t rows = all / ROWS_OF_CACHE, seed = 0; /* a simulation replays */
 
+    if (!s->cfg.deterministic && getrandom(&seed, sizeof(seed), 0) != sizeof(seed))
+        return err_set(err, ERR_IO, errno, "random bytes");
     if (rows > ROWS_BYTES_MAX)
         rows = ROWS_BYTES_MAX;
     s->cache_bytes = all - rows;
-    s->rows = rows_new(rows);
+    s->rows = rows_new(rows, seed);
     return s->rows == NULL ? err_set(err, ERR_NOMEM, 0, "store") : 0;
 }
 

@@ -10,7 +10,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
-from cluster import Failed, World, await_true, run_tests  # noqa: E402
+from cluster import Failed, World, await_true, fill_disk, run_tests  # noqa: E402
 from netlab import Lab, Unavailable, enter  # noqa: E402
 
 MODE = 'sys/replication/dr/primary/mode'
@@ -173,51 +173,31 @@ def primary_stopped():
 
 def secondary_disk_full():
     """a secondary whose disk fills up says so and holds up nobody; with room again it goes on by itself, and both are equal"""
-    with World() as w:
-        image, mount = os.path.join(w.dir, 'small.img'), os.path.join(w.dir, 'small')
-        os.mkdir(mount)
-        with open(image, 'wb') as f:
-            f.truncate(320 << 20)
-        for cmd in (['mkfs.ext4', '-q', '-F', image], ['mount', '-o', 'loop', image, mount]):
-            r = subprocess.run(cmd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            if r.returncode != 0:
-                print(f'skip secondary_disk_full: {" ".join(cmd[:2])}: {r.stdout.strip()}')
-                return
-        try:
-            a = w.server('primary')
-            b = w.server('secondary', data=os.path.join(mount, 'data'), extra='disk_reserve = "64MiB"\n  log_file_size = "8MiB"')
-            for s in (a, b):
-                s.start()
-                s.init()
-            w.enable(a, b)
-            a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
-            w.await_caught_up(a, b)
-            ballast = os.path.join(mount, 'ballast')
-            room = os.statvfs(mount)
-            with open(ballast, 'wb') as f:
-                os.posix_fallocate(f.fileno(), 0, room.f_bavail * room.f_frsize - (3 << 20))
-            load = Writer(a, 8000)
-            load.more(4000)  # ten times what there is room for
-            await_true('the secondary to say so', lambda: b.dr_status()['disk_reserve'])
-            n, behind = load.acked, peer(a)
-            assert a.dr_status()['last_dr_wal'] - behind['durable_lsn'] > 1000, behind
-            assert 'disk_reserve' in b.tail(100)
-            assert load.worst < 5, f'an answer took {load.worst:.1f} s'
-            assert b.proc.poll() is None, f'the secondary ended:\n{b.tail()}'
-            os.unlink(ballast)
-            load.more(100)
-            load.finish()
-            same(w, a, b)
-            a.kill()
-            b.ok('PUT', 'sys/replication/dr/secondary/promote', {'dr_operation_token': b.dr_token(a.keys[:2])}, token='')
-            conn = b.connect()
-            for i in range(0, n, 31):
-                assert b.ok('GET', f'kv/w{i}', token=a.root, conn=conn).data['v'] == i
-        finally:
-            for s in w.servers:
-                if s.proc is not None and s.proc.poll() is None:
-                    s.kill()
-            subprocess.run(['umount', mount], check=True)
+    with World() as w, w.small_disk('secondary_disk_full') as mount:
+        if mount is None:
+            return
+        a, b = w.on_small_disk(mount)
+        w.enable(a, b)
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        w.await_caught_up(a, b)
+        ballast = fill_disk(mount, 3 << 20)
+        load = Writer(a, 8000)
+        load.more(4000)  # ten times what there is room for
+        await_true('the secondary to say so', lambda: b.dr_status()['disk_reserve'])
+        n, behind = load.acked, peer(a)
+        assert a.dr_status()['last_dr_wal'] - behind['durable_lsn'] > 1000, behind
+        assert 'disk_reserve' in b.tail(100)
+        assert load.worst < 5, f'an answer took {load.worst:.1f} s'
+        assert b.proc.poll() is None, f'the secondary ended:\n{b.tail()}'
+        os.unlink(ballast)
+        load.more(100)
+        load.finish()
+        same(w, a, b)
+        a.kill()
+        b.ok('PUT', 'sys/replication/dr/secondary/promote', {'dr_operation_token': b.dr_token(a.keys[:2])}, token='')
+        conn = b.connect()
+        for i in range(0, n, 31):
+            assert b.ok('GET', f'kv/w{i}', token=a.root, conn=conn).data['v'] == i
 
 
 if __name__ == '__main__':

@@ -4,6 +4,7 @@
 Everything lies in one temporary folder; only the processes that were started here are ended.
 """
 import base64
+import contextlib
 import http.client
 import json
 import os
@@ -216,6 +217,14 @@ disable_mlock = true
         return bytes(x ^ y for x, y in zip(raw, a['otp'].encode())).decode()
 
 
+def fill_disk(mount, left):
+    """A file, whose path is returned, that leaves so many bytes."""
+    ballast, room = os.path.join(mount, 'ballast'), os.statvfs(mount)
+    with open(ballast, 'wb') as f:
+        os.posix_fallocate(f.fileno(), 0, room.f_bavail * room.f_frsize - left)
+    return ballast
+
+
 class World:
     """A folder with a CA and any number of servers."""
 
@@ -240,6 +249,36 @@ class World:
             s.start()
             s.init()
         self.enable(a, b)
+        return a, b
+
+    @contextlib.contextmanager
+    def small_disk(self, name):
+        """Where a file system of 320 MiB is mounted, as long as this lasts, and all servers end with it; None, and a counted skip, where none can be."""
+        image, mount = os.path.join(self.dir, 'small.img'), os.path.join(self.dir, 'small')
+        os.mkdir(mount)
+        with open(image, 'wb') as f:
+            f.truncate(320 << 20)
+        for cmd in (['mkfs.ext4', '-q', '-F', image], ['mount', '-o', 'loop', image, mount]):
+            r = subprocess.run(cmd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            if r.returncode != 0:
+                print(f'skip {name}: {" ".join(cmd[:2])}: {r.stdout.strip()}')
+                yield None
+                return
+        try:
+            yield mount
+        finally:
+            for s in self.servers:
+                if s.proc is not None and s.proc.poll() is None:
+                    s.kill()
+            subprocess.run(['umount', mount], check=True)
+
+    def on_small_disk(self, mount):
+        """A primary, and a server that is to be its secondary, whose data lies there."""
+        a = self.server('primary')
+        b = self.server('secondary', data=os.path.join(mount, 'data'), extra='disk_reserve = "64MiB"\n  log_file_size = "8MiB"')
+        for s in (a, b):
+            s.start()
+            s.init()
         return a, b
 
     def third(self, a):

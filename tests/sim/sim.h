@@ -414,6 +414,8 @@ void leave_behind(struct world *w); /* node 0 keeps nothing that node 1, which i
 void pair(struct world *w);         /* node 1 follows node 0, which holds a hundred writes */
 /* A pair whose primary came back from an older image, and is refused. What node 1 had applied;
  * the workload looks at it from here on. */
+/* The image of node 0 lacks the last 200 of 250 writes. */
+struct disk_image *pair_and_old_image(struct world *w);
 uint64_t pair_of_old_image(struct world *w);
 
 #endif

@@ -358,17 +358,38 @@ static void switchover_cut(struct world *w)
     check_equal(w);
 }
 
-/* Past the point of no return the other is lost for good: only force brings the old one back. */
-static void switchover_forced(struct world *w)
+/* Past the point of no return the other loses its power. */
+static void hand_to_the_dead(struct world *w, struct outcome *t)
 {
-    struct outcome t = {0}, plain = {0}, forced = {0};
-    struct err err;
-
     begin_switch(w);
-    hand_over(w, &t);
+    hand_over(w, t);
     while (strcmp(status_of(w, 0)->handover, "handed_over") != 0)
         step_alone(w);
     node_crash(w, 1);
+}
+
+static void force(struct world *w)
+{
+    struct outcome forced = {0};
+    struct err err;
+
+    if (engine_promote(w->n[0].e, true, on_outcome, &forced, &err) != 0)
+        sim_fail(w, "promote: %s", err.msg);
+    while (!forced.done)
+        step_alone(w);
+    sim_check(w, forced.err.code == ERR_OK, "force: %s", forced.err.msg);
+    check_acked(w, 0);
+    write_many(w, 20);
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "it does not serve");
+}
+
+/* The other is lost for good: only force brings the old one back. */
+static void switchover_forced(struct world *w)
+{
+    struct outcome t = {0}, plain = {0};
+    struct err err;
+
+    hand_to_the_dead(w, &t);
     if (sim_rand(w, 2) == 0) {
         node_crash(w, 0);
         node_open(w, 0);
@@ -383,37 +404,19 @@ static void switchover_forced(struct world *w)
     while (!plain.done)
         step_alone(w);
     sim_check(w, plain.err.code == ERR_DENIED, "promoted without force");
-    if (engine_promote(w->n[0].e, true, on_outcome, &forced, &err) != 0)
-        sim_fail(w, "promote: %s", err.msg);
-    while (!forced.done)
-        step_alone(w);
-    sim_check(w, forced.err.code == ERR_OK, "force: %s", forced.err.msg);
-    check_acked(w, 0);
-    write_many(w, 20);
-    sim_check(w, world_until(w, writes_settled, 10 * SEC), "it does not serve");
+    force(w);
 }
 
 /* 7: the other one comes back after an operator forced the old one: the handover that it reads then
  * is over. The line is slow, so that the record and the newer epoch come one after the other. */
 static void handover_replayed(struct world *w)
 {
-    struct outcome t = {0}, forced = {0};
-    struct err err;
+    struct outcome t = {0};
 
-    begin_switch(w);
-    hand_over(w, &t);
-    while (strcmp(status_of(w, 0)->handover, "handed_over") != 0)
-        step_alone(w);
-    node_crash(w, 1);
+    hand_to_the_dead(w, &t);
     while (!t.done)
         step_alone(w);
-    if (engine_promote(w->n[0].e, true, on_outcome, &forced, &err) != 0)
-        sim_fail(w, "promote: %s", err.msg);
-    while (!forced.done)
-        step_alone(w);
-    sim_check(w, forced.err.code == ERR_OK, "force: %s", forced.err.msg);
-    write_many(w, 20);
-    sim_check(w, world_until(w, writes_settled, 10 * SEC), "it does not serve");
+    force(w);
     w->line[0][1].byte_ns_x1000 = 10000000;
     node_open(w, 1);
     for (int64_t end = w->now_ns + 20 * SEC; w->now_ns < end;)

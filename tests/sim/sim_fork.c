@@ -333,12 +333,7 @@ static void lost_history_unmet(struct world *w)
     uint32_t generation;
 
     w->keys = SIM_KEYS;
-    pair(w);
-    write_many(w, 50);
-    check_equal(w);
-    old = disk_image_clone(w->n[0].image);
-    write_many(w, 200);
-    check_equal(w);
+    old = pair_and_old_image(w);
     generation = w->n[1].e->cur->number;
     net_partition(w, 0, 1, true);
     w->retain_bytes = 1;

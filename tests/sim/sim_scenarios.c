@@ -202,10 +202,9 @@ static bool refused(struct world *w)
     return strcmp(st.reason, "primary_lost_history") == 0;
 }
 
-uint64_t pair_of_old_image(struct world *w)
+struct disk_image *pair_and_old_image(struct world *w)
 {
     struct disk_image *old;
-    struct engine_status st;
 
     pair(w);
     write_many(w, 50);
@@ -213,6 +212,14 @@ uint64_t pair_of_old_image(struct world *w)
     old = disk_image_clone(w->n[0].image);
     write_many(w, 200);
     check_equal(w);
+    return old;
+}
+
+uint64_t pair_of_old_image(struct world *w)
+{
+    struct disk_image *old = pair_and_old_image(w);
+    struct engine_status st;
+
     engine_status(w->n[1].e, &st);
     node_restore(w, 0, old);
     w->primary = 1;

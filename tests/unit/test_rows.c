@@ -37,7 +37,7 @@ static void put(struct rows *r, const char *key, const char *value, uint64_t lsn
 
 Test(rows, what_was_read_is_held_until_it_changes)
 {
-    struct rows *r = rows_new(1u << 20);
+    struct rows *r = rows_new(1u << 20, 7);
     struct rows_found f;
 
     cr_assert_not(rows_turn(r), "nothing is held");
@@ -59,7 +59,7 @@ Test(rows, what_was_read_is_held_until_it_changes)
 /* A reader that is slow between its search and its put. */
 Test(rows, what_was_read_before_a_change_is_not_kept)
 {
-    struct rows *r = rows_new(1u << 20);
+    struct rows *r = rows_new(1u << 20, 7);
     struct rows_found f;
 
     cr_assert_str_eq(got(r, "a", &f), "");
@@ -75,7 +75,7 @@ Test(rows, what_was_read_before_a_change_is_not_kept)
 Test(rows, it_keeps_to_its_bytes_and_to_what_is_asked_for)
 {
     const size_t max = 1u << 20;
-    struct rows *r = rows_new(max);
+    struct rows *r = rows_new(max, 7);
     struct rows_found f;
     char key[16], value[64], large[2048];
 
