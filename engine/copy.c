@@ -33,6 +33,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define ONE_HISTORY "one_history" /* of the local file, about the copy: follow.one_history */
+
 static void reset(struct follow *f)
 {
     f->phase = COPY_NONE;
@@ -171,16 +173,18 @@ void copy_start(struct engine *e, const struct link_welcome *w)
     store_applied(e->cur->store, &old);
     clone = conn_find(e, e->follow.conn_id)->version >= LINK_VERSION_DIFF && old.lsn > 0 &&
             !e->cur->unreadable && shares_history(&e->cur->epochs, &w->epochs);
+    e->follow.one_history = clone && engine_role(e) == ENGINE_SECONDARY && !e->follow.give_up &&
+                            !e->follow.want_copy && same_epoch(&e->cur->epochs, &w->epochs);
     if (make_generation(e, w, clone, &g, &err) != 0 ||
-        local_set_number(e, "copy", g->number, &err) != 0 || local_save_epochs(e, g, &err) != 0)
+        local_set_number(e, "copy", g->number, &err) != 0 ||
+        local_set_text(e, ONE_HISTORY, e->follow.one_history ? "1" : NULL, &err) != 0 ||
+        local_save_epochs(e, g, &err) != 0)
         engine_fatal(e, &err);
     /* Only now: as long as the local file names it, opening needs it. */
     if (given_up != 0 && gen_remove(e, given_up, &err) != 0) /* the next start tries again */
         log_warn(e->cfg.log, LOG_REPLICATION, "%s", err.msg);
     e->copy = g;
     atomic_store(&e->catching_up, true);
-    e->follow.one_history = clone && engine_role(e) == ENGINE_SECONDARY && !e->follow.give_up &&
-                            !e->follow.want_copy && same_epoch(&e->cur->epochs, &w->epochs);
     e->follow.want_copy = false;
     e->follow.at.phase = clone ? STORE_CLONE : STORE_RANGES;
     memset(e->follow.at.leaves, 0xff, sizeof(e->follow.at.leaves));
@@ -230,7 +234,9 @@ int copy_resume(struct engine *e, struct err *err)
     struct follow *f = &e->follow;
     struct store_copy_counts counts;
     struct store_point p;
+    uint64_t one;
 
+    local_number(e, ONE_HISTORY, &one, &f->one_history);
     store_applied(e->copy->store, &p);
     if (p.lsn > 0) { /* finished, but the local file does not say so yet */
         struct event *ev = event_new(e, EV_COPY_FINISHED, NULL, 0);

@@ -325,6 +325,11 @@ static void lost_history_stays(struct world *w)
     sim_check(w, w->n[1].e->cur->number != generation, "nothing was copied");
 }
 
+static bool takes_copy(struct world *w)
+{
+    return w->n[1].e->copy != NULL;
+}
+
 /* 3: the same, but the two do not meet while the log of the restored one reaches back, and its copy
  * would take the only place of what it lost. Some of what it wrote instead is there still. */
 static void lost_history_unmet(struct world *w)
@@ -352,6 +357,12 @@ static void lost_history_unmet(struct world *w)
     }
     sim_check(w, wal_first_lsn(w->n[0].e->cur->wal) > applied(w, 1) + 1, "its log reaches back");
     net_heal(w);
+    if (sim_rand(w, 2) == 0) { /* and it restarts while it takes the copy */
+        sim_check(w, world_until(w, takes_copy, 30 * SEC), "no copy begins");
+        node_crash(w, 1);
+        node_open(w, 1);
+        sim_check(w, w->n[1].e->copy != NULL, "the copy does not go on");
+    }
     world_run(w, 60 * SEC);
     for (int i = 0; i < 2; i++) {
         sim_check(w, strcmp(status_of(w, 1)->reason, PRIMARY_LOST_HISTORY) == 0,
