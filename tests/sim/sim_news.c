@@ -279,6 +279,24 @@ static void loss_unknown_since(struct world *w)
     sim_check(w, status_of(w, 1)->no_loss_heard_ms > heard, "it has heard it, and does not say so");
 }
 
+/* A primary's last segments come with the end of its connection, to a secondary that was just busy:
+ * all that arrived is there after its promotion. */
+static void last_words(struct world *w)
+{
+    uint64_t committed;
+
+    pair(w);
+    w->n[1].still_until_ns = w->now_ns + 200 * MS;
+    write_many(w, 1 + (unsigned)sim_rand(w, 50));
+    sim_check(w, world_until(w, writes_settled, 100 * MS), "no answer without a secondary");
+    world_run(w, 50 * MS); /* it is all there, unread */
+    committed = status_of(w, 0)->committed_lsn;
+    sim_check(w, status_of(w, 1)->durable_lsn < committed, "the secondary does not stand still");
+    node_crash(w, 0);
+    world_run(w, 300 * MS);
+    promote_keeping(w, 1, committed);
+}
+
 const struct scenario scenarios_news[] = {
     {"commit_by_header", commit_by_header, "a segment's header says what is committed", 0},
     {"news_held", news_held, "news of a commit waits for a flush, and never longer", 0},
@@ -288,5 +306,6 @@ const struct scenario scenarios_news[] = {
      0},
     {"loss_unknown_since", loss_unknown_since,
      "after a restart it is known since when something may be missing", 0},
+    {"last_words", last_words, "what came together with the end of a connection is kept", 0},
     {NULL, NULL, NULL, 0},
 };
