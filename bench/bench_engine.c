@@ -6,6 +6,7 @@
  * The secondary is forked before any thread is there, and ends when its pipe closes: with its
  * parent, however that ends. docs/PERFORMANCE.md says what the figures mean.
  */
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,7 +35,7 @@ struct options {
     double seconds, warmup, rate, preload_seconds;
     size_t value;
     unsigned outstanding;
-    uint64_t keys, preload, cache_mib, window_mib;
+    uint64_t keys, preload, cache_mib, window_mib, checkpoint_mib;
     bool die; /* at the end, as by SIGKILL: for a reopen */
     bool stages;
 };
@@ -181,10 +182,11 @@ static void open_primary(struct bench *b)
     struct node_config cfg = {.path = dir,
                               .cache_bytes = b->o.cache_mib << 20,
                               .window_bytes = b->o.window_mib << 20,
+                              .checkpoint_log_bytes = b->o.checkpoint_mib << 20,
                               .tap = &tap};
 
     snprintf(dir, sizeof(dir), "%s/primary", b->o.dir);
-    if (mkdir(dir, 0700) != 0)
+    if (mkdir(dir, 0700) != 0 && (errno != EEXIST || b->o.mode != ALONE))
         node_fail(dir, "cannot make it");
     if (b->o.mode == ASYNC || b->o.mode == FLUSH) {
         cfg.identity = &b->id[0];
@@ -359,6 +361,7 @@ static const struct option longs[] = {{"dir", required_argument, NULL, 'd'},
                                       {"listen", required_argument, NULL, 'l'},
                                       {"via", required_argument, NULL, 'V'},
                                       {"window-mib", required_argument, NULL, 'W'},
+                                      {"checkpoint-mib", required_argument, NULL, 'C'},
                                       {"die", no_argument, NULL, 'D'},
                                       {"stages", no_argument, NULL, 'S'},
                                       {"help", no_argument, NULL, 'h'},
@@ -367,7 +370,8 @@ static const struct option longs[] = {{"dir", required_argument, NULL, 'd'},
 static const char usage[] =
     "Usage: bench_engine --dir=DIR [options]\n"
     "\n"
-    "The engine under load, in the empty folder DIR. Prints one JSON object.\n"
+    "The engine under load, in the folder DIR: empty, or of an earlier run alone. Prints one JSON "
+    "object.\n"
     "\n"
     "  --mode=MODE            alone (default), async, flush: with a secondary in that mode;\n"
     "                         dummy: with one that only receives and flushes;\n"
@@ -381,6 +385,7 @@ static const char usage[] =
     "  --preload=N            keys written before (0), for at most\n"
     "  --preload-seconds=S\n"
     "  --cache-mib=N          of WiredTiger's cache; 0 (default): the engine's choice\n"
+    "  --checkpoint-mib=N     of log between checkpoints; 0 (default): the engine's choice\n"
     "  --window-mib=N         sent and not acknowledged; 0 (default): the engine's choice\n"
     "  --listen=HOST:PORT     of the primary (a free port of 127.0.0.1)\n"
     "  --via=HOST:PORT        what the secondary dials, as a relay (the primary itself)\n"
@@ -440,6 +445,9 @@ static void take_option(struct options *o, int c, const char *arg)
         break;
     case 'W':
         o->window_mib = strtoull(arg, NULL, 10);
+        break;
+    case 'C':
+        o->checkpoint_mib = strtoull(arg, NULL, 10);
         break;
     case 'l':
         o->listen = arg;

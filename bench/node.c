@@ -136,7 +136,8 @@ void node_open(struct node *n, const struct node_config *cfg)
                                .net = n,
                                .hooks = {.fatal = fatal},
                                .cache_bytes = cfg->cache_bytes,
-                               .window_bytes = cfg->window_bytes};
+                               .window_bytes = cfg->window_bytes,
+                               .checkpoint_log_bytes = cfg->checkpoint_log_bytes};
     struct err err = {0};
 
     memset(n, 0, sizeof(*n));

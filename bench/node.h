@@ -30,6 +30,7 @@ struct node_config {
     const char *listen;                   /* NULL: dials only */
     uint64_t cache_bytes;                 /* 0: the engine's own default */
     uint64_t window_bytes;                /* the same */
+    uint64_t checkpoint_log_bytes;        /* the same */
     const struct tap_events *tap;
     /* Called for each applied put of a client; NULL: none. Apply thread. */
     void (*applied)(void *arg, const char *key, uint64_t lsn);

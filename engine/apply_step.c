@@ -429,45 +429,30 @@ void apply_fed(struct engine *e)
 
 /* ---- recovery ---- */
 struct recovery {
-    struct gen *g;
+    struct engine *e;
+    struct store_replay *replay;
     uint64_t commit_lsn;
-    struct seg *segs[APPLY_BATCH_SEGS];
-    size_t n, bytes;
+    int64_t told_ns;
 };
-
-static int recover_flush(struct recovery *r, struct err *err)
-{
-    struct store_fold f = {0};
-    int rc = 0;
-
-    if (r->n > 0)
-        rc = store_take(r->g->store, r->segs, r->n, false, NULL, NULL, err);
-    while (rc == 0 && (rc = store_fold(r->g->store, false, &f, err)) > 0)
-        rc = 0;
-    for (size_t i = 0; i < r->n; i++)
-        seg_unref(r->segs[i]);
-    r->n = 0;
-    r->bytes = 0;
-    return rc;
-}
 
 static int recover_one(void *arg, struct seg *s, struct err *err)
 {
     struct recovery *r = arg;
+    int64_t now = env_mono_ns(r->e->cfg.env);
 
     if (seg_last_lsn(s) > r->commit_lsn)
         return 0;
-    if ((r->n == APPLY_BATCH_SEGS || (r->n > 0 && r->bytes + s->len > APPLY_BATCH_BYTES)) &&
-        recover_flush(r, err) != 0)
-        return -1;
-    r->segs[r->n++] = seg_ref(s);
-    r->bytes += s->len;
-    return 0;
+    if (now - r->told_ns >= RECOVERY_TELL_NS) {
+        r->told_ns = now;
+        log_info(r->e->cfg.log, "storage", "recovering: at LSN %" PRIu64 " of %" PRIu64,
+                 s->first_lsn, r->commit_lsn);
+    }
+    return store_replay_seg(r->replay, s, err);
 }
 
 int apply_recover(struct engine *e, struct gen *g, uint64_t commit_lsn, struct err *err)
 {
-    struct recovery r = {.g = g, .commit_lsn = commit_lsn};
+    struct recovery r = {.e = e, .commit_lsn = commit_lsn, .told_ns = env_mono_ns(e->cfg.env)};
     uint64_t end = wal_durable_lsn(g->wal);
     uint8_t hash[WAL_HASH_BYTES];
     struct store_point p;
@@ -486,10 +471,12 @@ int apply_recover(struct engine *e, struct gen *g, uint64_t commit_lsn, struct e
         r.commit_lsn = end;
     if (p.lsn >= r.commit_lsn)
         return 0;
-    rc = wal_each(g->wal, p.lsn + 1, recover_one, &r, err);
-    if (recover_flush(&r, rc == 0 ? err : NULL) != 0 ||
-        (rc == 0 && store_apply(g->store, NULL, 0, err) != 0))
-        rc = -1;
+    rc = store_replay_begin(g->store, &r.replay, err);
+    if (rc == 0)
+        rc = wal_each(g->wal, p.lsn + 1, recover_one, &r, err);
+    if (rc == 0)
+        rc = store_replay_fold(r.replay, err);
+    store_replay_free(r.replay);
     if (rc != 0)
         return err_wrap(err, "recovery from LSN %" PRIu64, p.lsn);
     store_applied(g->store, &p);

@@ -132,9 +132,10 @@ struct engine_config {
                                 may  be dirty in memory */
     uint64_t
         window_bytes; /* shipped and not acknowledged as durable, for each secondary; 0: 16 MiB */
-    uint64_t retain_bytes; /* log kept for each secondary at most; 0: 1 GiB */
-    uint64_t retain_ms;    /* and not older than this; 0: no limit */
-    uint64_t queue_bytes;  /* transactions waiting at most; 0: 64 MiB */
+    uint64_t retain_bytes;         /* log kept for each secondary at most; 0: 1 GiB */
+    uint64_t retain_ms;            /* and not older than this; 0: no limit */
+    uint64_t queue_bytes;          /* transactions waiting at most; 0: 64 MiB */
+    uint64_t checkpoint_log_bytes; /* log after which there is a checkpoint; 0: 256 MiB */
     /* The log thread applies so many transactions in a step itself, when somebody waits for them;
      * 0: 256, none in a simulation. */
     uint32_t here_transactions;

@@ -137,7 +137,7 @@ size_t engine_checkpoint_step(struct engine *e, bool force)
     int64_t now = env_mono_ns(e->cfg.env);
     uint64_t bytes = atomic_load(&e->appended_bytes), lsn;
     bool due = now - atomic_load(&e->checkpoint_ns) >= CHECKPOINT_NS ||
-               bytes - atomic_load(&e->checkpoint_at_bytes) >= CHECKPOINT_LOG_BYTES;
+               bytes - atomic_load(&e->checkpoint_at_bytes) >= e->cfg.checkpoint_log_bytes;
     struct store_point p;
     struct err err;
     int rc = 0;

@@ -60,7 +60,7 @@ int log_append(struct engine *e, struct gen *g, struct seg *seg, struct err *err
             engine_fatal(e, err);
     }
     if (atomic_load(&e->appended_bytes) - atomic_load(&e->checkpoint_at_bytes) >
-        CHECKPOINT_LOG_BYTES)
+        e->cfg.checkpoint_log_bytes)
         waker_wake(&e->checkpoint_waker);
     return 0;
 }

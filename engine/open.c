@@ -460,6 +460,8 @@ static void defaults(struct engine_config *c)
         c->fence_wait_ms = 2000;
     if (c->here_transactions == 0 && !c->deterministic)
         c->here_transactions = APPLY_HERE_TRANSACTIONS;
+    if (c->checkpoint_log_bytes == 0)
+        c->checkpoint_log_bytes = CHECKPOINT_LOG_BYTES;
     if (c->mark_interval_ms == 0)
         c->mark_interval_ms = 1000;
     if (c->default_mode.wait_ms == 0)

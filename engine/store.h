@@ -94,6 +94,19 @@ struct store_fold {
  */
 int store_fold(struct store *s, bool all, struct store_fold *f, struct err *err);
 size_t store_mem_bytes(struct store *s); /* memory of what is not folded; any thread */
+/**
+ * The log into the store at a start, when nobody reads and no checkpoint is taken: in large
+ * batches, of each the newest version of every key, in key order. Segments come one by one, in
+ * order and without gap after the applied LSN. seg begins to fold what came before when that is an
+ * eighth of the cache, on a thread of its own; after fold all of it is folded. begin: ERR_ROLE for
+ * a copy, or when something is in memory tables. After ERR_INVAL or ERR_CORRUPT of a segment only
+ * free may follow; a failure to fold is final. One thread.
+ */
+struct store_replay;
+CHECKED int store_replay_begin(struct store *s, struct store_replay **rp, struct err *err);
+CHECKED int store_replay_seg(struct store_replay *r, struct seg *seg, struct err *err);
+CHECKED int store_replay_fold(struct store_replay *r, struct err *err);
+void store_replay_free(struct store_replay *r); /* takes NULL */
 /** Take and fold. */
 CHECKED int store_apply(struct store *s, struct seg *const *segs, size_t n, struct err *err);
 

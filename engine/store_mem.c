@@ -30,12 +30,17 @@
 #define SLICE_RECORD_BYTES 1024u
 #define SLICE_BYTES (40u << 10)
 
+bool store_fold_full(const struct store *s, size_t records, size_t bytes)
+{
+    uint64_t most = s->cache_bytes / CACHE_FOR_RECORD, most_bytes = s->cache_bytes / CACHE_FOR_BYTE;
+
+    return records >= (most < TABLE_RECORDS_MAX ? most : TABLE_RECORDS_MAX) ||
+           bytes >= (most_bytes < TABLE_BYTES_MAX ? most_bytes : TABLE_BYTES_MAX);
+}
+
 static bool is_full(const struct store *s, const struct memtable *m)
 {
-    uint64_t records = s->cache_bytes / CACHE_FOR_RECORD, bytes = s->cache_bytes / CACHE_FOR_BYTE;
-
-    return memtable_count(m) >= (records < TABLE_RECORDS_MAX ? records : TABLE_RECORDS_MAX) ||
-           memtable_bytes(m) >= (bytes < TABLE_BYTES_MAX ? bytes : TABLE_BYTES_MAX);
+    return store_fold_full(s, memtable_count(m), memtable_bytes(m));
 }
 
 /* ---- the view ---- */
@@ -199,8 +204,8 @@ static int tell_txn(void *arg, uint64_t lsn, const uint8_t *data, size_t len, st
     return txn_each(data, len, tell_rec, t, err);
 }
 
-static int check_chain(const struct store_point *from, struct seg *const *segs, size_t n,
-                       struct err *err)
+int store_check_chain(const struct store_point *from, struct seg *const *segs, size_t n,
+                      struct err *err)
 {
     uint64_t lsn = from->lsn;
     const uint8_t *hash = from->hash;
@@ -250,7 +255,7 @@ int store_take(struct store *s, struct seg *const *segs, size_t n, bool mark,
     if (s->copying)
         return err_set(err, ERR_ROLE, 0, "apply: the store is a copy that is not whole");
     store_applied(s, &p);
-    if (check_chain(&p, segs, n, err) != 0)
+    if (store_check_chain(&p, segs, n, err) != 0)
         return -1;
     pthread_mutex_lock(&s->take_lock);
     for (size_t i = 0; rc == 0 && i < n; i++)
