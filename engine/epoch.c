@@ -323,7 +323,7 @@ void promote_begin(struct engine *e, struct event *ev)
     e->promote.done = ev->done;
     e->promote.arg = ev->arg;
     ev->done = NULL;
-    follow_keep(e);
+    (void)follow_append(e); /* what came in this step */
     follow_off(e, "this cluster is being promoted");
     /* A fenced one was the primary: all that was acknowledged is here. One that stands alone
      * supersedes nobody. */

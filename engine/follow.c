@@ -48,41 +48,12 @@ static void retry_later(struct engine *e)
     f->state = FOLLOW_WAIT;
 }
 
-static size_t append_received(struct engine *e)
-{
-    struct gen *g = engine_log_gen(e);
-    struct err err;
-    size_t n = 0;
-
-    /* Below the reserve nothing is taken: without acks the primary's window closes, and space_step
-     * looks again. What is durable is still applied and can be promoted. */
-    while (!atomic_load(&e->reserve) && e->follow.rx.n > 0 && wal_has_room(g->wal)) {
-        struct seg *s = seg_deque_pop(&e->follow.rx);
-
-        if (log_append(e, g, s, &err) != 0)
-            engine_fatal(e, &err);
-        seg_unref(s);
-        n++;
-    }
-    return n;
-}
-
-/* The primary's last segments often come together with the end of its connection: what came whole
- * is kept, as far as the log has room. */
-void follow_keep(struct engine *e)
-{
-    struct follow *f = &e->follow;
-
-    if (f->state == FOLLOW_STREAM)
-        (void)append_received(e);
-    seg_deque_clear(&f->rx);
-}
-
+/* The primary's last segments often come together with the end of its connection: what was received
+ * is appended all the same. */
 void follow_closed(struct engine *e, const char *reason)
 {
     struct follow *f = &e->follow;
 
-    follow_keep(e);
     diff_forget(f);
     f->conn_id = 0;
     e->dirty = true;
@@ -289,6 +260,7 @@ static size_t send_hello(struct engine *e)
 
     if (wal_in_flight(engine_log_gen(e)->wal) > 0 || f->job_out)
         return 0;
+    seg_deque_clear(&f->rx); /* below the reserve: it comes again */
     if (fill_hello(e, &m.hello, &err) != 0) {
         err_wrap(&err, "hello");
         conn_close(e, c, err.msg);
@@ -557,6 +529,25 @@ void follow_frame(struct engine *e, struct conn *c, const struct link_msg *m)
 }
 
 /* ---- the step ---- */
+size_t follow_append(struct engine *e)
+{
+    struct gen *g = engine_log_gen(e);
+    struct err err;
+    size_t n = 0;
+
+    /* Below the reserve nothing is taken: without acks the primary's window closes, and space_step
+     * looks again. What is durable is still applied and can be promoted. */
+    while (!atomic_load(&e->reserve) && e->follow.rx.n > 0 && wal_has_room(g->wal)) {
+        struct seg *s = seg_deque_pop(&e->follow.rx);
+
+        if (log_append(e, g, s, &err) != 0)
+            engine_fatal(e, &err);
+        seg_unref(s);
+        n++;
+    }
+    return n;
+}
+
 static size_t follow_commit(struct engine *e)
 {
     uint64_t durable = wal_durable_lsn(e->cur->wal);
@@ -668,7 +659,7 @@ static size_t dial_limit(struct engine *e, int64_t now)
 
 size_t follow_step(struct engine *e, int64_t now)
 {
-    size_t n = append_received(e) + follow_commit(e);
+    size_t n = follow_append(e) + follow_commit(e);
 
     switch (e->follow.state) {
     case FOLLOW_WAIT:

@@ -109,7 +109,7 @@ struct follow {
 void follow_begin(struct engine *e, struct event *ev);
 void follow_resume(struct engine *e);       /* at start */
 bool follow_wanted(const struct follow *f); /* it has somebody to follow */
-void follow_keep(struct engine *e);         /* before follow_off, to keep what was received */
+size_t follow_append(struct engine *e);     /* what was received, as far as the log has room */
 void follow_off(struct engine *e, const char *reason);
 void follow_opened(struct engine *e, struct conn *c);
 void follow_closed(struct engine *e, const char *reason);
