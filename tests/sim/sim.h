@@ -400,6 +400,7 @@ extern const struct scenario scenarios_fed[];       /* sim_fed.c */
 extern const struct scenario scenarios_roles[];     /* sim_roles.c */
 extern const struct scenario scenarios_fork[];      /* sim_fork.c */
 extern const struct scenario scenarios_quorum[];    /* sim_quorum.c */
+extern const struct scenario scenarios_starts[];    /* sim_starts.c */
 extern const struct scenario scenarios_news[];      /* sim_news.c */
 extern const struct scenario scenarios_stranger[];  /* sim_stranger.c */
 extern const struct scenario scenarios_act[];       /* sim_act.c */

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * sim_starts.c - one epoch of several starts of its primary: what it lost in a power cut is with a
+ * secondary, and it wrote other things at the same LSNs when it came back. Numbers are those of the
+ * design's list of sequences that break a replicated log.
+ */
+#include "engine_private.h"
+#include "sim.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define SLOW_TIMES                                                                                 \
+    60u /* as long as ever, for a disk that is to be cut in the middle of a write                  \
+         */
+
+static struct engine_status *status_of(struct world *w, int i)
+{
+    static struct engine_status st;
+
+    engine_status(w->n[i].e, &st);
+    return &st;
+}
+
+static uint64_t durable(struct world *w, int i)
+{
+    return status_of(w, i)->durable_lsn;
+}
+
+/* ---- what it loses ---- */
+/* One segment of n writes. */
+static void write_at_once(struct world *w, unsigned n)
+{
+    for (; n > 0; n--)
+        write_one(w);
+}
+
+static bool first_follows(struct world *w)
+{
+    const struct engine_status *st = status_of(w, 0);
+
+    for (size_t i = 0; i < st->n_peers; i++) {
+        if (strcmp(st->peers[i].id, "member-1") == 0)
+            return st->peers[i].whole && st->peers[i].connected && !st->unsettled;
+    }
+    return false;
+}
+
+/* Node 0 is up again, cut off from node 1, and lacks at least `least` of what that has durable.
+ * A power cut may take nothing, and some are kills, which never do: then once more. */
+static void lose_tail(struct world *w, unsigned least)
+{
+    for (int tries = 0; tries < 60; tries++) {
+        uint64_t had;
+
+        sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes are not answered");
+        sim_check(w, world_until(w, first_follows, 60 * SEC), "node 1 does not follow");
+        disk_image_slow(w->n[0].image, SLOW_TIMES);
+        had = durable(w, 0);
+        write_at_once(w, least + 1);
+        for (int64_t end = w->now_ns + 50 * MS;
+             w->now_ns < end && durable(w, 0) == had && durable(w, 1) <= had + least;)
+            world_step(w);
+        node_crash(w, 0);
+        net_partition(w, 0, 1, true);
+        node_open(w, 0);
+        if (durable(w, 1) >= durable(w, 0) + least)
+            return;
+        net_partition(w, 0, 1, false);
+    }
+    sim_fail(w, "no power cut took a tail");
+}
+
+static bool first_serves(struct world *w)
+{
+    return !engine_confirming(w->n[0].e) && !engine_unsettled(w->n[0].e);
+}
+
+static bool whole(struct world *w)
+{
+    const struct engine_status *st = status_of(w, w->primary);
+    unsigned n = 0;
+
+    for (size_t i = 0; i < st->n_peers; i++)
+        n += st->peers[i].whole && st->peers[i].connected;
+    return n >= 2;
+}
+
+static void any_of(struct world *w, const char *a, const char *b)
+{
+    struct repl_mode m = {
+        .level = REPL_FLUSH, .on_limit = REPL_STRICT, .wait_ms = 5000, .k = 1, .n = 2};
+    struct call *c = call_new(w, w->primary);
+    struct err err = {0};
+
+    snprintf(m.name[0], sizeof(m.name[0]), "%s", a);
+    snprintf(m.name[1], sizeof(m.name[1]), "%s", b);
+    sim_check(w, world_until(w, whole, 60 * SEC), "the secondaries do not follow");
+    if (mode_ask(w, w->primary, NULL, &m, false, on_call, c, &err) != 0 ||
+        !call_wait(w, c, 30 * SEC))
+        sim_fail(w, "quorum: %s %s", err.msg, c->err.msg);
+}
+
+static void none_lost(struct world *w, uint32_t from)
+{
+    for (uint32_t i = from; i < w->n_ops; i++)
+        sim_check(w, !(w->ops[i].acked && w->ops[i].lost),
+                  "write %u (LSN %llu) was acknowledged and is lost", i,
+                  (unsigned long long)w->ops[i].lsn);
+}
+
+/* It need not keep all that it had durable: of a tail that the primary lost nothing was promised.
+ */
+static void promote_over_tail(struct world *w, int i)
+{
+    struct call *c = call_new(w, i);
+    struct err err = {0};
+
+    if (engine_promote(w->n[i].e, false, on_call, c, &err) != 0 || !call_wait(w, c, 60 * SEC))
+        sim_fail(w, "node %d is not promoted: %s%s", i, err.msg, c->err.msg);
+    w->n[i].follows = -1;
+    w->primary = i;
+    mark_lost(w, i);
+}
+
+/* 8, 9: node 1 holds a tail that the primary lost, and node 2 what it wrote instead, which is
+ * acknowledged and shorter. Whichever is promoted, that is what is kept. */
+static void quorum_over_restart(struct world *w)
+{
+    uint32_t from;
+    int who = 1 + (int)sim_rand(w, 2);
+
+    write_many(w, 50);
+    enable(w, 0, 1);
+    enable(w, 0, 2);
+    any_of(w, "member-1", "member-2");
+    write_many(w, 20);
+    check_equal(w);
+    net_partition(w, 0, 2, true);
+    w->n[2].follows = -1; /* it gets nothing for a while */
+    lose_tail(w, 12);
+    net_partition(w, 0, 2, false);
+    sim_check(w, world_until(w, first_serves, 30 * SEC), "the primary does not serve again");
+    from = w->n_ops;
+    write_many(w, 1 + (unsigned)sim_rand(w, 3));
+    sim_check(w, world_until(w, writes_settled, 10 * SEC) && w->ops[w->n_ops - 1].acked,
+              "not acknowledged with one of two");
+    sim_check(w, durable(w, 2) < durable(w, 1), "the tail that was lost is not the longer one");
+    node_crash(w, 0);
+    net_heal(w);
+    w->n[1].follows = -1;
+    promote_over_tail(w, who);
+    none_lost(w, from);
+    check_acked(w, who);
+    write_many(w, 10);
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "the promoted one does not write");
+}
+
+const struct scenario scenarios_starts[] = {
+    {"quorum_over_restart", quorum_over_restart,
+     "k of n: a shorter tail of a later start is the longer one", 3},
+    {NULL, NULL, NULL, 0},
+};
