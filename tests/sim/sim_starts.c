@@ -5,6 +5,7 @@
  * design's list of sequences that break a replicated log.
  */
 #include "engine_private.h"
+#include "link_msg.h"
 #include "sim.h"
 
 #include <stdio.h>
@@ -156,7 +157,51 @@ static void quorum_over_restart(struct world *w)
     sim_check(w, world_until(w, writes_settled, 10 * SEC), "the promoted one does not write");
 }
 
+/* ---- one of an older epoch ---- */
+static bool no_segment_to_3(struct world *w, int from, int to, unsigned type)
+{
+    (void)w, (void)from;
+    return to != 3 || type != MSG_SEGMENT;
+}
+
+/* 8, 9: node 1 is promoted, and begins its epoch with a start of number 0. Node 3 follows it, and
+ * so may be named, but nothing of the new epoch comes to it: what it has is of a start of a higher
+ * number, in an epoch that is over. It is heard, and there is nothing to take from it. */
+static void quorum_over_epoch(struct world *w)
+{
+    uint32_t from;
+
+    write_many(w, 50);
+    for (int i = 1; i <= 3; i++)
+        enable(w, 0, i);
+    sim_check(w, world_until(w, secondary_streams, 60 * SEC), "no stream");
+    check_equal(w);
+    node_crash(w, 0);
+    w->n[2].follows = w->n[3].follows = -1;
+    promote(w, 1);
+    w->passes = no_segment_to_3;
+    for (int i = 2; i <= 3; i++)
+        sim_check(w, try_retarget(w, i, 1, false, false, 60 * SEC), "node %d does not turn", i);
+    any_of(w, "member-2", "member-3");
+    from = w->n_ops;
+    write_many(w, 1 + (unsigned)sim_rand(w, 30));
+    sim_check(w, world_until(w, writes_settled, 10 * SEC) && w->ops[w->n_ops - 1].acked,
+              "not acknowledged with one of two");
+    sim_check(w, status_of(w, 3)->epoch == 1 && status_of(w, 2)->epoch == 2,
+              "node 3 is of epoch %u", status_of(w, 3)->epoch);
+    node_crash(w, 1);
+    w->passes = NULL;
+    w->n[2].follows = w->n[3].follows = -1;
+    promote(w, 2);
+    none_lost(w, from);
+    check_acked(w, 2);
+    write_many(w, 10);
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "the promoted one does not write");
+}
+
 const struct scenario scenarios_starts[] = {
+    {"quorum_over_epoch", quorum_over_epoch,
+     "k of n: one of an older epoch is heard, and nothing is taken from it", 4},
     {"quorum_over_restart", quorum_over_restart,
      "k of n: a shorter tail of a later start is the longer one", 3},
     {NULL, NULL, NULL, 0},
