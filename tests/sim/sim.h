@@ -413,6 +413,8 @@ extern const struct scenario scenarios_storm[];     /* sim_storm.c */
 void write_files(struct world *w, unsigned rounds);
 void leave_behind(struct world *w); /* node 0 keeps nothing that node 1, which is down, needs */
 void pair(struct world *w);         /* node 1 follows node 0, which holds a hundred writes */
+/* Each write that was acknowledged and is in no cluster any more is in node i's files. */
+void check_lost_saved(struct world *w, int i);
 /* A pair whose primary came back from an older image, and is refused. What node 1 had applied;
  * the workload looks at it from here on. */
 /* The image of node 0 lacks the last 200 of 250 writes. */

@@ -57,8 +57,7 @@ static int found_txn(void *arg, uint64_t lsn, int64_t commit_ms, const uint8_t *
     return txn_each(data, len, found_rec, f, err);
 }
 
-/* Each write that was acknowledged and is in no cluster any more is in node i's files. */
-static void check_lost_saved(struct world *w, int i)
+void check_lost_saved(struct world *w, int i)
 {
     struct found f = {.w = w, .has = calloc(w->n_ops + 1, sizeof(bool))};
     struct engine_status *st = status_of(w, i);

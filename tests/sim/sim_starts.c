@@ -157,6 +157,32 @@ static void quorum_over_restart(struct world *w)
     sim_check(w, world_until(w, writes_settled, 10 * SEC), "the promoted one does not write");
 }
 
+/* ---- what is saved ---- */
+/* Node 0 wrote anew at LSNs that node 1 has; node 1 is promoted, and node 0 follows it. */
+static void write_twice(struct world *w, unsigned lost, unsigned anew)
+{
+    pair(w);
+    lose_tail(w, lost);
+    sim_check(w, world_until(w, first_serves, 30 * SEC), "the primary does not serve again");
+    write_many(w, anew);
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "an async primary waits");
+    promote(w, 1);
+    write_many(w, 20);
+    net_heal(w);
+    world_run(w, (int64_t)sim_rand(w, 6000) * MS); /* it may meet the new epoch */
+    enable(w, 1, 0);
+    sim_check(w, world_until(w, secondary_streams, 60 * SEC), "the old primary does not rejoin");
+    check_equal(w);
+}
+
+/* 9, 20: the epoch ends in the midst of what was written twice: all that was written anew is saved,
+ * not only what lies behind that end. */
+static void saved_over_restart(struct world *w)
+{
+    write_twice(w, 3 + (unsigned)sim_rand(w, 10), 20 + (unsigned)sim_rand(w, 20));
+    check_lost_saved(w, 0);
+}
+
 /* ---- one of an older epoch ---- */
 static bool no_segment_to_3(struct world *w, int from, int to, unsigned type)
 {
@@ -200,6 +226,8 @@ static void quorum_over_epoch(struct world *w)
 }
 
 const struct scenario scenarios_starts[] = {
+    {"saved_over_restart", saved_over_restart,
+     "LSNs that were written twice are saved, all of them", 0},
     {"quorum_over_epoch", quorum_over_epoch,
      "k of n: one of an older epoch is heard, and nothing is taken from it", 4},
     {"quorum_over_restart", quorum_over_restart,
