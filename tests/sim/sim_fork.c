@@ -216,6 +216,42 @@ static void fork_below_applied(struct world *w)
               (unsigned long long)st->copy_deleted, b.n_ops - from);
 }
 
+/* 9, 20: both were promoted from one epoch, and one of them had more of it. Node 2 is the one that
+ * is given up: what only it has begins where the first of the two epochs began, be it its own. */
+static void fork_of_two(struct world *w)
+{
+    int less = 1 + (int)sim_rand(w, 2);
+    struct engine_status *st;
+    uint64_t fork;
+
+    followers(w);
+    net_partition(w, 0, less, true);
+    write_to_be_at(w, 3 - less, 1 + (unsigned)sim_rand(w, 20));
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "an async primary waits");
+    node_crash(w, 0);
+    w->n[2].follows = -1;
+    net_partition(w, 1, 2, true);
+    fork = durable(w, less);
+    sim_check(w, fork < durable(w, 3 - less), "node %d does not have less", less);
+    promote(w, 1);
+    sim_check(w, try_promote(w, 2, true, 60 * SEC), "node 2 is not promoted");
+    for (unsigned k = 20 + (unsigned)sim_rand(w, 20); k > 0; k--) {
+        write_to(w, 1);
+        write_to(w, 2);
+    }
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes are not answered");
+    mark_lost(w, 1);
+    enable(w, 1, 2);
+    net_heal(w);
+    sim_check(w, world_until(w, second_streams, 60 * SEC), "node 2 does not follow");
+    check_equal(w);
+    check_lost_saved(w, 2);
+    st = status_of(w, 2);
+    sim_check(w, st->n_lost == 1 && st->lost[0].fork_lsn == fork,
+              "%zu files, of a fork at %llu, not %llu", st->n_lost,
+              (unsigned long long)st->lost[0].fork_lsn, (unsigned long long)fork);
+}
+
 /* ---- 2 ---- */
 /* The old primary's own questions do not get through: who supersedes it has to come by itself. */
 static bool old_asks_nobody(struct world *w, int from, int to, unsigned type)
@@ -381,6 +417,7 @@ const struct scenario scenarios_fork[] = {
     {"fork_at_applied", fork_at_applied, "a fork at what was applied cuts the log only", 4},
     {"fork_above_applied", fork_above_applied, "a fork above it cuts the log only", 4},
     {"fork_below_applied", fork_below_applied, "a fork below it is caught up by difference", 4},
+    {"fork_of_two", fork_of_two, "of two that were promoted, all that only one has is saved", 3},
     {"promoted_keeps_dialling", promoted_keeps_dialling,
      "a promoted cluster dials the old primary until it is back or forgotten", 0},
     {"lost_history_stays", lost_history_stays,
