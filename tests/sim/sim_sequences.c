@@ -283,6 +283,62 @@ static void forced_once(struct world *w)
     check_equal(w);
 }
 
+static bool first_member_whole(struct world *w)
+{
+    const struct engine_status *st = status_of(w, 0);
+
+    return st->n_peers == 1 && st->peers[0].whole && st->peers[0].connected;
+}
+
+/* 18: what waited for a dead strict secondary is answered once that is relaxed by force, and not
+ * before a power cut can no longer bring the wait back: or what was answered would be neither read
+ * nor served until the dead one is there again. */
+static void forced_answers(struct world *w)
+{
+    struct repl_mode m = {.level = REPL_FLUSH,
+                          .on_limit = REPL_STRICT,
+                          .wait_ms = 1000,
+                          .k = 1,
+                          .n = 1,
+                          .name = {"member-1"}};
+    struct call *c = call_new(w, 0);
+    unsigned answered = 0;
+    uint32_t from;
+    struct err err = {0};
+
+    pair(w);
+    sim_check(w, world_until(w, first_member_whole, 60 * SEC), "the secondary does not follow");
+    if (mode_ask(w, 0, "member-1", &m, false, on_call, c, &err) != 0 || !call_wait(w, c, 10 * SEC))
+        sim_fail(w, "mode: %s", err.msg);
+    check_equal(w);
+    node_crash(w, 1);
+    from = w->n_ops;
+    write_many(w, 20);
+    world_run(w, 2 * SEC);
+    m.level = REPL_ASYNC;
+    if (sim_rand(w, 2) == 0) { /* the record has to wait for room */
+        disk_image_slow(w->n[0].image, 60);
+        for (int i = 0; i < 4; i++) {
+            write_one(w);
+            world_step(w);
+        }
+    }
+    if (sim_rand(w, 2) == 0)
+        node_crash_in(w, 0, 1 + sim_rand(w, 12));
+    if (mode_ask(w, 0, "member-1", &m, true, on_call, call_new(w, 0), &err) != 0)
+        sim_fail(w, "mode: %s", err.msg);
+    for (uint64_t steps = sim_rand(w, 40); steps > 0 && w->n[0].e != NULL; steps--)
+        world_step(w);
+    node_crash(w, 0);
+    for (uint32_t i = from; i < w->n_ops; i++)
+        answered += w->ops[i].acked;
+    up_again(w, 0);
+    sim_check(w, answered == 0 || !status_of(w, 0)->unsettled,
+              "%u writes were answered, and wait again after a power cut", answered);
+    if (answered > 0)
+        check_acked(w, 0);
+}
+
 /* ---- 28: what is large ---- */
 static void write_large(struct world *w, size_t bytes)
 {
@@ -333,6 +389,7 @@ const struct scenario scenarios_sequences[] = {
     {"lost_after_restart", lost_after_restart,
      "LSNs that were written twice are saved before the old primary follows", 0},
     {"forced_once", forced_once, "a forced mode is one record", 0},
+    {"forced_answers", forced_answers, "what force freed and was answered never waits again", 0},
     {"one_large_segment", one_large_segment, "a segment larger than the window gets through", 0},
     {NULL, NULL, NULL, 0},
 };
