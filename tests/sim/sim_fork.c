@@ -216,6 +216,46 @@ static void fork_below_applied(struct world *w)
               (unsigned long long)st->copy_deleted, b.n_ops - from);
 }
 
+static uint64_t cut_above; /* node 1's log is to end below */
+
+static bool first_is_cut(struct world *w)
+{
+    return wal_end_lsn(w->n[1].e->cur->wal) < cut_above;
+}
+
+/* 4: of a tail that nobody committed and the primary, back from an older image, does not know, the
+ * secondary has many segments, whose headers call those before them durable. They are cut in the
+ * same epoch, and what comes instead is shorter. After a power cut the log ends where it ended:
+ * what lies behind is neither a part of it nor the proof of a hole. */
+static void cut_stays_cut(struct world *w)
+{
+    struct disk_image *old;
+    uint64_t end;
+    struct err err;
+
+    followers(w);
+    hold_commits(w);
+    old = disk_image_clone(w->n[0].image);
+    sim_check(w, old != NULL, "out of memory");
+    cut_above = durable(w, 1) + 10;
+    write_to_be_at(w, 1, 30 + (unsigned)sim_rand(w, 20));
+    node_restore(w, 0, old);
+    node_open(w, 0);
+    sim_check(w, world_until(w, first_is_cut, 60 * SEC), "the tail is not cut");
+    write_many(w, (unsigned)sim_rand(w, 4));
+    world_run(w, (int64_t)sim_rand(w, 20) * MS);
+    end = wal_end_lsn(w->n[1].e->cur->wal);
+    node_crash(w, 1);
+    if (node_try_open(w, 1, &err) != 0)
+        sim_fail(w, "it does not open after a cut of its log: %s", err.msg);
+    sim_check(w, wal_end_lsn(w->n[1].e->cur->wal) <= end,
+              "its log was cut and ended at LSN %llu, and now ends at %llu",
+              (unsigned long long)end, (unsigned long long)wal_end_lsn(w->n[1].e->cur->wal));
+    net_heal(w);
+    write_many(w, 10);
+    check_equal(w);
+}
+
 /* 9, 20: both were promoted from one epoch, and one of them had more of it. Node 2 is the one that
  * is given up: what only it has begins where the first of the two epochs began, be it its own. */
 static void fork_of_two(struct world *w)
@@ -417,6 +457,7 @@ const struct scenario scenarios_fork[] = {
     {"fork_at_applied", fork_at_applied, "a fork at what was applied cuts the log only", 4},
     {"fork_above_applied", fork_above_applied, "a fork above it cuts the log only", 4},
     {"fork_below_applied", fork_below_applied, "a fork below it is caught up by difference", 4},
+    {"cut_stays_cut", cut_stays_cut, "what was cut from a log is never again a part of it", 4},
     {"fork_of_two", fork_of_two, "of two that were promoted, all that only one has is saved", 3},
     {"promoted_keeps_dialling", promoted_keeps_dialling,
      "a promoted cluster dials the old primary until it is back or forgotten", 0},
