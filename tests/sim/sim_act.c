@@ -3,6 +3,8 @@
  * sim_act.c - scenarios of what operators do: fail back, promote under wrong clocks. Numbers are
  * those of the design's list of sequences that break a replicated log.
  */
+#include "engine_private.h"
+#include "link_msg.h"
 #include "sim.h"
 
 #include <stdio.h>
@@ -295,6 +297,49 @@ static void switchover_silent(struct world *w)
     check_equal(w);
 }
 
+static bool no_commit_to_1(struct world *w, int from, int to, unsigned type)
+{
+    (void)w, (void)from;
+    return to != 1 || type != MSG_COMMIT;
+}
+
+/* It is alive, and far behind: in what it has received, or in what it has applied. Until it has all
+ * the primary serves, and at the limit it goes on; nobody waits for a backlog without a primary. */
+static void switchover_drains(struct world *w)
+{
+    struct outcome t = {0}, again = {0};
+
+    begin_switch(w);
+    if (sim_rand(w, 2) == 0) {
+        w->line[0][1].byte_ns_x1000 = 20000000; /* 50 kB/s */
+        w->value_min = 4000;
+    } else
+        w->passes = no_commit_to_1; /* and has nothing to apply */
+    write_many(w, 120);
+    w->value_min = 0;
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "an async primary waits");
+    hand_over(w, &t);
+    while (!t.done) {
+        step_alone(w);
+        sim_check(w, is_primary(w, 0), "nobody serves, and node 1 lacks something");
+    }
+    sim_check(w, t.err.code == ERR_TIMEOUT, "handed over to one that is behind: %s", t.err.msg);
+    write_many(w, 20);
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "it does not go on");
+    w->line[0][1].byte_ns_x1000 = 0;
+    w->passes = NULL;
+    check_equal(w);
+    hand_over(w, &again);
+    while (!again.done)
+        step_alone(w);
+    sim_check(w, again.err.code == ERR_OK, "switchover: %s", again.err.msg);
+    w->n[0].follows = 1;
+    w->n[1].follows = -1;
+    w->primary = 1;
+    sim_check(w, world_until(w, settled, 30 * SEC), "the old primary does not follow");
+    check_equal(w);
+}
+
 /* 7: the link is cut, or a site loses power, at any step of it: never are there two primaries, and
  * when all is well again there is one, with all that was acknowledged. */
 static void switchover_cut(struct world *w)
@@ -429,6 +474,7 @@ static void handover_replayed(struct world *w)
 const struct scenario scenarios_act[] = {
     {"switchover", switchover, "a switchover loses nothing and pauses shortly", 0},
     {"switchover_silent", switchover_silent, "to one that says nothing it hands nothing over", 0},
+    {"switchover_drains", switchover_drains, "to one that is behind it hands nothing over", 0},
     {"switchover_cut", switchover_cut, "cut anywhere, a switchover never makes two primaries", 0},
     {"switchover_forced", switchover_forced, "after the handover only force makes it serve", 0},
     {"handover_replayed", handover_replayed, "a handover that force ended is over", 0},
