@@ -239,10 +239,18 @@ static int fill_hello(struct engine *e, struct link_hello *h, struct err *err)
     h->wall_ms = env_wall_ms(e->cfg.env);
     if (engine_role(e) == ENGINE_BOOTSTRAPPING ? e->copy == NULL || f->want_copy
                                                : e->copy == NULL && f->give_up) {
-        h->want_copy = true; /* what is here belongs to another history: say nothing of it */
+        h->want_copy = true; /* what is here belongs to another history: it says where that ends */
+        h->end_lsn = f->ask_lsn;
+        if (f->ask_lsn == 0 || wal_hash_at(e->cur->wal, f->ask_lsn, h->end_hash, err) != 0) {
+            err_clear(err);
+            h->end_lsn = wal_end_lsn(e->cur->wal);
+            wal_end_hash(e->cur->wal, h->end_hash);
+        }
+        f->asked_lsn = h->end_lsn;
         return 0;
     }
     h->want_copy = f->want_copy;
+    f->asked_lsn = 0;
     h->end_lsn = wal_end_lsn(g->wal);
     wal_end_hash(g->wal, h->end_hash);
     h->commit_lsn = commit_known(e);

@@ -60,8 +60,10 @@ void diff_pick(const struct buf *hashes, const uint8_t *set, size_t set_len, str
 struct follow {
     enum follow_state state;
     struct follow_config cfg;
-    size_t addr_next; /* of cfg.addrs: the one to dial */
-    bool give_up;     /* what is here beyond the primary's history; until a copy is in place */
+    size_t addr_next;   /* of cfg.addrs: the one to dial */
+    bool give_up;       /* what is here beyond the primary's history; until a copy is in place */
+    uint64_t ask_lsn;   /* of the data at hand, to be named in hello (lost_fork.c); 0: its end */
+    uint64_t asked_lsn; /* that was; 0: none, or another log's */
     uint64_t conn_id;
     int64_t retry_ns, backoff_ns;
     struct seg_deque rx; /* received, checked, not yet appended */

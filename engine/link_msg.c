@@ -333,7 +333,7 @@ static const struct {
     size_t all;    /* that this one sends; what a newer one puts behind them is passed over */
 } shapes[] = {
     [MSG_HELLO] = {"hello", 13, 13},
-    [MSG_WELCOME] = {"welcome", 11, 11},
+    [MSG_WELCOME] = {"welcome", 11, 12},
     [MSG_SEGMENT] = {"segment", 1, 1},
     [MSG_COMMIT] = {"commit", 3, 3},
     [MSG_ACK] = {"ack", 4, 7},
@@ -420,6 +420,7 @@ static void put_welcome(struct buf *b, const struct link_welcome *w)
     mp_put_int(b, w->wall_ms);
     put_text(b, w->reason);
     put_epochs(b, &w->epochs);
+    mp_put_uint(b, w->end);
 }
 
 static void get_epoch(struct mp *m, struct link_epoch *p)
@@ -470,6 +471,8 @@ static size_t get_fields(struct mp *in, struct link_msg *m, size_t n)
         break;
     case MSG_WELCOME:
         get_welcome(in, &m->welcome);
+        if (read > 11)
+            m->welcome.end = (uint32_t)mp_uint(in, LINK_END_ELSEWHERE);
         break;
     case MSG_SEGMENT:
         m->tail = in->p;

@@ -82,7 +82,7 @@ struct link_hello {
     uint32_t version; /* the newest that the secondary speaks */
     char member_id[64];
     char cluster_id[40];
-    bool want_copy; /* nothing here to continue from */
+    bool want_copy; /* nothing here to continue from; the end may be told all the same */
     uint64_t end_lsn;
     uint8_t end_hash[WAL_HASH_BYTES];
     uint64_t commit_lsn; /* largest LSN known here as committed */
@@ -91,6 +91,12 @@ struct link_hello {
     int64_t wall_ms;
     char cluster_addr[256];
     struct epochs epochs;
+};
+/* Is the end that hello names in the log of who answers? */
+enum link_end {
+    LINK_END_UNKNOWN, /* that LSN is not kept; or from an older program */
+    LINK_END_HERE,
+    LINK_END_ELSEWHERE /* something else is at that LSN */
 };
 struct link_welcome {
     uint32_t version;     /* spoken from here on: the newest that both know */
@@ -101,6 +107,7 @@ struct link_welcome {
     int64_t wall_ms;
     char reason[128]; /* REFUSE: a short code */
     struct epochs epochs;
+    uint32_t end; /* enum link_end */
 };
 /* The asker is being promoted under a quorum (gather.c). */
 enum link_gather {

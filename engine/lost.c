@@ -57,84 +57,7 @@ struct lost {
     struct buf keyring;
 };
 
-/* ---- is there something? ---- */
-/* Where their history and ours part; false: nowhere, or they have nothing in common. */
-static bool fork_of(const struct epochs *ours, const struct epochs *theirs, uint64_t *lsnp,
-                    uint32_t *epochp)
-{
-    size_t j = 0;
-
-    for (size_t i = ours->n; i > 0; i--) {
-        if (epochs_find(theirs, ours->e[i - 1].id, &j) == NULL)
-            continue;
-        *lsnp = UINT64_MAX;
-        *epochp = 0;
-        if (i < ours->n)
-            *lsnp = ours->e[i].end_lsn;
-        if (j + 1 < theirs->n) {
-            *epochp = theirs->e[j + 1].number;
-            if (theirs->e[j + 1].end_lsn < *lsnp)
-                *lsnp = theirs->e[j + 1].end_lsn;
-        }
-        return *lsnp != UINT64_MAX;
-    }
-    return false;
-}
-
-/* The first start of a primary within an epoch, of those that are kept. */
-struct restart {
-    uint64_t lsn; /* right before it */
-    uint32_t epoch, minor;
-    bool any, found;
-};
-
-static int each_start(void *arg, struct seg *s, struct err *err)
-{
-    struct restart *r = arg;
-
-    (void)err;
-    if (!r->found && r->any && s->epoch == r->epoch && s->minor != r->minor) {
-        r->lsn = s->first_lsn - 1;
-        r->found = true;
-    }
-    r->any = true;
-    r->epoch = s->epoch;
-    r->minor = s->minor;
-    return 0;
-}
-
-/* A primary that lost what it had shipped and not flushed wrote the same LSNs anew when it came
- * back: then the log differs below the end of the epoch, from one of its starts on. Which one is
- * not known here, and saving too much loses nothing: the first. */
-static int common_below(struct engine *e, const struct epochs *theirs, uint64_t *forkp,
-                        struct err *err)
-{
-    struct wal *w = e->cur->wal;
-    struct restart r = {.lsn = wal_first_lsn(w) - 1};
-    uint8_t hash[WAL_HASH_BYTES];
-    bool is_end = false;
-
-    if (*forkp > wal_end_lsn(w) || *forkp < wal_first_lsn(w) - 1)
-        return 0;
-    for (size_t i = 0; i < theirs->n; i++) {
-        const struct epoch_rec *t = &theirs->e[i];
-
-        if (t->end_lsn != *forkp)
-            continue;
-        is_end = true;
-        if (wal_hash_at(w, *forkp, hash, err) == 0 && memcmp(hash, t->hash, sizeof(hash)) == 0)
-            return 0;
-    }
-    if (!is_end)
-        return 0; /* the end of an epoch of ours */
-    err_clear(err);
-    if (wal_each(w, 0, each_start, &r, err) != 0)
-        return -1;
-    if (r.lsn < *forkp)
-        *forkp = r.lsn;
-    return 0;
-}
-
+/* ---- is it saved? ---- */
 static bool is_saved(struct engine *e, uint64_t first)
 {
     uint8_t end[WAL_HASH_BYTES], hash[WAL_HASH_BYTES] = {0};
@@ -249,16 +172,18 @@ bool lost_first(struct engine *e, const struct link_welcome *w)
     uint64_t fork;
     uint32_t epoch;
     struct err err;
+    int rc;
 
-    if (!fork_of(&e->cur->epochs, &w->epochs, &fork, &epoch) || fork >= wal_end_lsn(e->cur->wal))
-        return false;
-    if (common_below(e, &w->epochs, &fork, &err) != 0) {
+    rc = lost_fork(e, w, &fork, &epoch, &err);
+    if (rc < 0)
         log_error(e->cfg.log, LOG_REPLICATION, "cannot find what only this cluster has: %s",
                   err.msg);
+    if (rc <= 0)
         return true;
-    }
-    if (is_saved(e, fork + 1))
+    if (fork >= wal_end_lsn(e->cur->wal) || is_saved(e, fork + 1)) {
+        e->follow.ask_lsn = 0;
         return false;
+    }
     if (begin(e, fork, epoch, &err) != 0) /* nothing is given up: the next welcome tries again */
         log_error(e->cfg.log, LOG_REPLICATION, "cannot save what only this cluster has: %s",
                   err.msg);

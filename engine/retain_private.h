@@ -40,7 +40,11 @@ size_t snapshot_step(struct engine *e);
 void snapshot_stop(struct engine *e, const char *why); /* before the log that it reads is closed */
 void snapshot_feed_unref(struct snapshot_feed *f);     /* takes NULL */
 
-/* ---- lost.c, lost_read.c ---- */
+/* ---- lost.c, lost_read.c, lost_fork.c ---- */
+/** Right before what only we have; at the end of our log or beyond: we have nothing of our own. 1,
+ * or 0: another hello has to be said, or -1. */
+CHECKED int lost_fork(struct engine *e, const struct link_welcome *w, uint64_t *forkp,
+                      uint32_t *epochp, struct err *err);
 /** What only we have is not saved yet: true, and it has begun; do not follow now. */
 bool lost_first(struct engine *e, const struct link_welcome *w);
 bool lost_saves(const struct engine *e);

@@ -56,6 +56,15 @@ static void welcome_refuse(struct link_welcome *w, const char *reason)
     snprintf(w->reason, sizeof(w->reason), "%s", reason);
 }
 
+static enum link_end end_told(struct engine *e, const struct link_hello *h)
+{
+    const struct wal *log = e->cur->wal;
+
+    if (h->end_lsn == 0 || h->end_lsn < wal_first_lsn(log) - 1 || h->end_lsn > wal_end_lsn(log))
+        return LINK_END_UNKNOWN;
+    return same_at(e, h->end_lsn, h->end_hash) ? LINK_END_HERE : LINK_END_ELSEWHERE;
+}
+
 /* The end of its log is in ours; on a secondary, in what no other primary can take back. */
 static bool ours_to_keep(struct engine *e, const struct link_hello *h)
 {
@@ -234,6 +243,7 @@ void peer_hello(struct engine *e, struct conn *c, const struct link_hello *h)
         conn_close(e, p->conn, "the secondary connected again");
     p->member = member;
     decide(e, h, w);
+    w->end = end_told(e, h);
     w->version = h->version < e->cfg.link_version ? h->version : e->cfg.link_version;
     c->version = w->version;
     w->commit_lsn = e->committed_lsn;

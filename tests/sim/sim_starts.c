@@ -48,8 +48,8 @@ static bool first_follows(struct world *w)
 }
 
 /* Node 0 is up again, cut off from node 1, and lacks at least `least` of what that has durable.
- * A power cut may take nothing, and some are kills, which never do: then once more. */
-static void lose_tail(struct world *w, unsigned least)
+ * A power cut may take nothing, and some are kills, which never do: then once more. What it has. */
+static uint64_t lose_tail(struct world *w, unsigned least)
 {
     for (int tries = 0; tries < 60; tries++) {
         uint64_t had;
@@ -66,7 +66,7 @@ static void lose_tail(struct world *w, unsigned least)
         net_partition(w, 0, 1, true);
         node_open(w, 0);
         if (durable(w, 1) >= durable(w, 0) + least)
-            return;
+            return durable(w, 0);
         net_partition(w, 0, 1, false);
     }
     sim_fail(w, "no power cut took a tail");
@@ -139,7 +139,7 @@ static void quorum_over_restart(struct world *w)
     check_equal(w);
     net_partition(w, 0, 2, true);
     w->n[2].follows = -1; /* it gets nothing for a while */
-    lose_tail(w, 12);
+    (void)lose_tail(w, 12);
     net_partition(w, 0, 2, false);
     sim_check(w, world_until(w, first_serves, 30 * SEC), "the primary does not serve again");
     from = w->n_ops;
@@ -158,11 +158,14 @@ static void quorum_over_restart(struct world *w)
 }
 
 /* ---- what is saved ---- */
-/* Node 0 wrote anew at LSNs that node 1 has; node 1 is promoted, and node 0 follows it. */
-static void write_twice(struct world *w, unsigned lost, unsigned anew)
+/* Node 0 wrote anew at LSNs that node 1 has; node 1 is promoted, and node 0 follows it. What both
+ * have ends at the LSN that is returned. */
+static uint64_t write_twice(struct world *w, unsigned lost, unsigned anew)
 {
+    uint64_t fork;
+
     pair(w);
-    lose_tail(w, lost);
+    fork = lose_tail(w, lost);
     sim_check(w, world_until(w, first_serves, 30 * SEC), "the primary does not serve again");
     write_many(w, anew);
     sim_check(w, world_until(w, writes_settled, 10 * SEC), "an async primary waits");
@@ -173,14 +176,49 @@ static void write_twice(struct world *w, unsigned lost, unsigned anew)
     enable(w, 1, 0);
     sim_check(w, world_until(w, secondary_streams, 60 * SEC), "the old primary does not rejoin");
     check_equal(w);
+    return fork;
 }
 
 /* 9, 20: the epoch ends in the midst of what was written twice: all that was written anew is saved,
  * not only what lies behind that end. */
 static void saved_over_restart(struct world *w)
 {
-    write_twice(w, 3 + (unsigned)sim_rand(w, 10), 20 + (unsigned)sim_rand(w, 20));
+    (void)write_twice(w, 3 + (unsigned)sim_rand(w, 10), 20 + (unsigned)sim_rand(w, 20));
     check_lost_saved(w, 0);
+}
+
+/* 9, 20: all of it lies below that end, and nothing behind it; and no more than that is saved. */
+static void saved_below_end(struct world *w)
+{
+    uint64_t fork = write_twice(w, 12, 1 + (unsigned)sim_rand(w, 3));
+    const struct engine_status *st;
+
+    check_lost_saved(w, 0);
+    st = status_of(w, 0);
+    sim_check(w, st->n_lost == 1 && st->lost[0].fork_lsn == fork,
+              "%zu files, of a fork at %llu, not %llu", st->n_lost,
+              (unsigned long long)st->lost[0].fork_lsn, (unsigned long long)fork);
+}
+
+static bool first_fenced(struct world *w)
+{
+    return status_of(w, 0)->role == ENGINE_FENCED;
+}
+
+/* 20: it lost a tail and wrote nothing since: all that it has is in the promoted one, so nothing is
+ * called lost. */
+static void nothing_to_save(struct world *w)
+{
+    pair(w);
+    (void)lose_tail(w, 3 + (unsigned)sim_rand(w, 10));
+    promote(w, 1);
+    write_many(w, 20);
+    net_heal(w);
+    sim_check(w, world_until(w, first_fenced, 30 * SEC), "the old primary is not fenced");
+    enable(w, 1, 0);
+    sim_check(w, world_until(w, secondary_streams, 60 * SEC), "the old primary does not rejoin");
+    check_equal(w);
+    sim_check(w, status_of(w, 0)->n_lost == 0, "what the promoted one has was saved as lost");
 }
 
 /* ---- one of an older epoch ---- */
@@ -228,6 +266,9 @@ static void quorum_over_epoch(struct world *w)
 const struct scenario scenarios_starts[] = {
     {"saved_over_restart", saved_over_restart,
      "LSNs that were written twice are saved, all of them", 0},
+    {"saved_below_end", saved_below_end,
+     "LSNs that were written twice are saved, be they fewer than those that were lost", 0},
+    {"nothing_to_save", nothing_to_save, "a primary that only lost a tail has nothing to save", 0},
     {"quorum_over_epoch", quorum_over_epoch,
      "k of n: one of an older epoch is heard, and nothing is taken from it", 4},
     {"quorum_over_restart", quorum_over_restart,

@@ -50,7 +50,8 @@ static void fill(enum link_msg_type type)
                                              .base = {.lsn = 7, .epoch = 2},
                                              .commit_lsn = 9,
                                              .wall_ms = -5,
-                                             .reason = "why"};
+                                             .reason = "why",
+                                             .end = LINK_END_ELSEWHERE};
         fill_epochs(&sent.welcome.epochs);
         break;
     case MSG_SEGMENT:
