@@ -97,6 +97,14 @@ enum sim_fault {
     SIM_FAULTS
 };
 
+/* May it serve? sim_serve.c */
+struct serve {
+    bool may;
+    bool before;   /* it did, or was fenced, before the first copy that it takes */
+    unsigned open; /* it was asked to so often, and not refused */
+    unsigned term; /* counts how often it ceased to */
+};
+
 struct node {
     struct world *w;
     int index;
@@ -122,6 +130,7 @@ struct node {
     unsigned stalled; /* so many steps without its apply thread */
     bool checkpoint;  /* take one at the next step */
     struct watched watch;
+    struct serve serve;
     uint8_t key_hash[32];
     int role;
     int follows; /* the node that it was enabled at; -1: none */
@@ -173,6 +182,7 @@ struct plant {
 struct events;
 struct history;
 struct asked;
+struct serve_ask;
 struct call { /* a question to an engine that may never be answered */
     struct call *next;
     struct node *node;
@@ -197,6 +207,7 @@ struct world {
     struct history *hist;
     struct call *calls;
     struct asked *asked; /* modes, the newest first */
+    struct serve_ask *serve_asks;
     uint64_t faults[SIM_FAULTS];
     jmp_buf fatal;
     int fatal_node; /* its engine is at work; -1: none */
@@ -278,6 +289,18 @@ int mode_ask(struct world *w, int p, const char *id, const struct repl_mode *m, 
 const struct repl_mode *mode_promised(const struct world *w, int p, const char *id, uint64_t lsn);
 void modes_forget(struct world *w, int p); /* its disk is another one: what it knows is not known */
 void modes_fini(struct world *w);
+
+/* sim_serve.c: what makes a node a primary, and that nothing else does */
+int promote_ask(struct world *w, int i, bool force, engine_done_fn *done, void *arg,
+                struct err *err);
+int secede_ask(struct world *w, int i, engine_done_fn *done, void *arg, struct err *err);
+int leave_ask(struct world *w, int i, engine_done_fn *done, void *arg, struct err *err);
+int switchover_ask(struct world *w, int p, int s, uint32_t limit_ms, engine_done_fn *done,
+                   void *arg, struct err *err); /* p hands over to s */
+void serve_founded(struct world *w, int i);     /* it is a new machine */
+void serve_restored(struct world *w, int i);    /* from an image of any role */
+void serve_look(struct world *w, int i);
+void serve_fini(struct world *w);
 
 /* sim_plant.c */
 extern const struct plant sim_plants[];

@@ -238,7 +238,7 @@ static void hand_over(struct world *w, struct outcome *t)
 {
     struct err err;
 
-    if (engine_switchover(w->n[0].e, "member-1", 5000, on_outcome, t, &err) != 0)
+    if (switchover_ask(w, 0, 1, 5000, on_outcome, t, &err) != 0)
         sim_fail(w, "switchover: %s", err.msg);
 }
 
@@ -417,7 +417,7 @@ static void force(struct world *w)
     struct outcome forced = {0};
     struct err err;
 
-    if (engine_promote(w->n[0].e, true, on_outcome, &forced, &err) != 0)
+    if (promote_ask(w, 0, true, on_outcome, &forced, &err) != 0)
         sim_fail(w, "promote: %s", err.msg);
     while (!forced.done)
         step_alone(w);
@@ -443,7 +443,7 @@ static void switchover_forced(struct world *w)
         step_alone(w);
     sim_check(w, t.done && t.err.code != ERR_TIMEOUT, "it says that it went back");
     sim_check(w, !is_primary(w, 0), "it serves by itself after the handover");
-    if (engine_promote(w->n[0].e, false, on_outcome, &plain, &err) != 0)
+    if (promote_ask(w, 0, false, on_outcome, &plain, &err) != 0)
         sim_fail(w, "promote: %s", err.msg);
     while (!plain.done)
         step_alone(w);

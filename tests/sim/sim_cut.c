@@ -231,7 +231,7 @@ static void cut_in_promotion(struct world *w)
     epoch = epoch_of(w, 1);
     node_crash(w, 0);
     node_cut_in(w, 1, 1 + sim_rand(w, 25));
-    if (engine_promote(w->n[1].e, false, on_told, &told, &err) != 0)
+    if (promote_ask(w, 1, false, on_told, &told, &err) != 0)
         sim_fail(w, "promote: %s", err.msg);
     for (int i = 0; i < 200 && !w->n[1].cut; i++)
         world_step(w);

@@ -396,7 +396,7 @@ static void quorum_promotion(struct world *w)
         int dies = 1 + (int)sim_rand(w, 2);
 
         watch_promoting(w, 1);
-        if (engine_promote(w->n[1].e, false, on_call, c, &err) != 0)
+        if (promote_ask(w, 1, false, on_call, c, &err) != 0)
             sim_fail(w, "promote: %s", err.msg);
         for (unsigned i = 0; i < steps; i++)
             world_step(w);
@@ -478,7 +478,7 @@ static void quorum_left_alone(struct world *w)
     any_of_two(w);
     check_equal(w);
     c = call_new(w, 1);
-    if (engine_secede(w->n[1].e, on_call, c, &err) != 0 || !call_wait(w, c, 60 * SEC))
+    if (secede_ask(w, 1, on_call, c, &err) != 0 || !call_wait(w, c, 60 * SEC))
         sim_fail(w, "it does not leave: %s", err.msg);
     w->n[1].follows = -1;
     world_run(w, 10 * SEC);

@@ -74,15 +74,13 @@ void op_switchover(struct world *w)
     int p = w->primary, s = is_primary(w, p) ? some_secondary(w, p, p) : -1;
     uint32_t limit_ms = 500 + (uint32_t)sim_rand(w, 8000);
     struct call *c;
-    char id[64];
     struct err err;
 
     if (s < 0)
         return;
-    member_id(w, s, id);
     c = call_new(w, p);
     fault(w, F_SWITCHOVER, p, "to node %d, within %u ms", s, limit_ms);
-    if (engine_switchover(w->n[p].e, id, limit_ms, on_call, c, &err) != 0)
+    if (switchover_ask(w, p, s, limit_ms, on_call, c, &err) != 0)
         return;
     if (!call_wait(w, c, (int64_t)sim_rand(w, 40000) * MS)) {
         note(w, p, "switchover: %s", c->done ? c->err.msg : "no answer yet");

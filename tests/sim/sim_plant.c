@@ -26,6 +26,7 @@ const struct plant sim_plants[] = {
     {"deaf", "epochs: LSN", "old_goes_on"},
     {"deaf_split", "epochs: LSN", "split_goes_on"},
     {"leak", "bounds: memory", "steady_memory"},
+    {"promotes_itself", "unasked: it serves", "follow"},
     {NULL, NULL, NULL},
 };
 
@@ -62,6 +63,20 @@ static void old_primary(struct world *w)
         sim_fail(w, "node 0 does not open: %s", err.msg);
 }
 
+static void nobody_hears(void *arg, uint64_t lsn, const struct err *err)
+{
+    (void)arg, (void)lsn, (void)err;
+}
+
+/* As by a program beside it that takes its primary for lost. */
+static void promote_itself(struct world *w, int i)
+{
+    struct err err;
+
+    if (engine_promote(w->n[i].e, true, nobody_hears, NULL, &err) != 0)
+        sim_fail(w, "promote: %s", err.msg);
+}
+
 void plant_step(struct world *w, int i)
 {
     struct engine *e = w->n[i].e;
@@ -89,6 +104,8 @@ void plant_step(struct world *w, int i)
         plant_row(w, e->store, planted(w, "missing_row"));
     else if (planted(w, "changed_leaf"))
         plant_leaf(e->store);
+    else if (planted(w, "promotes_itself"))
+        promote_itself(w, i);
     else
         return;
     w->plant_struck = 1;

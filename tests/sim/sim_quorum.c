@@ -156,7 +156,7 @@ static void two_of_three_lacks(struct world *w)
     node_crash(w, 1);
     node_crash(w, 2);
     watch_promoting(w, 3);
-    if (engine_promote(w->n[3].e, false, on_outcome, &t, &err) != 0)
+    if (promote_ask(w, 3, false, on_outcome, &t, &err) != 0)
         sim_fail(w, "promote: %s", err.msg);
     for (int64_t end = w->now_ns + 60 * SEC; !t.done && w->now_ns < end;)
         world_step(w);

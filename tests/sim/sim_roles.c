@@ -196,7 +196,7 @@ static void promote_aside(struct world *w, int i)
     struct probe p = {0};
     struct err err = {0};
 
-    if (engine_promote(w->n[i].e, true, on_probe, &p, &err) != 0)
+    if (promote_ask(w, i, true, on_probe, &p, &err) != 0)
         sim_fail(w, "promote: %s", err.msg);
     while (!p.done)
         sim_check(w, world_step(w), "the promotion is not answered");
@@ -777,7 +777,7 @@ static void leave(struct world *w)
     pair(w);
     check_equal(w);
     w->n[1].follows = -1;
-    if (engine_secede(w->n[1].e, on_probe, &p, &err) != 0)
+    if (secede_ask(w, 1, on_probe, &p, &err) != 0)
         sim_fail(w, "leave: %s", err.msg);
     await_probe(w, &p, "leaving");
     world_run(w, 5 * SEC);
@@ -816,7 +816,7 @@ static void fenced_leaves(struct world *w)
     (void)try_enable(w, 1, 0, 10 * MS);
     sim_check(w, role_of(w, 0) == ENGINE_BOOTSTRAPPING, "it is not being made a secondary");
     net_partition(w, 0, 1, true);
-    if (engine_leave(w->n[0].e, on_probe, &left, &err) != 0)
+    if (leave_ask(w, 0, on_probe, &left, &err) != 0)
         sim_fail(w, "leave: %s", err.msg);
     await_probe(w, &left, "leaving");
     sim_check(w, role_of(w, 0) == ENGINE_FENCED, "it serves, though it has met a newer epoch");

@@ -158,7 +158,7 @@ static void crash_in_promotion(struct world *w)
     sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes are not answered");
     check_equal(w);
     node_crash(w, 0);
-    if (engine_promote(w->n[1].e, false, on_outcome, &told, &err) != 0)
+    if (promote_ask(w, 1, false, on_outcome, &told, &err) != 0)
         sim_fail(w, "promote: %s", err.msg);
     steps = (unsigned)sim_rand(w, 12);
     for (unsigned i = 0; i < steps; i++)

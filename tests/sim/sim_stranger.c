@@ -117,7 +117,7 @@ static void stranger_fences_nobody(struct world *w)
     other_key(w, 2);
     w->n[2].follows = -1;
     c = call_new(w, 2);
-    if (engine_promote(w->n[2].e, true, on_call, c, &err) != 0 || !call_wait(w, c, 60 * SEC))
+    if (promote_ask(w, 2, true, on_call, c, &err) != 0 || !call_wait(w, c, 60 * SEC))
         sim_fail(w, "not promoted: %s", err.msg);
     for (int i = 0; i < 3; i++) {
         world_run(w, 20 * SEC);

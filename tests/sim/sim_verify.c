@@ -140,7 +140,7 @@ static void damaged_not_handed(struct world *w)
     flip_row(w, 1);
     sim_check(w, world_until(w, primary_damaged, 10 * SEC), "a flipped byte is not seen");
     sim_check(w, secondary_streams(w), "the secondary does not follow");
-    if (engine_switchover(w->n[0].e, "member-1", 5000, on_outcome, &t, &err) != 0)
+    if (switchover_ask(w, 0, 1, 5000, on_outcome, &t, &err) != 0)
         sim_fail(w, "switchover: %s", err.msg);
     while (!t.done)
         world_step(w);

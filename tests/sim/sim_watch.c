@@ -10,6 +10,7 @@
  *   root       equal running hash, equal Merkle root, whoever computes it and when
  *   prefix     what a streaming secondary knows as committed is in its primary's log
  *   epochs     who has met a newer epoch, or another one of its number, acknowledges nothing new
+ *   unasked    a primary was founded, or asked to be one by the operator (sim_serve.c)
  *   bounds     queues, windows, connections, the kept log and the generations stay within theirs
  *   ends       in calm, a copy, a catch-up and a write come to their end
  *
@@ -412,6 +413,7 @@ void watch_step(struct world *w, int i)
             n->watch.met_epoch; /* and whom it met in that step may be forgotten */
         return;
     }
+    serve_look(w, i);
     watch_log(w, i);
     watch_met(w, i);
     if (n->e->follow.phase != COPY_SWITCH && !w->faults_in_data) {
@@ -450,6 +452,7 @@ void watch_opened(struct world *w, int i)
     int end;
 
     w->disturbed_ns = w->now_ns; /* while all are down nobody looks, and time goes on */
+    serve_look(w, i);
     learn(w, i);
     end = end_of(w, i);
     if (x->generation == n->e->cur->number && !x->restored) {

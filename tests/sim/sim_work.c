@@ -411,7 +411,7 @@ bool try_promote(struct world *w, int i, bool force, int64_t limit_ns)
     struct err err = {0};
 
     watch_promoting(w, i);
-    if (engine_promote(w->n[i].e, force, on_call, c, &err) != 0 || !call_wait(w, c, limit_ns))
+    if (promote_ask(w, i, force, on_call, c, &err) != 0 || !call_wait(w, c, limit_ns))
         return false;
     watch_promoted(w, i);
     w->n[i].follows = -1;

@@ -439,6 +439,7 @@ void node_restore(struct world *w, int i, struct disk_image *image)
     disk_image_free(w->n[i].image);
     new_image(&w->n[i], image);
     watch_forget(w, i);
+    serve_restored(w, i);
 }
 
 void node_replace(struct world *w, int i)
@@ -450,6 +451,7 @@ void node_replace(struct world *w, int i)
     node_restore(w, i, image);
     w->n[i].damaged = w->n[i].named = false;
     w->n[i].follows = -1;
+    serve_founded(w, i);
 }
 
 void world_init(struct world *w, uint64_t seed, const char *scenario, unsigned nodes)
@@ -480,6 +482,7 @@ void world_init(struct world *w, uint64_t seed, const char *scenario, unsigned n
         n->env = (struct sim_env){.env = {.ops = &env_ops}, .w = w};
         new_image(n, image);
         memset(n->key_hash, 'a' + i, sizeof(n->key_hash));
+        serve_founded(w, i);
         node_open(w, i);
     }
 }
@@ -502,6 +505,7 @@ void world_fini(struct world *w)
         free(c);
     }
     modes_fini(w);
+    serve_fini(w);
     hist_fini(w);
     events_fini(w);
 }
