@@ -142,6 +142,7 @@ void follow_begin(struct engine *e, struct event *ev)
     if (local_set(e->local, "follow", b.data, b.len, &err) != 0 ||
         local_set(e->local, "role", "bootstrapping", 13, &err) != 0 ||
         local_set(e->local, "copy", NULL, 0, &err) != 0 ||
+        local_set(e->local, "seed", NULL, 0, &err) != 0 ||
         (seed != NULL && seed_note(e, ev->seed, seed, &err) != 0) ||
         local_commit(e->local, &err) != 0) {
         pthread_mutex_unlock(&e->local_mu);

@@ -159,6 +159,7 @@ CHECKED int seed_open(struct engine *e, struct engine_seed *s, struct gen **gp, 
 /* Into the local file, not committed, under local_mu: it is the copy. */
 CHECKED int seed_note(struct engine *e, struct engine_seed *s, const struct gen *g,
                       struct err *err);
+uint64_t seed_lsn(struct engine *e); /* of the snapshot that the data at hand began with; or 0 */
 void seed_begin(struct engine *e, struct gen *g); /* that is durable: the copy is whole */
 
 #endif

@@ -164,18 +164,34 @@ int seed_open(struct engine *e, struct engine_seed *s, struct gen **gp, struct e
 
 int seed_note(struct engine *e, struct engine_seed *s, const struct gen *g, struct err *err)
 {
-    char name[32], number[24];
+    char name[32], number[24], seed[48];
     struct buf b = {0};
     int rc = -1;
 
     snprintf(name, sizeof(name), "epochs-%" PRIu32, s->number);
     snprintf(number, sizeof(number), "%" PRIu32, s->number);
+    snprintf(seed, sizeof(seed), "%" PRIu32 " %" PRIu64, s->number, s->report.lsn);
     if (epochs_encode(&g->epochs, &b, err) == 0 &&
-        local_set(e->local, name, b.data, b.len, err) == 0)
+        local_set(e->local, name, b.data, b.len, err) == 0 &&
+        local_set(e->local, "seed", seed, strlen(seed), err) == 0)
         rc = local_set(e->local, "copy", number, strlen(number), err);
     buf_free(&b);
     s->taken = rc == 0;
     return rc;
+}
+
+uint64_t seed_lsn(struct engine *e)
+{
+    struct buf b = {0};
+    uint64_t lsn = 0;
+    struct err err;
+    char *end;
+
+    if (local_get_locked(e, "seed", &b, &err) == 0 &&
+        strtoul(buf_str(&b), &end, 10) == e->cur->number)
+        lsn = strtoull(end, NULL, 10);
+    buf_free(&b);
+    return lsn;
 }
 
 void seed_begin(struct engine *e, struct gen *g)

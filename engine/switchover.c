@@ -457,19 +457,38 @@ bool switchover_ready(struct engine *e)
            !e->promote.on && epoch_has_key(e) && !atomic_load(&e->reserve);
 }
 
-/* The rows were read: is there a handover to us that nobody has taken? */
+struct handover_row {
+    struct buf b;
+    uint64_t lsn;
+};
+
+static int row_found(void *arg, const char *key, const uint8_t *value, size_t len, uint64_t lsn,
+                     struct err *err)
+{
+    struct handover_row *r = arg;
+
+    if (strcmp(key, ENGINE_KEY_HANDOVER) != 0)
+        return 0;
+    r->lsn = lsn;
+    buf_add(&r->b, value, len);
+    return buf_check(&r->b, err);
+}
+
+/* The rows were read: is there a handover to us that nobody has taken? One that a snapshot brought
+ * was to somebody before us, whose id we have now. */
 void switchover_row(struct engine *e)
 {
     const struct epoch_rec *last = epochs_last(&e->cur->epochs);
+    struct handover_row row = {0};
     struct handover h = {0};
-    struct buf b = {0};
     struct err err;
     struct mp m;
 
     if (engine_role(e) != ENGINE_SECONDARY || last == NULL ||
-        engine_get(e, ENGINE_KEY_HANDOVER, &b, &err) != 0)
+        engine_scan(e, ENGINE_KEY_HANDOVER, NULL, 1, false, row_found, &row, &err) != 0 ||
+        row.lsn <= seed_lsn(e))
         goto out;
-    m = (struct mp){.p = b.data, .end = b.data + b.len};
+    m = (struct mp){.p = row.b.data, .end = row.b.data + row.b.len};
     if (mp_array(&m, 64) < 3 || mp_uint(&m, VERSION) != VERSION)
         m.bad = true;
     mp_text(&m, h.to, sizeof(h.to));
@@ -493,7 +512,7 @@ void switchover_row(struct engine *e)
     ev->flag = true;
     event_post(e, ev);
 out:
-    buf_free(&b);
+    buf_free(&row.b);
 }
 
 int engine_switchover(struct engine *e, const char *id, uint32_t limit_ms, engine_done_fn *done,
