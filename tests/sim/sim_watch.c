@@ -8,7 +8,8 @@
  *   order      applied <= min(committed, durable here)
  *   state      a state is the fold over its log up to the applied LSN: all keys, values, LSNs
  *   root       equal running hash, equal Merkle root, whoever computes it and when
- *   prefix     what a streaming secondary knows as committed is in its primary's log
+ *   prefix     what a whole secondary knows as committed is in the log of its epoch's primary, and
+ *              in that of whom it streams from
  *   epochs     who has met a newer epoch, or another one of its number, acknowledges nothing new
  *   unasked    a primary was founded, or asked to be one by the operator (sim_serve.c)
  *   bounds     queues, windows, connections, the kept log and the generations stay within theirs
@@ -193,20 +194,38 @@ static void watch_log(struct world *w, int i)
     x->committed_lsn = e->committed_lsn;
 }
 
+/* Of one epoch there is one primary, whoever follows it, and whether it hears it or not. One of a
+ * newer epoch may lack what this one knows: then it is copied, or refused, before it streams. */
+static bool same_epoch(const struct node *a, const struct node *b)
+{
+    const struct epoch_rec *x = epochs_last(&a->e->cur->epochs),
+                           *y = epochs_last(&b->e->cur->epochs);
+
+    return x != NULL && y != NULL && x->number == y->number &&
+           memcmp(x->id, y->id, sizeof(x->id)) == 0;
+}
+
 static void watch_prefix(struct world *w, int i)
 {
-    struct node *n = &w->n[i], *p;
+    struct node *n = &w->n[i];
+    bool streams = n->e->copy == NULL && n->e->follow.state == FOLLOW_STREAM &&
+                   n->e->follow.phase == COPY_NONE;
 
-    if (n->follows < 0 || n->role != ENGINE_SECONDARY || n->e->copy != NULL ||
-        n->e->follow.state != FOLLOW_STREAM || n->e->follow.phase != COPY_NONE)
+    /* While a copy comes, what was here before is whole, until the switch. */
+    if (n->role != ENGINE_SECONDARY || n->e->follow.phase == COPY_SWITCH)
         return;
-    p = &w->n[n->follows];
-    if (p->e == NULL || p->cut || p->role != ENGINE_PRIMARY || p->watch.restored)
-        return;
-    sim_check(
-        w, hist_holds(w, end_of(w, p->index), n->watch.committed),
-        "node %d: prefix: LSN %llu, committed here, is not in node %d's log, which it follows", i,
-        ull(hist_lsn(w, n->watch.committed)), p->index);
+    for (int k = 0; k < (int)w->n_nodes; k++) {
+        struct node *p = &w->n[k];
+
+        if (!node_up(w, k) || p->role != ENGINE_PRIMARY || p->watch.restored ||
+            !(same_epoch(n, p) || (streams && n->follows == k)))
+            continue;
+        sim_check(w, hist_holds(w, end_of(w, k), n->watch.committed),
+                  "node %d: prefix: LSN %llu, committed here, is not in node %d's log, which it "
+                  "%s",
+                  i, ull(hist_lsn(w, n->watch.committed)), k,
+                  n->follows == k ? "follows" : "does not follow, in its epoch");
+    }
 }
 
 static size_t list_len(const struct sub_list *l)
