@@ -143,6 +143,7 @@ void follow_begin(struct engine *e, struct event *ev)
         local_set(e->local, "role", "bootstrapping", 13, &err) != 0 ||
         local_set(e->local, "copy", NULL, 0, &err) != 0 ||
         local_set(e->local, "seed", NULL, 0, &err) != 0 ||
+        local_set(e->local, "promoting", NULL, 0, &err) != 0 || /* that is over */
         (seed != NULL && seed_note(e, ev->seed, seed, &err) != 0) ||
         local_commit(e->local, &err) != 0) {
         pthread_mutex_unlock(&e->local_mu);

@@ -204,6 +204,43 @@ static void seeded(struct world *w)
               (unsigned long long)wal_bytes(e->cur->wal));
 }
 
+static void snapshot_whole(struct world *w)
+{
+    for (int tries = 0; w->snapshot_fd <= 0; tries++) {
+        sim_check(w, tries < 200, "no snapshot comes to its end");
+        op_snapshot(w);
+    }
+}
+
+/* Who was promoted, and superseded, and begins as a secondary with a snapshot of the epoch that it
+ * began itself, is a secondary, after a restart, too. */
+static void seeded_of_own_epoch(struct world *w)
+{
+    pair(w);
+    check_equal(w);
+    node_crash(w, 0);
+    promote(w, 1);
+    write_many(w, 20);
+    snapshot_whole(w);
+    node_open(w, 0);
+    enable(w, 1, 0);
+    check_equal(w);
+    node_crash(w, 1);
+    promote(w, 0);
+    net_partition(w, 0, 1, true);
+    node_open(w, 1);
+    sim_check(w, make_seed(w, 1) == 0 && try_enable_seed(w, 0, 1, got.seed, 60 * SEC),
+              "no secondary comes of the snapshot");
+    world_run(w, SEC);
+    node_stop(w, 1);
+    node_open(w, 1);
+    world_run(w, 5 * SEC);
+    sim_check(w, w->n[1].role == ENGINE_SECONDARY, "it has role %d", w->n[1].role);
+    net_heal(w);
+    write_many(w, 20);
+    check_equal(w);
+}
+
 static void on_handed(void *arg, uint64_t lsn, const struct err *err)
 {
     (void)arg, (void)lsn, (void)err;
@@ -225,10 +262,7 @@ static void seeded_past_handover(struct world *w)
     while (w->n[0].role == ENGINE_PRIMARY)
         sim_check(w, world_step(w), "it does not hand over");
     node_crash(w, 1);
-    for (int tries = 0; w->snapshot_fd <= 0; tries++) {
-        sim_check(w, tries < 200, "no snapshot comes to its end");
-        op_snapshot(w);
-    }
+    snapshot_whole(w);
     promote(w, 2);
     node_replace(w, 1);
     node_open(w, 1);
@@ -249,6 +283,8 @@ static void seeded_past_handover(struct world *w)
 }
 
 const struct scenario scenarios_snapshot[] = {
+    {"seeded_of_own_epoch", seeded_of_own_epoch,
+     "who begins with a snapshot of its own epoch is a secondary, after a restart, too", 0},
     {"seeded_past_handover", seeded_past_handover,
      "a handover in a snapshot is none to whom it is given", 3},
     {"seeded", seeded, "a secondary begins with a snapshot, and goes on as any other", 3},
