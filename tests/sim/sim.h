@@ -45,6 +45,7 @@ struct watched {
     uint32_t held_epoch; /* of who acknowledged it */
     int applied, before; /* before: a promotion */
     uint64_t end_lsn, durable_lsn, committed_lsn;
+    bool half_cut; /* what was durable and not known as committed may be cut, or not */
     bool restored; /* its disk was replaced or damaged: nothing is promised of what was on it */
     uint32_t told_epoch; /* as a primary it got a frame that tells of this newer epoch; 0: none */
     uint32_t met_epoch;  /* and a step later: it has heard of it */
@@ -264,6 +265,7 @@ void watch_step(struct world *w, int i);
 void watch_world(struct world *w);
 void watch_opened(struct world *w, int i);
 void watch_crashed(struct world *w, int i);   /* within a step, or between two */
+void watch_died(struct world *w, int i);      /* it ended itself */
 void watch_forget(struct world *w, int i);    /* its disk is another one, or damaged */
 void watch_given_up(struct world *w, int i);  /* it follows, and will have another's history */
 void watch_promoting(struct world *w, int i); /* before and */

@@ -475,6 +475,8 @@ void watch_opened(struct world *w, int i)
     learn(w, i);
     end = end_of(w, i);
     if (x->generation == n->e->cur->number && !x->restored) {
+        if (x->half_cut && !hist_holds(w, end, x->durable))
+            x->durable = x->committed;
         sim_check(w, hist_holds(w, end, x->durable),
                   "node %d: durable: LSN %llu was durable and is gone, the log ends at %llu", i,
                   ull(hist_lsn(w, x->durable)), ull(hist_lsn(w, end)));
@@ -482,6 +484,7 @@ void watch_opened(struct world *w, int i)
                   "node %d: promise: LSN %llu was acknowledged because it is here, and is gone", i,
                   ull(hist_lsn(w, x->held)));
     }
+    x->half_cut = false;
     other_data(w, i);
     if (x->generation != n->e->cur->number)
         x->durable = end; /* other data: what was durable in the one before says nothing of it */
@@ -511,6 +514,14 @@ void watch_crashed(struct world *w, int i)
         x->durable = x->committed;
     if (n->role == ENGINE_BOOTSTRAPPING)
         x->held = 0;
+}
+
+/* It ended itself: a secondary perhaps while it cut its log, which then is cut on the disk alone.
+ */
+void watch_died(struct world *w, int i)
+{
+    watch_crashed(w, i);
+    w->n[i].watch.half_cut = w->n[i].role == ENGINE_SECONDARY;
 }
 
 size_t watch_memory(const struct world *w)

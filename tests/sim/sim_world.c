@@ -185,7 +185,7 @@ static void node_died(struct world *w, int i)
     w->fatal_node = -1;
     events_drain(w, i);
     if (n->e != NULL && !n->closing)
-        watch_crashed(w, i);
+        watch_died(w, i);
     n->closing = false;
     disk_image_crash(left);
     disk_image_mend(left);
