@@ -174,7 +174,9 @@ void modes_read(struct engine *e)
     }
     for (size_t i = 0; i < MODES_MAX; i++) {
         struct mode_slot *s = &e->modes[i];
-        bool revoked = primary && s->id[0] != '\0' && peer_named(e, s->id) == NULL;
+        /* Who is cut off, and whose row does not say so yet, has its mode until that or force. */
+        bool revoked =
+            primary && s->id[0] != '\0' && peer_named(e, s->id) == NULL && !revoked_here(e, s->id);
 
         if (!s->used)
             continue;
@@ -347,12 +349,15 @@ int engine_mode_set(struct engine *e, const char *id, const struct repl_mode *m,
     return 0;
 }
 
-/* A name that can confirm: it follows now, with a whole copy. */
+/* A name that can confirm: it follows now, with a whole copy. What one that is cut off still holds
+ * can be ended. */
 static int check_names(struct engine *e, const struct repl_mode *m, struct err *err)
 {
     for (uint32_t i = 0; i < m->n; i++) {
         const struct peer *p = peer_named(e, m->name[i]);
 
+        if (p == NULL && m->level == REPL_ASYNC && mode_slot_find(e, m->name[i]) != NULL)
+            continue;
         if (p == NULL)
             return err_set(err, ERR_NOTFOUND, 0, "no secondary with ID \"%s\"", m->name[i]);
         if (m->level != REPL_ASYNC && (p->conn == NULL || !p->whole))

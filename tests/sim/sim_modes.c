@@ -230,6 +230,38 @@ static void strict_cure(struct world *w)
     sim_check(w, !status_of(w, 1)->no_loss, "it promises what was relaxed");
 }
 
+/* 18: so it is when that one was revoked before, without force, and its own mode holds back the row
+ * that would say it. */
+static void revoked_cure(struct world *w)
+{
+    struct repl_mode async = mode(REPL_ASYNC, REPL_STRICT, 1000);
+    struct outcome revoked = {0}, forced = {0};
+    struct err err;
+
+    pair_in(w, REPL_FLUSH, REPL_STRICT, 1000);
+    node_crash(w, 1);
+    w->n[1].follows = -1;
+    if (engine_revoke(w->n[0].e, "member-1", false, on_outcome, &revoked, &err) != 0)
+        sim_fail(w, "revoke: %s", err.msg);
+    while (!revoked.done)
+        sim_check(w, world_step(w), "the revocation is not answered");
+    write_many(w, 20);
+    world_run(w, SEC);
+    if (sim_rand(w, 2) == 0) {
+        node_crash(w, 0);
+        node_open(w, 0);
+    }
+    sim_check(w, !last_op(w)->acked, "acknowledged without the secondary");
+    ask_mode(w, &async, true, &forced);
+    for (int64_t end = w->now_ns + 10 * SEC; !forced.done && w->now_ns < end;)
+        world_step(w);
+    sim_check(w, forced.done && forced.err.code == ERR_OK, "force does not help: %s",
+              forced.err.msg);
+    write_many(w, 20);
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes still wait");
+    check_acked(w, 0);
+}
+
 static bool canary_fresh(struct world *w)
 {
     return status_of(w, 1)->peers[0].canary_age_ms < 1500;
@@ -496,6 +528,7 @@ const struct scenario scenarios_modes[] = {
     {"unconfirmed_tail", unconfirmed_tail, "a restart does not apply what nobody confirmed", 0},
     {"strict_wait", strict_wait, "a strict wait of any length costs no more log and memory", 0},
     {"strict_cure", strict_cure, "a dead strict secondary does not lock out its own cure", 0},
+    {"revoked_cure", revoked_cure, "nor does it when it was cut off before", 0},
     {"mode_fallback", mode_fallback, "fallback goes on, says so, and ends", 0},
     {"takes_away", takes_away, "what takes away waits for the secondary's flush in any mode", 0},
     {NULL, NULL, NULL, 0},
