@@ -47,7 +47,10 @@ struct watched {
     uint64_t end_lsn, durable_lsn, committed_lsn;
     bool half_cut; /* what was durable and not known as committed may be cut, or not */
     bool restored; /* its disk was replaced or damaged: nothing is promised of what was on it */
+    bool older;    /* it is one of before: nothing is promised of what came after, until it has */
+    int regain;    /* this, which was durable */
     uint32_t told_epoch; /* as a primary it got a frame that tells of this newer epoch; 0: none */
+    char told_by[64];    /* a member */
     uint32_t met_epoch;  /* and a step later: it has heard of it */
     uint64_t met_lsn;    /* what it had committed then */
     int64_t settled_ns;  /* it was where its primary had been, or had nobody to follow */
@@ -95,6 +98,11 @@ enum sim_fault {
     F_CASCADE,
     F_SNAPSHOT,
     F_SEED,
+    F_REVOKE,
+    F_RESTATE,
+    F_LEAVE,
+    F_SECEDE,
+    F_OLDER,
     SIM_FAULTS
 };
 
@@ -104,6 +112,13 @@ struct serve {
     bool before;   /* it did, or was fenced, before the first copy that it takes */
     unsigned open; /* it was asked to so often, and not refused */
     unsigned term; /* counts how often it ceased to */
+};
+
+/* An image of a node's disk, of when it was a secondary. */
+struct older {
+    struct disk_image *image; /* NULL: none */
+    char path[24];            /* in it */
+    unsigned open;            /* serve's, then */
 };
 
 struct node {
@@ -132,12 +147,14 @@ struct node {
     bool checkpoint;  /* take one at the next step */
     struct watched watch;
     struct serve serve;
+    struct older older;
     uint8_t key_hash[32];
     int role;
     int follows; /* the node that it was enabled at; -1: none */
     /* Its history was given up: until it has caught up its state is of no LSN of ours. */
     bool apart;
-    bool named; /* it has a member id of its own; else it founded the cluster */
+    bool named;   /* it has a member id of its own; else it founded the cluster */
+    bool revoked; /* the operator asked for it, and has not admitted it again */
     unsigned crashes, opens, deaths;
     size_t did; /* in this step */
     bool in_log_step;
@@ -267,12 +284,13 @@ void watch_opened(struct world *w, int i);
 void watch_crashed(struct world *w, int i);   /* within a step, or between two */
 void watch_died(struct world *w, int i);      /* it ended itself */
 void watch_forget(struct world *w, int i);    /* its disk is another one, or damaged */
+void watch_older(struct world *w, int i);     /* or one of before */
 void watch_given_up(struct world *w, int i);  /* it follows, and will have another's history */
 void watch_promoting(struct world *w, int i); /* before and */
 void watch_promoted(struct world *w, int i);  /* after */
 void watch_acked(struct world *w, struct op *op);
 void watch_bulk_acked(struct world *w, int i, uint64_t lsn);
-bool watch_member(struct world *w, int p, int s); /* p, which is up, knows s as a member */
+bool watch_member(struct world *w, int p, int s); /* p, which is up, has s as a member */
 void watch_frame(struct world *w, int to, uint64_t conn, const uint8_t *key_hash, const void *frame,
                  size_t len);
 /* Before it follows another: what it was to keep for who is followed now it may give up, unless the
@@ -289,6 +307,8 @@ int mode_ask(struct world *w, int p, const char *id, const struct repl_mode *m, 
              engine_done_fn *done, void *arg, struct err *err);
 /* The strict mode of that name that holds for a write at p; NULL: none, or that is not known. */
 const struct repl_mode *mode_promised(const struct world *w, int p, const char *id, uint64_t lsn);
+/* Its mode ends at some time from now on, or has ended. */
+void mode_unsure(struct world *w, int p, const char *id);
 void modes_forget(struct world *w, int p); /* its disk is another one: what it knows is not known */
 void modes_fini(struct world *w);
 
@@ -349,6 +369,7 @@ void node_crash_in(struct world *w, int i, uint64_t ops);
 void node_replace(struct world *w, int i); /* a new machine, with an empty disk */
 void node_stop(struct world *w, int i);    /* closes in order */
 void node_crash(struct world *w, int i);   /* power cut; stays down */
+void node_take(struct world *w, int i, struct disk_image *image);    /* stops, has another disk */
 void node_restore(struct world *w, int i, struct disk_image *image); /* an old image comes back */
 bool world_step(struct world *w); /* false: nothing will ever happen again */
 void world_run(struct world *w, int64_t ns);
@@ -362,6 +383,7 @@ void check_prefix(struct world *w, int i); /* the state is that of one LSN of th
 void check_equal(struct world *w);         /* quiesce, then equal LSN and root at all that follow */
 void enable(struct world *w, int p, int s); /* s becomes a secondary of p */
 void put_member(struct world *w, int p, int i, bool revoked);
+bool try_put_member(struct world *w, int p, int i, bool revoked, int64_t limit_ns);
 bool put_row(struct world *w, int i, const char *key, const struct buf *b,
              int64_t limit_ns); /* at primary p: the row of node i */
 bool try_enable(struct world *w, int p, int s, int64_t limit_ns);
@@ -388,6 +410,20 @@ void op_demote(struct world *w);
 void op_switchover(struct world *w);
 void op_update(struct world *w);
 void op_cascade(struct world *w);
+
+bool op_serves(const struct world *w, int i);
+
+/* sim_member.c */
+void op_revoke(struct world *w);
+void op_restate(struct world *w);
+void op_leave(struct world *w);
+void op_leave_copy(struct world *w, int i);   /* if it takes one */
+bool op_admit(struct world *w, int p, int s); /* as a secondary of p, revoked before or not */
+
+/* sim_image.c */
+void op_image(struct world *w);
+void op_older(struct world *w);
+void image_drop(struct node *n);
 
 /* sim_snapshot.c */
 void op_snapshot(struct world *w);

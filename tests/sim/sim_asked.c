@@ -100,6 +100,19 @@ const struct repl_mode *mode_promised(const struct world *w, int p, const char *
     return NULL;
 }
 
+void mode_unsure(struct world *w, int p, const char *id)
+{
+    struct asked *a = calloc(1, sizeof(*a));
+    const struct epoch_rec *epoch = epoch_at(w, p);
+
+    sim_check(w, a != NULL, "out of memory");
+    *a = (struct asked){.next = w->asked, .w = w, .node = p, .state = UNHEARD};
+    if (epoch != NULL)
+        memcpy(a->epoch_id, epoch->id, sizeof(a->epoch_id));
+    snprintf(a->id, sizeof(a->id), "%s", id);
+    w->asked = a;
+}
+
 void modes_forget(struct world *w, int p)
 {
     for (struct asked *a = w->asked; a != NULL; a = a->next) {

@@ -59,7 +59,12 @@ static const char *const fault_names[SIM_FAULTS] = {"cut",
                                                     "update-primary",
                                                     "cascade",
                                                     "snapshot",
-                                                    "seed"};
+                                                    "seed",
+                                                    "revocation",
+                                                    "revocation taken back",
+                                                    "first copy given up",
+                                                    "secession",
+                                                    "older image"};
 
 const char *sim_fault_name(enum sim_fault f)
 {

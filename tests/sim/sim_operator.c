@@ -11,7 +11,7 @@
 
 #define ANSWER_NS (30 * SEC)
 
-static bool is_primary(const struct world *w, int i)
+bool op_serves(const struct world *w, int i)
 {
     return node_up(w, i) && w->n[i].role == ENGINE_PRIMARY;
 }
@@ -29,13 +29,13 @@ static uint32_t epoch_of(const struct world *w, int i)
 }
 
 /* The newest that serves: after a switchover without an answer it is another one. A new machine
- * that never joined serves, too, but is no DR primary. */
+ * that never joined serves, too, but is no DR primary, and one that has left is none any more. */
 void op_look(struct world *w)
 {
-    int best = is_primary(w, w->primary) ? w->primary : -1;
+    int best = op_serves(w, w->primary) ? w->primary : -1;
 
     for (int i = 0; i < (int)w->n_nodes; i++) {
-        if (is_primary(w, i) && w->n[i].e->repl.primary_enabled &&
+        if (op_serves(w, i) && w->n[i].e->repl.primary_enabled && !w->n[i].e->alone &&
             (best < 0 || epoch_of(w, i) > epoch_of(w, best)))
             best = i;
     }
@@ -48,7 +48,7 @@ void op_look(struct world *w)
 
 void op_demote(struct world *w)
 {
-    if (!is_primary(w, w->primary))
+    if (!op_serves(w, w->primary))
         return;
     fault(w, F_DEMOTE, w->primary, "of epoch %u", epoch_of(w, w->primary));
     if (!try_demote(w, w->primary, ANSWER_NS))
@@ -71,7 +71,7 @@ static int some_secondary(struct world *w, int but, int of)
 
 void op_switchover(struct world *w)
 {
-    int p = w->primary, s = is_primary(w, p) ? some_secondary(w, p, p) : -1;
+    int p = w->primary, s = op_serves(w, p) ? some_secondary(w, p, p) : -1;
     uint32_t limit_ms = 500 + (uint32_t)sim_rand(w, 8000);
     struct call *c;
     struct err err;

@@ -162,8 +162,8 @@ void op_seed(struct world *w)
     struct node *n = &w->n[i];
 
     if (w->snapshot_fd <= 0 || i == p || !node_up(w, i) || node_still(w, i) || !node_up(w, p) ||
-        n->damaged || w->n[p].role != ENGINE_PRIMARY || n->role == ENGINE_BOOTSTRAPPING ||
-        !is_of(w, p))
+        n->damaged || n->revoked || w->n[p].role != ENGINE_PRIMARY ||
+        n->role == ENGINE_BOOTSTRAPPING || !is_of(w, p))
         return;
     fault(w, F_SEED, i, "of node %d", p);
     if (make_seed(w, i) != 0)

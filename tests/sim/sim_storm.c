@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
  * sim_storm.c - everything at once, as the seed has it: two to five clusters, faults of every kind,
- * and an operator who promotes, demotes, switches over, copies, rejoins, makes cascades and sets
- * modes meanwhile. What must hold is in sim_watch.c; at the end all faults stop, and all must come
- * together.
+ * and an operator who promotes, demotes, switches over, copies, rejoins, makes cascades, revokes,
+ * brings old images back and sets modes meanwhile. What must hold is in sim_watch.c; at the end all
+ * faults stop, and all must come together.
  */
 #include "sim_private.h"
 
@@ -54,15 +54,16 @@ static bool primary_up(const struct world *w)
     return node_up(w, w->primary) && w->n[w->primary].role == ENGINE_PRIMARY;
 }
 
+/* One that was revoked only when there is no other. */
 static int candidate(struct world *w)
 {
     int first = any_node(w);
 
-    for (int k = 0; k < (int)w->n_nodes; k++) {
+    for (int k = 0; k < 2 * (int)w->n_nodes; k++) {
         int i = (first + k) % (int)w->n_nodes;
 
         if (node_up(w, i) && !w->n[i].damaged && w->n[i].role == ENGINE_SECONDARY &&
-            w->n[i].e->promotable)
+            w->n[i].e->promotable && (!w->n[i].revoked || k >= (int)w->n_nodes))
             return i;
     }
     return -1;
@@ -101,8 +102,10 @@ static void join(struct world *w)
          !chance(w, 5)))
         return;
     fault(w, n->role == ENGINE_PRIMARY ? F_REJOIN : F_COPY, i, "of node %d", w->primary);
-    if (!try_enable(w, w->primary, i, ANSWER_NS))
+    if (!op_admit(w, w->primary, i))
         note(w, i, "did not join within the time");
+    else if (chance(w, 20))
+        op_leave_copy(w, i);
 }
 
 static void set_mode(struct world *w)
@@ -175,6 +178,16 @@ static void operate(struct world *w)
         op_snapshot(w);
     if (chance(w, 6))
         op_seed(w);
+    if (chance(w, 6))
+        op_revoke(w);
+    if (chance(w, 10))
+        op_restate(w);
+    if (chance(w, 6))
+        op_leave(w);
+    if (chance(w, 15))
+        op_image(w);
+    if (chance(w, 10))
+        op_older(w);
     if (chance(w, 30))
         join(w);
     for (uint64_t k = sim_rand(w, 3); k > 0; k--)
@@ -343,7 +356,7 @@ static void join_all(struct world *w)
             continue;
         fault(w, n->role == ENGINE_PRIMARY ? F_REJOIN : F_COPY, i, "of node %d, in the end",
               w->primary);
-        if (!try_enable(w, w->primary, i, ANSWER_NS))
+        if (!op_admit(w, w->primary, i))
             note(w, i, "did not join within the time");
     }
 }

@@ -19,6 +19,8 @@
  */
 #include "sim_private.h"
 
+#include "roles_private.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -192,6 +194,8 @@ static void watch_log(struct world *w, int i)
     x->end_lsn = wal_end_lsn(e->cur->wal);
     x->durable_lsn = durable;
     x->committed_lsn = e->committed_lsn;
+    if (hist_holds(w, x->durable, x->regain))
+        x->older = false;
 }
 
 /* Of one epoch there is one primary, whoever follows it, and whether it hears it or not. One of a
@@ -343,15 +347,12 @@ static bool disturbed(const struct world *w)
 
 bool watch_member(struct world *w, int p, int s)
 {
-    char key[sizeof(ENGINE_KEY_MEMBERS) + 64];
-    struct buf row = {0};
+    struct member m;
     struct err err;
-    bool yes;
+    char id[64];
 
-    snprintf(key, sizeof(key), ENGINE_KEY_MEMBERS "member-%d", s);
-    yes = engine_get(w->n[p].e, key, &row, &err) == 0;
-    buf_free(&row);
-    return yes;
+    snprintf(id, sizeof(id), "member-%d", s);
+    return member_read(w->n[p].e, id, &m, &err) == 0 && !m.revoked && !revoked_here(w->n[p].e, id);
 }
 
 /* Whom it is to follow is, by its key, nobody that it may follow: another machine, or a member of
@@ -533,18 +534,28 @@ void watch_forget(struct world *w, int i)
 {
     struct watched *x = &w->n[i].watch;
     struct fold *f = x->fold;
+    int regain = hist_lsn(w, x->durable) > hist_lsn(w, x->regain) ? x->durable : x->regain;
 
     memset(x, 0, sizeof(*x));
     x->fold = f;
+    x->regain = regain;
     x->restored = true;
     modes_forget(w, i);
+}
+
+/* What it has counts from its next start on, as that of any other. */
+void watch_older(struct world *w, int i)
+{
+    watch_forget(w, i);
+    w->n[i].watch.restored = false;
+    w->n[i].watch.older = true;
 }
 
 /* It gives up what it has for another's history. */
 void watch_given_up(struct world *w, int i)
 {
     w->n[i].watch.held = 0;
-    w->n[i].watch.restored = false;
+    w->n[i].watch.restored = w->n[i].watch.older = false;
     w->n[i].watch.met_epoch = w->n[i].watch.told_epoch = 0;
 }
 
@@ -594,6 +605,13 @@ bool watch_has(struct world *w, int i, const struct op *op)
 }
 
 /* ---- epochs ---- */
+static bool unrevoked(struct engine *e, const char *id, struct member *m)
+{
+    struct err err;
+
+    return member_read(e, id, m, &err) == 0 && !m->revoked && !revoked_here(e, id);
+}
+
 /* Whether the engine heeds the frame: who asks is a member, who tells was asked. */
 static const struct epoch_rec *told_by(struct engine *e, uint64_t conn, const uint8_t *key_hash,
                                        const struct link_msg *m)
@@ -602,13 +620,12 @@ static const struct epoch_rec *told_by(struct engine *e, uint64_t conn, const ui
     const struct epochs *history = m->type == MSG_HELLO ? &m->hello.epochs : &m->epoch.epochs;
     bool asked = m->type != MSG_EPOCH_TELL;
     struct member row;
-    struct err err;
 
     if (m->type != MSG_HELLO && m->type != MSG_EPOCH_ASK && m->type != MSG_EPOCH_TELL)
         return NULL;
     for (size_t k = 0; k < e->meet.n; k++)
         asked = asked || e->meet.m[k].conn_id == conn;
-    if (!asked || e->alone || member_read(e, who, &row, &err) != 0 || row.revoked)
+    if (!asked || e->alone || !unrevoked(e, who, &row))
         return NULL;
     if (memcmp(key_hash, row.key_hash, sizeof(row.key_hash)) != 0)
         return NULL; /* a machine of before, under a name that another one has now */
@@ -643,6 +660,8 @@ void watch_frame(struct world *w, int to, uint64_t conn, const uint8_t *key_hash
         note(w, to, "is told of epoch %u%s", theirs->number,
              theirs->number == ours->number ? ", which is its own: a split" : "");
         n->watch.told_epoch = theirs->number;
+        snprintf(n->watch.told_by, sizeof(n->watch.told_by), "%s",
+                 m.type == MSG_HELLO ? m.hello.member_id : m.epoch.member_id);
     }
 }
 
@@ -651,8 +670,14 @@ static void watch_met(struct world *w, int i)
 {
     struct watched *x = &w->n[i].watch;
 
+    struct member m;
+
     if (x->told_epoch <= x->met_epoch)
         return;
+    if (!unrevoked(w->n[i].e, x->told_by, &m)) { /* cut off before its word was read */
+        x->told_epoch = x->met_epoch;
+        return;
+    }
     x->met_epoch = x->told_epoch;
     x->met_lsn = w->n[i].e->committed_lsn;
 }
@@ -701,7 +726,7 @@ static void promise_quorum(struct world *w, const struct repl_mode *m, struct op
 
         if (s >= w->n_nodes)
             continue;
-        if ((int)s == op->node || n->watch.restored)
+        if ((int)s == op->node || n->watch.restored || n->watch.older)
             have++; /* itself; or it was damaged, and nothing can be said */
         else if (node_up(w, (int)s))
             have += hist_holds(w, end_of(w, (int)s), op->place) &&
@@ -733,8 +758,8 @@ void watch_acked(struct world *w, struct op *op)
         promise_quorum(w, quorum, op);
     for (int s = 0; s < (int)w->n_nodes; s++) {
         snprintf(id, sizeof(id), "member-%d", s);
-        if (w->n[s].follows == op->node && !w->n[s].watch.restored &&
-            mode_promised(w, op->node, id, op->lsn) != NULL)
+        if (w->n[s].follows == op->node && !w->n[s].watch.restored && !w->n[s].watch.older &&
+            !w->n[s].revoked && mode_promised(w, op->node, id, op->lsn) != NULL)
             promise_to(w, op->node, s, op);
     }
 }

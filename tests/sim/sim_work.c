@@ -312,7 +312,7 @@ bool put_row(struct world *w, int i, const char *key, const struct buf *b, int64
 }
 
 /* The founder's id is that of the cluster. */
-static bool put_member_row(struct world *w, int p, int i, bool revoked, int64_t limit_ns)
+bool try_put_member(struct world *w, int p, int i, bool revoked, int64_t limit_ns)
 {
     struct member m = {.id = "cluster", .revoked = revoked, .primary = !w->n[i].named};
     struct buf b = {0};
@@ -333,7 +333,7 @@ static bool put_member_row(struct world *w, int p, int i, bool revoked, int64_t 
 
 void put_member(struct world *w, int p, int i, bool revoked)
 {
-    sim_check(w, put_member_row(w, p, i, revoked, 60 * SEC), "a row is not answered");
+    sim_check(w, try_put_member(w, p, i, revoked, 60 * SEC), "a row is not answered");
 }
 
 static bool put_rows(struct world *w, int p, int s, int64_t limit_ns)
@@ -348,10 +348,10 @@ static bool put_rows(struct world *w, int p, int s, int64_t limit_ns)
     ok = put_row(w, p, ENGINE_KEY_CONFIG, &b, limit_ns);
     buf_free(&b);
     if (ok && !w->n[p].named)
-        ok = put_member_row(w, p, p, false, limit_ns);
+        ok = try_put_member(w, p, p, false, limit_ns);
     if (ok)
         w->n[s].named = true;
-    return ok && put_member_row(w, p, s, false, limit_ns);
+    return ok && try_put_member(w, p, s, false, limit_ns);
 }
 
 bool try_enable_seed(struct world *w, int p, int s, struct engine_seed *seed, int64_t limit_ns)

@@ -433,11 +433,18 @@ void node_crash(struct world *w, int i)
     n->crashes++;
 }
 
-void node_restore(struct world *w, int i, struct disk_image *image)
+void node_take(struct world *w, int i, struct disk_image *image)
 {
+    if (w->n[i].cut)
+        node_crash(w, i); /* its power has failed already */
     node_stop(w, i);
     disk_image_free(w->n[i].image);
     new_image(&w->n[i], image);
+}
+
+void node_restore(struct world *w, int i, struct disk_image *image)
+{
+    node_take(w, i, image);
     watch_forget(w, i);
     serve_restored(w, i);
 }
@@ -493,6 +500,7 @@ void world_fini(struct world *w)
         node_stop(w, i);
         disk_image_free(w->n[i].image);
         disk_image_free(w->n[i].stale);
+        image_drop(&w->n[i]);
         fold_free(w->n[i].watch.fold);
     }
     net_free(w);

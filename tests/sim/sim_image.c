@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * sim_image.c - a secondary comes back from an older image of its disk, as from a backup of the
+ * machine: it catches up, or takes a copy, and the primary counts nothing on it that it had before.
+ *
+ * What is promised of a node goes with its disk, so only a secondary's image is taken, and only a
+ * secondary, or the new machine in its place, is given one. A primary from an old image may have
+ * lost what only it had: what its secondaries do then has scenarios of its own (lost_history,
+ * restored_primary, lost_history_stays, lost_history_unmet).
+ */
+#include "sim_private.h"
+
+#include <stdio.h>
+#include <string.h>
+
+void image_drop(struct node *n)
+{
+    disk_image_free(n->older.image);
+    n->older.image = NULL;
+}
+
+/* Of a machine that runs: what is not flushed yet may be in it or not. */
+void op_image(struct world *w)
+{
+    int i = any_node(w);
+    struct node *n = &w->n[i];
+
+    if (!node_up(w, i) || n->role != ENGINE_SECONDARY || n->damaged)
+        return;
+    image_drop(n);
+    n->older.image = disk_image_clone(n->image);
+    sim_check(w, n->older.image != NULL, "out of memory");
+    n->older.open = n->serve.open;
+    memcpy(n->older.path, n->path, sizeof(n->path));
+    note(w, i, "an image of its disk is set aside");
+}
+
+/* The directory has another name if an engine ended itself since. */
+static void rename_in(struct world *w, int i, struct disk_image *image)
+{
+    struct node *n = &w->n[i];
+    struct disk *d = disk_sim_new(image, &n->env.env);
+    struct err err;
+
+    sim_check(w, d != NULL, "no simulated disk");
+    if (strcmp(n->older.path, n->path) != 0 &&
+        (d->ops->rename(d, n->older.path, n->path, &err) != 0 ||
+         d->ops->sync_dir(d, "/", &err) != 0))
+        sim_fail(w, "node %d: rename: %s", i, err.msg);
+    disk_free(d);
+}
+
+void op_older(struct world *w)
+{
+    int i = any_node(w);
+    struct node *n = &w->n[i];
+    struct disk_image *image = n->older.image;
+
+    if (image == NULL || i == w->primary ||
+        (n->role != ENGINE_SECONDARY && n->role != ENGINE_BOOTSTRAPPING && n->named))
+        return;
+    fault(w, F_OLDER, i, "of %s", n->older.path);
+    n->older.image = NULL;
+    if (chance(w, 30))
+        disk_image_kill(image);
+    else
+        disk_image_crash(image);
+    node_take(w, i, image);
+    rename_in(w, i, image);
+    watch_older(w, i);
+    n->serve.open += n->older.open;
+    n->damaged = false;
+    n->named = true;
+}
