@@ -287,6 +287,7 @@ static int accept_stream(struct engine *e, const struct link_welcome *w, struct 
     struct gen *g = engine_log_gen(e);
     uint64_t at = w->from_lsn - 1, commit = commit_known(e);
     uint8_t hash[WAL_HASH_BYTES];
+    struct err other;
 
     if (w->from_lsn == 0 || at > wal_end_lsn(g->wal))
         return err_set(err, ERR_PROTO, 0, "stream from LSN %" PRIu64 ", our log ends at %" PRIu64,
@@ -295,6 +296,18 @@ static int accept_stream(struct engine *e, const struct link_welcome *w, struct 
         return err_set(err, ERR_PROTO, 0,
                        "stream from LSN %" PRIu64 ", but %" PRIu64 " is known here as committed",
                        w->from_lsn, commit);
+    if (w->base.lsn > at && w->base.lsn < wal_end_lsn(g->wal) &&
+        wal_hash_at(g->wal, w->base.lsn, hash, &other) == 0 &&
+        memcmp(hash, w->base.hash, sizeof(hash)) == 0) {
+        /* What it has of our tail may be acknowledged: it stays, and the stream begins behind it.
+         */
+        log_warn(e->cfg.log, LOG_REPLICATION,
+                 "dropping LSN %" PRIu64 " to %" PRIu64
+                 ": never committed, and not in the primary's log",
+                 w->base.lsn + 1, wal_end_lsn(g->wal));
+        log_cut(e, g, w->base.lsn);
+        return err_set(err, ERR_AGAIN, 0, "saying hello with what is in the primary's log");
+    }
     if (wal_hash_at(g->wal, at, hash, err) != 0)
         return -1;
     if (at < wal_end_lsn(g->wal)) {

@@ -99,10 +99,12 @@ enum link_end {
     LINK_END_ELSEWHERE /* something else is at that LSN */
 };
 struct link_welcome {
-    uint32_t version;     /* spoken from here on: the newest that both know */
-    uint32_t decision;    /* enum link_decision */
-    uint64_t from_lsn;    /* STREAM: first LSN that will be sent */
-    struct wal_base base; /* COPY: where the new log begins */
+    uint32_t version;  /* spoken from here on: the newest that both know */
+    uint32_t decision; /* enum link_decision */
+    uint64_t from_lsn; /* STREAM: first LSN that will be sent */
+    /* COPY: where the new log begins. STREAM, of one whose end we lack: what we have kept of the
+     * log that was shipped to it; LSN 0: not told. */
+    struct wal_base base;
     uint64_t commit_lsn;
     int64_t wall_ms;
     char reason[128]; /* REFUSE: a short code */

@@ -12,7 +12,9 @@
  *   - what it needs is no longer kept: copy.
  *   - it asks for a copy: copy.
  *   - its end is in our log: stream from there.
- *   - else it cuts what it was never told is committed: stream from there.
+ *   - else it cuts what it was never told is committed: stream from there. What it shares with us
+ *     above that stays: base says up to where our log is the one that was shipped to it, and when
+ * it has that it cuts what is beyond only, and says hello again.
  */
 #include "engine_private.h"
 #include "follow_private.h"
@@ -73,6 +75,25 @@ static bool ours_to_keep(struct engine *e, const struct link_hello *h)
            same_at(e, h->end_lsn, h->end_hash);
 }
 
+/* How far its tail may be ours though its end is not: our log was written anew after what we had
+ * when we were opened, or promoted. What was shipped and was not durable here is lost then, and
+ * what comes before it may have been acknowledged because it is there. */
+static void tell_kept(struct engine *e, const struct link_hello *h, struct link_welcome *w)
+{
+    const struct epoch_rec *ours = epochs_last(&e->cur->epochs);
+    uint64_t point = e->opened_lsn;
+    struct err err;
+
+    if (ours != NULL && ours->end_lsn > point)
+        point = ours->end_lsn;
+    if (point > h->end_lsn)
+        point = e->opened_lsn;
+    if (engine_role(e) != ENGINE_PRIMARY || point <= h->commit_lsn || point >= h->end_lsn ||
+        wal_hash_at(e->cur->wal, point, w->base.hash, &err) != 0)
+        return;
+    w->base.lsn = point;
+}
+
 static void decide(struct engine *e, const struct link_hello *h, struct link_welcome *w)
 {
     const struct epochs *ours = &e->cur->epochs;
@@ -113,6 +134,8 @@ static void decide(struct engine *e, const struct link_hello *h, struct link_wel
     }
     w->decision = LINK_STREAM;
     w->from_lsn = (ours_to_keep(e, h) ? h->end_lsn : h->commit_lsn) + 1;
+    if (w->from_lsn <= h->end_lsn)
+        tell_kept(e, h, w);
 }
 
 /* A secondary with a whole copy, whose own primary agrees to what it has, passes on what it knows

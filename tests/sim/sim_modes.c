@@ -262,6 +262,41 @@ static void revoked_cure(struct world *w)
     check_acked(w, 0);
 }
 
+/* A primary that loses what it shipped before it was durable there: of its secondary's tail only
+ * that is dropped, and never what was acknowledged because it is there, though no word that it is
+ * committed has come yet. */
+static void tail_kept(struct world *w)
+{
+    uint64_t acked;
+    uint32_t op;
+
+    pair_in(w, REPL_FLUSH, REPL_STRICT, 60000);
+    world_run(w, SEC);
+    w->delay_ns = 50 * MS;
+    op = w->n_ops;
+    write_one(w);
+    acked = wal_end_lsn(w->n[0].e->cur->wal) + 1;
+    while (wal_durable_lsn(w->n[0].e->cur->wal) < acked)
+        sim_check(w, world_step(w), "a write does not become durable");
+    disk_image_slow(w->n[0].image, 100000); /* what follows is shipped before it is durable here */
+    write_one(w);
+    while (!w->ops[op].acked)
+        sim_check(w, world_step(w), "a write is not answered");
+    acked = w->ops[op].lsn;
+    node_crash(w, 0);
+    w->delay_ns = 1000;
+    node_open(w, 0);
+    for (int64_t end = w->now_ns + 20 * SEC; w->now_ns < end;) {
+        world_step(w);
+        sim_check(w, wal_durable_lsn(w->n[1].e->cur->wal) >= acked,
+                  "LSN %llu was acknowledged because it is at node 1, which dropped it",
+                  (unsigned long long)acked);
+    }
+    sim_check(w, world_until(w, secondary_streams, 60 * SEC), "no stream");
+    write_many(w, 20);
+    check_equal(w);
+}
+
 static bool canary_fresh(struct world *w)
 {
     return status_of(w, 1)->peers[0].canary_age_ms < 1500;
@@ -529,6 +564,7 @@ const struct scenario scenarios_modes[] = {
     {"strict_wait", strict_wait, "a strict wait of any length costs no more log and memory", 0},
     {"strict_cure", strict_cure, "a dead strict secondary does not lock out its own cure", 0},
     {"revoked_cure", revoked_cure, "nor does it when it was cut off before", 0},
+    {"tail_kept", tail_kept, "of a tail only what the primary lost is dropped", 0},
     {"mode_fallback", mode_fallback, "fallback goes on, says so, and ends", 0},
     {"takes_away", takes_away, "what takes away waits for the secondary's flush in any mode", 0},
     {NULL, NULL, NULL, 0},
