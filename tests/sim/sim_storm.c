@@ -352,7 +352,8 @@ static void join_all(struct world *w)
         if (i == w->primary || !node_up(w, i) || !primary_up(w) ||
             (node_follows(w, i, w->primary) && n->role != ENGINE_FENCED &&
              n->role != ENGINE_PRIMARY && n->e->reason[0] == '\0' && !watch_another(w, i) &&
-             watch_member(w, w->primary, i) && node_up(w, n->follows)))
+             watch_member(w, w->primary, i) && !n->revoked && node_up(w, n->follows) &&
+             watch_member(w, n->follows, i)))
             continue;
         fault(w, n->role == ENGINE_PRIMARY ? F_REJOIN : F_COPY, i, "of node %d, in the end",
               w->primary);
