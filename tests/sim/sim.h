@@ -103,6 +103,7 @@ enum sim_fault {
     F_LEAVE,
     F_SECEDE,
     F_OLDER,
+    F_OLDER_PRIMARY,
     SIM_FAULTS
 };
 
@@ -114,10 +115,11 @@ struct serve {
     unsigned term; /* counts how often it ceased to */
 };
 
-/* An image of a node's disk, of when it was a secondary. */
+/* An image of a node's disk. */
 struct older {
     struct disk_image *image; /* NULL: none */
     char path[24];            /* in it */
+    bool primary, named;      /* it was, then */
     unsigned open;            /* serve's, then */
 };
 

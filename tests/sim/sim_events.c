@@ -64,7 +64,8 @@ static const char *const fault_names[SIM_FAULTS] = {"cut",
                                                     "revocation taken back",
                                                     "first copy given up",
                                                     "secession",
-                                                    "older image"};
+                                                    "older image",
+                                                    "older image of a primary"};
 
 const char *sim_fault_name(enum sim_fault f)
 {

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * sim_image.c - a secondary comes back from an older image of its disk, as from a backup of the
- * machine: it catches up, or takes a copy, and the primary counts nothing on it that it had before.
+ * sim_image.c - a node comes back from an older image of its disk, as from a backup of the machine.
  *
- * What is promised of a node goes with its disk, so only a secondary's image is taken, and only a
- * secondary, or the new machine in its place, is given one. A primary from an old image may have
- * lost what only it had: what its secondaries do then has scenarios of its own (lost_history,
- * restored_primary, lost_history_stays, lost_history_unmet).
+ * A secondary catches up, or takes a copy, and the primary counts nothing on it that it had before.
+ * A primary of before is fenced, and takes nobody along: who follows it keeps what it knows as
+ * committed. What is promised of a node goes with its disk, so who serves now is given no old image
+ * here: that has scenarios of its own (lost_history, restored_primary,
+ * lost_history_stays, lost_history_unmet).
  */
 #include "sim_private.h"
 
@@ -17,6 +17,7 @@ void image_drop(struct node *n)
 {
     disk_image_free(n->older.image);
     n->older.image = NULL;
+    n->older.primary = false;
 }
 
 /* Of a machine that runs: what is not flushed yet may be in it or not. */
@@ -25,11 +26,16 @@ void op_image(struct world *w)
     int i = any_node(w);
     struct node *n = &w->n[i];
 
-    if (!node_up(w, i) || n->role != ENGINE_SECONDARY || n->damaged)
+    if (!node_up(w, i) || n->damaged ||
+        (n->role != ENGINE_SECONDARY && (n->role != ENGINE_PRIMARY || i != w->primary)))
         return;
+    if (n->older.primary && n->role != ENGINE_PRIMARY && chance(w, 80))
+        return; /* it is seldom made */
     image_drop(n);
     n->older.image = disk_image_clone(n->image);
     sim_check(w, n->older.image != NULL, "out of memory");
+    n->older.primary = n->role == ENGINE_PRIMARY;
+    n->older.named = n->named;
     n->older.open = n->serve.open;
     memcpy(n->older.path, n->path, sizeof(n->path));
     note(w, i, "an image of its disk is set aside");
@@ -55,20 +61,27 @@ void op_older(struct world *w)
     int i = any_node(w);
     struct node *n = &w->n[i];
     struct disk_image *image = n->older.image;
+    bool primary = n->older.primary;
 
-    if (image == NULL || i == w->primary ||
-        (n->role != ENGINE_SECONDARY && n->role != ENGINE_BOOTSTRAPPING && n->named))
+    if (image == NULL || i == w->primary || (n->role == ENGINE_PRIMARY && (n->named || primary)) ||
+        (primary && !op_serves(w, w->primary)))
         return;
-    fault(w, F_OLDER, i, "of %s", n->older.path);
+    fault(w, primary ? F_OLDER_PRIMARY : F_OLDER, i, "of %s", n->older.path);
     n->older.image = NULL;
+    n->older.primary = false;
     if (chance(w, 30))
         disk_image_kill(image);
     else
         disk_image_crash(image);
     node_take(w, i, image);
     rename_in(w, i, image);
-    watch_older(w, i);
-    n->serve.open += n->older.open;
+    if (primary) {
+        watch_forget(w, i);
+        serve_restored(w, i);
+    } else {
+        watch_older(w, i);
+        n->serve.open += n->older.open;
+    }
     n->damaged = false;
-    n->named = true;
+    n->named = n->older.named;
 }
