@@ -93,8 +93,6 @@ static void on_fatal(void *arg, const struct err *err)
         sim_fail(n->w, "node %d: final failure: %s", n->index, err->msg);
     note(n->w, n->index, "ends itself: %s", err->msg);
     n->watch.told_epoch = n->watch.met_epoch; /* what it met in this step may be forgotten */
-    if (strncmp(err->msg, "cut the log", strlen("cut the log")) == 0) /* some of it may be done */
-        n->watch.durable = n->watch.committed;
     longjmp(n->w->fatal, 1);
 }
 
