@@ -4,7 +4,9 @@
  * note of one that was forced, and setting one.
  *
  * modes.c says what a mode means. A row of an epoch that has ended is no mode. The note is durable
- * before a forced mode counts, and goes when a checkpoint holds the forced row.
+ * before a forced mode counts, and goes when a checkpoint holds the forced row. Until then it says
+ * where in the log that is, before another mode can follow it: a restart that finds a later one
+ * takes that.
  */
 #include "engine_private.h"
 #include "modes_private.h"
@@ -24,7 +26,7 @@
 /* ---- the local note of what was forced ---- */
 void mode_forced_save(struct engine *e)
 {
-    struct buf b = {0}, row = {0};
+    struct buf b = {0}, at = {0}, row = {0};
     struct err err;
     size_t n = 0;
     int rc = 0;
@@ -32,6 +34,7 @@ void mode_forced_save(struct engine *e)
     for (size_t i = 0; i < MODES_MAX; i++)
         n += e->modes[i].used && e->modes[i].noted;
     mp_put_array(&b, 2 * n);
+    mp_put_array(&at, 2 * n);
     for (size_t i = 0; rc == 0 && i < MODES_MAX; i++) {
         const struct mode_slot *s = &e->modes[i];
 
@@ -41,18 +44,61 @@ void mode_forced_save(struct engine *e)
         rc = repl_mode_encode(&s->force, &row, &err);
         mp_put_str(&b, s->id, strlen(s->id));
         mp_put_bin(&b, row.data, row.len);
+        mp_put_str(&at, s->id, strlen(s->id));
+        mp_put_uint(&at, s->forced_lsn);
     }
-    if (rc != 0 || buf_check(&b, &err) != 0)
+    if (rc != 0 || buf_check(&b, &err) != 0 || buf_check(&at, &err) != 0)
         engine_fatal(e, &err);
     pthread_mutex_lock(&e->local_mu);
     if (local_set(e->local, "forced-modes", n > 0 ? b.data : NULL, n > 0 ? b.len : 0, &err) != 0 ||
+        local_set(e->local, "forced-at", n > 0 ? at.data : NULL, n > 0 ? at.len : 0, &err) != 0 ||
         local_commit(e->local, &err) != 0) {
         pthread_mutex_unlock(&e->local_mu);
         engine_fatal(e, &err);
     }
     pthread_mutex_unlock(&e->local_mu);
     buf_free(&row);
+    buf_free(&at);
     buf_free(&b);
+}
+
+/* A record that is not in the log any more was not durable: it is appended anew. */
+static int load_lsns(struct engine *e, struct err *err)
+{
+    uint64_t end = wal_end_lsn(e->cur->wal);
+    struct buf b = {0};
+    struct err missing;
+    bool lost = false;
+    struct mp m;
+    size_t n;
+
+    if (local_get_locked(e, "forced-at", &b, &missing) != 0) {
+        if (missing.code == ERR_NOTFOUND) /* of an older program */
+            return 0;
+        *err = missing;
+        return -1;
+    }
+    m = (struct mp){.p = b.data, .end = b.data + b.len};
+    n = mp_array(&m, 2 * MODES_MAX) / 2;
+    for (size_t i = 0; i < n && !m.bad; i++) {
+        struct mode_slot *s;
+        char id[64];
+        uint64_t lsn;
+
+        mp_text(&m, id, sizeof(id));
+        lsn = mp_uint(&m, UINT64_MAX);
+        s = m.bad ? NULL : mode_slot_find(e, id);
+        if (s == NULL || !s->forced)
+            continue;
+        s->forced_lsn = lsn <= end ? lsn : 0;
+        lost = lost || lsn > end;
+    }
+    buf_free(&b);
+    if (m.bad || m.p != m.end)
+        return err_set(err, ERR_CORRUPT, 0, "%s/local: where modes were forced", e->path);
+    if (lost)
+        mode_forced_save(e);
+    return 0;
 }
 
 int modes_forced_load(struct engine *e, struct err *err)
@@ -90,7 +136,7 @@ int modes_forced_load(struct engine *e, struct err *err)
     if (rc == 0 && (m.bad || m.p != m.end))
         rc = err_set(err, ERR_CORRUPT, 0, "%s/local: the modes that were forced", e->path);
     buf_free(&b);
-    return rc;
+    return rc == 0 ? load_lsns(e, err) : -1;
 }
 
 /* ---- rows and records ---- */
@@ -220,15 +266,18 @@ static int each_rec(void *arg, const struct rec *r, struct err *err)
     if (s == NULL)
         return err_set(err, ERR_AGAIN, 0, "more than %u modes", MODES_MAX);
     s->queued = false;
-    if (s->forced && s->forced_lsn != 0) { /* the forced one is the mode before this */
+    if (s->forced && s->forced_lsn != 0 && sm->lsn > s->forced_lsn) {
+        /* the forced one is the mode before this */
         s->forced = false;
         s->cur = s->force;
         s->cur_lsn = s->forced_lsn;
     }
     s->next = m;
     s->next_lsn = sm->lsn;
-    if (s->forced && s->forced_lsn == 0 && same_mode(&m, &s->force))
+    if (s->forced && s->forced_lsn == 0 && same_mode(&m, &s->force)) {
         s->forced_lsn = sm->lsn;
+        mode_forced_save(e);
+    }
     e->dirty = true;
     return 0;
 }

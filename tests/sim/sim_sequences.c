@@ -377,6 +377,53 @@ static void one_large_segment(struct world *w)
     check_equal(w);
 }
 
+static bool checkpointed(struct world *w)
+{
+    return status_of(w, 0)->checkpoint_lsn >= status_of(w, 0)->committed_lsn;
+}
+
+/* 18: and the mode that is set after the forced one is the mode, though a restart finds the note of
+ * the force: what it promises holds. */
+static void strict_after_force(struct world *w)
+{
+    struct repl_mode m = {.level = REPL_ASYNC,
+                          .on_limit = REPL_STRICT,
+                          .wait_ms = 1000,
+                          .k = 1,
+                          .n = 1,
+                          .name = {"member-1"}};
+    struct call *c = call_new(w, 0);
+    struct err err = {0};
+    unsigned acked;
+
+    pair(w);
+    sim_check(w, world_until(w, first_member_whole, 60 * SEC), "the secondary does not follow");
+    if (mode_ask(w, 0, "member-1", &m, true, on_call, c, &err) != 0 || !call_wait(w, c, 10 * SEC))
+        sim_fail(w, "force: %s", err.msg);
+    world_run(w, SEC);
+    m.level = REPL_FLUSH;
+    c = call_new(w, 0);
+    if (mode_ask(w, 0, "member-1", &m, false, on_call, c, &err) != 0 || !call_wait(w, c, 10 * SEC))
+        sim_fail(w, "mode: %s", err.msg);
+    for (int lives = 1 + (int)sim_rand(w, 3); lives > 0; lives--) {
+        if (sim_rand(w, 4) == 0)
+            (void)world_until(w, checkpointed, 40 * SEC);
+        node_crash(w, 0);
+        node_open(w, 0);
+        world_run(w, (1 + (int64_t)sim_rand(w, 1000)) * MS);
+    }
+    sim_check(w, world_until(w, first_member_whole, 60 * SEC), "the secondary does not follow");
+    node_crash(w, 1);
+    acked = w->n_acked;
+    write_many(w, 20);
+    world_run(w, 5 * SEC);
+    sim_check(w, w->n_acked == acked, "%u writes were acknowledged without the secondary",
+              w->n_acked - acked);
+    node_open(w, 1);
+    sim_check(w, world_until(w, writes_settled, 60 * SEC), "the mode does not end to wait");
+    check_acked(w, 0);
+}
+
 const struct scenario scenarios_sequences[] = {
     {"torn_tail", torn_tail, "a power cut with two segments in flight leaves a torn tail", 1},
     {"hole_is_told", hole_is_told,
@@ -389,6 +436,7 @@ const struct scenario scenarios_sequences[] = {
     {"lost_after_restart", lost_after_restart,
      "LSNs that were written twice are saved before the old primary follows", 0},
     {"forced_once", forced_once, "a forced mode is one record", 0},
+    {"strict_after_force", strict_after_force, "the mode after a forced one outlives a restart", 0},
     {"forced_answers", forced_answers, "what force freed and was answered never waits again", 0},
     {"one_large_segment", one_large_segment, "a segment larger than the window gets through", 0},
     {NULL, NULL, NULL, 0},

@@ -117,7 +117,7 @@ static void promote_over_tail(struct world *w, int i)
     struct call *c = call_new(w, i);
     struct err err = {0};
 
-    if (engine_promote(w->n[i].e, false, on_call, c, &err) != 0 || !call_wait(w, c, 60 * SEC))
+    if (promote_ask(w, i, false, on_call, c, &err) != 0 || !call_wait(w, c, 60 * SEC))
         sim_fail(w, "node %d is not promoted: %s%s", i, err.msg, c->err.msg);
     w->n[i].follows = -1;
     w->primary = i;
