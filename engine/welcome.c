@@ -13,8 +13,8 @@
  *   - it asks for a copy: copy.
  *   - its end is in our log: stream from there.
  *   - else it cuts what it was never told is committed: stream from there. What it shares with us
- *     above that stays: base says up to where our log is the one that was shipped to it, and when
- * it has that it cuts what is beyond only, and says hello again.
+ *     above that stays: base says up to where our log is the one that was shipped to it, and if it
+ *     has that, it cuts only what is beyond and says hello again.
  */
 #include "engine_private.h"
 #include "follow_private.h"
