@@ -56,16 +56,34 @@ static void rename_in(struct world *w, int i, struct disk_image *image)
     disk_free(d);
 }
 
+static bool may_return(struct world *w, int i)
+{
+    const struct node *n = &w->n[i];
+
+    return n->older.image != NULL && i != w->primary &&
+           (n->role != ENGINE_PRIMARY || (!n->named && !n->older.primary)) &&
+           (!n->older.primary || op_serves(w, w->primary));
+}
+
+/* Any that may, but rather one that was the primary, which is seldom. */
 void op_older(struct world *w)
 {
-    int i = any_node(w);
-    struct node *n = &w->n[i];
-    struct disk_image *image = n->older.image;
-    bool primary = n->older.primary;
+    int first = any_node(w), i = -1;
+    struct disk_image *image;
+    struct node *n;
+    bool primary;
 
-    if (image == NULL || i == w->primary || (n->role == ENGINE_PRIMARY && (n->named || primary)) ||
-        (primary && !op_serves(w, w->primary)))
+    for (int k = 0; k < (int)w->n_nodes; k++) {
+        int at = (first + k) % (int)w->n_nodes;
+
+        if (may_return(w, at) && (i < 0 || w->n[at].older.primary))
+            i = at;
+    }
+    if (i < 0)
         return;
+    n = &w->n[i];
+    image = n->older.image;
+    primary = n->older.primary;
     fault(w, primary ? F_OLDER_PRIMARY : F_OLDER, i, "of %s", n->older.path);
     n->older.image = NULL;
     n->older.primary = false;
