@@ -35,12 +35,16 @@ struct order {
     const struct replay_rec *rec;
 };
 
+struct held {
+    struct held *next;
+    struct seg *seg;
+};
+
 struct batch {
     struct store *s;
     struct store_point end; /* of what was taken */
-    struct seg **segs;      /* held */
-    size_t n_segs, cap_segs;
-    struct arena *arena; /* of the records */
+    struct arena *arena;    /* of records and held */
+    struct held *held;
     struct order *v;
     size_t n, cap;
     size_t bytes;  /* of segments and records */
@@ -131,11 +135,12 @@ static int slice_work(struct store *s, void *arg, struct store_point *next, stru
 
 static void empty(struct batch *b)
 {
-    for (size_t i = 0; i < b->n_segs; i++)
-        seg_unref(b->segs[i]);
+    for (struct held *h = b->held; h != NULL; h = h->next)
+        seg_unref(h->seg);
+    b->held = NULL;
     arena_free(b->arena);
     b->arena = NULL;
-    b->n_segs = b->n = b->bytes = 0;
+    b->n = b->bytes = 0;
 }
 
 static void *fold(void *arg)
@@ -181,7 +186,7 @@ static int fold_begin(struct store_replay *r, struct err *err)
     r->fill = r->fold;
     r->fold = b;
     r->folding = !r->s->cfg.deterministic && pthread_create(&r->thread, NULL, fold, b) == 0;
-    if (!r->folding)
+    if (!r->folding) /* without a thread it takes longer, and is the same */
         (void)fold(b);
     return 0;
 }
@@ -198,8 +203,6 @@ static int take_rec(void *arg, const struct rec *rec, struct err *err)
         return 0;
     if (store_key_text(rec->key, rec->key_len, key, err) != 0)
         return -1;
-    if (b->arena == NULL && (b->arena = arena_new(CHUNK_BYTES)) == NULL)
-        return err_set(err, ERR_NOMEM, 0, "replay");
     if (b->n == b->cap) {
         size_t cap = b->cap > 0 ? 2 * b->cap : 4096;
         struct order *v = realloc(b->v, cap * sizeof(*v));
@@ -234,16 +237,15 @@ static int take_txn(void *arg, uint64_t lsn, const uint8_t *data, size_t len, st
 
 static int hold(struct batch *b, struct seg *seg, struct err *err)
 {
-    if (b->n_segs == b->cap_segs) {
-        size_t cap = b->cap_segs > 0 ? 2 * b->cap_segs : 64;
-        struct seg **v = realloc(b->segs, cap * sizeof(struct seg *));
+    struct held *h;
 
-        if (v == NULL)
-            return err_set(err, ERR_NOMEM, 0, "replay");
-        b->segs = v;
-        b->cap_segs = cap;
-    }
-    b->segs[b->n_segs++] = seg_ref(seg);
+    if (b->arena == NULL && (b->arena = arena_new(CHUNK_BYTES)) == NULL)
+        return err_set(err, ERR_NOMEM, 0, "replay");
+    h = arena_alloc(b->arena, sizeof(*h));
+    if (h == NULL)
+        return err_set(err, ERR_NOMEM, 0, "replay");
+    *h = (struct held){.next = b->held, .seg = seg_ref(seg)};
+    b->held = h;
     b->bytes += seg->padded_len;
     return 0;
 }
@@ -286,7 +288,7 @@ int store_replay_seg(struct store_replay *r, struct seg *seg, struct err *err)
 
 int store_replay_fold(struct store_replay *r, struct err *err)
 {
-    if (r->fill->n_segs > 0 && fold_begin(r, err) != 0)
+    if (r->fill->held != NULL && fold_begin(r, err) != 0)
         return -1;
     return fold_end(r, err);
 }
@@ -298,7 +300,6 @@ void store_replay_free(struct store_replay *r)
     (void)fold_end(r, NULL);
     for (unsigned i = 0; i < 2; i++) {
         empty(&r->b[i]);
-        free(r->b[i].segs);
         free(r->b[i].v);
     }
     free(r);

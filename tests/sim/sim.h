@@ -45,7 +45,7 @@ struct watched {
     uint32_t held_epoch; /* of who acknowledged it */
     int applied, before; /* before: a promotion */
     uint64_t end_lsn, durable_lsn, committed_lsn;
-    bool half_cut; /* what was durable and not known as committed may be cut, or not */
+    bool half_cut; /* it ended itself when it cut its log: of its durable tail some may be gone */
     bool restored; /* its disk was replaced or damaged: nothing is promised of what was on it */
     bool older;    /* it is one of before: nothing is promised of what came after, until it has */
     int regain;    /* this, which was durable */
@@ -284,7 +284,6 @@ void watch_step(struct world *w, int i);
 void watch_world(struct world *w);
 void watch_opened(struct world *w, int i);
 void watch_crashed(struct world *w, int i);   /* within a step, or between two */
-void watch_died(struct world *w, int i);      /* it ended itself */
 void watch_forget(struct world *w, int i);    /* its disk is another one, or damaged */
 void watch_older(struct world *w, int i);     /* or one of before */
 void watch_given_up(struct world *w, int i);  /* it follows, and will have another's history */
@@ -414,6 +413,10 @@ void op_update(struct world *w);
 void op_cascade(struct world *w);
 
 bool op_serves(const struct world *w, int i);
+bool only_one_whole(struct world *w); /* node 0 has one secondary, which follows, whole */
+/* Of node i alone. */
+struct repl_mode mode_of(int i, enum repl_level level, enum repl_on_limit on_limit,
+                         uint32_t wait_ms);
 
 /* sim_member.c */
 void op_revoke(struct world *w);

@@ -250,6 +250,17 @@ static void begin_switch(struct world *w)
     sim_check(w, world_until(w, ready, 30 * SEC), "the secondary is not ready");
 }
 
+static void end_switch(struct world *w, const struct outcome *t)
+{
+    while (!t->done)
+        step_alone(w);
+    sim_check(w, t->err.code == ERR_OK, "switchover: %s", t->err.msg);
+    w->n[0].follows = 1;
+    w->n[1].follows = -1;
+    w->primary = 1;
+    sim_check(w, world_until(w, settled, 30 * SEC), "the old primary does not follow");
+}
+
 /* All goes well: nothing that was acknowledged is lost, and the pause is short. */
 static void switchover(struct world *w)
 {
@@ -265,13 +276,7 @@ static void switchover(struct world *w)
         step_alone(w);
     sim_check(w, w->now_ns - begin < 2 * SEC, "nobody served for %lld ms",
               (long long)((w->now_ns - begin) / MS));
-    while (!t.done)
-        step_alone(w);
-    sim_check(w, t.err.code == ERR_OK, "switchover: %s", t.err.msg);
-    w->n[0].follows = 1;
-    w->n[1].follows = -1;
-    w->primary = 1;
-    sim_check(w, world_until(w, settled, 30 * SEC), "the old primary does not follow");
+    end_switch(w, &t);
     check_acked(w, 1);
     write_many(w, 50);
     check_equal(w);
@@ -330,13 +335,7 @@ static void switchover_drains(struct world *w)
     w->passes = NULL;
     check_equal(w);
     hand_over(w, &again);
-    while (!again.done)
-        step_alone(w);
-    sim_check(w, again.err.code == ERR_OK, "switchover: %s", again.err.msg);
-    w->n[0].follows = 1;
-    w->n[1].follows = -1;
-    w->primary = 1;
-    sim_check(w, world_until(w, settled, 30 * SEC), "the old primary does not follow");
+    end_switch(w, &again);
     check_equal(w);
 }
 

@@ -64,12 +64,7 @@ static void followers(struct world *w)
  * comes, and committed nowhere. */
 static void hold_commits(struct world *w)
 {
-    struct repl_mode m = {.level = REPL_FLUSH,
-                          .on_limit = REPL_STRICT,
-                          .wait_ms = 1000,
-                          .k = 1,
-                          .n = 1,
-                          .name = {"member-3"}};
+    struct repl_mode m = mode_of(3, REPL_FLUSH, REPL_STRICT, 1000);
     struct call *c = call_new(w, 0);
     struct err err = {0};
 

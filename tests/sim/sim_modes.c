@@ -19,12 +19,7 @@ static struct engine_status *status_of(struct world *w, int i)
 
 static struct repl_mode mode(enum repl_level level, enum repl_on_limit on_limit, uint32_t wait_ms)
 {
-    return (struct repl_mode){.level = level,
-                              .on_limit = on_limit,
-                              .wait_ms = wait_ms,
-                              .k = 1,
-                              .n = 1,
-                              .name = {"member-1"}};
+    return mode_of(1, level, on_limit, wait_ms);
 }
 
 static void ask_mode(struct world *w, const struct repl_mode *m, bool force, struct outcome *t)
@@ -183,6 +178,17 @@ static bool waiting(struct world *w)
     return status_of(w, 0)->peers[0].waiting;
 }
 
+/* Force has been asked for: it is answered, and so are writes. */
+static void cured(struct world *w, const struct outcome *forced)
+{
+    for (int64_t end = w->now_ns + 10 * SEC; !forced->done && w->now_ns < end;)
+        world_step(w);
+    sim_check(w, forced->done && forced->err.code == ERR_OK, "force does not help: %s",
+              forced->err.msg);
+    write_many(w, 20);
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes still wait");
+}
+
 /* 18: a dead strict secondary holds writes, and not its own cure; a crash does not bring the lock
  * back; and once it has read of it the secondary promises nothing. */
 static void strict_cure(struct world *w)
@@ -214,12 +220,7 @@ static void strict_cure(struct world *w)
         if (!forced.done)
             ask_mode(w, &async, true, &forced);
     }
-    for (int64_t end = w->now_ns + 10 * SEC; !forced.done && w->now_ns < end;)
-        world_step(w);
-    sim_check(w, forced.done && forced.err.code == ERR_OK, "force does not help: %s",
-              forced.err.msg);
-    write_many(w, 20);
-    sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes still wait");
+    cured(w, &forced);
     node_crash(w, 0);
     node_open(w, 0);
     write_many(w, 20);
@@ -253,12 +254,7 @@ static void revoked_cure(struct world *w)
     }
     sim_check(w, !last_op(w)->acked, "acknowledged without the secondary");
     ask_mode(w, &async, true, &forced);
-    for (int64_t end = w->now_ns + 10 * SEC; !forced.done && w->now_ns < end;)
-        world_step(w);
-    sim_check(w, forced.done && forced.err.code == ERR_OK, "force does not help: %s",
-              forced.err.msg);
-    write_many(w, 20);
-    sim_check(w, world_until(w, writes_settled, 10 * SEC), "writes still wait");
+    cured(w, &forced);
     check_acked(w, 0);
 }
 

@@ -111,21 +111,9 @@ static void news_held(struct world *w)
     check_equal(w);
 }
 
-static bool whole(struct world *w)
-{
-    const struct engine_status *st = status_of(w, 0);
-
-    return st->n_peers == 1 && st->peers[0].whole && st->peers[0].connected;
-}
-
 static struct call *ask_mode(struct world *w, enum repl_level level, enum repl_on_limit on_limit)
 {
-    struct repl_mode m = {.level = level,
-                          .on_limit = on_limit,
-                          .wait_ms = 1000,
-                          .k = 1,
-                          .n = 1,
-                          .name = {"member-1"}};
+    struct repl_mode m = mode_of(1, level, on_limit, 1000);
     struct call *c = call_new(w, 0);
     struct err err = {0};
 
@@ -138,7 +126,7 @@ static struct call *ask_mode(struct world *w, enum repl_level level, enum repl_o
 static void news_in_apply(struct world *w)
 {
     pair(w);
-    sim_check(w, world_until(w, whole, 60 * SEC), "the secondary does not follow");
+    sim_check(w, world_until(w, only_one_whole, 60 * SEC), "the secondary does not follow");
     sim_check(w, call_wait(w, ask_mode(w, REPL_APPLY, REPL_STRICT), 30 * SEC), "no mode");
     load(w);
     sim_check(w, seen.flushing > 0, "%u commit messages, each waited for a flush", seen.commits);
@@ -226,7 +214,7 @@ static void relaxed_when_read(struct world *w)
     uint32_t acked;
 
     pair(w);
-    sim_check(w, world_until(w, whole, 60 * SEC), "the secondary does not follow");
+    sim_check(w, world_until(w, only_one_whole, 60 * SEC), "the secondary does not follow");
     sim_check(w, call_wait(w, ask_mode(w, REPL_FLUSH, REPL_STRICT), 30 * SEC), "no mode");
     world_run(w, SEC); /* it is read, and no change is under way */
     net_partition(w, 0, 1, true);

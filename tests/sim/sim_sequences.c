@@ -283,11 +283,18 @@ static void forced_once(struct world *w)
     check_equal(w);
 }
 
-static bool first_member_whole(struct world *w)
+static void set_mode(struct world *w, const struct repl_mode *m, bool force)
 {
-    const struct engine_status *st = status_of(w, 0);
+    struct call *c = call_new(w, 0);
+    struct err err = {0};
 
-    return st->n_peers == 1 && st->peers[0].whole && st->peers[0].connected;
+    if (mode_ask(w, 0, "member-1", m, force, on_call, c, &err) != 0 || !call_wait(w, c, 10 * SEC))
+        sim_fail(w, "mode: %s", err.msg);
+}
+
+static void follows_whole(struct world *w)
+{
+    sim_check(w, world_until(w, only_one_whole, 60 * SEC), "the secondary does not follow");
 }
 
 /* 18: what waited for a dead strict secondary is answered once that is relaxed by force, and not
@@ -295,21 +302,14 @@ static bool first_member_whole(struct world *w)
  * nor served until the dead one is there again. */
 static void forced_answers(struct world *w)
 {
-    struct repl_mode m = {.level = REPL_FLUSH,
-                          .on_limit = REPL_STRICT,
-                          .wait_ms = 1000,
-                          .k = 1,
-                          .n = 1,
-                          .name = {"member-1"}};
-    struct call *c = call_new(w, 0);
+    struct repl_mode m = mode_of(1, REPL_FLUSH, REPL_STRICT, 1000);
     unsigned answered = 0;
     uint32_t from;
     struct err err = {0};
 
     pair(w);
-    sim_check(w, world_until(w, first_member_whole, 60 * SEC), "the secondary does not follow");
-    if (mode_ask(w, 0, "member-1", &m, false, on_call, c, &err) != 0 || !call_wait(w, c, 10 * SEC))
-        sim_fail(w, "mode: %s", err.msg);
+    follows_whole(w);
+    set_mode(w, &m, false);
     check_equal(w);
     node_crash(w, 1);
     from = w->n_ops;
@@ -386,25 +386,15 @@ static bool checkpointed(struct world *w)
  * the force: what it promises holds. */
 static void strict_after_force(struct world *w)
 {
-    struct repl_mode m = {.level = REPL_ASYNC,
-                          .on_limit = REPL_STRICT,
-                          .wait_ms = 1000,
-                          .k = 1,
-                          .n = 1,
-                          .name = {"member-1"}};
-    struct call *c = call_new(w, 0);
-    struct err err = {0};
+    struct repl_mode m = mode_of(1, REPL_ASYNC, REPL_STRICT, 1000);
     unsigned acked;
 
     pair(w);
-    sim_check(w, world_until(w, first_member_whole, 60 * SEC), "the secondary does not follow");
-    if (mode_ask(w, 0, "member-1", &m, true, on_call, c, &err) != 0 || !call_wait(w, c, 10 * SEC))
-        sim_fail(w, "force: %s", err.msg);
+    follows_whole(w);
+    set_mode(w, &m, true);
     world_run(w, SEC);
     m.level = REPL_FLUSH;
-    c = call_new(w, 0);
-    if (mode_ask(w, 0, "member-1", &m, false, on_call, c, &err) != 0 || !call_wait(w, c, 10 * SEC))
-        sim_fail(w, "mode: %s", err.msg);
+    set_mode(w, &m, false);
     for (int lives = 1 + (int)sim_rand(w, 3); lives > 0; lives--) {
         if (sim_rand(w, 4) == 0)
             (void)world_until(w, checkpointed, 40 * SEC);
@@ -412,7 +402,7 @@ static void strict_after_force(struct world *w)
         node_open(w, 0);
         world_run(w, (1 + (int64_t)sim_rand(w, 1000)) * MS);
     }
-    sim_check(w, world_until(w, first_member_whole, 60 * SEC), "the secondary does not follow");
+    follows_whole(w);
     node_crash(w, 1);
     acked = w->n_acked;
     write_many(w, 20);

@@ -212,6 +212,15 @@ static void snapshot_whole(struct world *w)
     }
 }
 
+/* Node 1, which the snapshot was given to. */
+static void is_secondary(struct world *w)
+{
+    sim_check(w, w->n[1].role == ENGINE_SECONDARY, "it has role %d", w->n[1].role);
+    net_heal(w);
+    write_many(w, 20);
+    check_equal(w);
+}
+
 /* Who was promoted, and superseded, and begins as a secondary with a snapshot of the epoch that it
  * began itself, is a secondary, after a restart, too. */
 static void seeded_of_own_epoch(struct world *w)
@@ -235,10 +244,7 @@ static void seeded_of_own_epoch(struct world *w)
     node_stop(w, 1);
     node_open(w, 1);
     world_run(w, 5 * SEC);
-    sim_check(w, w->n[1].role == ENGINE_SECONDARY, "it has role %d", w->n[1].role);
-    net_heal(w);
-    write_many(w, 20);
-    check_equal(w);
+    is_secondary(w);
 }
 
 static void on_handed(void *arg, uint64_t lsn, const struct err *err)
@@ -276,10 +282,7 @@ static void seeded_past_handover(struct world *w)
         node_open(w, 1);
     }
     world_run(w, 10 * SEC);
-    sim_check(w, w->n[1].role == ENGINE_SECONDARY, "it has role %d", w->n[1].role);
-    net_heal(w);
-    write_many(w, 20);
-    check_equal(w);
+    is_secondary(w);
 }
 
 const struct scenario scenarios_snapshot[] = {

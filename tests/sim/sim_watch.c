@@ -517,14 +517,6 @@ void watch_crashed(struct world *w, int i)
         x->held = 0;
 }
 
-/* It ended itself: a secondary perhaps while it cut its log, which then is cut on the disk alone.
- */
-void watch_died(struct world *w, int i)
-{
-    watch_crashed(w, i);
-    w->n[i].watch.half_cut = w->n[i].role == ENGINE_SECONDARY;
-}
-
 size_t watch_memory(const struct world *w)
 {
     return hist_memory(w);

@@ -300,6 +300,23 @@ void check_equal(struct world *w)
     check_acked(w, w->primary);
 }
 
+bool only_one_whole(struct world *w)
+{
+    struct engine_status st;
+
+    engine_status(w->n[0].e, &st);
+    return st.n_peers == 1 && st.peers[0].whole && st.peers[0].connected;
+}
+
+struct repl_mode mode_of(int i, enum repl_level level, enum repl_on_limit on_limit,
+                         uint32_t wait_ms)
+{
+    struct repl_mode m = {.level = level, .on_limit = on_limit, .wait_ms = wait_ms, .k = 1, .n = 1};
+
+    snprintf(m.name[0], sizeof(m.name[0]), "member-%d", i);
+    return m;
+}
+
 /* ---- roles ---- */
 bool put_row(struct world *w, int i, const char *key, const struct buf *b, int64_t limit_ns)
 {

@@ -93,6 +93,7 @@ static void on_fatal(void *arg, const struct err *err)
         sim_fail(n->w, "node %d: final failure: %s", n->index, err->msg);
     note(n->w, n->index, "ends itself: %s", err->msg);
     n->watch.told_epoch = n->watch.met_epoch; /* what it met in this step may be forgotten */
+    n->watch.half_cut = strncmp(err->msg, "cut the log", strlen("cut the log")) == 0;
     longjmp(n->w->fatal, 1);
 }
 
@@ -183,7 +184,7 @@ static void node_died(struct world *w, int i)
     w->fatal_node = -1;
     events_drain(w, i);
     if (n->e != NULL && !n->closing)
-        watch_died(w, i);
+        watch_crashed(w, i);
     n->closing = false;
     disk_image_crash(left);
     disk_image_mend(left);

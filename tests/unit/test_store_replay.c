@@ -238,7 +238,7 @@ Test(store_replay, gives_the_state_that_applying_gives)
 Test(store_replay, gives_it_with_a_thread_that_folds_meanwhile)
 {
     down(&ours);
-    snprintf(folder, sizeof(folder), "/tmp/replay-XXXXXX");
+    snprintf(folder, sizeof(folder), "/tmp/lockstep-replay-XXXXXX");
     cr_assert_not_null(mkdtemp(folder));
     up(&ours);
     replay_twice();
