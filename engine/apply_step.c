@@ -236,7 +236,7 @@ static size_t do_apply(struct engine *e, struct job **jobs)
     TRACE(apply, first, last);
     atomic_store(&e->applied_lsn, last);
     atomic_fetch_add(&e->applied_bytes, bytes);
-    fold_wanted(e, store_mem_bytes(store), mark);
+    fold_wanted(e, store_mem_closed(store));
     for (size_t i = 0; i < n; i++) {
         j = *jobs;
         next = (struct job *)j->node.next;

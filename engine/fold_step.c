@@ -55,8 +55,11 @@ size_t engine_fold(struct engine *e, bool all, bool paced)
     pthread_mutex_lock(&e->fold_mu); /* the root is told before anything else is folded */
     pthread_rwlock_rdlock(&e->store_lock);
     rc = store_fold(e->store, all, &f, &err);
-    if (rc > 0 && f.mark)
+    if (rc > 0 && f.mark) {
         tell_root(e, e->store, e->store_serial);
+        if (atomic_load(&e->fold_due_ns) != INT64_MAX)
+            atomic_store(&e->fold_due_ns, env_mono_ns(e->cfg.env) + FOLD_NS);
+    }
     pthread_rwlock_unlock(&e->store_lock);
     pthread_mutex_unlock(&e->fold_mu);
     if (rc < 0) {
@@ -100,13 +103,13 @@ size_t engine_fold_step(struct engine *e)
     return engine_fold(e, due, !e->cfg.deterministic);
 }
 
-void fold_wanted(struct engine *e, size_t bytes, bool mark)
+void fold_wanted(struct engine *e, bool closed)
 {
     bool idle = atomic_load(&e->fold_due_ns) == INT64_MAX;
 
     if (idle)
         atomic_store(&e->fold_due_ns, env_mono_ns(e->cfg.env) + FOLD_NS);
-    if (idle || mark || bytes >= FOLD_WAKE_BYTES)
+    if (idle || closed)
         waker_wake(&e->fold_waker);
 }
 

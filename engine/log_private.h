@@ -28,10 +28,10 @@ struct gen;
 #define SPACE_CHECK_BYTES (16u << 20)
 #define CHECKPOINT_NS (30 * NS_PER_S)
 #define CHECKPOINT_LOG_BYTES ((uint64_t)256 << 20)
-#define FOLD_NS (100 * NS_PER_MS)             /* applied and in memory for so long: it is folded */
+#define FOLD_NS (1500 * NS_PER_MS)            /* without a mark: what is applied is folded then */
 #define FOLD_PAUSE_NS (NS_PER_MS / 2)         /* after each slice of a fold, at most; */
 #define FOLD_PACED_BYTES ((int64_t)16 << 20)  /* none when so much waits for it */
-#define FOLD_WAKE_BYTES ((size_t)4 << 20)     /* in memory: a table may be full */
+#define FOLD_AT_ONCE_BYTES ((size_t)4 << 20)  /* in memory: so much is folded for a status */
 #define UNFOLDED_BYTES_MAX ((size_t)64 << 20) /* in memory: beyond it nothing more is applied */
 #define RECOVERY_TELL_NS (2 * NS_PER_S)       /* how often a recovery says how far it is */
 #define APPLY_BATCH_SEGS 64u
@@ -91,7 +91,7 @@ void engine_fold_to(struct engine *e, uint64_t lsn); /* and a little more; retur
 /* A mark is next to be written, behind what waits already. False: out of memory. */
 bool log_mark(struct engine *e);
 /* What was applied is folded soon; at once when a table is full or ends at a mark. */
-void fold_wanted(struct engine *e, size_t bytes, bool mark);
+void fold_wanted(struct engine *e, bool closed);
 size_t engine_unfolded_bytes(struct engine *e); /* memory of what is applied and not folded yet */
 
 /* ---- apply_step.c ---- */

@@ -17,6 +17,7 @@
 
 #define LEVELS 12u /* of which each holds a quarter of the one below */
 #define ARENA_CHUNK_BYTES (256u << 10)
+#define STEPS_MAX 8u /* before a search pays */
 
 struct memnode {
     const char *key; /* behind the pointers, in the same piece of memory */
@@ -32,7 +33,7 @@ struct memtable {
     struct arena *arena;
     struct seg **segs; /* held */
     size_t n_segs, cap_segs;
-    size_t count, bytes;
+    size_t keys, key_bytes, bytes;
     uint64_t random;
     _Atomic unsigned levels; /* in use, at least 1 */
     _Atomic(struct memnode *) head[LEVELS];
@@ -138,7 +139,6 @@ static struct memnode *node_new(struct memtable *m, const struct rec *r, uint64_
         n->value = r->value;
         n->len = (uint32_t)r->value_len;
     }
-    m->count++;
     m->bytes += size;
     return n;
 }
@@ -147,13 +147,20 @@ int memtable_put(struct memtable *m, const struct rec *r, uint64_t lsn, struct e
 {
     const _Atomic(struct memnode *) *links[LEVELS];
     unsigned h = random_height(m), levels = atomic_load(&m->levels);
-    struct memnode *n = node_new(m, r, lsn, h);
+    struct memnode *n = node_new(m, r, lsn, h), *older;
 
     if (n == NULL)
         return err_set(err, ERR_NOMEM, 0, "memory table");
     for (; levels < h; levels++)
         atomic_store_explicit(&m->levels, levels + 1, memory_order_relaxed); /* empty, yet */
-    (void)find(m, r->key, r->key_len, false, links);
+    older = find(m, r->key, r->key_len, false, links);
+    if (older != NULL && key_compare(older, r->key, r->key_len) == 0)
+        m->key_bytes -= older->len;
+    else {
+        m->keys++;
+        m->key_bytes += r->key_len;
+    }
+    m->key_bytes += n->len;
     for (unsigned l = 0; l < h; l++)
         atomic_init(&n->next[l], follow(links[l]));
     for (unsigned l = 0; l < h; l++)
@@ -177,9 +184,14 @@ int memtable_hold(struct memtable *m, struct seg *seg, struct err *err)
     return 0;
 }
 
-size_t memtable_count(const struct memtable *m)
+size_t memtable_keys(const struct memtable *m)
 {
-    return m->count;
+    return m->keys;
+}
+
+size_t memtable_key_bytes(const struct memtable *m)
+{
+    return m->key_bytes;
 }
 
 size_t memtable_bytes(const struct memtable *m)
@@ -226,15 +238,16 @@ void memiter_seek(struct memiter *it, const char *key, size_t len, bool beyond)
     it->at = visible(find(it->m, key, len, beyond, NULL), it->lsn);
 }
 
-/* Older versions of the key are stepped over. */
+/* Older versions of the key are stepped over: a few, and a hot key has thousands. */
 void memiter_next(struct memiter *it)
 {
     const struct memnode *from = it->at;
     struct memnode *n = follow(&from->next[0]);
 
-    while (n != NULL && (n->lsn > it->lsn || key_compare(n, from->key, from->key_len) == 0))
-        n = follow(&n->next[0]);
-    it->at = n;
+    for (unsigned i = 0; n != NULL && key_compare(n, from->key, from->key_len) == 0; i++)
+        n = i < STEPS_MAX ? follow(&n->next[0])
+                          : find(it->m, from->key, from->key_len, true, NULL);
+    it->at = visible(n, it->lsn);
 }
 
 bool memiter_entry(const struct memiter *it, struct mementry *e)

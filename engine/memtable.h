@@ -44,8 +44,9 @@ CHECKED int memtable_put(struct memtable *m, const struct rec *r, uint64_t lsn, 
 /** The writer: keep a segment (a reference) as long as the table. */
 CHECKED int memtable_hold(struct memtable *m, struct seg *seg, struct err *err);
 /** The writer, or anybody once nothing is put any more. */
-size_t memtable_count(const struct memtable *m); /* records */
-size_t memtable_bytes(const struct memtable *m); /* of memory */
+size_t memtable_keys(const struct memtable *m);
+size_t memtable_key_bytes(const struct memtable *m); /* of each key and its newest version */
+size_t memtable_bytes(const struct memtable *m);     /* of memory, every version */
 
 /** The newest version of the key at or below lsn; false: none. Any thread. */
 bool memtable_get(const struct memtable *m, const char *key, size_t len, uint64_t lsn,

@@ -265,7 +265,7 @@ static double age_ms(int64_t now, int64_t since_ns)
 
 void engine_settle_root(struct engine *e)
 {
-    if (engine_unfolded_bytes(e) <= FOLD_WAKE_BYTES)
+    if (engine_unfolded_bytes(e) <= FOLD_AT_ONCE_BYTES)
         engine_fold_to(e, atomic_load(&e->applied_lsn));
 }
 

@@ -25,6 +25,8 @@
 #define TABLE_BYTES_MAX (8u << 20)
 #define CACHE_FOR_RECORD (96u << 10)
 #define CACHE_FOR_BYTE 24u
+/* Where keys are overwritten a table may hold more than is folded of it: so much of memory. */
+#define TABLE_HELD_BYTES (16u << 20)
 #define ROOM_RECORDS 256u
 /* The work of a slice, counted in bytes of values: a record by itself costs what so many do. */
 #define SLICE_RECORD_BYTES 1024u
@@ -40,7 +42,8 @@ bool store_fold_full(const struct store *s, size_t records, size_t bytes)
 
 static bool is_full(const struct store *s, const struct memtable *m)
 {
-    return store_fold_full(s, memtable_count(m), memtable_bytes(m));
+    return memtable_bytes(m) >= TABLE_HELD_BYTES ||
+           store_fold_full(s, memtable_keys(m), memtable_key_bytes(m));
 }
 
 /* ---- the view ---- */
@@ -120,6 +123,16 @@ uint64_t store_mem_drops(struct store *s)
 size_t store_mem_bytes(struct store *s)
 {
     return atomic_load(&s->mem_bytes);
+}
+
+bool store_mem_closed(struct store *s)
+{
+    bool any;
+
+    pthread_mutex_lock(&s->view_lock);
+    any = s->view->n > 1;
+    pthread_mutex_unlock(&s->view_lock);
+    return any;
 }
 
 void store_applied(struct store *s, struct store_point *p)
@@ -289,9 +302,9 @@ static int fold_work(struct store *s, void *arg, struct store_point *next, struc
 {
     struct fold *f = arg;
     const struct store_mem *mem = &f->mem;
-    size_t count = memtable_count(mem->table), n = 0; /* a mark is no record */
+    size_t keys = memtable_keys(mem->table), n = 0; /* none in a table of marks */
     size_t slice = 0;
-    size_t share = count > 0 ? memtable_bytes(mem->table) / count : 0;
+    size_t share = keys > 0 ? memtable_bytes(mem->table) / keys : 0;
     struct memiter it;
     struct mementry m;
 

@@ -58,7 +58,8 @@ Test(memtable, a_reader_sees_the_newest_version_at_its_lsn)
     cr_assert_str_eq(got(m, "b", UINT64_MAX), "again");
     cr_assert_str_eq(got(m, "bb", 13), "");
     cr_assert_str_eq(got(m, "c", UINT64_MAX), "");
-    cr_assert_eq(memtable_count(m), 7);
+    cr_assert_eq(memtable_keys(m), 3);
+    cr_assert_eq(memtable_key_bytes(m), 1 + 5 + 1 + 3 + 2 + 4);
     memtable_unref(m);
 }
 
@@ -94,6 +95,11 @@ Test(memtable, a_walk_is_in_key_order_and_meets_each_key_once)
     walk(m, "a/b", true, 5, "a0 ");
     walk(m, "b", false, 6, "");
     walk(m, "", false, 0, "");
+    for (uint64_t lsn = 8; lsn < 100; lsn++) /* so many that a walk does not step over each */
+        put(m, "a/", lsn, "hot");
+    walk(m, "", false, 99, "a a/ a/b- a0 \xff ");
+    walk(m, "a", true, 50, "a/ a/b- a0 \xff ");
+    walk(m, "a", false, 5, "a a/ a/b a0 ");
     memtable_unref(m);
 }
 

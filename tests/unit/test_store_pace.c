@@ -174,6 +174,27 @@ Test(store_pace, a_fold_gives_back_room_as_it_goes)
     cr_assert_eq(room.rises, 0);
 }
 
+/* Each value has a segment of two pages, so 16 MiB of memory are full before the folded bytes are. */
+Test(store_pace, a_hot_key_is_folded_once_a_table)
+{
+    const unsigned writes = 1500;
+    struct store_fold f = {0};
+    struct store_point p;
+
+    for (unsigned i = 0; i < writes; i++)
+        take(i % 10);
+    cr_assert(!store_mem_closed(store), "%zu bytes", store_mem_bytes(store));
+    cr_assert_eq(store_fold(store, true, &f, &err), 1);
+    store_folded(store, &p);
+    cr_assert_eq(p.lsn, writes);
+    for (unsigned i = 0; !store_mem_closed(store); i++) {
+        cr_assert_lt(store_mem_bytes(store), 17u << 20, "memory has a bound, too");
+        take(i % 10);
+    }
+    store_folded(store, &p);
+    cr_assert_eq(p.lsn, writes);
+}
+
 Test(store_pace, a_table_of_marks_alone_is_folded)
 {
     struct store_point p;
