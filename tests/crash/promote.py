@@ -43,12 +43,11 @@ def one_round(program, rng, canary, counts):
             b.unseal(a.keys[:2])
             w.await_caught_up(a, b)
         load = Load(a, 0)
+        await_true('a first answer', lambda: load.acked)
         time.sleep(rng.uniform(0.02, 0.6))  # the random moment itself
         for s in (b, a) if order else (a, b):
             s.kill()
         asked, acked = load.finish()
-        if not acked:
-            raise Failed('nothing was acknowledged: the round says nothing')
         counts[level] += len(acked)
         answered = set(acked)
         try:
