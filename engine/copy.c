@@ -367,6 +367,9 @@ static void on_finished(struct engine *e)
         local_set_text(e, "unreadable", NULL, &err) != 0 ||
         local_set_text(e, "give_up", NULL, &err) != 0 || local_set_text(e, "copy", NULL, &err) != 0)
         engine_fatal(e, &err);
+    if (engine_role(e) == ENGINE_BOOTSTRAPPING &&
+        strcmp(e->repl.cluster_id, f->cfg.cluster_id) != 0)
+        meet_forget(e); /* epochs of the cluster that this one was of */
     keep = aside_keep(e, old);
     if (local_save(e, &err) != 0)
         engine_fatal(e, &err);

@@ -271,6 +271,21 @@ out:
 }
 
 /* ---- promotion ---- */
+/* Of an epoch that is not here neither the writes are known, nor the mode under which they were
+ * acknowledged. */
+int epoch_newer_check(const struct engine *e, uint32_t known, struct err *err)
+{
+    const struct epoch_rec *last = epochs_last(&e->cur->epochs);
+
+    if (last == NULL || known <= last->number)
+        return 0;
+    return err_set(err, ERR_DENIED, 0,
+                   "newer_epoch: epoch %" PRIu32
+                   " was begun elsewhere, and is not here: follow its primary (update-primary), or "
+                   "promote who has it. force gives up what was acknowledged in it",
+                   known);
+}
+
 static void promote_answer(struct engine *e, uint64_t lsn, const struct err *err)
 {
     struct job *j = job_new(e, JOB_CALL);
@@ -303,7 +318,9 @@ void promote_begin(struct engine *e, struct event *ev)
                     ? "not a secondary with a whole copy"
                     : "part of the data here cannot be read, and the log not be "
                       "applied to it: promote another secondary, or restore a snapshot");
-    else if (switchover_promotion_check(e, &err) != 0 && ev->flag) {
+    else if ((switchover_promotion_check(e, &err) != 0 ||
+              epoch_newer_check(e, e->seen_epoch, &err) != 0) &&
+             ev->flag) {
         log_warn(e->cfg.log, LOG_REPLICATION, "promotion by force: %s", err.msg);
         err_clear(&err);
     }

@@ -179,14 +179,8 @@ static bool accept_loss(struct engine *e, struct err *err)
 static int newer_check(struct engine *e, struct err *err)
 {
     for (size_t i = 0; i < e->gather.n; i++) {
-        const struct gathered *t = &e->gather.m[i];
-
-        if (t->newer != 0)
-            return err_set(err, ERR_DENIED, 0,
-                           "%s knows of epoch %" PRIu32
-                           ", which is newer than ours: follow that one with update-primary. "
-                           "force promotes all the same",
-                           t->member.id, t->newer);
+        if (epoch_newer_check(e, e->gather.m[i].newer, err) != 0)
+            return -1;
     }
     return modes_promotion_check(e, err);
 }

@@ -236,6 +236,16 @@ void meet_seen(struct engine *e, uint32_t number)
         engine_fatal(e, &err);
 }
 
+/* The caller's next local_save makes it durable. */
+void meet_forget(struct engine *e)
+{
+    struct err err;
+
+    e->seen_epoch = 0;
+    if (local_set_text(e, "epoch_seen", NULL, &err) != 0)
+        engine_fatal(e, &err);
+}
+
 /* One epoch has one primary: another one that says it is of ours was brought back from an old
  * image, or we were. */
 bool meet_epochs(struct engine *e, const struct epochs *history, enum engine_role role,

@@ -93,6 +93,8 @@ bool epoch_sign(struct engine *e, const struct epoch_rec *r, uint8_t sig[LINK_SI
 bool epoch_signature_good(const struct engine *e, const struct epoch_rec *r, const uint8_t *sig);
 CHECKED int epoch_append(struct engine *e, struct epoch_rec *r,
                          struct err *err); /* fills end_lsn and hash */
+CHECKED int epoch_newer_check(const struct engine *e, uint32_t known,
+                              struct err *err); /* 0: that one is here */
 size_t promote_step(struct engine *e);
 void promote_begin(struct engine *e, struct event *ev);
 void promote_refuse(struct engine *e, const struct err *err); /* it goes on as a secondary */
@@ -147,6 +149,7 @@ void meet_rows(struct engine *e);          /* the member table, as applied; or t
 void meet_opened_engine(struct engine *e); /* at the end of open */
 void meet_again(struct engine *e, int64_t now);
 void meet_seen(struct engine *e, uint32_t number);
+void meet_forget(struct engine *e); /* what was seen: not saved yet */
 /* true: this cluster is fenced now, and all connections are closed. */
 bool meet_epochs(struct engine *e, const struct epochs *history, enum engine_role role,
                  const uint8_t *sig /* NULL: none */, const char *who);

@@ -220,7 +220,8 @@ void log_publish(struct engine *e)
     snprintf(st->handover, sizeof(st->handover), "%s", words[e->handover.state]);
     memcpy(st->handover_to, e->handover.to, sizeof(st->handover_to));
     if (st->role == ENGINE_SECONDARY &&
-        (switchover_promotion_check(e, &err) != 0 || modes_promotion_check(e, &err) != 0))
+        (switchover_promotion_check(e, &err) != 0 ||
+         epoch_newer_check(e, e->seen_epoch, &err) != 0 || modes_promotion_check(e, &err) != 0))
         snprintf(st->promotion_needs_force, sizeof(st->promotion_needs_force), "%.159s", err.msg);
     st->log_bytes = wal_bytes(g->wal);
     st->log_first_lsn = wal_first_lsn(g->wal);

@@ -263,6 +263,95 @@ static void quorum_over_epoch(struct world *w)
     sim_check(w, world_until(w, writes_settled, 10 * SEC), "the promoted one does not write");
 }
 
+/* 8: node 3 knows that node 1 began an epoch, by its question or by its welcome, and has read
+ * nothing of it: not whom its quorum names. It is not promoted unless forced, over a restart too;
+ * who has the epoch is. */
+static void quorum_unread(struct world *w)
+{
+    struct repl_mode m = mode_of(2, REPL_FLUSH, REPL_STRICT, 5000);
+    bool follows = sim_rand(w, 2) == 0;
+    struct call *c;
+    struct err err = {0};
+    uint32_t from;
+
+    write_many(w, 50);
+    for (int i = 1; i <= 3; i++)
+        enable(w, 0, i);
+    check_equal(w);
+    node_crash(w, 0);
+    w->n[2].follows = w->n[3].follows = -1;
+    promote(w, 1);
+    w->passes = no_segment_to_3;
+    for (int i = 2; i <= 2 + follows; i++)
+        sim_check(w, try_retarget(w, i, 1, false, false, 60 * SEC), "node %d does not turn", i);
+    world_run(w, 10 * SEC);
+    c = call_new(w, 1);
+    if (mode_ask(w, 1, NULL, &m, false, on_call, c, &err) != 0 || !call_wait(w, c, 30 * SEC))
+        sim_fail(w, "quorum: %s %s", err.msg, c->err.msg);
+    from = w->n_ops;
+    write_many(w, 1 + (unsigned)sim_rand(w, 30));
+    sim_check(w, world_until(w, writes_settled, 10 * SEC) && w->ops[w->n_ops - 1].acked,
+              "not acknowledged by node 2");
+    sim_check(w, status_of(w, 3)->epoch == 1, "node 3 is of epoch %u", status_of(w, 3)->epoch);
+    node_crash(w, 1);
+    w->passes = NULL;
+    w->n[2].follows = w->n[3].follows = -1;
+    if (sim_rand(w, 2) == 0) {
+        node_crash(w, 3);
+        node_open(w, 3);
+    }
+    c = call_new(w, 3);
+    if (promote_ask(w, 3, false, on_call, c, &err) != 0)
+        sim_fail(w, "promote: %s", err.msg);
+    sim_check(w, !call_wait(w, c, 60 * SEC), "promoted though it lacks an epoch that it knows of");
+    sim_check(w, strncmp(c->err.msg, "newer_epoch: ", 13) == 0 &&
+                     strncmp(status_of(w, 3)->promotion_needs_force, "newer_epoch: ", 13) == 0,
+              "it says \"%s\"", c->err.msg);
+    if (sim_rand(w, 2) == 0) {
+        sim_check(w, try_promote(w, 3, true, 60 * SEC), "force does not promote");
+        return;
+    }
+    promote(w, 2);
+    none_lost(w, from);
+}
+
+/* Node 0 knows of epoch 2 of a cluster that it has left. In the one that it is taken into then, a
+ * founded one, there is no such epoch: it is promoted there. */
+static void seen_elsewhere(struct world *w)
+{
+    struct repl_config rc = {.cluster_id = "alone"};
+    struct buf b = {0};
+    struct call *c;
+    struct err err = {0};
+
+    pair(w);
+    node_crash(w, 0);
+    promote(w, 1);
+    node_open(w, 0);
+    enable(w, 1, 0);
+    check_equal(w);
+    c = call_new(w, 0);
+    if (secede_ask(w, 0, on_call, c, &err) != 0 || !call_wait(w, c, 60 * SEC))
+        sim_fail(w, "it does not leave: %s", err.msg);
+    w->n[0].follows = -1;
+    sim_check(w,
+              repl_config_encode(&rc, &b, &err) == 0 &&
+                  put_row(w, 0, ENGINE_KEY_CONFIG, &b, 60 * SEC),
+              "row");
+    buf_free(&b);
+    mark_lost(w, 2);
+    w->primary = 2;
+    enable(w, 2, 0);
+    write_many(w, 20);
+    check_equal(w);
+    if (sim_rand(w, 2) == 0) {
+        node_crash(w, 0);
+        node_open(w, 0);
+    }
+    node_crash(w, 2);
+    promote(w, 0);
+}
+
 const struct scenario scenarios_starts[] = {
     {"saved_over_restart", saved_over_restart,
      "LSNs that were written twice are saved, all of them", 0},
@@ -271,6 +360,8 @@ const struct scenario scenarios_starts[] = {
     {"nothing_to_save", nothing_to_save, "a primary that only lost a tail has nothing to save", 0},
     {"quorum_over_epoch", quorum_over_epoch,
      "k of n: one of an older epoch is heard, and nothing is taken from it", 4},
+    {"seen_elsewhere", seen_elsewhere, "an epoch of another cluster holds no promotion up", 3},
+    {"quorum_unread", quorum_unread, "who lacks an epoch that it knows of is not promoted", 4},
     {"quorum_over_restart", quorum_over_restart,
      "k of n: a shorter tail of a later start is the longer one", 3},
     {NULL, NULL, NULL, 0},
