@@ -407,6 +407,7 @@ static void on_switched(struct engine *e)
     atomic_store(&e->catching_up, false);
     atomic_store(&e->store_unreadable, false);
     e->promotable = true;
+    revoked_over(e); /* after a crash the next stream does it */
     if (engine_role(e) ==
         ENGINE_BOOTSTRAPPING) /* else it was a secondary all along, or is being promoted */
         engine_role_set(e, ENGINE_SECONDARY);

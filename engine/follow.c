@@ -349,6 +349,8 @@ static void stream_begin(struct engine *e, const struct link_welcome *w)
     f->rx_ns = f->acked_ns = env_mono_ns(e->cfg.env);
     e->reason[0] = '\0';
     refused_over(e);
+    if (e->copy == NULL && !e->promote.on) /* a promotion goes on with our own history */
+        revoked_over(e);
     switchover_followed(e, w->epochs.n > 0 ? epochs_last(&w->epochs)->number : 0);
     log_info(e->cfg.log, LOG_REPLICATION, "stream started: remote_index=%" PRIu64, w->commit_lsn);
 }

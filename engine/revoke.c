@@ -5,7 +5,8 @@
  * The row is a write like others: a mode may hold its commit back for a secondary that is dead. So
  * the id is noted in the local file first, and from then on its connection is closed, its hello and
  * its epochs are not believed, and no log is kept for it, over restarts. The note goes when the row
- * is applied, which takes over on every cluster.
+ * is applied, which takes over on every cluster; or when another cluster's history takes the place
+ * of ours.
  */
 #include "engine_private.h"
 #include "modes_private.h"
@@ -56,6 +57,16 @@ void revoked_load(struct engine *e)
         }
     }
     buf_free(&row);
+}
+
+/* What is here is another cluster's history now, and its rows say who belongs to it. What was noted
+ * in ours, and never became a row of that, is lost like our other writes. */
+void revoked_over(struct engine *e)
+{
+    if (e->n_revoked == 0)
+        return;
+    e->n_revoked = 0;
+    save(e);
 }
 
 /* The rows as they are applied now. */

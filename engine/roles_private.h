@@ -140,6 +140,7 @@ size_t leave_step(struct engine *e);
 bool revoked_here(const struct engine *e, const char *id);
 void revoked_load(struct engine *e);
 void revoked_settle(struct engine *e);
+void revoked_over(struct engine *e); /* the history is another cluster's */
 void revoke_begin(struct engine *e, struct event *ev);
 
 /* ---- meet.c ---- */

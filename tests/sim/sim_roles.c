@@ -700,9 +700,8 @@ static void index_after_failover(struct world *w)
     sim_check(w, engine_index_state(w->n[1].e, &lost) == INDEX_MISSING, "of no epoch of ours");
 }
 
-/* A mode that waits for a dead secondary holds back the record of a revocation, not the cut; and a
- * restart does not undo it. */
-static void revoke_while_held(struct world *w)
+/* Node 2, by node 0, while a mode waits for node 1, which is down. */
+static void revoke_held(struct world *w)
 {
     struct repl_mode flush = {
         .level = REPL_FLUSH, .wait_ms = 60000, .k = 1, .n = 1, .name = {"member-1"}};
@@ -720,6 +719,13 @@ static void revoke_while_held(struct world *w)
     if (engine_revoke(w->n[0].e, "member-2", false, on_probe, &p, &err) != 0)
         sim_fail(w, "revoke: %s", err.msg);
     await_probe(w, &p, "the revocation");
+}
+
+/* A mode that waits for a dead secondary holds back the record of a revocation, not the cut; and a
+ * restart does not undo it. */
+static void revoke_while_held(struct world *w)
+{
+    revoke_held(w);
     for (int i = 0; i < 2; i++) {
         world_run(w, SEC);
         sim_check(w, !node_streams(w, 2), "a revoked secondary streams");
@@ -735,6 +741,43 @@ static void revoke_while_held(struct world *w)
     put_member(w, 0, 2, false);
     await_stream(w, 2);
     w->n[2].follows = 0;
+    check_equal(w);
+}
+
+/* The record is lost with the history that it was written in. The one that goes on has the member,
+ * and node 0 has that history now, however it came to it: it takes that member for one, too. */
+static void revoked_in_lost(struct world *w)
+{
+    revoke_held(w);
+    sim_check(w, !try_put_member(w, 0, 2, true, SEC), "the row is not held");
+    node_crash(w, 0);
+    node_open(w, 1);
+    promote(w, 1);
+    retarget(w, 2, 1, false);
+    await_stream(w, 2);
+    node_open(w, 0);
+    sim_check(w, world_until(w, first_fenced, 10 * SEC), "the old primary is not fenced");
+    if (sim_rand(w, 2) == 0) {
+        demote(w, 0);
+        retarget(w, 0, 1, false);
+    } else
+        enable(w, 1, 0);
+    await_stream(w, 0);
+    if (sim_rand(w, 2) == 0) {
+        node_crash(w, 0);
+        node_open(w, 0);
+        await_stream(w, 0);
+    }
+    if (sim_rand(w, 2) == 0)
+        retarget(w, 2, 0, false);
+    else {
+        check_equal(w);
+        node_crash(w, 1);
+        w->n[2].follows = -1;
+        promote(w, 0);
+        retarget(w, 2, 0, false);
+    }
+    await_stream(w, 2);
     check_equal(w);
 }
 
@@ -851,6 +894,7 @@ const struct scenario scenarios_roles[] = {
     {"cascade", cascade, "a secondary passes on what is committed, and nothing else", 3},
     {"index_after_failover", index_after_failover,
      "an index beyond the end of its epoch is never satisfied", 0},
+    {"revoked_in_lost", revoked_in_lost, "a revocation is lost with its history", 3},
     {"revoke_while_held", revoke_while_held, "a revocation cuts at once, whatever a mode holds", 3},
     {"leave", leave, "one that leaves supersedes nobody, itself neither", 0},
     {NULL, NULL, NULL, 0},
