@@ -146,7 +146,9 @@ static void fill_head(struct engine *e, struct seg_head *h)
     h->epoch = last != NULL ? last->number : wal_end_epoch(w);
     h->minor = e->minor;
     h->first_lsn = wal_end_lsn(w) + 1;
-    h->commit_ms = now > before ? now : before; /* never back, or a time would name two states */
+    /* Never back, or a time would name two states. It may be equal: a time is the state behind the
+     * last of its millisecond, and one more each time would run away from the clock. */
+    h->commit_ms = now > before ? now : before;
     h->durable_lsn = wal_durable_lsn(w);
     h->commit_lsn = e->committed_lsn;
     wal_end_hash(w, h->prev_hash);

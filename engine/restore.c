@@ -514,7 +514,7 @@ static int check_target(struct restore *r, struct err *err)
                        r->p.lsn, r->cfg.to_lsn);
     /* All that was committed by then is there when something later was seen, or when the snapshot
      * itself was begun later. */
-    if (r->cfg.to_ms == 0 || r->stopped || info->created_ms >= r->cfg.to_ms)
+    if (r->cfg.to_ms == 0 || r->stopped || info->created_ms > r->cfg.to_ms)
         return 0;
     time_text(r->report.commit_ms != 0 ? r->report.commit_ms : info->created_ms, end);
     time_text(r->cfg.to_ms, to);
