@@ -111,6 +111,13 @@ bool aside_holds(const struct engine *e, uint32_t generation)
     return false;
 }
 
+/* A generation that is LOCAL_APART is so when it is got back, too. A row of its own: an older
+ * program reads a row "aside" of its own form only. */
+static void apart_row(uint32_t generation, char name[32])
+{
+    snprintf(name, 32, LOCAL_APART "-%" PRIu32, generation);
+}
+
 /* The rows are in memory only: the caller's next local_save makes them durable, with the switch. */
 bool aside_keep(struct engine *e, const struct gen *old)
 {
@@ -118,6 +125,7 @@ bool aside_keep(struct engine *e, const struct gen *old)
     struct engine_aside *a = &e->aside[e->n_aside];
     struct buf b = {0};
     struct err err;
+    char apart[32];
     uint64_t minor;
     bool found;
 
@@ -135,7 +143,9 @@ bool aside_keep(struct engine *e, const struct gen *old)
     e->n_aside++;
     f->keep_old_ms = 0; /* what later copies replace is this primary's own data */
     f->old_name[0] = '\0';
-    if (follow_encode(f, &b, &err) != 0 ||
+    apart_row(a->generation, apart);
+    if (local_set_text(e, apart, engine_apart(e) ? "1" : NULL, &err) != 0 ||
+        follow_encode(f, &b, &err) != 0 ||
         local_set_locked(e, "follow", b.data, b.len, &err) != 0 || set_row(e, &err) != 0)
         engine_fatal(e, &err);
     buf_free(&b);
@@ -147,12 +157,15 @@ static int drop(struct engine *e, size_t i, const char *why, struct err *err)
     struct job *j;
     struct gen *g;
     struct err bad;
+    char apart[32];
 
+    apart_row(e->aside[i].generation, apart);
     if (gen_new(e, e->aside[i].generation, &g, err) != 0)
         return -1;
     memmove(&e->aside[i], &e->aside[i + 1], (e->n_aside - i - 1) * sizeof(e->aside[0]));
     e->n_aside--;
-    if (set_row(e, &bad) != 0 || local_save(e, &bad) != 0)
+    if (local_set_text(e, apart, NULL, &bad) != 0 || set_row(e, &bad) != 0 ||
+        local_save(e, &bad) != 0)
         engine_fatal(e, &bad);
     log_info(e->cfg.log, LOG_REPLICATION, "removing %s, which was set aside: %s", g->dir, why);
     j = job_new(e, JOB_DROP);
@@ -300,8 +313,8 @@ static int read_aside(struct local *l, uint32_t generation, struct engine_aside 
 static int write_local(struct disk *d, const char *to, struct local *from,
                        const struct engine_aside *a, struct err *err)
 {
-    char number[24], minor[24], epochs[32];
-    struct buf history = {0};
+    char number[24], minor[24], epochs[32], apart[32];
+    struct buf history = {0}, mark = {0};
     struct local *l = NULL;
     struct err missing;
     int rc = -1;
@@ -314,6 +327,10 @@ static int write_local(struct disk *d, const char *to, struct local *from,
     if (local_get(from, epochs, &history, &missing) == 0 &&
         local_set(l, epochs, history.data, history.len, err) != 0)
         goto out;
+    apart_row(a->generation, apart);
+    if (local_get(from, apart, &mark, &missing) == 0 &&
+        local_set(l, LOCAL_APART, mark.data, mark.len, err) != 0)
+        goto out;
     if (a->member[0] != '\0' && local_set(l, "member", a->member, strlen(a->member), err) != 0)
         goto out;
     if (local_set(l, "generation", number, strlen(number), err) != 0 ||
@@ -323,6 +340,7 @@ static int write_local(struct disk *d, const char *to, struct local *from,
     rc = local_commit(l, err);
 out:
     buf_free(&history);
+    buf_free(&mark);
     local_close(l);
     return rc;
 }

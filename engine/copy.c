@@ -359,6 +359,7 @@ static void on_finished(struct engine *e)
     while (wal_in_flight(old->wal) > 0) /* writes of the time before; none as a rule */
         (void)disk_wait(e->cfg.disk, -1);
     local_begin(e);
+    keep = aside_keep(e, old); /* with the marks that go next */
     if (local_set_text(e, "role", "secondary", &err) != 0 ||
         local_set_number(e, "generation", e->copy->number, &err) != 0 ||
         local_set_text(e, LOCAL_APART, NULL, &err) != 0 ||
@@ -370,7 +371,6 @@ static void on_finished(struct engine *e)
     if (engine_role(e) == ENGINE_BOOTSTRAPPING &&
         strcmp(e->repl.cluster_id, f->cfg.cluster_id) != 0)
         meet_forget(e); /* epochs of the cluster that this one was of */
-    keep = aside_keep(e, old);
     if (local_save(e, &err) != 0)
         engine_fatal(e, &err);
     local_end(e);

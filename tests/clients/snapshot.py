@@ -175,9 +175,9 @@ def log_of(s):
     return f'{s.dir}/data/{gens[-1]}/wal'
 
 
-def born(w, name, of):
+def born(w, name, of, **kw):
     """A server that was not started, to be restored into: it will have the keys and tokens of another one."""
-    s = w.server(name)
+    s = w.server(name, **kw)
     s.keys, s.threshold, s.token, s.root = of.keys, of.threshold, of.token, of.root
     return s
 
@@ -444,6 +444,18 @@ def sequence_22_restore_is_a_cluster_of_its_own():
         before = os.path.getsize(own)
         r.dr_token(a.keys[:2])
         assert os.path.getsize(own) == before
+        # What it was, got back from where it was set aside, is a restored cluster still.
+        w.await_following(r)
+        aside = r.dr_status()['set_aside']
+        assert len(aside) == 1, aside
+        back = os.path.join(w.dir, 'back')
+        cli(w, r, 'replication', 'aside', 'restore', f'{r.dir}/data', str(aside[0]['generation']), back)
+        again = born(w, 'again', a, data=back)
+        again.start()
+        again.unseal()
+        again.ok('PUT', 'kv/again', {'v': 1})
+        assert 'kv/again' not in open(real).read(), 'it wrote into the real audit file'
+        assert 'kv/again' in open(f'{back}/audit/real.audit').read()
 
 
 if __name__ == '__main__':
