@@ -10,6 +10,7 @@
  * is as good as the connection that it came on, and ends with it.
  */
 #include "engine_private.h"
+#include "lag_private.h"
 #include "link_msg.h"
 #include "modes_private.h"
 #include "ship_private.h"
@@ -60,6 +61,7 @@ void fed_heard(struct engine *e, struct peer *by, const struct link_msg *m)
         p->retain_lsn = ours(e, f->durable_lsn);
         if (f->applied_lsn != 0) /* else it has no whole copy yet */
             p->known_lsn = ours(e, f->applied_lsn);
+        peer_marked(e, p);
         p->heartbeat_ms = env_wall_ms(e->cfg.env);
         e->dirty = true;
     }

@@ -202,6 +202,20 @@ void peer_stages_at(struct engine *e, const struct peer *p, int64_t now,
     }
 }
 
+void peer_marked(struct engine *e, struct peer *p)
+{
+    uint64_t lsn = peer_stage_lsn(p, LAG_FLUSHED);
+
+    for (uint64_t i = e->mark_seq; i > 0 && i + MARKS_KEPT > e->mark_seq; i--) {
+        const struct mark *mk = &e->marks[(i - 1) % MARKS_KEPT];
+
+        if (mk->lsn <= lsn) {
+            p->mark_acked_ns = mk->mono_ns;
+            break;
+        }
+    }
+}
+
 /* Samples for each commit that a stage covers, once both are known. */
 void peers_covered(struct engine *e, struct peer *p, int64_t held_us)
 {
@@ -223,14 +237,7 @@ void peers_covered(struct engine *e, struct peer *p, int64_t held_us)
             lag_add(&p->lag[s], now, at > t->mono_ns ? (at - t->mono_ns) / 1000 : 0);
         }
     }
-    for (uint64_t i = e->mark_seq; i > 0 && i + MARKS_KEPT > e->mark_seq; i--) {
-        const struct mark *mk = &e->marks[(i - 1) % MARKS_KEPT];
-
-        if (mk->lsn <= p->confirmed_lsn) {
-            p->mark_acked_ns = mk->mono_ns;
-            break;
-        }
-    }
+    peer_marked(e, p);
 }
 
 /* Once a second: what waits counts at its age. */

@@ -37,6 +37,7 @@ void peer_stages(struct engine *e, const struct peer *p, struct engine_lag_stage
 /* The same, with how old what waits is. */
 void peer_stages_at(struct engine *e, const struct peer *p, int64_t now,
                     struct engine_lag_stage out[LAG_STAGES]);
+void peer_marked(struct engine *e, struct peer *p); /* looks for the newest mark that it has */
 void peers_covered(struct engine *e, struct peer *p, int64_t held_us);
 void lag_count_waiting(struct engine *e, int64_t now);
 void flush_begun(struct engine *e, const struct seg *s);

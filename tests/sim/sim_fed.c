@@ -185,6 +185,57 @@ static void fed_is_not_away(struct world *w)
     sim_check(w, world_until(w, second_is_not, 30 * SEC), "said by one that is away");
 }
 
+static void fresh(struct world *w, const struct engine_peer *p, int64_t limit_ms, const char *what)
+{
+    sim_check(w, p->canary_age_ms < limit_ms, "%s: a canary of %lld ms", what,
+              (long long)p->canary_age_ms);
+    for (int s = LAG_FLUSHED; s < LAG_STAGES; s++)
+        sim_check(w, p->stage[s].behind_ms < (double)limit_ms, "%s: %s: %.0f ms behind", what,
+                  lag_stage_name(s), p->stage[s].behind_ms);
+}
+
+/* What is told of one that another one feeds is true while nobody writes, at the primary and there,
+ * whatever the clocks of the secondaries say; and it grows when nothing comes any more. */
+static void fed_lag_truth(struct world *w)
+{
+    const int64_t cut_ms = 20000;
+
+    begin(w);
+    for (int i = 1; i <= 3; i++)
+        w->n[i].env.wall_offset_ms = ((int64_t)sim_rand(w, 1200) - 600) * 1000;
+    feed(w, 2, 1);
+    feed(w, 3, 2);
+    for (int i = 0; i < 2; i++) {
+        sim_check(w, world_until(w, second_is_fed, 30 * SEC), "the primary does not hear of it");
+        for (int k = 0; k < 30; k++) {
+            world_run(w, (int64_t)sim_rand(w, 3000) * MS);
+            if (k < 5)
+                continue; /* until each has heard, and pinged */
+            fresh(w, &status_of(w, 1)->peers[0], 1500, "node 1");
+            fresh(w, &status_of(w, 2)->peers[0], 1500, "node 2");
+            fresh(w, &status_of(w, 3)->peers[0], 1500, "node 3");
+            fresh(w, peer_of(w, "member-1"), 1500, "node 1, at the primary");
+            fresh(w, peer_of(w, "member-2"), 3000, "node 2, at the primary");
+            fresh(w, peer_of(w, "member-3"), 4000, "node 3, at the primary");
+        }
+        if (i == 1)
+            break;
+        net_partition(w, 1, 2, true);
+        world_run(w, cut_ms * MS);
+        for (int k = 2; k <= 3; k++)
+            sim_check(w,
+                      status_of(w, k)->peers[0].canary_age_ms > cut_ms - 2000 &&
+                          status_of(w, k)->peers[0].stage[LAG_APPLIED].behind_ms >
+                              (double)cut_ms - 3000,
+                      "node %d: nothing came for %d ms, and it says %lld", k, (int)cut_ms,
+                      (long long)status_of(w, k)->peers[0].canary_age_ms);
+        sim_check(w, peer_of(w, "member-2")->canary_age_ms > cut_ms - 4000,
+                  "the primary says %lld ms", (long long)peer_of(w, "member-2")->canary_age_ms);
+        net_heal(w);
+        sim_check(w, world_until(w, secondary_streams, 60 * SEC), "no stream");
+    }
+}
+
 static bool said(int fd, const char *text)
 {
     static char log[1 << 20];
@@ -253,6 +304,7 @@ static void fed_falls_behind(struct world *w)
 const struct scenario scenarios_fed[] = {
     {"retention_raised", retention_raised, "a member's own limit outlives a promotion", 3},
     {"fed_is_not_away", fed_is_not_away, "a member that another one feeds is not away", 4},
+    {"fed_lag_truth", fed_lag_truth, "lag of one that another one feeds is true", 4},
     {"fed_falls_behind", fed_falls_behind, "who feeds others keeps their log within limits", 4},
     {NULL, NULL, NULL, 0},
 };
