@@ -32,6 +32,7 @@
 #include <openssl/crypto.h>
 
 #define YIELD "yield"                   /* of the local file: the epoch's number, and for whom */
+#define ELSEWHERE "promotion_elsewhere" /* the reason that is told */
 #define FETCH_STILL_NS (2 * SILENCE_NS) /* without a segment for so long: it does not come */
 
 /* ---- the members that are asked ---- */
@@ -295,7 +296,31 @@ static void yield_save(struct engine *e)
 
 static void say_yield(struct engine *e)
 {
-    snprintf(e->reason, sizeof(e->reason), "promotion_elsewhere: %.40s", e->yield.to);
+    snprintf(e->reason, sizeof(e->reason), ELSEWHERE "%s%.26s",
+             e->yield.silent ? ", no answer from " : ": ", e->yield.to);
+}
+
+bool yield_said(const struct engine *e)
+{
+    return strncmp(e->reason, ELSEWHERE, strlen(ELSEWHERE)) == 0;
+}
+
+/* Whether it was heard when it was asked last. Where it was heard to be the primary, that is said
+ * already (meet_epochs). */
+static void yield_heard(struct engine *e, bool heard)
+{
+    struct yield *y = &e->yield;
+
+    y->conn_id = 0;
+    if (y->silent != heard)
+        return;
+    y->silent = !heard;
+    if (yield_said(e))
+        say_yield(e);
+    e->dirty = true;
+    if (!heard)
+        log_warn(e->cfg.log, LOG_REPLICATION,
+                 "%s: if it is gone for good, update-primary ends the wait", e->reason);
 }
 
 void yield_load(struct engine *e)
@@ -341,12 +366,13 @@ static void yield_to(struct engine *e, uint32_t number, const char *id)
     if (y->number == number && strcmp(y->to, id) == 0)
         return;
     y->number = number;
+    y->silent = false;
     snprintf(y->to, sizeof(y->to), "%s", id);
     yield_save(e);
     say_yield(e);
     log_warn(e->cfg.log, LOG_REPLICATION,
-             "promotion_elsewhere: %s is being promoted: following no primary of an epoch before "
-             "%" PRIu32 " until that has ended",
+             ELSEWHERE ": %s is being promoted: following no primary of an epoch before "
+                       "%" PRIu32 " until that has ended",
              id, number);
     if (up != NULL)
         conn_close(e, up, "another secondary is being promoted");
@@ -385,9 +411,10 @@ static size_t yield_step(struct engine *e, int64_t now)
         return 0;
     }
     y->next_ns = now + ASK_LIMIT_NS;
-    if (y->conn_id != 0)
+    if (y->conn_id != 0) {
         conn_give_up(e, &e->yield.conn_id, "no answer to what was asked");
-    else if (member_read(e, y->to, &m, &err) == 0)
+        yield_heard(e, false);
+    } else if (member_read(e, y->to, &m, &err) == 0)
         y->conn_id = e->cfg.link->dial(e->cfg.net, m.cluster_addr);
     log_deadline(e, y->next_ns);
     return 1;
@@ -395,6 +422,7 @@ static size_t yield_step(struct engine *e, int64_t now)
 
 static void yield_told(struct engine *e, struct conn *c, const struct link_msg *m)
 {
+    yield_heard(e, true);
     conn_drop(e, c, "asked");
     if ((enum engine_role)m->epoch.role == ENGINE_SECONDARY &&
         m->epoch.gather != GATHER_PROMOTING && e->yield.number != 0) {
@@ -470,7 +498,7 @@ bool gather_closed(struct engine *e, uint64_t conn)
     }
     if (e->yield.conn_id == 0 || e->yield.conn_id != conn)
         return false;
-    e->yield.conn_id = 0;
+    yield_heard(e, false);
     return true;
 }
 

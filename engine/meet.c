@@ -264,7 +264,7 @@ bool meet_epochs(struct engine *e, const struct epochs *history, enum engine_rol
         return false;
     meet_seen(e, theirs->number);
     if (engine_role(e) == ENGINE_SECONDARY && theirs->number > ours->number &&
-        role == ENGINE_PRIMARY && e->reason[0] == '\0') {
+        role == ENGINE_PRIMARY && (e->reason[0] == '\0' || yield_said(e))) {
         snprintf(e->reason, sizeof(e->reason), "newer_primary: %.20s, epoch %" PRIu32, who,
                  theirs->number);
         log_warn(e->cfg.log, LOG_REPLICATION,

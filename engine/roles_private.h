@@ -62,6 +62,7 @@ struct yield {       /* no primary of an epoch before `number` is followed */
     char to[64];
     uint64_t conn_id;
     int64_t next_ns; /* ask it then */
+    bool silent;     /* it did not answer when it was asked last */
 };
 
 /* ---- switchover.c ---- */
@@ -113,6 +114,7 @@ bool gather_closed(struct engine *e, uint64_t conn);
 bool gather_ships_to(const struct engine *e, const char *id); /* all that is durable here */
 void yield_load(struct engine *e);                            /* at open */
 void yield_end(struct engine *e);
+bool yield_said(const struct engine *e); /* as the reason that is told */
 bool yield_refuses(struct engine *e, const struct epoch_rec *theirs); /* a primary's newest */
 
 /* ---- fence.c ---- */

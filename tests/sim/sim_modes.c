@@ -477,6 +477,11 @@ static void quorum_promotion(struct world *w)
     check_acked(w, 1);
 }
 
+static bool second_streams(struct world *w)
+{
+    return node_streams(w, 2);
+}
+
 static enum engine_role role(struct world *w, int i)
 {
     return status_of(w, i)->role;
@@ -530,6 +535,46 @@ static void quorum_yields(struct world *w)
     world_run(w, 20 * SEC);
     mark_lost(w, 1);
     none_lost(w, from);
+    sim_check(w, strncmp(status_of(w, 2)->reason, "newer_primary", 13) == 0,
+              "who it waited for is the primary, and it says \"%s\"", status_of(w, 2)->reason);
+}
+
+static bool says_no_answer(struct world *w)
+{
+    return strncmp(status_of(w, 2)->reason, "promotion_elsewhere, no answer from member-1", 44) ==
+           0;
+}
+
+/* Who is to be promoted dies: what has yielded to it says that it waits in vain, over a restart
+ * too, and the operator ends that. */
+static void quorum_asker_dies(struct world *w)
+{
+    struct call *c;
+    struct err err = {0};
+
+    only_at_two(w);
+    watch_promoting(w, 1);
+    c = call_new(w, 1);
+    if (promote_ask(w, 1, false, on_call, c, &err) != 0)
+        sim_fail(w, "promote: %s", err.msg);
+    while (w->n[2].e->yield.number == 0)
+        sim_check(w, world_step(w) && role(w, 1) == ENGINE_SECONDARY, "nobody yields");
+    sim_check(w, !says_no_answer(w), "it asked just now");
+    node_crash(w, 1);
+    for (int i = 0; i < 2; i++) {
+        sim_check(w, world_until(w, says_no_answer, 30 * SEC), "it says \"%s\"",
+                  status_of(w, 2)->reason);
+        node_crash(w, 2);
+        node_open(w, 2);
+    }
+    if (sim_rand(w, 2) == 0) {
+        node_open(w, 1); /* a secondary, which is promoted no more, or has been */
+        if (role(w, 1) == ENGINE_PRIMARY)
+            return;
+    } else
+        sim_check(w, try_retarget(w, 2, 0, false, false, 60 * SEC), "update-primary is refused");
+    sim_check(w, world_until(w, second_streams, 60 * SEC), "it does not follow again");
+    sim_check(w, status_of(w, 2)->reason[0] == '\0', "it says \"%s\"", status_of(w, 2)->reason);
 }
 
 /* One that leaves the cluster supersedes nobody, so nobody yields to it. */
@@ -553,6 +598,7 @@ const struct scenario scenarios_modes[] = {
     {"quorum_left_alone", quorum_left_alone, "k of n: nobody yields to one that leaves", 3},
     {"quorum_promotion", quorum_promotion, "k of n: a promotion takes the longest tail", 3},
     {"quorum_unheard", quorum_unheard, "k of n: too few heard is refused, and released", 3},
+    {"quorum_asker_dies", quorum_asker_dies, "k of n: who yields to one that is gone says so", 3},
     {"quorum_yields", quorum_yields, "k of n: nothing is answered that a promotion missed", 3},
     {"apply_mode", apply_mode, "apply holds the answer, not the commit", 0},
     {"flush_promote", flush_promote, "a promotion under flush loses nothing acknowledged", 0},
