@@ -14,6 +14,7 @@
 #include <string.h>
 
 #define LEASE_TTL_S (768 * 3600)
+#define RANGE ", with a port from 1 to 65535"
 
 /* "host:port", "[v6]:port", ":port". host keeps its brackets. */
 static bool split_address(const char *address, char *host, size_t cap, unsigned *portp)
@@ -30,7 +31,7 @@ static bool split_address(const char *address, char *host, size_t cap, unsigned 
         (memchr(address, ':', n) != NULL && (address[0] != '[' || address[n - 1] != ']')))
         return false;
     port = strtoul(colon + 1, &end, 10);
-    if (*end != '\0' || port > 65535)
+    if (*end != '\0' || port < 1 || port > 65535) /* others dial it, over restarts */
         return false;
     memcpy(host, address, n);
     host[n] = '\0';
@@ -91,17 +92,19 @@ static int complete_listener(struct config_listener *l, struct err *err)
         return -1;
     if (!split_address(l->address, host, sizeof(host), &port))
         return err_set(err, ERR_INVAL, 0,
-                       "listener: address: \"%s\" is not HOST:PORT, such as 127.0.0.1:8200",
+                       "listener: address: \"%s\" is not HOST:PORT" RANGE
+                       ", such as 127.0.0.1:8200",
                        l->address);
     if (l->cluster_address == NULL) {
         if (port == 65535)
             return err_set(err, ERR_INVAL, 0,
                            "listener: cluster_address: port 65535 has no next one: write it");
-        return set_printf(&l->cluster_address, err, "%s:%u", host, port == 0 ? 0 : port + 1);
+        return set_printf(&l->cluster_address, err, "%s:%u", host, port + 1);
     }
     if (!split_address(l->cluster_address, host, sizeof(host), &port))
         return err_set(err, ERR_INVAL, 0,
-                       "listener: cluster_address: \"%s\" is not HOST:PORT, such as 127.0.0.1:8201",
+                       "listener: cluster_address: \"%s\" is not HOST:PORT" RANGE
+                       ", such as 127.0.0.1:8201",
                        l->cluster_address);
     return 0;
 }
@@ -129,10 +132,10 @@ static int check_url(const char *key, const char *url, bool scheme_needed, struc
         rest = url + 7;
     n = strlen(rest);
     if ((scheme_needed && rest == url) || n == 0 || strchr(rest, '/') != NULL)
-        return err_set(err, ERR_INVAL, 0, "%s: \"%s\" is not https://HOST:PORT", key, url);
+        return err_set(err, ERR_INVAL, 0, "%s: \"%s\" is not https://HOST:PORT" RANGE, key, url);
     if (strrchr(rest, ':') != NULL && rest[n - 1] != ']' &&
         !split_address(rest, host, sizeof(host), &port))
-        return err_set(err, ERR_INVAL, 0, "%s: \"%s\" is not https://HOST:PORT", key, url);
+        return err_set(err, ERR_INVAL, 0, "%s: \"%s\" is not https://HOST:PORT" RANGE, key, url);
     return 0;
 }
 
@@ -144,7 +147,7 @@ static int complete_addresses(struct config *c, struct err *err)
 
     if (c->api_addr == NULL) {
         if (!reachable(l->address, host, sizeof(host), &port))
-            return err_set(err, ERR_INVAL, 0, "listener: address: \"%s\" is not HOST:PORT",
+            return err_set(err, ERR_INVAL, 0, "listener: address: \"%s\" is not HOST:PORT" RANGE,
                            l->address);
         if (set_printf(&c->api_addr, err, "%s://%s:%u", l->tls_disable ? "http" : "https", host,
                        port) != 0)
@@ -152,7 +155,8 @@ static int complete_addresses(struct config *c, struct err *err)
     }
     if (c->cluster_addr == NULL) {
         if (!reachable(l->cluster_address, host, sizeof(host), &port))
-            return err_set(err, ERR_INVAL, 0, "listener: cluster_address: \"%s\" is not HOST:PORT",
+            return err_set(err, ERR_INVAL, 0,
+                           "listener: cluster_address: \"%s\" is not HOST:PORT" RANGE,
                            l->cluster_address);
         if (set_printf(&c->cluster_addr, err, "https://%s:%u", host, port) != 0)
             return -1;

@@ -213,6 +213,14 @@ Test(config, addresses_and_durations_must_make_sense)
     good(STORE LISTEN "max_lease_ttl = \"1h\"");
     cr_assert_eq(c.default_lease_ttl_s, 3600);
     good(STORE LISTEN "cluster_addr = \"host.example:8201\"");
+    /* Others dial what is configured, before and after a restart: there is no "any port". */
+    bad(STORE LISTEN "cluster_addr = \"https://host.example:0\"",
+        "cluster_addr: \"https://host.example:0\" is not https://HOST:PORT, with a port from 1");
+    bad(STORE LISTEN "api_addr = \"https://host.example:0\"", "api_addr: ");
+    bad(STORE "listener \"tcp\" {\n address = \"127.0.0.1:0\"\n tls_disable = true\n}\n",
+        "listener: address: \"127.0.0.1:0\" is not HOST:PORT, with a port from 1");
+    bad(STORE "listener \"tcp\" {\n cluster_address = \"127.0.0.1:0\"\n tls_disable = true\n}\n",
+        "listener: cluster_address: \"127.0.0.1:0\" is not HOST:PORT, with a port from 1");
 }
 
 Test(config, files_and_directories_are_read_in_order_and_the_later_wins)
