@@ -20,10 +20,11 @@ void image_drop(struct node *n)
     n->older.primary = false;
 }
 
-/* Of a machine that runs: what is not flushed yet may be in it or not. */
+/* Of a machine that runs, often of the primary, which is one of many: what is not flushed yet may
+ * be in it or not. */
 void op_image(struct world *w)
 {
-    int i = any_node(w);
+    int i = chance(w, 40) ? w->primary : any_node(w);
     struct node *n = &w->n[i];
 
     if (!node_up(w, i) || n->damaged ||

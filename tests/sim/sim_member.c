@@ -96,12 +96,21 @@ bool op_admit(struct world *w, int p, int s)
     return true;
 }
 
-/* One that was revoked, by its row alone: it goes on with what it has. */
+static bool may_be_restated(const struct world *w, int p, int s)
+{
+    return s != p && w->n[s].revoked && w->n[s].named && !cut_off(w, p, s);
+}
+
+/* Any that was revoked, by its row alone: it goes on with what it has. */
 void op_restate(struct world *w)
 {
     int p = w->primary, s = any_node(w);
 
-    if (s == p || !w->n[s].revoked || !w->n[s].named || !op_serves(w, p) || cut_off(w, p, s))
+    if (!op_serves(w, p))
+        return;
+    for (unsigned k = 0; k < w->n_nodes && !may_be_restated(w, p, s); k++)
+        s = (s + 1) % (int)w->n_nodes;
+    if (!may_be_restated(w, p, s))
         return;
     fault(w, F_RESTATE, s, "by node %d", p);
     if (try_put_member(w, p, s, false, ANSWER_NS))

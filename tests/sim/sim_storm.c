@@ -180,13 +180,13 @@ static void operate(struct world *w)
         op_seed(w);
     if (chance(w, 6))
         op_revoke(w);
-    if (chance(w, 10))
+    if (chance(w, 25))
         op_restate(w);
     if (chance(w, 6))
         op_leave(w);
     if (chance(w, 15))
         op_image(w);
-    if (chance(w, 10))
+    if (chance(w, 15))
         op_older(w);
     if (chance(w, 30))
         join(w);
