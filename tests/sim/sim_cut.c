@@ -7,6 +7,7 @@
  */
 #include "sim.h"
 
+#include <errno.h>
 #include <string.h>
 
 /* The node comes back, perhaps after the power went while it was opening. */
@@ -67,6 +68,54 @@ static void cut_anywhere(struct world *w)
         node_cut_in(w, who, 0);
         reopen(w, who);
         world_run(w, (int64_t)sim_rand(w, 300) * MS);
+    }
+    check_equal(w);
+}
+
+/* A flush that fails anywhere in the first start of a machine, within WiredTiger's own start too,
+ * ends the process, and the next start is as any. */
+static void flush_fails_in_start(struct world *w)
+{
+    struct node *n = &w->n[1];
+    uint64_t k = 0;
+    struct err err;
+
+    do {
+        node_replace(w, 1);
+        n->fails = true;
+        disk_image_fail(n->image, DISK_FAULT_FLUSH, k, 1, EIO);
+        if (node_try_open(w, 1, &err) == 0)
+            break; /* it has no more than k */
+        sim_check(w, w->faults[F_FLUSH_ERROR] == ++k, "it does not start: %s", err.msg);
+        n->fails = false;
+        node_open(w, 1);
+    } while (true);
+    n->fails = false;
+    disk_image_mend(n->image);
+    sim_check(w, k > 20, "a start flushes %llu times", (unsigned long long)k);
+    pair(w);
+    check_equal(w);
+}
+
+/* One that fails while it runs, too: what it has acknowledged is there. */
+static void flush_fails(struct world *w)
+{
+    pair(w);
+    for (int i = 0; i < 8; i++) {
+        int who = (int)sim_rand(w, 2);
+        struct node *n = &w->n[who];
+
+        n->fails = true;
+        disk_image_fail(n->image, DISK_FAULT_FLUSH, sim_rand(w, 20), 1, EIO);
+        for (int k = 0; k < 30 && n->e != NULL; k++) {
+            write_many(w, 5);
+            world_run(w, 200 * MS);
+            if (n->e != NULL && !n->flush_failed && sim_rand(w, 3) == 0)
+                n->checkpoint = true;
+        }
+        sim_check(w, n->e == NULL, "30 times nothing is flushed");
+        n->fails = false;
+        node_open(w, who);
     }
     check_equal(w);
 }
@@ -284,6 +333,10 @@ static void cut_in_rejoin(struct world *w)
 
 const struct scenario scenarios_cut[] = {
     {"cut_anywhere", cut_anywhere, "a power cut at any change of the disk loses nothing answered",
+     0},
+    {"flush_fails_in_start", flush_fails_in_start,
+     "a flush that fails in a start ends it, and nothing else", 0},
+    {"flush_fails", flush_fails, "a flush that fails ends the process and loses nothing answered",
      0},
     {"cut_in_enable", cut_in_enable, "a cut while enabling leaves the old data or goes on", 0},
     {"cut_in_second_copy", cut_in_second_copy, "a cut while a copy is begun anew", 0},

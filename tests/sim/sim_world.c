@@ -7,6 +7,7 @@
  */
 #include "sim_private.h"
 
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -170,8 +171,11 @@ static struct disk_image *left_of(struct node *n)
     return n->cut ? disk_image_take_cut(n->image) : disk_image_clone(n->image);
 }
 
+/* WiredTiger's state of the process, of which its lock is the first. */
+extern pthread_mutex_t __wt_process;
+
 /* An engine that ended itself is left as it is, with its disk; WiredTiger keeps the name of its
- * directory, so the node gets another. */
+ * directory, so the node gets another. If that was within wiredtiger_open, it left a lock taken. */
 static void node_died(struct world *w, int i)
 {
     struct node *n = &w->n[i];
@@ -179,8 +183,11 @@ static void node_died(struct world *w, int i)
     char to[sizeof(n->path)];
     struct disk *d;
     struct err err;
+    bool there;
 
     sim_check(w, left != NULL, "out of memory");
+    (void)pthread_mutex_trylock(&__wt_process);
+    pthread_mutex_unlock(&__wt_process);
     w->fatal_node = -1;
     events_drain(w, i);
     if (n->e != NULL && !n->closing)
@@ -191,7 +198,9 @@ static void node_died(struct world *w, int i)
     snprintf(to, sizeof(to), "/node%d-%u", i, ++n->deaths);
     d = disk_sim_new(left, &n->env.env);
     sim_check(w, d != NULL, "no simulated disk");
-    if (d->ops->rename(d, n->path, to, &err) != 0 || d->ops->sync_dir(d, "/", &err) != 0)
+    if (d->ops->exists(d, n->path, &there, &err) != 0 ||
+        (there && /* its first start may not have come that far */
+         (d->ops->rename(d, n->path, to, &err) != 0 || d->ops->sync_dir(d, "/", &err) != 0)))
         sim_fail(w, "node %d: rename: %s", i, err.msg);
     disk_free(d);
     snprintf(n->path, sizeof(n->path), "%s", to);
