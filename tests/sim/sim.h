@@ -36,6 +36,12 @@ struct sim_env {
 struct fold;
 struct engine_snapshot;
 struct engine_seed;
+struct told_root { /* what another one said of its data */
+    int from;
+    uint64_t lsn;
+    uint8_t root[20];
+};
+#define SIM_TOLD_ROOTS 64u
 struct watched {
     unsigned opens;      /* of the node, at the last look; 0: look anew */
     uint32_t generation; /* of its data, at the last look */
@@ -49,6 +55,9 @@ struct watched {
     bool restored; /* its disk was replaced or damaged: nothing is promised of what was on it */
     bool older;    /* it is one of before: nothing is promised of what came after, until it has */
     int regain;    /* this, which was durable */
+    struct told_root told[SIM_TOLD_ROOTS]; /* the newest of them */
+    size_t n_told;
+    uint64_t claimed[SIM_NODES_MAX]; /* it last said that it is equal to that one at this LSN */
     uint32_t told_epoch; /* as a primary it got a frame that tells of this newer epoch; 0: none */
     char told_by[64];    /* a member */
     uint32_t met_epoch;  /* and a step later: it has heard of it */
@@ -292,12 +301,11 @@ void watch_promoted(struct world *w, int i);  /* after */
 void watch_acked(struct world *w, struct op *op);
 void watch_bulk_acked(struct world *w, int i, uint64_t lsn);
 bool watch_member(struct world *w, int p, int s); /* p, which is up, has s as a member */
-void watch_frame(struct world *w, int to, uint64_t conn, const uint8_t *key_hash, const void *frame,
-                 size_t len);
+void watch_frame(struct world *w, int from, int to, uint64_t conn, const void *frame, size_t len);
 /* Before it follows another: what it was to keep for who is followed now it may give up, unless the
  * new one has it, too. */
 void watch_repointed(struct world *w, int i, int p);
-void watch_handed(struct world *w, int from, int to); /* a switchover was answered */
+void watch_handed(struct world *w, int from, int to); /* a switchover was answered, and well */
 bool watch_another(struct world *w, int i);           /* follows one that it may not follow */
 void watch_state(struct world *w, int i);             /* row by row, now */
 size_t watch_memory(const struct world *w);           /* its own */
@@ -333,6 +341,8 @@ void plant_step(struct world *w, int i);
 struct store;
 void plant_row(struct world *w, struct store *s, bool gone);
 void plant_leaf(struct store *s);
+void plant_disk(const struct world *w, struct disk *d);
+void plant_promotion(struct world *w, int i);
 bool plant_holds_apply(const struct world *w, int i);
 /* false: the frame is swallowed. */
 bool plant_frame(struct world *w, int from, int to, uint64_t conn, const uint8_t *frame,

@@ -297,7 +297,7 @@ bool net_deliver(struct world *w)
 
         any = true;
         if (n->e != NULL && m->kind == NET_FRAME)
-            watch_frame(w, m->to, m->conn, w->n[other].key_hash, m->data, m->len);
+            watch_frame(w, other, m->to, m->conn, m->data, m->len);
         if (n->e != NULL && (m->kind != NET_FRAME || w->plant == NULL ||
                              plant_frame(w, other, m->to, m->conn, m->data, m->len))) {
             if (m->kind == NET_OPENED)

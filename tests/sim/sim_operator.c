@@ -87,7 +87,6 @@ void op_switchover(struct world *w)
         return;
     }
     note(w, p, "has handed over to node %d", s);
-    watch_handed(w, p, s);
     op_look(w);
 }
 

@@ -11,6 +11,7 @@
 
 const struct plant sim_plants[] = {
     {"ignored_flush", "durable: LSN", "crash_primary"},
+    {"goes_on", "flush: it goes on", "flush_fails"},
     {"early_ack", "promise: LSN", "flush_promote"},
     {"forgotten_mode", "promise: LSN", "flush_promote"},
     {"cut_committed", "committed: LSN", "follow"},
@@ -27,6 +28,10 @@ const struct plant sim_plants[] = {
     {"deaf_split", "epochs: LSN", "split_goes_on"},
     {"leak", "bounds: memory", "steady_memory"},
     {"promotes_itself", "unasked: it serves", "follow"},
+    {"short_promotion", "before the promotion and is gone", "flush_promote"},
+    {"hasty_handover", "is gone with the switchover", "switchover"},
+    {"false_difference", "verified: other data than", "follow"},
+    {"false_equal", "verified: it is equal", "other_root"},
     {NULL, NULL, NULL},
 };
 
@@ -63,6 +68,71 @@ static void old_primary(struct world *w)
         sim_fail(w, "node 0 does not open: %s", err.msg);
 }
 
+/* ---- a disk that says yes to a flush of the log that failed ---- */
+struct yes {
+    struct disk_op op;
+    struct disk_op *asked;
+    size_t len;
+};
+static const struct disk_ops *true_ops;
+
+static void said(struct disk_op *op, int res)
+{
+    struct yes *y = (struct yes *)op; /* op is the first member */
+
+    y->asked->done(y->asked, res < 0 ? (int)y->len : res);
+    free(y);
+}
+
+static int write_sync(struct disk_file *f, const void *data, size_t len, uint64_t off,
+                      struct disk_op *op, struct err *err)
+{
+    struct yes *y = calloc(1, sizeof(*y));
+
+    if (y == NULL)
+        abort();
+    *y = (struct yes){.op.done = said, .asked = op, .len = len};
+    if (true_ops->write_sync(f, data, len, off, &y->op, err) == 0)
+        return 0;
+    free(y);
+    return -1;
+}
+
+void plant_disk(const struct world *w, struct disk *d)
+{
+    static struct disk_ops ops;
+
+    if (!planted(w, "goes_on"))
+        return;
+    true_ops = d->ops;
+    ops = *true_ops;
+    ops.write_sync = write_sync;
+    d->ops = &ops;
+}
+
+/* ---- */
+/* What it knows as committed is enough for it. */
+void plant_promotion(struct world *w, int i)
+{
+    struct engine *e = w->n[i].e;
+
+    if (planted(w, "short_promotion") && wal_in_flight(e->cur->wal) == 0 &&
+        wal_end_lsn(e->cur->wal) > e->committed_lsn)
+        log_cut(e, e->cur, e->committed_lsn);
+}
+
+/* It says that it has handed over while the other one has not all. */
+static void hand_over_early(struct world *w)
+{
+    struct handover *h = &w->n[0].e->handover;
+    engine_done_fn *done = h->done;
+
+    if (done == NULL || w->n[0].watch.committed_lsn <= wal_end_lsn(w->n[1].e->cur->wal))
+        return;
+    h->done = NULL;
+    done(h->arg, h->lsn, NULL);
+}
+
 static void nobody_hears(void *arg, uint64_t lsn, const struct err *err)
 {
     (void)arg, (void)lsn, (void)err;
@@ -87,6 +157,8 @@ void plant_step(struct world *w, int i)
         abort();
     if (planted(w, "wide_window") && i == 0)
         e->cfg.window_bytes = 64u << 20;
+    if (planted(w, "hasty_handover") && i == 0)
+        hand_over_early(w);
     if (planted(w, "forgotten_mode") && i == 0 && w->n_acked > 60)
         memset(e->modes, 0, sizeof(e->modes));
     if (planted(w, "other_history") && strikes && w->plant_struck < 2) {
@@ -135,6 +207,27 @@ static void ack_for(struct world *w, int from, uint64_t conn, const struct link_
     seg_unref(s);
 }
 
+/* Another root than the other's: the one that is here, or one that is nowhere. */
+static void tell_root(struct world *w, int to, uint64_t conn, struct link_msg *m, bool equal)
+{
+    const struct verify *v = &w->n[to].e->verify;
+    struct buf b = {0};
+    struct err err;
+
+    if (!equal)
+        m->root.root[0] ^= 1;
+    for (size_t k = 0; equal && k < ROOTS_KEPT; k++) {
+        if (v->roots[k].lsn != m->root.lsn)
+            continue;
+        if (memcmp(m->root.root, v->roots[k].root, sizeof(m->root.root)) != 0)
+            w->plant_struck = 1;
+        memcpy(m->root.root, v->roots[k].root, sizeof(m->root.root));
+    }
+    if (link_msg_encode(m, &b, &err) == 0)
+        engine_link_frame(w->n[to].e, conn, b.data, b.len);
+    buf_free(&b);
+}
+
 static bool tells_epoch(const struct link_msg *m)
 {
     return m->type == MSG_HELLO || m->type == MSG_EPOCH_ASK || m->type == MSG_EPOCH_TELL;
@@ -149,6 +242,10 @@ bool plant_frame(struct world *w, int from, int to, uint64_t conn, const uint8_t
         return true;
     if (planted(w, "early_ack") && to == 1 && m.type == MSG_SEGMENT && w->n_acked > 60)
         ack_for(w, from, conn, &m);
+    if (m.type == MSG_ROOT && (planted(w, "false_equal") || planted(w, "false_difference"))) {
+        tell_root(w, to, conn, &m, planted(w, "false_equal"));
+        return false;
+    }
     if (planted(w, "deaf") && to == 0 &&
         w->n[1].role == ENGINE_PRIMARY) /* the watch has seen the frame, the engine never does */
         return !tells_epoch(&m);

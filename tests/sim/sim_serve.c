@@ -81,10 +81,12 @@ static void on_answer(void *arg, uint64_t lsn, const struct err *err)
     struct serve_ask *a = arg;
     const struct node *n = &a->w->n[a->asked];
     bool bad = err != NULL && err->code != ERR_OK;
+    bool heard = !n->cut && n->opens == a->opens;
 
-    if (!n->cut && n->opens == a->opens && /* else nobody hears it */
-        (bad ? refused(err) : a->leaves && n->role != ENGINE_PRIMARY))
+    if (heard && (bad ? refused(err) : a->leaves && n->role != ENGINE_PRIMARY))
         withdraw(a); /* who left a copy may be fenced, as it was before */
+    if (heard && !bad && a->node != a->asked)
+        watch_handed(a->w, a->asked, a->node);
     a->done(a->arg, lsn, err);
 }
 
@@ -120,6 +122,7 @@ int promote_ask(struct world *w, int i, bool force, engine_done_fn *done, void *
 {
     struct serve_ask *a = ask_new(w, i, i, done, arg);
 
+    plant_promotion(w, i);
     return asked(a, engine_promote(w->n[i].e, force, on_answer, a, err));
 }
 

@@ -11,6 +11,8 @@
  *   prefix     what a whole secondary knows as committed is in the log of its epoch's primary, and
  *              in that of whom it streams from
  *   epochs     who has met a newer epoch, or another one of its number, acknowledges nothing new
+ *   verified   who says that it is equal to another was told its own root of that LSN by that one
+ *   flush      a node whose flush failed ends itself (sim_faults.c)
  *   unasked    a primary was founded, or asked to be one by the operator (sim_serve.c)
  *   bounds     queues, windows, connections, the kept log and the generations stay within theirs
  *   ends       in calm, a copy, a catch-up and a write come to their end
@@ -286,6 +288,69 @@ static void watch_verified(struct world *w, int i)
             "node %d: verified: other data than %s", i, st.peers[k].id);
 }
 
+static const uint8_t *own_root(const struct engine *e, uint64_t lsn)
+{
+    for (size_t k = 0; k < ROOTS_KEPT && k < e->verify.n_roots; k++) {
+        if (e->verify.roots[k].lsn == lsn)
+            return e->verify.roots[k].root;
+    }
+    return NULL;
+}
+
+/* -1: whom it follows, whoever that is. */
+static const struct told_root *root_told(const struct watched *x, int from, uint64_t lsn)
+{
+    for (size_t k = x->n_told; k > 0 && k + SIM_TOLD_ROOTS > x->n_told; k--) {
+        const struct told_root *t = &x->told[(k - 1) % SIM_TOLD_ROOTS];
+
+        if (t->lsn == lsn && (from < 0 || t->from == from))
+            return t;
+    }
+    return NULL;
+}
+
+/* A node of that id; -1: only its engine knows which. */
+static int node_of(const struct world *w, const char *id)
+{
+    char own[64];
+
+    for (int k = 0; k < (int)w->n_nodes; k++) {
+        member_id(w, k, own);
+        if (strcmp(own, id) == 0)
+            return k;
+    }
+    return -1;
+}
+
+static void watch_claim(struct world *w, int i, const struct engine_peer *p)
+{
+    const struct engine *e = w->n[i].e;
+    struct watched *x = &w->n[i].watch;
+    int of = node_of(w, p->id);
+    uint64_t *claimed = &x->claimed[of < 0 ? i : of];
+    const uint8_t *own = own_root(e, p->verified_lsn);
+    const struct told_root *t = root_told(x, of, p->verified_lsn);
+
+    if (p->verified != ENGINE_EQUAL || p->verified_lsn == *claimed || own == NULL)
+        return;
+    *claimed = p->verified_lsn;
+    sim_check(w, t != NULL && memcmp(t->root, own, sizeof(t->root)) == 0,
+              "node %d: verified: it is equal to %s at LSN %llu, as it says, and was told %s", i,
+              p->id, ull(p->verified_lsn), t == NULL ? "nothing" : "of another root");
+    if (!w->faults_in_data)
+        sim_check(w, hist_root(w, log_at(w, i, p->verified_lsn), own),
+                  "node %d: root: another one at LSN %llu", i, ull(p->verified_lsn));
+}
+
+static void watch_claims(struct world *w, int i)
+{
+    static struct engine_status st;
+
+    engine_status(w->n[i].e, &st);
+    for (size_t k = 0; k < st.n_peers; k++)
+        watch_claim(w, i, &st.peers[k]);
+}
+
 static void watch_bounds(struct world *w, int i)
 {
     struct node *n = &w->n[i];
@@ -448,8 +513,11 @@ void watch_step(struct world *w, int i)
     }
     if (dice % 16 == 2 || all)
         watch_prefix(w, i);
-    if (dice % 64 == 7 && !w->faults_in_data && w->plant == NULL)
+    if (dice % 64 == 7 && !w->faults_in_data &&
+        (w->plant == NULL || planted(w, "false_difference")))
         watch_verified(w, i);
+    if (dice % 64 == 8 || all)
+        watch_claims(w, i);
     if (dice % 32 == 3)
         watch_bounds(w, i);
     if (dice % 8 == 5)
@@ -635,15 +703,23 @@ static bool splits(const struct link_msg *m, const struct epoch_rec *ours,
 }
 
 /* A frame arrives: does it tell a primary of an epoch that is newer than its own, or of a split? */
-void watch_frame(struct world *w, int to, uint64_t conn, const uint8_t *key_hash, const void *frame,
-                 size_t len)
+void watch_frame(struct world *w, int from, int to, uint64_t conn, const void *frame, size_t len)
 {
     struct node *n = &w->n[to];
+    const uint8_t *key_hash = w->n[from].key_hash;
     const struct epoch_rec *ours, *theirs;
+    struct told_root *told;
     struct link_msg m;
     struct err err;
 
-    if (n->role != ENGINE_PRIMARY || link_msg_decode(frame, len, &m, &err) != 0)
+    if (link_msg_decode(frame, len, &m, &err) != 0)
+        return;
+    if (m.type == MSG_ROOT) {
+        told = &n->watch.told[n->watch.n_told++ % SIM_TOLD_ROOTS];
+        *told = (struct told_root){.from = from, .lsn = m.root.lsn};
+        memcpy(told->root, m.root.root, sizeof(told->root));
+    }
+    if (n->role != ENGINE_PRIMARY)
         return;
     ours = epochs_last(&n->e->cur->epochs);
     theirs = told_by(n->e, conn, key_hash, &m);

@@ -325,6 +325,7 @@ int node_try_open(struct world *w, int i, struct err *err)
         w->tune(w, i, &opening.cfg);
     n->disk = disk_sim_new(n->image, &n->env.env);
     sim_check(w, n->disk != NULL, "no simulated disk");
+    plant_disk(w, n->disk);
     opening.cfg.disk = opening.cfg.store_disk = n->disk;
     n->flush_failed = false;
     n->flush_steps = 0;
