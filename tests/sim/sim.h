@@ -113,6 +113,10 @@ enum sim_fault {
     F_SECEDE,
     F_OLDER,
     F_OLDER_PRIMARY,
+    F_SEALED,
+    F_UNSEAL,
+    F_STEPS_DOWN,
+    F_SEALED_END,
     SIM_FAULTS
 };
 
@@ -153,6 +157,7 @@ struct node {
     int64_t slow_until_ns;   /* its disk is slow; 0: it is not */
     int64_t busy_until_ns;   /* and those of its threads that wait for it get none */
     bool damaged;            /* bits of it were changed */
+    bool sealed; /* its engine has no key of the barrier: nobody is served, nobody operates it */
     bool closing;
     unsigned stalled; /* so many steps without its apply thread */
     bool checkpoint;  /* take one at the next step */
@@ -258,6 +263,8 @@ struct world {
     int64_t delay_ns, byte_ns_x1000;                    /* of every line */
     struct sim_line line[SIM_NODES_MAX][SIM_NODES_MAX]; /* [from][to] */
     uint64_t diff_bytes;                                /* of messages that compare and copy */
+    unsigned seals;            /* of a hundred starts from here on so many leave a node sealed */
+    uint32_t sealed_wait_ms;   /* of nodes opened from here on; 0: as ever */
     bool faults_in_data;       /* rows are changed behind the engine's back */
     bool partitioned, refused; /* everyone from everyone */
     /* workload */
@@ -368,6 +375,7 @@ void node_open(struct world *w, int i);
 /* 0; -1: it does not open; 1: it opened and lost its power at once. */
 int node_try_open(struct world *w, int i, struct err *err);
 bool node_up(const struct world *w, int i);
+void node_unseal(struct world *w, int i); /* whoever is to do what needs a token, if it is up */
 bool node_still(const struct world *w, int i); /* it gets no turn now */
 /* Runs fn, within which the engine may end itself: then false, and it is down. */
 bool node_does(struct world *w, int i, void (*fn)(struct node *n));

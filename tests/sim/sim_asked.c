@@ -74,6 +74,7 @@ int mode_ask(struct world *w, int p, const char *id, const struct repl_mode *m, 
     if (epoch != NULL)
         memcpy(a->epoch_id, epoch->id, sizeof(a->epoch_id));
     snprintf(a->id, sizeof(a->id), "%s", id != NULL ? id : "");
+    node_unseal(w, p);
     if (engine_mode_set(w->n[p].e, id, m, force, on_asked, a, err) != 0) {
         free(a);
         return -1;

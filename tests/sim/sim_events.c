@@ -65,7 +65,11 @@ static const char *const fault_names[SIM_FAULTS] = {"cut",
                                                     "first copy given up",
                                                     "secession",
                                                     "older image",
-                                                    "older image of a primary"};
+                                                    "older image of a primary",
+                                                    "sealed start",
+                                                    "unsealing",
+                                                    "stepping down while sealed",
+                                                    "sealed to the end"};
 
 const char *sim_fault_name(enum sim_fault f)
 {

@@ -55,7 +55,7 @@ static void pick_file(void *arg, const char *name)
 /* Media decay on a secondary that is down. */
 static void flip_bit(struct world *w, int i)
 {
-    static const enum sim_fault kinds[] = {F_FLIP_LOG, F_FLIP_STORE, F_FLIP_STORE, F_FLIP_OTHER};
+    static const enum sim_fault kinds[] = {F_FLIP_LOG, F_FLIP_STORE, F_FLIP_OTHER, F_FLIP_OTHER};
     struct node *n = &w->n[i];
     struct disk *d = disk_sim_new(n->image, &n->env.env);
     struct pick p = {.kind = kinds[sim_rand(w, 4)], .d = d, .w = w};

@@ -46,6 +46,7 @@ static bool put_revoked(struct world *w, int p, int s)
     snprintf(key, sizeof(key), ENGINE_KEY_MODES "%s", m.id);
     sim_check(w, txn_delete(t, key, &err) == 0, "row");
     c = call_new(w, p);
+    node_unseal(w, p);
     return engine_submit(w->n[p].e, t, on_call, c, &err) == 0 && call_wait(w, c, some_ms(w, 20000));
 }
 
@@ -62,6 +63,7 @@ void op_revoke(struct world *w)
     member_id(w, s, id);
     fault(w, F_REVOKE, s, "by node %d%s", p, force ? ", by force" : "");
     c = call_new(w, p);
+    node_unseal(w, p);
     if (engine_revoke(w->n[p].e, id, force, on_call, c, &err) != 0)
         return;
     w->n[s].revoked = true;

@@ -524,6 +524,42 @@ static void sealed_rejoins(struct world *w)
     sim_check(w, role_of(w, 1) == ENGINE_PRIMARY, "the promoted one does not serve");
 }
 
+/* A sealed secondary goes on: it streams, catches up by difference, and takes its first copy, over
+ * restarts. It is not promoted before its keys are there, and then at once. */
+static void sealed_follows(struct world *w)
+{
+    struct outcome told = {0};
+    struct err err;
+
+    pair(w);
+    for (int i = 0; i < 4; i++) {
+        if (i == 0)
+            world_run(w, (int64_t)sim_rand(w, 100) * MS); /* perhaps in its first copy */
+        if (sim_rand(w, 2) == 0)
+            node_crash(w, 1);
+        else
+            node_stop(w, 1);
+        if (i > 0 && sim_rand(w, 2) == 0)
+            leave_behind(w);
+        write_many(w, 20);
+        w->seals = 100;
+        node_open(w, 1);
+        w->seals = 0;
+        write_many(w, 20);
+        check_equal(w);
+    }
+    world_run(w, 70 * SEC); /* and decides nothing by itself */
+    sim_check(w, role_of(w, 1) == ENGINE_SECONDARY, "a sealed secondary has another role");
+    check_equal(w);
+    node_crash(w, 0);
+    sim_check(
+        w, engine_promote(w->n[1].e, true, on_outcome, &told, &err) != 0 && err.code == ERR_SEALED,
+        "a sealed secondary is promoted");
+    promote(w, 1);
+    write_many(w, 20);
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "it does not serve");
+}
+
 /* 22: who has a member's link key and not the cluster's keys moves no sealed primary. */
 static void sealed_disbelieves(struct world *w)
 {
@@ -887,6 +923,7 @@ const struct scenario scenarios_roles[] = {
     {"crash_in_demotion", crash_in_demotion, "a crash in a demotion leaves one of the two roles",
      0},
     {"sealed_rejoins", sealed_rejoins, "a sealed old primary follows who superseded it", 0},
+    {"sealed_follows", sealed_follows, "a sealed secondary goes on receiving", 0},
     {"sealed_disbelieves", sealed_disbelieves, "and believes no epoch that is not signed", 0},
     {"split_chosen", split_chosen, "a person ends a split, and force alone gives a side up", 3},
     {"follow_promoted", follow_promoted, "secondaries follow the promoted one without a wipe", 4},

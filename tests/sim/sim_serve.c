@@ -122,6 +122,7 @@ int promote_ask(struct world *w, int i, bool force, engine_done_fn *done, void *
 {
     struct serve_ask *a = ask_new(w, i, i, done, arg);
 
+    node_unseal(w, i);
     plant_promotion(w, i);
     return asked(a, engine_promote(w->n[i].e, force, on_answer, a, err));
 }
@@ -130,6 +131,7 @@ int secede_ask(struct world *w, int i, engine_done_fn *done, void *arg, struct e
 {
     struct serve_ask *a = ask_new(w, i, i, done, arg);
 
+    node_unseal(w, i);
     return asked(a, engine_secede(w->n[i].e, on_answer, a, err));
 }
 
@@ -137,6 +139,7 @@ int leave_ask(struct world *w, int i, engine_done_fn *done, void *arg, struct er
 {
     struct serve_ask *a = ask_new(w, i, i, done, arg);
 
+    node_unseal(w, i);
     a->leaves = true;
     return asked(a, engine_leave(w->n[i].e, on_answer, a, err));
 }
@@ -147,6 +150,7 @@ int switchover_ask(struct world *w, int p, int s, uint32_t limit_ms, engine_done
     struct serve_ask *a = ask_new(w, s, p, done, arg);
     char id[64];
 
+    node_unseal(w, p);
     member_id(w, s, id);
     return asked(a, engine_switchover(w->n[p].e, id, limit_ms, on_answer, a, err));
 }

@@ -104,7 +104,7 @@ static void join(struct world *w)
     fault(w, n->role == ENGINE_PRIMARY ? F_REJOIN : F_COPY, i, "of node %d", w->primary);
     if (!op_admit(w, w->primary, i))
         note(w, i, "did not join within the time");
-    else if (chance(w, 20))
+    else if (chance(w, 35))
         op_leave_copy(w, i);
 }
 
@@ -221,7 +221,7 @@ static void write_bulk(struct world *w)
     struct err err;
     char key[32];
 
-    if (!primary_up(w)) {
+    if (!primary_up(w) || w->n[w->primary].sealed) {
         txn_free(t);
         return;
     }
@@ -323,6 +323,7 @@ static bool find_primary(struct world *w)
             mark_lost(w, i);
         }
     }
+    node_unseal(w, w->primary);
     return primary_up(w);
 }
 
@@ -366,6 +367,10 @@ static void settle(struct world *w)
 {
     note(w, -1, "no more faults");
     net_heal(w);
+    for (int i = 0; i < (int)w->n_nodes; i++) {
+        if (i != w->primary && chance(w, 30))
+            node_stop(w, i);
+    }
     for (int k = 0; k < 6; k++) {
         repair_all(w);
         world_run(w, 15 * SEC);
@@ -392,6 +397,10 @@ static void settle(struct world *w)
     if (!all_equal(w, 180 * SEC)) {
         show_nodes(w);
         sim_fail(w, "ends: in calm not all are equal");
+    }
+    for (int i = 0; i < (int)w->n_nodes; i++) {
+        if (w->n[i].sealed && node_follows(w, i, w->primary))
+            fault(w, F_SEALED_END, i, "it is equal all the same");
     }
 }
 
@@ -435,6 +444,8 @@ static void run_storm(struct world *w, bool here)
     for (int i = 1; i < (int)w->n_nodes; i++)
         enable(w, 0, i);
     world_run(w, some_ms(w, 3000));
+    w->seals = 50;
+    w->sealed_wait_ms = 5000;
     for (unsigned r = 0; r < rounds; r++) {
         for (unsigned f = 0; f <= faults; f++)
             storm_fault(w);

@@ -309,14 +309,14 @@ static const struct told_root *root_told(const struct watched *x, int from, uint
     return NULL;
 }
 
-/* A node of that id; -1: only its engine knows which. */
-static int node_of(const struct world *w, const char *id)
+/* The node of that member, by its key; -1: it is whom the engine follows, or it has gone. */
+static int node_of(const struct world *w, struct engine *e, const char *id)
 {
-    char own[64];
+    struct member m;
+    struct err err;
 
-    for (int k = 0; k < (int)w->n_nodes; k++) {
-        member_id(w, k, own);
-        if (strcmp(own, id) == 0)
+    for (int k = 0; member_read(e, id, &m, &err) == 0 && k < (int)w->n_nodes; k++) {
+        if (memcmp(m.key_hash, w->n[k].key_hash, sizeof(m.key_hash)) == 0)
             return k;
     }
     return -1;
@@ -324,9 +324,9 @@ static int node_of(const struct world *w, const char *id)
 
 static void watch_claim(struct world *w, int i, const struct engine_peer *p)
 {
-    const struct engine *e = w->n[i].e;
+    struct engine *e = w->n[i].e;
     struct watched *x = &w->n[i].watch;
-    int of = node_of(w, p->id);
+    int of = node_of(w, e, p->id);
     uint64_t *claimed = &x->claimed[of < 0 ? i : of];
     const uint8_t *own = own_root(e, p->verified_lsn);
     const struct told_root *t = root_told(x, of, p->verified_lsn);
@@ -719,7 +719,7 @@ void watch_frame(struct world *w, int from, int to, uint64_t conn, const void *f
         *told = (struct told_root){.from = from, .lsn = m.root.lsn};
         memcpy(told->root, m.root.root, sizeof(told->root));
     }
-    if (n->role != ENGINE_PRIMARY)
+    if (n->role != ENGINE_PRIMARY || n->sealed) /* sealed, it may not know what to believe */
         return;
     ours = epochs_last(&n->e->cur->epochs);
     theirs = told_by(n->e, conn, key_hash, &m);

@@ -48,7 +48,7 @@ void write_to(struct world *w, int i)
     struct txn *t;
     struct err err;
 
-    if (n->e == NULL || n->role != ENGINE_PRIMARY)
+    if (n->e == NULL || n->role != ENGINE_PRIMARY || n->sealed)
         return;
     sim_check(w, w->n_ops + 1 < SIM_OPS_MAX, "the workload is longer than its table");
     *op = (struct op){.id = w->n_ops,
@@ -325,6 +325,7 @@ bool put_row(struct world *w, int i, const char *key, const struct buf *b, int64
     struct err err = {0};
 
     sim_check(w, t != NULL && txn_put(t, key, b->data, b->len, &err) == 0, "row");
+    node_unseal(w, i);
     return engine_submit(w->n[i].e, t, on_call, c, &err) == 0 && call_wait(w, c, limit_ns);
 }
 
@@ -389,6 +390,7 @@ bool try_enable_seed(struct world *w, int p, int s, struct engine_seed *seed, in
     snprintf(f.cluster_addr, sizeof(f.cluster_addr), "%d", s);
     memcpy(f.primary_key_hash, w->n[p].key_hash, 32);
     c = call_new(w, s);
+    node_unseal(w, s);
     if (engine_follow_seed(w->n[s].e, &f, seed, on_call, c, &err) != 0)
         return false;
     watch_given_up(w, s); /* from the moment of the answer; until then it may be either */
@@ -440,6 +442,7 @@ bool try_demote(struct world *w, int i, int64_t limit_ns)
     struct call *c = call_new(w, i);
     struct err err;
 
+    node_unseal(w, i);
     return engine_demote(w->n[i].e, on_call, c, &err) == 0 && call_wait(w, c, limit_ns);
 }
 
@@ -467,6 +470,7 @@ bool try_retarget(struct world *w, int i, int p, bool by_addrs, bool give_up, in
         memcpy(f.primary_key_hash, w->n[p].key_hash, 32);
     }
     watch_repointed(w, i, by_addrs ? -1 : p);
+    node_unseal(w, i);
     if (engine_retarget(w->n[i].e, &f, give_up, on_call, c, &err) != 0)
         return false;
     w->n[i].follows = p;

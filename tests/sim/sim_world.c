@@ -137,6 +137,42 @@ bool node_up(const struct world *w, int i)
     return w->n[i].e != NULL && !w->n[i].cut;
 }
 
+static const uint8_t barrier_key[32] = {42};
+
+void node_unseal(struct world *w, int i)
+{
+    struct node *n = &w->n[i];
+
+    if (!n->sealed || !node_up(w, i))
+        return;
+    n->sealed = false;
+    fault(w, F_UNSEAL, i, "as role %d", n->role);
+    engine_epoch_key(n->e, barrier_key);
+}
+
+/* A start is sealed until somebody has put the shares in. */
+static void start_sealed(struct world *w, int i)
+{
+    struct node *n = &w->n[i];
+
+    n->sealed = w->seals > 0 && chance(w, w->seals);
+    if (n->sealed)
+        fault(w, F_SEALED, i, "as role %d", (int)engine_role(n->e));
+    else
+        engine_epoch_key(n->e, barrier_key);
+}
+
+/* A sealed one that is superseded follows by itself: what it has counts no more. */
+static void look_at_role(struct world *w, int i, int before, bool sealed)
+{
+    struct node *n = &w->n[i];
+
+    if (n->e == NULL || !sealed || before != ENGINE_FENCED || n->role != ENGINE_SECONDARY)
+        return;
+    fault(w, F_STEPS_DOWN, i, "it has role %d", n->role);
+    watch_given_up(w, i);
+}
+
 bool node_still(const struct world *w, int i)
 {
     return w->now_ns < w->n[i].still_until_ns;
@@ -304,8 +340,9 @@ int node_target(const struct world *w, int i)
 int node_try_open(struct world *w, int i, struct err *err)
 {
     struct node *n = &w->n[i];
-    static const uint8_t key[32] = {42};
     struct engine_status st;
+    bool sealed = n->sealed;
+    int role = n->role;
 
     opening.cfg = (struct engine_config){.path = n->path,
                                          .env = &n->env.env,
@@ -320,6 +357,7 @@ int node_try_open(struct world *w, int i, struct err *err)
                                          .retain_bytes = w->retain_bytes,
                                          .copy_page_bytes = 2048,
                                          .scrub_interval_ms = 700,
+                                         .sealed_wait_ms = w->sealed_wait_ms,
                                          .hooks = {.arg = n, .fatal = on_fatal, .role = on_role}};
     if (w->tune != NULL)
         w->tune(w, i, &opening.cfg);
@@ -351,10 +389,11 @@ int node_try_open(struct world *w, int i, struct err *err)
     n->e = opening.e;
     n->opens++;
     engine_link_key(n->e, n->key_hash);
-    engine_epoch_key(n->e, key);
+    start_sealed(w, i);
     engine_status(n->e, &st);
     n->role = (int)st.role;
     n->follows = node_target(w, i);
+    look_at_role(w, i, role, sealed);
     note(w, i, "is up: role %d, epoch %u, durable %llu, applied %llu", n->role, st.epoch,
          (unsigned long long)st.durable_lsn, (unsigned long long)st.applied_lsn);
     if (n->cut && n->falls) {
@@ -449,6 +488,7 @@ void node_take(struct world *w, int i, struct disk_image *image)
     node_stop(w, i);
     disk_image_free(w->n[i].image);
     new_image(&w->n[i], image);
+    w->n[i].sealed = false; /* what it was says nothing of what it is */
 }
 
 void node_restore(struct world *w, int i, struct disk_image *image)
@@ -636,6 +676,7 @@ static bool step_node(struct world *w, int i)
     }
     if (!node_does(w, i, do_step))
         return true;
+    look_at_role(w, i, role, n->sealed);
     if (n->slow_until_ns > 0)
         disk_waited(w, n);
     fault_look(w, i);
