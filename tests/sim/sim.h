@@ -41,7 +41,7 @@ struct told_root { /* what another one said of its data */
     uint64_t lsn;
     uint8_t root[20];
 };
-#define SIM_TOLD_ROOTS 64u
+#define SIM_TOLD_ROOTS 256u
 struct watched {
     unsigned opens;      /* of the node, at the last look; 0: look anew */
     uint32_t generation; /* of its data, at the last look */
@@ -126,6 +126,8 @@ struct serve {
     bool before;   /* it did, or was fenced, before the first copy that it takes */
     unsigned open; /* it was asked to so often, and not refused */
     unsigned term; /* counts how often it ceased to */
+    bool fenced;   /* at the last look */
+    bool down;     /* since it served it was asked to be a secondary, or may be one by itself */
 };
 
 /* An image of a node's disk. */
@@ -328,15 +330,17 @@ void mode_unsure(struct world *w, int p, const char *id);
 void modes_forget(struct world *w, int p); /* its disk is another one: what it knows is not known */
 void modes_fini(struct world *w);
 
-/* sim_serve.c: what makes a node a primary, and that nothing else does */
+/* sim_serve.c: what makes a node a primary, or no primary, and that nothing else does */
 int promote_ask(struct world *w, int i, bool force, engine_done_fn *done, void *arg,
                 struct err *err);
+int demote_ask(struct world *w, int i, engine_done_fn *done, void *arg, struct err *err);
 int secede_ask(struct world *w, int i, engine_done_fn *done, void *arg, struct err *err);
 int leave_ask(struct world *w, int i, engine_done_fn *done, void *arg, struct err *err);
 int switchover_ask(struct world *w, int p, int s, uint32_t limit_ms, engine_done_fn *done,
                    void *arg, struct err *err); /* p hands over to s */
 void serve_founded(struct world *w, int i);     /* it is a new machine */
 void serve_restored(struct world *w, int i);    /* from an image of any role */
+void serve_down(struct world *w, int i);        /* it may be a secondary from now on */
 void serve_look(struct world *w, int i);
 void serve_fini(struct world *w);
 
@@ -375,6 +379,7 @@ void node_open(struct world *w, int i);
 /* 0; -1: it does not open; 1: it opened and lost its power at once. */
 int node_try_open(struct world *w, int i, struct err *err);
 bool node_up(const struct world *w, int i);
+void node_seal(struct world *w, int i);   /* its keys are gone */
 void node_unseal(struct world *w, int i); /* whoever is to do what needs a token, if it is up */
 bool node_still(const struct world *w, int i); /* it gets no turn now */
 /* Runs fn, within which the engine may end itself: then false, and it is down. */

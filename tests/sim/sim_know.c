@@ -218,7 +218,7 @@ static void ask(struct world *w, int i, bool demotes)
     struct err err = {0};
 
     snprintf(f.cluster_addr, sizeof(f.cluster_addr), "%d", i);
-    if ((demotes ? engine_demote(w->n[i].e, on_call, c, &err)
+    if ((demotes ? demote_ask(w, i, on_call, c, &err)
                  : engine_retarget(w->n[i].e, &f, false, on_call, c, &err)) != 0 ||
         !call_wait(w, c, 60 * SEC))
         sim_fail(w, "node %d: a change of its role: %s", i, err.msg);

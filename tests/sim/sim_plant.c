@@ -28,6 +28,7 @@ const struct plant sim_plants[] = {
     {"deaf_split", "epochs: LSN", "split_goes_on"},
     {"leak", "bounds: memory", "steady_memory"},
     {"promotes_itself", "unasked: it serves", "follow"},
+    {"steps_down_itself", "unasked: it steps down", "old_primary_meets"},
     {"short_promotion", "before the promotion and is gone", "flush_promote"},
     {"hasty_handover", "is gone with the switchover", "switchover"},
     {"false_difference", "verified: other data than", "follow"},
@@ -147,6 +148,14 @@ static void promote_itself(struct world *w, int i)
         sim_fail(w, "promote: %s", err.msg);
 }
 
+static void step_down(struct world *w, int i)
+{
+    struct err err;
+
+    if (engine_demote(w->n[i].e, nobody_hears, NULL, &err) != 0)
+        sim_fail(w, "demote: %s", err.msg);
+}
+
 void plant_step(struct world *w, int i)
 {
     struct engine *e = w->n[i].e;
@@ -159,6 +168,9 @@ void plant_step(struct world *w, int i)
         e->cfg.window_bytes = 64u << 20;
     if (planted(w, "hasty_handover") && i == 0)
         hand_over_early(w);
+    if (planted(w, "steps_down_itself") && w->n[i].role == ENGINE_FENCED &&
+        e->fence.newer.number > 0)
+        step_down(w, i);
     if (planted(w, "forgotten_mode") && i == 0 && w->n_acked > 60)
         memset(e->modes, 0, sizeof(e->modes));
     if (planted(w, "other_history") && strikes && w->plant_struck < 2) {

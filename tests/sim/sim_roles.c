@@ -84,7 +84,7 @@ static void old_primary_meets(struct world *w)
         else
             node_stop(w, 0);
         node_open(w, 0);
-        engine_epoch_key(w->n[0].e, NULL);
+        node_seal(w, 0);
         check_fenced(w, 0, "superseded by epoch 2");
         world_run(w, 4 * SEC);
         probe(w, 0, &p);
@@ -323,7 +323,7 @@ static void demote(struct world *w, int i)
     struct probe p = {0};
     struct err err = {0};
 
-    if (engine_demote(w->n[i].e, on_probe, &p, &err) != 0)
+    if (demote_ask(w, i, on_probe, &p, &err) != 0)
         sim_fail(w, "demote: %s", err.msg);
     await_probe(w, &p, "the demotion");
     sim_check(w, role_of(w, i) == ENGINE_SECONDARY, "not a secondary");
@@ -393,7 +393,7 @@ static void fail_back(struct world *w)
         node_crash(w, 0);
         write_many(w, 10);
         node_open(w, 0);
-        engine_epoch_key(w->n[0].e, NULL);
+        node_seal(w, 0);
     }
     await_stream(w, 0);
     w->n[0].apart = false;
@@ -435,7 +435,7 @@ static void crash_in_demotion(struct world *w)
     pair(w);
     check_equal(w);
     write_many(w, 30);
-    if (engine_demote(w->n[0].e, on_probe, &p, &err) != 0)
+    if (demote_ask(w, 0, on_probe, &p, &err) != 0)
         sim_fail(w, "demote: %s", err.msg);
     for (unsigned i = 0; i < steps; i++)
         world_step(w);
@@ -503,7 +503,7 @@ static void sealed_rejoins(struct world *w)
         node_crash(w, 0);
         node_open(w, 0);
     }
-    engine_epoch_key(w->n[0].e, NULL);
+    node_seal(w, 0);
     w->n[0].apart = true;
     watch_given_up(w, 0);
     w->n[0].follows = 1;
@@ -513,7 +513,7 @@ static void sealed_rejoins(struct world *w)
         write_many(w, 10);
         node_open(w, 0);
         w->n[0].follows = 1;
-        engine_epoch_key(w->n[0].e, NULL);
+        node_seal(w, 0);
     }
     sim_check(w, world_until(w, first_streams, 120 * SEC),
               "the sealed old primary does not follow");
@@ -572,7 +572,7 @@ static void sealed_disbelieves(struct world *w)
     engine_epoch_key(w->n[1].e, other);
     promote(w, 1);
     node_open(w, 0);
-    engine_epoch_key(w->n[0].e, NULL);
+    node_seal(w, 0);
     world_run(w, 90 * SEC);
     sim_check(w, role_of(w, 0) == ENGINE_PRIMARY, "a sealed primary believed a forged epoch");
 }

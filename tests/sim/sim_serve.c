@@ -5,7 +5,8 @@
  *
  * A node may serve when it was founded, or was asked to: by a promotion, by a switchover that named
  * it, to secede, or to leave a first copy that was to replace what it served. It may until it is
- * seen in another role; then it needs to be asked anew. One that was asked and refused was not
+ * seen in another role; then it needs to be asked anew. One that is fenced becomes a secondary when
+ * it was asked to, or by itself while it is sealed. One that was asked and refused was not
  * asked. One whose answer is not heard may still come to it, at any time.
  */
 #include "sim_private.h"
@@ -36,12 +37,21 @@ void serve_restored(struct world *w, int i)
     w->n[i].serve.open++; /* its image may be of when it served */
 }
 
+void serve_down(struct world *w, int i)
+{
+    w->n[i].serve.down = true;
+}
+
 void serve_look(struct world *w, int i)
 {
     struct serve *s = &w->n[i].serve;
     enum engine_role role = engine_role(w->n[i].e);
 
+    sim_check(w, !s->fenced || s->down || role == ENGINE_FENCED || role == ENGINE_PRIMARY,
+              "node %d: unasked: it steps down, and nobody asked it to", i);
+    s->fenced = role == ENGINE_FENCED;
     if (role == ENGINE_PRIMARY) {
+        s->down = s->down && s->may;
         sim_check(w, s->may || s->open > 0, "node %d: unasked: it serves, and nobody asked it to",
                   i);
         s->may = true;
@@ -125,6 +135,13 @@ int promote_ask(struct world *w, int i, bool force, engine_done_fn *done, void *
     node_unseal(w, i);
     plant_promotion(w, i);
     return asked(a, engine_promote(w->n[i].e, force, on_answer, a, err));
+}
+
+int demote_ask(struct world *w, int i, engine_done_fn *done, void *arg, struct err *err)
+{
+    node_unseal(w, i);
+    serve_down(w, i);
+    return engine_demote(w->n[i].e, done, arg, err);
 }
 
 int secede_ask(struct world *w, int i, engine_done_fn *done, void *arg, struct err *err)

@@ -391,6 +391,7 @@ bool try_enable_seed(struct world *w, int p, int s, struct engine_seed *seed, in
     memcpy(f.primary_key_hash, w->n[p].key_hash, 32);
     c = call_new(w, s);
     node_unseal(w, s);
+    serve_down(w, s);
     if (engine_follow_seed(w->n[s].e, &f, seed, on_call, c, &err) != 0)
         return false;
     watch_given_up(w, s); /* from the moment of the answer; until then it may be either */
@@ -442,8 +443,7 @@ bool try_demote(struct world *w, int i, int64_t limit_ns)
     struct call *c = call_new(w, i);
     struct err err;
 
-    node_unseal(w, i);
-    return engine_demote(w->n[i].e, on_call, c, &err) == 0 && call_wait(w, c, limit_ns);
+    return demote_ask(w, i, on_call, c, &err) == 0 && call_wait(w, c, limit_ns);
 }
 
 /* The founder's id is that of the cluster. */

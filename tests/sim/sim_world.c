@@ -139,6 +139,12 @@ bool node_up(const struct world *w, int i)
 
 static const uint8_t barrier_key[32] = {42};
 
+void node_seal(struct world *w, int i)
+{
+    w->n[i].sealed = true;
+    engine_epoch_key(w->n[i].e, NULL);
+}
+
 void node_unseal(struct world *w, int i)
 {
     struct node *n = &w->n[i];
@@ -170,6 +176,7 @@ static void look_at_role(struct world *w, int i, int before, bool sealed)
     if (n->e == NULL || !sealed || before != ENGINE_FENCED || n->role != ENGINE_SECONDARY)
         return;
     fault(w, F_STEPS_DOWN, i, "it has role %d", n->role);
+    serve_down(w, i);
     watch_given_up(w, i);
 }
 
@@ -488,6 +495,7 @@ void node_take(struct world *w, int i, struct disk_image *image)
     node_stop(w, i);
     disk_image_free(w->n[i].image);
     new_image(&w->n[i], image);
+    w->n[i].serve.fenced = false;
     w->n[i].sealed = false; /* what it was says nothing of what it is */
 }
 
