@@ -111,7 +111,7 @@ void plant_disk(const struct world *w, struct disk *d)
     d->ops = &ops;
 }
 
-/* ---- */
+/* ---- changes of the role ---- */
 /* What it knows as committed is enough for it. */
 void plant_promotion(struct world *w, int i)
 {

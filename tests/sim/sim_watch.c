@@ -288,11 +288,12 @@ static void watch_verified(struct world *w, int i)
             "node %d: verified: other data than %s", i, st.peers[k].id);
 }
 
-static const uint8_t *own_root(const struct engine *e, uint64_t lsn)
+/* What is told last of an LSN counts: a log may have been cut there. */
+static const uint8_t *own_root(const struct verify *v, uint64_t lsn)
 {
-    for (size_t k = 0; k < ROOTS_KEPT && k < e->verify.n_roots; k++) {
-        if (e->verify.roots[k].lsn == lsn)
-            return e->verify.roots[k].root;
+    for (uint64_t k = v->n_roots; k > 0 && k + ROOTS_KEPT > v->n_roots; k--) {
+        if (v->roots[(k - 1) % ROOTS_KEPT].lsn == lsn)
+            return v->roots[(k - 1) % ROOTS_KEPT].root;
     }
     return NULL;
 }
@@ -328,8 +329,9 @@ static void watch_claim(struct world *w, int i, const struct engine_peer *p)
     struct watched *x = &w->n[i].watch;
     int of = node_of(w, e, p->id);
     uint64_t *claimed = &x->claimed[of < 0 ? i : of];
-    const uint8_t *own = own_root(e, p->verified_lsn);
+    const uint8_t *own = own_root(&e->verify, p->verified_lsn);
     const struct told_root *t = root_told(x, of, p->verified_lsn);
+    int at;
 
     if (p->verified != ENGINE_EQUAL || p->verified_lsn == *claimed || own == NULL)
         return;
@@ -337,9 +339,9 @@ static void watch_claim(struct world *w, int i, const struct engine_peer *p)
     sim_check(w, t != NULL && memcmp(t->root, own, sizeof(t->root)) == 0,
               "node %d: verified: it is equal to %s at LSN %llu, as it says, and was told %s", i,
               p->id, ull(p->verified_lsn), t == NULL ? "nothing" : "of another root");
-    if (!w->faults_in_data)
-        sim_check(w, hist_root(w, log_at(w, i, p->verified_lsn), own),
-                  "node %d: root: another one at LSN %llu", i, ull(p->verified_lsn));
+    at = hist_at(w, end_of(w, i), p->verified_lsn);
+    sim_check(w, at < 0 || w->faults_in_data || hist_root(w, at, own),
+              "node %d: root: another one at LSN %llu", i, ull(p->verified_lsn));
 }
 
 static void watch_claims(struct world *w, int i)
