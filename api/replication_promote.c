@@ -176,7 +176,10 @@ void replication_promote_handle(struct request *rq, struct response *rs)
     log_info(c->log, "replication", "promoting to DR primary: force=%s", force ? "true" : "false");
     if (replication_take_role(c, force, false, &err) != 0) {
         log_error(c->log, "replication", "cannot promote: %s", err.msg);
-        reply_err(rs, &err);
+        if (err.code == ERR_DENIED) /* not for want of a permission: it needs force, and says why */
+            reply_error(rs, 400, "%s", err.msg);
+        else
+            reply_err(rs, &err);
         return;
     }
     log_info(c->log, "replication", "promoted to DR primary");
