@@ -320,10 +320,15 @@ static int read_storage(struct config_reader *r, const struct hcl_item *it)
                            other != NULL ? other->advice
                                          : "is unknown; write " STORAGE_EXAMPLE " instead");
     }
-    for (const struct hcl_item *in = o->items; in != NULL; in = in->next)
+    for (const struct hcl_item *in = o->items; in != NULL; in = in->next) {
         if (config_check_once(r, o, in) != 0 ||
             config_read_key(r, in, config_storage_keys, config_storage_known, r->c) != 0)
             return -1;
+        /* WiredTiger refuses others as it does a damaged store, which a secondary gives up. */
+        if (strcmp(in->key, "cache_size") == 0 && r->c->cache_bytes != 0 &&
+            (r->c->cache_bytes < 16u << 20 || r->c->cache_bytes > 1ull << 40))
+            return config_fail(r, in->line, in->key, "must be from 16MiB to 1TiB (0: by itself)");
+    }
     if (r->c->storage_path == NULL || r->c->storage_path[0] == '\0')
         return config_fail(r, it->line, "path", "is missing: write " STORAGE_EXAMPLE);
     return 0;

@@ -235,6 +235,14 @@ def start_failures():
         r = subprocess.run([w.program, 'server', '-config=/nonexistent.hcl'], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert r.returncode != 0 and '/nonexistent.hcl' in r.stdout, r.stdout
         still_serves(s)
+        # A cache as Vault counts it is no damage: with another size the same data serves.
+        s.stop()
+        for size in ('131072', '512', '100TiB'):
+            refused(text.replace('path =', f'cache_size = "{size}"\n  path ='), f'bad.hcl:{line("storage") + 1}: cache_size: ', '16MiB')
+        s.start()
+        s.unseal()
+        still_serves(s)
+        assert 'cannot be read' not in open(s.log).read()
 
 
 def foreign_certificate():

@@ -151,6 +151,8 @@ Test(config, unknown_and_wrong_keys_are_named_with_file_and_line)
     bad(STORE "default_lease_ttl = \"soon\"", "f.hcl:2: default_lease_ttl: ");
     bad(STORE "default_lease_ttl = -5", "f.hcl:2: default_lease_ttl: must not be negative");
     bad(STORE "log_level = \"loud\"", "f.hcl:2: log_level: unknown level \"loud\"");
+    bad("storage \"wiredtiger\" { path = \"/d\"\n cache_size = 131072 }",
+        "f.hcl:2: cache_size: must be from 16MiB to 1TiB");
     bad("storage \"wiredtiger\" { path = \"/d\"\n cache_size = \"9PB\" }",
         "f.hcl:2: cache_size: must be a size");
     bad("storage \"wiredtiger\" {", "f.hcl:1:24: object expected closing RBRACE got: EOF");
