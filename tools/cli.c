@@ -62,6 +62,7 @@ static int flag_take(const struct flag *f, const char *text)
 
     switch (f->kind) {
     case FLAG_STR:
+    case FLAG_SECRET:
         *(const char **)f->value = text;
         return 0;
     case FLAG_BOOL:
@@ -85,7 +86,8 @@ static int flag_take(const struct flag *f, const char *text)
 static void flags_help(const char *usage, const struct flag *flags, size_t n,
                        const struct flag *common, size_t n_common)
 {
-    static const char *const kinds[] = {"=<string>", "", "=<int>", "=<duration>", "=<string>"};
+    static const char *const kinds[] = {"=<string>",   "",          "=<int>",
+                                        "=<duration>", "=<string>", "=<string>"};
 
     printf("Usage: lockstep %s\n", usage);
     if (n > 0)
@@ -115,6 +117,27 @@ static size_t command_len(const char *usage)
     while (usage[n] != '\0' && !(usage[n] == ' ' && strchr("[<-", usage[n + 1]) != NULL))
         n++;
     return n;
+}
+
+/* What was given as "-". */
+static int secrets_ask(const struct flag *flags, size_t n, struct client *c)
+{
+    struct buf *to = c->asked;
+
+    for (size_t i = 0; i < n; i++) {
+        const char **value = flags[i].value;
+        char prompt[80];
+
+        if (flags[i].kind != FLAG_SECRET || *value == NULL || strcmp(*value, "-") != 0)
+            continue;
+        snprintf(prompt, sizeof(prompt), "-%s (will be hidden): ", flags[i].name);
+        if (read_hidden(prompt, to) != 0) {
+            fprintf(stderr, "Error: no -%s was given\n", flags[i].name);
+            return -1;
+        }
+        *value = buf_str(to++);
+    }
+    return 0;
 }
 
 int flags_parse(const char *usage, const struct flag *flags, size_t n, struct client *c, int argc,
@@ -195,7 +218,7 @@ int flags_parse(const char *usage, const struct flag *flags, size_t n, struct cl
             return -1;
         }
     }
-    return i;
+    return c != NULL && secrets_ask(flags, n, c) != 0 ? -1 : i;
 }
 
 int verb_run(const char *group, const struct verb *verbs, size_t n, int argc, char **argv)

@@ -23,7 +23,7 @@
 #define EXIT_REMOTE 2
 
 /* ---- flags ---- */
-enum flag_kind { FLAG_STR, FLAG_BOOL, FLAG_INT, FLAG_DURATION, FLAG_LIST };
+enum flag_kind { FLAG_STR, FLAG_BOOL, FLAG_INT, FLAG_DURATION, FLAG_LIST, FLAG_SECRET };
 struct flag_list {
     const char *values[64];
     size_t n;
@@ -32,6 +32,8 @@ struct flag {
     const char *name;
     enum flag_kind kind;
     void *value; /* const char **, bool *, int64_t * (seconds for durations), struct flag_list * */
+    /* FLAG_SECRET: const char **; given as -, it is asked for, hidden, and owned by the
+     * client, so that it stands in no list of processes */
     const char *help;
 };
 struct client;
@@ -63,6 +65,7 @@ struct client {
     int64_t timeout_s, max_retries;
     enum out_format format;
     struct buf token_file; /* owned: token read from ~/.vault-token */
+    struct buf asked[2];   /* owned: secrets that were asked for */
 };
 struct reply {
     int status;

@@ -58,6 +58,7 @@ void client_init(struct client *c)
         .timeout_s = 60,
         .max_retries = atoi(env_or("VAULT_MAX_RETRIES", "2")),
         .token_file = {.secret = true},
+        .asked = {{.secret = true}, {.secret = true}},
     };
     if (duration_parse(env_or("VAULT_CLIENT_TIMEOUT", "60"), &c->timeout_s) != 0 ||
         c->timeout_s <= 0)
@@ -75,6 +76,8 @@ void client_init(struct client *c)
 void client_free(struct client *c)
 {
     buf_free(&c->token_file);
+    buf_free(&c->asked[0]);
+    buf_free(&c->asked[1]);
 }
 
 int token_file_write(const char *token, struct err *err)

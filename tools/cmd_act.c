@@ -94,7 +94,7 @@ int replication_promote(int argc, char **argv)
     const char *token = NULL, *addr = NULL, *max_loss = NULL;
     bool force = false, yes = false, preview = false;
     struct flag flags[] = {
-        {"dr-token", FLAG_STR, &token, "DR operation token, or - to be asked for it."},
+        {"dr-token", FLAG_SECRET, &token, "DR operation token, or - to be asked for it."},
         {"max-loss", FLAG_STR, &max_loss,
          "Refuse when writes of more than this time (30s) may be lost."},
         {"force", FLAG_BOOL, &force, "Accept any loss."},
@@ -102,7 +102,6 @@ int replication_promote(int argc, char **argv)
         {"preview", FLAG_BOOL, &preview, "Only show what would be lost."},
         {"yes", FLAG_BOOL, &yes, "Do not ask."},
     };
-    struct buf asked = {.secret = true};
     struct client c;
     int rc, i;
 
@@ -123,14 +122,9 @@ int replication_promote(int argc, char **argv)
         fprintf(stderr, "Nothing was changed.\n");
         goto out;
     }
-    if (strcmp(token, "-") == 0) {
-        if (read_hidden("DR operation token (will be hidden): ", &asked) != 0)
-            goto out;
-        token = buf_str(&asked);
-    }
+    c.max_retries = 0; /* a second try would meet the outcome of the first */
     rc = promote(&c, token, addr, max_loss, force);
 out:
-    buf_free(&asked);
     client_free(&c);
     return rc;
 }

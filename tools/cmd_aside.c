@@ -72,7 +72,8 @@ static int delete (int argc, char **argv)
 {
     static const char usage[] = "replication aside delete [-dr-token=TOKEN] GENERATION";
     const char *token = NULL;
-    struct flag flags[] = {{"dr-token", FLAG_STR, &token, "On a secondary: DR operation token."}};
+    struct flag flags[] = {{"dr-token", FLAG_SECRET, &token,
+                            "On a secondary: DR operation token, or - to be asked for it."}};
     struct client c;
     struct reply r = {0};
     struct err err = {0};

@@ -69,7 +69,8 @@ static int start(int argc, char **argv)
         {"listen", FLAG_STR, &address, "HOST:PORT on which the fork is served."},
         {"directory", FLAG_STR, &dir, "Its folder, which must not exist (PATH/drill)."},
         {"ttl", FLAG_STR, &ttl, "Then it ends by itself (1h)."},
-        {"dr-token", FLAG_STR, &token, "DR operation token; else the token in use."}};
+        {"dr-token", FLAG_SECRET, &token,
+         "DR operation token, or - to be asked for it; else the token in use."}};
     struct client c;
     struct reply r = {0};
     struct err err = {0};
@@ -98,8 +99,8 @@ static int start(int argc, char **argv)
 static int status(int argc, char **argv)
 {
     const char *token = NULL;
-    struct flag flags[] = {
-        {"dr-token", FLAG_STR, &token, "DR operation token; else the token in use."}};
+    struct flag flags[] = {{"dr-token", FLAG_SECRET, &token,
+                            "DR operation token, or - to be asked for it; else the token in use."}};
     struct client c;
     struct reply r = {0};
     struct err err = {0};
@@ -120,8 +121,8 @@ static int status(int argc, char **argv)
 static int stop(int argc, char **argv)
 {
     const char *token = NULL;
-    struct flag flags[] = {
-        {"dr-token", FLAG_STR, &token, "DR operation token; else the token in use."}};
+    struct flag flags[] = {{"dr-token", FLAG_SECRET, &token,
+                            "DR operation token, or - to be asked for it; else the token in use."}};
     struct client c;
     struct reply r = {0};
     struct err err = {0};

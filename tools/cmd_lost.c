@@ -17,7 +17,8 @@ struct source {
 };
 #define TOKEN_FLAG(s)                                                                              \
     {                                                                                              \
-        "dr-token", FLAG_STR, &(s).token, "DR operation token: they are saved on a secondary."     \
+        "dr-token", FLAG_SECRET, &(s).token,                                                       \
+            "DR operation token (- to be asked for it): they are saved on a secondary."            \
     }
 
 static int list(int argc, char **argv)

@@ -462,7 +462,7 @@ static int cmd_generate_root(int argc, char **argv)
          "Make a DR operation token on a DR secondary instead of a root token."},
         {"nonce", FLAG_STR, &nonce, "The attempt that the key belongs to."},
         {"decode", FLAG_STR, &decode, "Decode this encoded token; needs -otp."},
-        {"otp", FLAG_STR, &otp, "One-time password."},
+        {"otp", FLAG_SECRET, &otp, "One-time password, or - to be asked for it."},
         {"pgp-key", FLAG_STR, &pgp, "Encrypt the token to this PGP key."},
         {"generate-otp", FLAG_BOOL, &gen_otp, "Print a one-time password that fits -init -otp."},
         {"status", FLAG_BOOL, &status, "Print the attempt."},

@@ -23,7 +23,8 @@ int replication_demote(int argc, char **argv)
 int replication_disable(int argc, char **argv)
 {
     const char *token = NULL;
-    struct flag flags[] = {{"dr-token", FLAG_STR, &token, "On a secondary: a DR operation token."}};
+    struct flag flags[] = {{"dr-token", FLAG_SECRET, &token,
+                            "On a secondary: a DR operation token, or - to be asked for it."}};
     struct client c;
     int rc;
 
@@ -45,8 +46,9 @@ int replication_update_primary(int argc, char **argv)
     const char *dr = NULL, *token = NULL, *api_addr = NULL, *ca_file = NULL;
     bool force = false, forget = false;
     struct flag flags[] = {
-        {"dr-token", FLAG_STR, &dr, "A DR operation token."},
-        {"token", FLAG_STR, &token, "A secondary token of the new primary, instead of addresses."},
+        {"dr-token", FLAG_SECRET, &dr, "A DR operation token, or - to be asked for it."},
+        {"token", FLAG_SECRET, &token,
+         "A secondary token of the new primary, or -, instead of addresses."},
         {"primary-api-addr", FLAG_STR, &api_addr, "With -token: where to unwrap it."},
         {"ca-file", FLAG_STR, &ca_file, "With -token: the CA of that API address."},
         {"force", FLAG_BOOL, &force, "Give up what is here beyond the primary's history."},

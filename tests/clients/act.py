@@ -56,6 +56,8 @@ def loss_is_told():
         for wrong in (True, False):
             want(b.call('PUT', PROMOTE, {'dr_operation_token': dr, 'max_loss': wrong}, token=''), 400, 'a boolean')
         assert b.dr_status()['mode'] == 'secondary'
+        none = cli(b, 'replication', 'promote', '-dr-token=-', '-yes')
+        assert none.returncode == 1 and 'no -dr-token was given' in none.stderr, none
         no = cli(b, 'replication', 'promote', f'-dr-token={dr}', stdin='no\n')
         assert no.returncode == 1 and 'may be missing' in no.stderr and 'Nothing was changed' in no.stderr, no
         assert b.dr_status()['mode'] == 'secondary'
@@ -63,7 +65,8 @@ def loss_is_told():
         assert r.returncode == 0 and '"keeps_lsn"' in r.stdout, r
         r = cli(b, 'replication', 'promote', f'-dr-token={dr}', '-max-loss=1s', '-yes')
         assert r.returncode == 2 and 'max_loss: up to' in r.stderr, r
-        r = cli(b, 'replication', 'promote', f'-dr-token={dr}', '-max-loss=1s', '-force', '-yes')
+        # From standard input, so that it stands in no list of processes.
+        r = cli(b, 'replication', 'promote', '-dr-token=-', '-max-loss=1s', '-force', stdin=f'{dr}\nyes\n')
         assert r.returncode == 0 and 'Success' in r.stdout, r
         assert b.ok('GET', 'kv/x', token=a.root).data == {'v': '1'}
 
@@ -285,7 +288,7 @@ def lost_writes():
         want(a.call('PUT', 'sys/replication/dr/secondary/lost/show', {'id': '../local', 'dr_operation_token': dr}, token=''), 400, 'no lost writes')
         want(a.call('PUT', 'sys/replication/dr/primary/lost/show', {'id': ident}, token=''), 400)
         want(b.call('PUT', 'sys/replication/dr/primary/lost/apply', {'fork_lsn': 1, 'groups': []}, token=''), 403)
-        shown = cli(a, 'replication', 'lost', 'show', f'-dr-token={dr}', ident)
+        shown = cli(a, 'replication', 'lost', 'show', '-dr-token=-', ident, stdin=f'{dr}\n')
         assert shown.returncode == 0 and 'kv/only' in shown.stdout and 'kv/gone' in shown.stdout, shown
         assert 'records are not of secrets' in shown.stderr, shown
         flags = [f'-from={a.addr}', f'-dr-token={dr}', ident]
