@@ -99,7 +99,7 @@ static json_t *preview_json(struct request *rq, const struct engine_status *st)
     loss_of(st, rq->now_ms, &l);
     say(&l, text);
     heard = l.heard_ms > 0 ? time_rfc3339(rq->arena, l.heard_ms) : "";
-    set(o, "epoch", json_integer(st->epoch + 1));
+    set(o, "epoch", json_integer(st->promotion_epoch));
     set(o, "connected", json_boolean(st->peers[0].connected));
     set(o, "state", json_string(st->state));
     set(o, "keeps_lsn", json_integer((json_int_t)l.keeps_lsn));
@@ -113,7 +113,8 @@ static json_t *preview_json(struct request *rq, const struct engine_status *st)
     set(o, "may_lose_more", json_boolean(l.unknown));
     set(o, "clock_skew_ms", json_integer(st->peers[0].clock_skew_ms));
     set(o, "needs_force", json_string(st->promotion_needs_force));
-    set(o, "summary", json_string(text));
+    /* A superseded one lacks nothing of its own. */
+    set(o, "summary", json_string(st->role == ENGINE_FENCED ? st->promotion_needs_force : text));
     (void)replication_health_json(rq, o, st);
     if (rq->core->config->max_loss_ms >= 0)
         set(o, "max_loss_ms", json_integer(rq->core->config->max_loss_ms));

@@ -610,9 +610,10 @@ struct engine_status {
     bool copying;       /* a copy takes the place of the data at hand in the end; until then: */
     uint64_t keeps_lsn; /* what a promotion keeps: durable in the log of the data at hand */
     int64_t log_end_ms; /* commit time of the log's end, on the primary's clock */
-    char promotion_needs_force[160];                    /* secondary: why; empty: it does not */
-    uint64_t segments, transactions;                    /* since start */
-    uint64_t log_bytes, log_first_lsn;                  /* on disk, as allocated; the oldest kept */
+    char promotion_needs_force[160];   /* secondary, fenced: why; empty: it does not */
+    uint32_t promotion_epoch;          /* that it would begin */
+    uint64_t segments, transactions;   /* since start */
+    uint64_t log_bytes, log_first_lsn; /* on disk, as allocated; the oldest kept */
     uint64_t ring_segments, ring_bytes, ring_bytes_max; /* of the log, kept in memory too */
     uint64_t streams_resumed,
         copies_begun; /* primary: how secondaries were welcomed, since start */

@@ -305,6 +305,26 @@ void promote_refuse(struct engine *e, const struct err *err)
     follow_resume(e);
 }
 
+uint32_t promotion_epoch(const struct engine *e)
+{
+    const struct epoch_rec *last = epochs_last(&e->cur->epochs);
+    uint32_t ours = last != NULL ? last->number : wal_end_epoch(e->cur->wal);
+
+    return (ours > e->seen_epoch ? ours : e->seen_epoch) + 1;
+}
+
+int promotion_check(struct engine *e, struct err *err)
+{
+    if (engine_role(e) == ENGINE_FENCED)
+        return err_set(err, ERR_DENIED, 0,
+                       "%s: force makes this cluster the primary again, and gives up what the "
+                       "other one wrote since",
+                       e->reason);
+    if (switchover_promotion_check(e, err) != 0)
+        return -1;
+    return epoch_newer_check(e, e->seen_epoch, err);
+}
+
 void promote_begin(struct engine *e, struct event *ev)
 {
     struct err err = {0};
@@ -318,9 +338,7 @@ void promote_begin(struct engine *e, struct event *ev)
                     ? "not a secondary with a whole copy"
                     : "part of the data here cannot be read, and the log not be "
                       "applied to it: promote another secondary, or restore a snapshot");
-    else if ((switchover_promotion_check(e, &err) != 0 ||
-              epoch_newer_check(e, e->seen_epoch, &err) != 0) &&
-             ev->flag) {
+    else if (promotion_check(e, &err) != 0 && ev->flag) {
         log_warn(e->cfg.log, LOG_REPLICATION, "promotion by force: %s", err.msg);
         err_clear(&err);
     }
@@ -352,16 +370,13 @@ void promote_begin(struct engine *e, struct event *ev)
 
 static size_t promote_write(struct engine *e)
 {
-    const struct epoch_rec *last;
     struct epoch_rec r = {0};
     struct err err;
 
     if (wal_in_flight(e->cur->wal) > 0 || (e->copy != NULL && wal_in_flight(e->copy->wal) > 0))
         return 0;
     copy_abandon(e);
-    last = epochs_last(&e->cur->epochs);
-    r.number = last != NULL ? last->number : wal_end_epoch(e->cur->wal);
-    r.number = (r.number > e->seen_epoch ? r.number : e->seen_epoch) + 1;
+    r.number = promotion_epoch(e);
     env_random(e->cfg.env, r.id, sizeof(r.id));
     snprintf(r.member, sizeof(r.member), "%s",
              engine_role(e) == ENGINE_FENCED ? own_member_id(e) : e->follow.cfg.member_id);

@@ -97,6 +97,9 @@ CHECKED int epoch_append(struct engine *e, struct epoch_rec *r,
 CHECKED int epoch_newer_check(const struct engine *e, uint32_t known,
                               struct err *err); /* 0: that one is here */
 size_t promote_step(struct engine *e);
+/* What a promotion here would take from another cluster that serves, as far as is known. */
+CHECKED int promotion_check(struct engine *e, struct err *err);
+uint32_t promotion_epoch(const struct engine *e);
 void promote_begin(struct engine *e, struct event *ev);
 void promote_refuse(struct engine *e, const struct err *err); /* it goes on as a secondary */
 

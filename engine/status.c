@@ -219,10 +219,12 @@ void log_publish(struct engine *e)
     st->log_end_ms = wal_end_commit_ms(e->cur->wal);
     snprintf(st->handover, sizeof(st->handover), "%s", words[e->handover.state]);
     memcpy(st->handover_to, e->handover.to, sizeof(st->handover_to));
-    if (st->role == ENGINE_SECONDARY &&
-        (switchover_promotion_check(e, &err) != 0 ||
-         epoch_newer_check(e, e->seen_epoch, &err) != 0 || modes_promotion_check(e, &err) != 0))
+    st->promotion_epoch = promotion_epoch(e);
+    if ((st->role == ENGINE_SECONDARY || st->role == ENGINE_FENCED) &&
+        (promotion_check(e, &err) != 0 || modes_promotion_check(e, &err) != 0)) {
         snprintf(st->promotion_needs_force, sizeof(st->promotion_needs_force), "%.159s", err.msg);
+        st->no_loss = false; /* which is of the primary that is followed */
+    }
     st->log_bytes = wal_bytes(g->wal);
     st->log_first_lsn = wal_first_lsn(g->wal);
     st->ring_segments = e->ring.n;

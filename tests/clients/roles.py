@@ -11,6 +11,8 @@ import threading
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from cluster import Failed, World, await_true, run_tests  # noqa: E402
 
+PROMOTE = 'sys/replication/dr/secondary/promote'
+
 
 def want(reply, status, text=''):
     if reply.status != status or text not in reply.text:
@@ -18,7 +20,7 @@ def want(reply, status, text=''):
 
 
 def promote(b, keys, **kw):
-    b.ok('PUT', 'sys/replication/dr/secondary/promote', {'dr_operation_token': b.dr_token(keys), **kw}, token='')
+    b.ok('PUT', PROMOTE, {'dr_operation_token': b.dr_token(keys), **kw}, token='')
 
 
 def fenced(a, text='superseded by epoch 2'):
@@ -314,11 +316,21 @@ def third_follows():
         promote(b, keys)
         b.token = a.root
         await_true('the third to be told', lambda: 'newer_primary' in [r['code'] for r in c.dr_status()['reasons']], 10)
+        # Promoted unasked, it would take away what the new primary has acknowledged.
+        body = {'dr_operation_token': c.dr_token(keys)}
+        p = c.ok('GET', PROMOTE, token='').data
+        assert 'epoch 2' in p['needs_force'] and p['epoch'] == 3 and not p['no_loss'], p
+        want(c.call('PUT', PROMOTE, body, token=''), 400, 'newer_epoch: epoch 2')
+        c.kill()  # it knows it without being told again
+        c.start()
+        c.unseal(keys)
+        want(c.call('PUT', PROMOTE, body, token=''), 400, 'newer_epoch: epoch 2')
         update_primary(c, keys, update_primary_addrs=[a.cluster_addr, b.cluster_addr])
         assert c.dr_status()['mode'] == 'secondary'
         w.await_following(c)
         b.ok('PUT', 'kv/y', {'v': '1'})
         w.await_caught_up(b, c)
+        assert c.ok('GET', PROMOTE, token='').data['needs_force'] == ''
         assert sorted(b.dr_status()['known_secondaries']) == ['third']
         # The old primary is forgotten, and what it says counts no more.
         b.ok('PUT', 'sys/replication/dr/primary/revoke-secondary', {'id': b.dr_status()['cluster_id']})
@@ -378,9 +390,11 @@ def disabled_when_fenced():
         a.start()
         a.unseal()
         await_true('the old primary to be fenced', fenced(a), 10)
-        want(a.call('PUT', 'sys/replication/dr/secondary/promote', {'force': True}, token=''), 403, 'permission denied')
-        want(a.call('PUT', 'sys/replication/dr/secondary/promote', {}), 400, 'force')
-        a.ok('PUT', 'sys/replication/dr/secondary/promote', {'force': True})
+        p = a.ok('GET', PROMOTE).data
+        assert p['needs_force'] == p['summary'] and 'superseded by epoch 2: ' in p['summary'] and p['epoch'] == 3, p
+        want(a.call('PUT', PROMOTE, {'force': True}, token=''), 403, 'permission denied')
+        want(a.call('PUT', PROMOTE, {}), 400, 'force')
+        a.ok('PUT', PROMOTE, {'force': True})
         assert a.ok('GET', 'kv/x').data == {'v': '1'} and a.dr_status()['epoch'] == 3
         await_true('the other one to be fenced', fenced(b, 'superseded by epoch 3'), 10)
         assert b.cli('replication', 'disable').returncode == 0
