@@ -43,7 +43,13 @@ static const struct {
      "saved then, and it follows on."},
     {"not_connected", true, false,
      "See last_error and the primary's log; check the network to its cluster address. If the "
-     "primary is lost, promote this secondary."},
+     "primary is lost, and no other cluster was promoted, promote this secondary."},
+    {"revoked", true, false,
+     "It follows again with a secondary token that the primary makes for it (update-primary "
+     "-token), or stands alone with its data (disable)."},
+    {"primary_disabled", true, false,
+     "It follows a primary again with a secondary token of that one (update-primary -token), or "
+     "stands alone with its data (disable)."},
     {"no_primary", true, true,
      "Point this secondary to the primary with update-primary, or promote it."},
     {"first_copy", true, false,
@@ -255,6 +261,16 @@ static void of_primary_role(struct core *c, const struct engine_status *st, stru
         add(h, "lag_guard", "", "writers wait %u ms between segments", st->lag_guard_pause_ms);
 }
 
+/* The last that it said was that. Not known while sealed. */
+static bool primary_left(struct core *c)
+{
+    struct repl_config conf;
+    struct err err = {0};
+
+    return c->role == ENGINE_SECONDARY && repl_config_get(c, &conf, &err) == 0 &&
+           !conf.primary_enabled;
+}
+
 static void of_secondary_role(struct core *c, const struct engine_status *st, struct health *h)
 {
     const struct engine_peer *p = &st->peers[0];
@@ -264,6 +280,10 @@ static void of_secondary_role(struct core *c, const struct engine_status *st, st
             st->copy_keys);
     if (strcmp(st->connection_state, "idle") == 0)
         add(h, "no_primary", "", "this secondary follows nobody");
+    else if (!p->connected && strcmp(p->last_error, "revoked") == 0)
+        add(h, "revoked", "", "the primary at %s has cut this cluster off", p->cluster_addr);
+    else if (!p->connected && primary_left(c))
+        add(h, "primary_disabled", "", "the primary has disabled replication");
     else if (!p->connected)
         add(h, "not_connected", "", "no connection to the primary at %s%s%s", p->cluster_addr,
             p->last_error[0] != '\0' ? ": " : "", p->last_error);
@@ -278,16 +298,30 @@ static void of_secondary_role(struct core *c, const struct engine_status *st, st
     of_skew(h, p, "");
 }
 
-/* The engine's own word is a code, or a sentence that begins like one. */
-static void of_reason(const struct engine_status *st, struct health *h)
+/* The engine's own word is a code, or a sentence that begins like one. Of another primary it is
+ * told where that one is. */
+static void of_reason(struct core *c, const struct engine_status *st, struct health *h)
 {
-    char code[64];
+    char code[64], what[140];
+    struct member m = {0};
+    struct err err = {0};
     size_t n = strspn(st->reason, "abcdefghijklmnopqrstuvwxyz_");
 
     if (n == 0)
         return;
     snprintf(code, sizeof(code), "%.*s", (int)n, st->reason);
-    add(h, code, "", "%s", st->reason);
+    if (strcmp(code, "newer_primary") == 0)
+        snprintf(what, sizeof(what), "%s was promoted to epoch %" PRIu32, st->newer_member,
+                 st->newer_epoch);
+    else if (strcmp(code, "superseded") == 0 || strcmp(code, "split") == 0)
+        snprintf(what, sizeof(what), "%s, of %s", st->reason, st->newer_member);
+    else
+        what[0] = '\0';
+    if (what[0] != '\0' && member_get(c, st->newer_member, &m, &err) == 0)
+        add(h, code, "", "%s: its API is at %s, its cluster address %s", what, m.api_addr,
+            m.cluster_addr);
+    else
+        add(h, code, "", "%s", what[0] != '\0' ? what : st->reason);
 }
 
 static void of_disk(const struct engine_status *st, struct health *h)
@@ -335,7 +369,7 @@ static void collect(struct core *c, const struct engine_status *st, int64_t now_
                     struct health *h)
 {
     h->n = 0;
-    of_reason(st, h);
+    of_reason(c, st, h);
     if (st->role == ENGINE_PRIMARY)
         of_primary_role(c, st, h);
     else if (st->role != ENGINE_FENCED)

@@ -567,6 +567,8 @@ struct engine_status {
     /* Begins with a code: superseded by epoch n, split: ..., primary_lost_history, newer_primary:
      * ..., epoch_unconfirmed; or empty. */
     char reason[64];
+    uint32_t newer_epoch;  /* of superseded, split and newer_primary, */
+    char newer_member[64]; /* and who began it */
     char cluster_id[40], secondary_id[64], primary_cluster_addr[256];
     uint32_t epoch, minor;
     uint64_t appended_lsn, durable_lsn, committed_lsn, applied_lsn, checkpoint_lsn;

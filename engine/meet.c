@@ -267,6 +267,7 @@ bool meet_epochs(struct engine *e, const struct epochs *history, enum engine_rol
         role == ENGINE_PRIMARY && (e->reason[0] == '\0' || yield_said(e))) {
         snprintf(e->reason, sizeof(e->reason), "newer_primary: %.20s, epoch %" PRIu32, who,
                  theirs->number);
+        e->fence.newer = *theirs;
         log_warn(e->cfg.log, LOG_REPLICATION,
                  "%s was promoted to epoch %" PRIu32
                  ": point this secondary to it with update-primary",

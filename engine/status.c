@@ -190,6 +190,8 @@ void log_publish(struct engine *e)
         st->role == ENGINE_PRIMARY ? e->repl.primary_enabled : st->role != ENGINE_FENCED;
     status_words(e, st);
     memcpy(st->reason, e->reason, sizeof(st->reason));
+    st->newer_epoch = e->fence.newer.number;
+    memcpy(st->newer_member, e->fence.newer.member, sizeof(st->newer_member));
     if (st->role == ENGINE_PRIMARY && st->reason[0] == '\0' && e->meet.unconfirmed)
         snprintf(st->reason, sizeof(st->reason), "%s", "epoch_unconfirmed");
     memcpy(st->cluster_id,

@@ -90,6 +90,29 @@ def two_secondaries():
         w.await_caught_up(a, d)
 
 
+def cut_off_by_the_primary():
+    """a secondary that its primary has revoked, or left, says so, and how it comes to follow again; it is not told to promote"""
+    with World() as w:
+        a, b = w.pair()
+        dr = b.dr_token(a.keys[:2])
+
+        def told(code):
+            reasons = await_true(code, lambda: [r for r in b.dr_status()['reasons'] if r['code'] == code], 10)
+            assert [r['code'] for r in b.dr_status()['reasons']] == [code], b.dr_status()['reasons']
+            assert 'promote' not in reasons[0]['do'] and 'token' in reasons[0]['do'], reasons
+        a.ok('PUT', 'sys/replication/dr/primary/revoke-secondary', {'id': 'secondary'})
+        told('revoked')
+        b.ok('PUT', 'sys/replication/dr/secondary/update-primary', {'dr_operation_token': dr, 'token': fresh(a, 'again'), 'ca_file': w.ca}, token='')
+        w.await_following(b)
+        w.await_caught_up(a, b)
+        assert b.dr_status()['healthy']
+        a.ok('PUT', 'sys/replication/dr/primary/disable', {})
+        told('primary_disabled')
+        # It can be taken in again, as a new secondary, or stand alone, too.
+        r = b.cli('replication', 'disable', f'-dr-token={dr}')
+        assert r.returncode == 0 and b.dr_status() == {'mode': 'disabled'}, r
+
+
 def after_promotion():
     """a promotion voids open tokens and DR tokens, keeps the cluster id, and the new primary takes secondaries in"""
     with World() as w:
@@ -605,6 +628,6 @@ def killed_while_leaving():
 
 
 if __name__ == '__main__':
-    sys.exit(run_tests([sealed_secondary, primary_restarts, two_secondaries, after_promotion, operation_token, audit_of_a_secondary, audit_disk_is_full, disable, promoted_after_disable,
+    sys.exit(run_tests([sealed_secondary, primary_restarts, two_secondaries, cut_off_by_the_primary, after_promotion, operation_token, audit_of_a_secondary, audit_disk_is_full, disable, promoted_after_disable,
                         killed_while_enabling, left_during_first_copy, left_token_ends_with_the_copy, killed_while_leaving, ceremony_from_two_hosts,
                         rekey_is_ended_by_its_own, secrets_written_while_enabling], 'replication'))

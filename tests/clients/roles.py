@@ -316,6 +316,8 @@ def third_follows():
         promote(b, keys)
         b.token = a.root
         await_true('the third to be told', lambda: 'newer_primary' in [r['code'] for r in c.dr_status()['reasons']], 10)
+        what = next(r['what'] for r in c.dr_status()['reasons'] if r['code'] == 'newer_primary')
+        assert what == (f'secondary was promoted to epoch 2: its API is at {b.addr}, its cluster address {b.cluster_addr}'), what
         # Promoted unasked, it would take away what the new primary has acknowledged.
         body = {'dr_operation_token': c.dr_token(keys)}
         p = c.ok('GET', PROMOTE, token='').data
@@ -390,6 +392,8 @@ def disabled_when_fenced():
         a.start()
         a.unseal()
         await_true('the old primary to be fenced', fenced(a), 10)
+        what = a.dr_status()['reasons'][0]['what']
+        assert what == f'superseded by epoch 2, of secondary: its API is at {b.addr}, its cluster address {b.cluster_addr}', what
         p = a.ok('GET', PROMOTE).data
         assert p['needs_force'] == p['summary'] and 'superseded by epoch 2: ' in p['summary'] and p['epoch'] == 3, p
         want(a.call('PUT', PROMOTE, {'force': True}, token=''), 403, 'permission denied')
