@@ -582,6 +582,7 @@ void cluster_unsealed(struct core *c)
     struct err err = {0};
 
     cluster_epoch_key(c);
+    atomic_store(&c->settle_again, false);
     if (c->role != ENGINE_PRIMARY)
         return;
     if (repl_config_get(c, &rc, &err) != 0 ||

@@ -228,6 +228,8 @@ static void events_co(void *arg)
             role_changed(g->core);
         if (events & EVENT_REJOINED || (events & EVENT_TIMER && g->rejoin_again))
             g->rejoin_again = !replication_rejoined(g->core);
+        if (events & EVENT_TIMER && atomic_load(&g->core->settle_again))
+            cluster_unsealed(g->core);
         if (events & EVENT_SWEEP)
             sweep(g->core);
         if (events & (EVENT_TIMER | EVENT_PROBE | EVENT_ROLE))

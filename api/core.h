@@ -61,9 +61,10 @@ struct core {
         unsealed; /* the barrier is open and the set-up after it is done: requests are served */
     _Atomic unsigned commits_waiting; /* requests whose write is on its way to the disk */
     _Atomic bool stopping;
-    _Atomic bool listening; /* http is there, and stays until the reactors have ended */
-    _Atomic int role;       /* enum engine_role */
-    char cluster_name[128]; /* configured, or empty: core_cluster makes one of the cluster id */
+    _Atomic bool settle_again; /* a primary could not take stock of itself: at the next timer */
+    _Atomic bool listening;    /* http is there, and stays until the reactors have ended */
+    _Atomic int role;          /* enum engine_role */
+    char cluster_name[128];    /* configured, or empty: core_cluster makes one of the cluster id */
 };
 
 /** "disabled", "primary" or "secondary": replication_dr_mode. */

@@ -3,8 +3,8 @@
  * replication_promote.c - sys/replication/dr/secondary/promote, and what a cluster does once it is
  * a primary.
  *
- * The durable role comes before the answer. What a primary notes of itself after that can fail: it
- * is taken up at the next unseal (primary_settle).
+ * The durable role comes before the answer. What a primary notes of itself after that can fail, as
+ * on a full disk: it is tried again at each timer, and at the next unseal (primary_settle).
  */
 #include <string.h>
 
@@ -72,6 +72,7 @@ int primary_settle(struct core *c, const char *primary_cluster_addr, struct err 
     uint8_t hash[32];
     int rc = -1;
 
+    atomic_store(&c->settle_again, true);
     if (latch_take(c, REPL_LATCH, &latch, err) != 0)
         return -1;
     if (dr_token_clear(c, err) != 0 || /* a primary has none */
@@ -86,6 +87,7 @@ int primary_settle(struct core *c, const char *primary_cluster_addr, struct err 
 out:
     latch_release(c, &latch);
     identity_free(&me);
+    atomic_store(&c->settle_again, rc != 0);
     return rc;
 }
 
@@ -189,7 +191,7 @@ void replication_promote_handle(struct request *rq, struct response *rs)
         reply_warning(rs,
                       "This cluster is a primary now, but could not note its address and void old "
                       "tokens (%s). It "
-                      "is tried again at the next unseal.",
+                      "is tried again every ten seconds.",
                       err.msg);
     }
     if (alone)

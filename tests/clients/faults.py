@@ -171,6 +171,24 @@ def primary_stopped():
         a.proc.send_signal(signal.SIGCONT)
 
 
+def promoted_on_a_full_disk():
+    """a secondary whose disk is full is promoted all the same, and takes up all of a primary's work by itself once there is room"""
+    with World() as w, w.small_disk('promoted_on_a_full_disk') as mount:
+        if mount is None:
+            return
+        a, b = w.on_small_disk(mount)
+        w.enable(a, b)
+        w.await_caught_up(a, b)
+        ballast = fill_disk(mount, 3 << 20)
+        await_true('the secondary to say so', lambda: b.dr_status()['disk_reserve'])
+        a.kill()
+        r = b.ok('PUT', 'sys/replication/dr/secondary/promote', {'dr_operation_token': b.dr_token(a.keys[:2])}, token='')
+        assert 'could not note its address' in r.text, r.text
+        os.unlink(ballast)
+        await_true('its own address, for secondaries', lambda: b.dr_status()['primary_cluster_addr'] == b.cluster_addr)
+        w.third(b)
+
+
 def secondary_disk_full():
     """a secondary whose disk fills up says so and holds up nobody; with room again it goes on by itself, and both are equal"""
     with World() as w, w.small_disk('secondary_disk_full') as mount:
@@ -201,7 +219,7 @@ def secondary_disk_full():
 
 
 if __name__ == '__main__':
-    tests = [secondary_stopped, primary_stopped, secondary_disk_full]
+    tests = [secondary_stopped, primary_stopped, secondary_disk_full, promoted_on_a_full_disk]
     try:
         enter()
         tests = [cable_pulled, half_open, flush_over_a_cut] + tests
