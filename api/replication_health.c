@@ -78,8 +78,7 @@ static const struct {
      "Writes go on without the quorum and can be lost with this site. Bring its secondaries back."},
     {"unsettled", true, true,
      "Writes of before the start wait for a secondary. Bring it back, or set its mode to async "
-     "with "
-     "force."},
+     "with force, or revoke it with force."},
     {"disk_reserve", true, true, "Writes are refused. Free space on this disk."},
     {"audit_unwritable", true, false,
      "A primary serves nothing while no audit device takes its lines. Make the file and its folder "

@@ -511,7 +511,8 @@ void modes_force_configured(struct engine *e)
         if (n > 0 && n < sizeof(id)) {
             memcpy(id, at, n);
             s = mode_slot_find(e, strcmp(id, "quorum") == 0 ? "" : id);
-            if (s != NULL && mode_demands(mode_newest(s))) {
+            /* A change to async that waits for the old mode ends nothing. */
+            if (s != NULL && (mode_demands(&s->cur) || mode_demands(mode_newest(s)))) {
                 struct repl_mode m = *mode_newest(s);
 
                 m.level = REPL_ASYNC;

@@ -396,6 +396,8 @@ int verb_call(struct client *c, const char *method, const char *path, json_t *bo
     struct err err = {0};
     int rc = EXIT_REMOTE;
 
+    if (strcmp(method, "GET") != 0)
+        c->max_retries = 0; /* a change that waits is met by a second try, which hides why */
     if (client_call(c, method, path, body, &r, &err) != 0 || !reply_ok(&r)) {
         reply_fail(c, &r, &err, doing);
     } else if (done == NULL) {
