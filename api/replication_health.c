@@ -107,9 +107,8 @@ static const struct {
      "Another cluster was promoted. Point this secondary to it with update-primary."},
     {"promotion_elsewhere", true, true,
      "Another secondary asked this one to follow no primary while it is promoted. When it tells "
-     "that "
-     "this has ended, this one follows again by itself. If it does not answer (it is gone), or was "
-     "promoted, use update-primary: that ends the wait."},
+     "that this has ended, this one follows again by itself. If it does not answer (it is gone), "
+     "or was promoted, use update-primary: that ends the wait."},
     {"lag_guard", false, false, "Writers are slowed while a secondary catches up; see lag."},
     {"disk_low", false, false, "Free space on this disk before writes are refused."},
     {"clock_skew", false, false,

@@ -226,6 +226,7 @@ struct engine {
     struct yield yield;
     size_t n_revoked; /* noted here, and not in the rows yet (revoke.c) */
     char revoked[REVOKED_MAX][64];
+    uint64_t revoked_until; /* applied up to here, the rows have it all; 0: they have not */
     uint32_t seen_epoch; /* the highest number met */
     bool alone;          /* promoted to stand alone: it meets nobody until replication is off */
     char reason[64];

@@ -635,6 +635,7 @@ size_t engine_log_step(struct engine *e)
     work += fence_step(e, now);
     work += demote_step(e, now);
     work += leave_step(e);
+    work += revoked_step(e);
     work += switchover_step(e, now);
     work += modes_step(e, now);
     work += commit_step(e, now);

@@ -60,13 +60,25 @@ void revoked_load(struct engine *e)
 }
 
 /* What is here is another cluster's history now, and its rows say who belongs to it. What was noted
- * in ours, and never became a row of that, is lost like our other writes. */
+ * in ours, and never became a row of that, is lost like our other writes. It may have become one
+ * that is not applied yet: until then the note holds. */
 void revoked_over(struct engine *e)
 {
+    uint64_t end = wal_end_lsn(e->cur->wal), told = e->follow.commit_told;
+
+    e->revoked_until = end > told ? end : told;
+}
+
+size_t revoked_step(struct engine *e)
+{
+    if (e->revoked_until == 0 || atomic_load(&e->applied_lsn) < e->revoked_until)
+        return 0;
+    e->revoked_until = 0;
     if (e->n_revoked == 0)
-        return;
+        return 0;
     e->n_revoked = 0;
     save(e);
+    return 1;
 }
 
 /* The rows as they are applied now. */
@@ -102,6 +114,7 @@ void revoke_begin(struct engine *e, struct event *ev)
         err_set(&j->err, ERR_AGAIN, 0, "%u revocations wait to be committed", REVOKED_MAX);
     else if (!revoked_here(e, ev->text)) {
         snprintf(e->revoked[e->n_revoked++], sizeof(e->revoked[0]), "%.63s", ev->text);
+        e->revoked_until = 0; /* this history is ours again */
         save(e);
         peers_check(e);
         meet_rows(e);

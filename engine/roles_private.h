@@ -146,6 +146,7 @@ bool revoked_here(const struct engine *e, const char *id);
 void revoked_load(struct engine *e);
 void revoked_settle(struct engine *e);
 void revoked_over(struct engine *e); /* the history is another cluster's */
+size_t revoked_step(struct engine *e);
 void revoke_begin(struct engine *e, struct event *ev);
 
 /* ---- meet.c ---- */
