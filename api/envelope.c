@@ -162,6 +162,25 @@ json_t *query_parse(struct arena *a, const char *text, size_t len)
     return o;
 }
 
+json_t *form_parse(struct arena *a, const char *text, size_t len)
+{
+    json_t *o = query_parse(a, text, len), *v, *one;
+    const char *key;
+    size_t i;
+
+    json_object_foreach(o, key, v)
+    {
+        const char *all = NULL;
+
+        json_array_foreach(v, i, one) all =
+            all == NULL ? json_string_value(one)
+                        : arena_printf(a, "%s,%s", all, json_string_value(one));
+        if (all != NULL)
+            (void)json_object_set_new(o, key, json_string(all));
+    }
+    return o;
+}
+
 /* ---- the answer ---- */
 
 void response_free(struct response *rs)

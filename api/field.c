@@ -125,21 +125,17 @@ int parse_bool(const char *s, bool *outp)
 int field_bool(struct request *rq, struct response *rs, const char *name, bool dflt, bool *outp)
 {
     const json_t *v = field_of(rq, name);
+    const char *text;
 
     *outp = dflt;
     if (v == NULL)
         return 0;
-    if (json_is_boolean(v)) {
-        *outp = json_is_true(v);
-    } else if (json_is_number(v)) {
-        *outp = json_number_value(v) != 0;
-    } else if (json_kept_number(v) != NULL) {
-        *outp = strtod(json_kept_number(v), NULL) != 0;
-    } else if (!json_is_string(v)) {
+    text = scalar_text(rq->arena, v);
+    if (text == NULL)
         return wrong_type(rs, name, "bool", v);
-    } else if (json_string_length(v) == 0) {
+    if (*text == '\0') {
         *outp = false;
-    } else if (parse_bool(json_string_value(v), outp) != 0) {
+    } else if (parse_bool(text, outp) != 0) {
         return field_error(rs, name,
                            "'' cannot parse value as 'bool': strconv.ParseBool: invalid syntax");
     }
@@ -152,9 +148,9 @@ static int parse_int(const char *s, int64_t *outp)
     char *end;
     const char *digit = *s == '-' || *s == '+' ? s + 1 : s;
 
+    errno = 0;
     if (!isdigit((unsigned char)*digit))
         return -1;
-    errno = 0;
     *outp = strtoll(s, &end, 10);
     return *end == '\0' && errno == 0 ? 0 : -1;
 }
@@ -179,7 +175,9 @@ int field_int(struct request *rq, struct response *rs, const char *name, int64_t
         return 0;
     *outp = dflt;
     return field_error(rs, name,
-                       "'' cannot parse value as 'int': strconv.ParseInt: invalid syntax");
+                       errno == ERANGE
+                           ? "'' cannot parse value as 'int': strconv.ParseInt: value out of range"
+                           : "'' cannot parse value as 'int': strconv.ParseInt: invalid syntax");
 }
 
 /* ---- durations ---- */
@@ -326,7 +324,7 @@ int field_seconds(struct request *rq, struct response *rs, const char *name, int
     *outp = dflt;
     if (v == NULL || (json_is_string(v) && json_string_length(v) == 0))
         return 0;
-    text = scalar_text(rq->arena, v);
+    text = json_is_boolean(v) ? NULL : scalar_text(rq->arena, v);
     if (text == NULL)
         return field_error(rs, name, "could not parse duration from input");
     if (parse_seconds(text, outp, &err) != 0) {
@@ -422,6 +420,30 @@ int field_names(struct request *rq, struct response *rs, const char *name, json_
     return -1;
 }
 
+/* A list of objects is taken as one object, and so is an empty list: what some clients make of an
+ * empty map. */
+static json_t *one_object(const json_t *v)
+{
+    json_t *all = json_object(), *e;
+    size_t i;
+
+    json_array_foreach((json_t *)v, i, e) if (json_object_update(all, e) != 0)
+    {
+        json_decref(all);
+        return NULL;
+    }
+    return all;
+}
+
+static bool is_objects(const json_t *v)
+{
+    const json_t *e;
+    size_t i;
+
+    json_array_foreach((json_t *)v, i, e) if (!json_is_object(e)) return false;
+    return json_is_object(v) || json_is_array(v);
+}
+
 int field_map(struct request *rq, struct response *rs, const char *name, json_t **outp)
 {
     const json_t *v = field_of(rq, name);
@@ -429,9 +451,9 @@ int field_map(struct request *rq, struct response *rs, const char *name, json_t 
     *outp = NULL;
     if (v == NULL)
         return 0;
-    if (!json_is_object(v))
+    if (!is_objects(v))
         return wrong_type(rs, name, "map[string]interface {}", v);
-    *outp = json_copy((json_t *)v);
+    *outp = json_is_object(v) ? json_copy((json_t *)v) : one_object(v);
     if (*outp == NULL) {
         reply_router_error(rs, 500, "out of memory");
         return -1;
@@ -448,7 +470,7 @@ int field_string_map(struct request *rq, struct response *rs, const char *name, 
     *outp = NULL;
     if (v == NULL)
         return 0;
-    if (!json_is_object(v))
+    if (!json_is_object(v) && !(json_is_array(v) && json_array_size(v) == 0))
         return wrong_type(rs, name, "map[string]string", v);
     map = json_object();
     json_object_foreach((json_t *)v, key, e)

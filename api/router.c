@@ -297,7 +297,8 @@ static bool is_form(const struct http_request *http, const char *type)
            (i == http->body_len || (http->body[i] != '{' && http->body[i] != '['));
 }
 
-/* Body and query into rq.data. raw: the texts of the endpoints outside the envelope. */
+/* The fields into rq.data: those of the body where the operation has one, else those of the query.
+ * raw: the texts of the endpoints outside the envelope. */
 static int read_body(struct exchange *x, const struct raw_endpoint *raw)
 {
     const char *type = http_header(x->http, "Content-Type");
@@ -305,14 +306,16 @@ static int read_body(struct exchange *x, const struct raw_endpoint *raw)
     json_t *body = NULL;
     struct err err = {0};
 
-    rq->data = json_copy(rq->query);
-    if (json_object_size(rq->data) > 0) {
-        json_object_del(rq->data, "list");
-        json_object_del(rq->data, "help");
-    }
     rq->body_absent = true;
-    if (rq->op != OP_WRITE && rq->op != OP_PATCH && !(raw != NULL && rq->op == OP_DELETE))
+    if (rq->op != OP_WRITE && rq->op != OP_PATCH && !(raw != NULL && rq->op == OP_DELETE)) {
+        rq->data = json_copy(rq->query);
+        if (json_object_size(rq->data) > 0) {
+            json_object_del(rq->data, "list");
+            json_object_del(rq->data, "help");
+        }
         return 0;
+    }
+    rq->data = json_object();
     if (raw == NULL && patch_type(x, type) != 0)
         return -1;
     if (x->http->body_len == 0) {
@@ -322,7 +325,7 @@ static int read_body(struct exchange *x, const struct raw_endpoint *raw)
         return -1;
     }
     if (raw == NULL && is_form(x->http, type))
-        body = query_parse(x->http->arena, (const char *)x->http->body, x->http->body_len);
+        body = form_parse(x->http->arena, (const char *)x->http->body, x->http->body_len);
     else
         body = json_read(x->http->body, x->http->body_len, &err);
     if (body == NULL && err.code == ERR_NOMEM) {
@@ -343,13 +346,8 @@ static int read_body(struct exchange *x, const struct raw_endpoint *raw)
         return 0;
     }
     rq->body_absent = false;
-    if (json_object_size(rq->data) > 0) {
-        json_object_update(rq->data, body);
-        json_decref(body);
-    } else {
-        json_decref(rq->data);
-        rq->data = body;
-    }
+    json_decref(rq->data);
+    rq->data = body;
     return 0;
 }
 
@@ -669,7 +667,7 @@ static void run(struct exchange *x)
         index_demanded(x->core, x->http, &x->rs) != 0)
         return;
     len = strlen(rq->full_path);
-    if (rq->op == OP_WRITE && rq->full_path[len - 1] == '/') {
+    if ((rq->op == OP_WRITE || rq->op == OP_PATCH) && rq->full_path[len - 1] == '/') {
         reply_error(&x->rs, 400, "cannot write to a path ending in '/'");
         return;
     }

@@ -19,6 +19,8 @@ bool path_relative(const char *path); /* a segment is "." or ".." */
 /** `a=1&a=2&b=x` to {"a": ["1", "2"], "b": "x"}: a new object, NULL: no memory. What cannot be
  * decoded is left out, as Go does. */
 json_t *query_parse(struct arena *a, const char *text, size_t len);
+/** The same of a form body: a field that is given several times is one text with commas. */
+json_t *form_parse(struct arena *a, const char *text, size_t len);
 /** Status, content type and body of the answer. */
 void envelope_write(const struct request *rq, struct response *rs, struct http_response *out);
 void response_free(struct response *rs);

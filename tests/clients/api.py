@@ -667,6 +667,13 @@ def transport():
         r, body = raw('PUT', '/v1/kv/form', b'a=b&c=d', {'X-Vault-Token': a.root, 'Content-Type': 'application/x-www-form-urlencoded'})
         equal(r.status, 204)
         equal(a.ok('GET', 'kv/form').data, {'a': 'b', 'c': 'd'})
+        raw('PUT', '/v1/kv/form', b'a=b&a=c', {'X-Vault-Token': a.root, 'Content-Type': 'application/x-www-form-urlencoded'})
+        equal(a.ok('GET', 'kv/form').data, {'a': 'b,c'})
+        raw('PUT', '/v1/kv/form?x=1', b'{"v":1}')  # what is written is the body, not the query
+        equal(a.ok('GET', 'kv/form').data, {'v': 1})
+        r, body = raw('PUT', '/v1/kv/form?x=1', b'{}')
+        assert r.status == 400 and b'missing data fields' in body, body
+        equal(raw('DELETE', '/v1/kv/form?x=1')[0].status, 204)
         r, body = raw('PUT', '/v1/kv/esc', '{"v":"<&>\u2028é","n":12345678901234567890,"e":1e30}'.encode())
         r, body = raw('GET', '/v1/kv/esc')
         assert '"data":{"e":1e+30,"n":12345678901234567890,"v":"\\u003c\\u0026\\u003e\\u2028é"}' in body.decode(), body

@@ -68,13 +68,19 @@ Test(field, durations_are_taken_in_all_of_vaults_forms)
     static const struct {
         const char *json;
         int64_t seconds;
-    } cases[] = {{"1800", 1800},       {"\"1800\"", 1800},
-                 {"\"30m\"", 1800},    {"\"1h30m\"", 5400},
-                 {"\"1.5h\"", 5400},   {"\"+1h\"", 3600},
-                 {"\"1ms\"", 0},       {"\"2d\"", 172800},
-                 {"\"\"", 42},         {"0", 0},
-                 {"true", 1},          {"\"0\"", 0},
-                 {"\"1h0m0s\"", 3600}, {"\"9999h\"", 35996400},
+    } cases[] = {{"1800", 1800},
+                 {"\"1800\"", 1800},
+                 {"\"30m\"", 1800},
+                 {"\"1h30m\"", 5400},
+                 {"\"1.5h\"", 5400},
+                 {"\"+1h\"", 3600},
+                 {"\"1ms\"", 0},
+                 {"\"2d\"", 172800},
+                 {"\"\"", 42},
+                 {"0", 0},
+                 {"\"0\"", 0},
+                 {"\"1h0m0s\"", 3600},
+                 {"\"9999h\"", 35996400},
                  {"\"0.1h\"", 360}};
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -100,6 +106,7 @@ Test(field, bad_durations_are_refused_in_gos_words)
                  {"\".\"", "time: invalid duration \".\""},
                  {"\"-\"", "time: invalid duration \"-\""},
                  {"99999999999999", "time: invalid duration \"99999999999999\""},
+                 {"true", "could not parse duration from input"},
                  {"\"-1s\"", "cannot provide negative value '-1'"}};
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
