@@ -31,19 +31,21 @@ static const char *checked_key(struct request *rq, struct response *rs)
     return key;
 }
 
-/* The stored ttl, else lease; false when there is none that can be read. */
-static bool stored_ttl(const json_t *data, int64_t *secondsp)
+/* The stored ttl, else lease, where it is a duration. */
+static void stored_ttl(const json_t *data, int64_t *secondsp)
 {
     const json_t *v = json_object_get(data, "ttl");
     struct err err = {0};
+    int64_t s;
 
     if (v == NULL)
         v = json_object_get(data, "lease");
-    if (json_is_integer(v)) {
+    if (json_is_integer(v))
         *secondsp = json_integer_value(v);
-        return true;
-    }
-    return json_is_string(v) && parse_seconds(json_string_value(v), secondsp, &err) == 0;
+    else if (json_is_null(v))
+        *secondsp = 0;
+    else if (json_is_string(v) && parse_seconds(json_string_value(v), &s, &err) == 0)
+        *secondsp = s;
 }
 
 /* Whether the object may have a field that stored_ttl looks for. */
@@ -89,7 +91,7 @@ static void kv1_read(struct request *rq, struct response *rs)
             reply_err(rs, &err);
             goto out;
         }
-        (void)stored_ttl(data, &ttl);
+        stored_ttl(data, &ttl);
     }
     reply_data_text(rq, rs, text.data, text.len);
     rs->lease_duration = ttl;

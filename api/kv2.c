@@ -77,10 +77,10 @@ static int parse_cas(struct request *rq, struct response *rs, bool *givenp, int6
     v = json_object_get(options, "cas");
     if (v != NULL) {
         *givenp = true;
-        if (json_is_integer(v) || json_is_boolean(v)) {
-            *casp = json_is_integer(v) ? json_integer_value(v) : json_is_true(v);
-        } else if (json_is_real(v)) {
-            *casp = (int64_t)json_real_value(v);
+        if (json_is_integer(v)) {
+            *casp = json_integer_value(v);
+        } else if (json_is_boolean(v) || json_is_null(v)) {
+            *casp = json_is_true(v);
         } else if (json_is_string(v)) {
             char *end;
 
@@ -117,25 +117,21 @@ static int check_cas(struct request *rq, struct response *rs, const json_t *meta
     return 0;
 }
 
-/* The field data: an object, or null where the caller may store that. NULL: answered. */
+/* The field data: an object, or null where the caller may store that; the request keeps it. NULL:
+ * answered. */
 static json_t *data_field(struct request *rq, struct response *rs, bool null_allowed)
 {
     json_t *data = json_object_get(rq->data, "data");
 
-    if (data == NULL || (json_is_null(data) && !null_allowed))
-        reply_error(rs, 400, "no data provided");
-    else if (!json_is_object(data) && !json_is_null(data))
-        reply_error(rs, 400,
-                    "error converting input for field \"data\": '' expected type "
-                    "'map[string]interface {}', got "
-                    "unconvertible type '%s'",
-                    json_is_string(data)    ? "string"
-                    : json_is_array(data)   ? "[]interface {}"
-                    : json_is_boolean(data) ? "bool"
-                                            : "json.Number");
-    else
+    if (json_is_null(data) && null_allowed)
         return data;
-    return NULL;
+    if (field_map(rq, rs, "data", &data) != 0)
+        return NULL;
+    if (data == NULL)
+        reply_error(rs, 400, "no data provided");
+    else if ((data = request_keep(rq, data)) == NULL)
+        reply_router_error(rs, 500, "out of memory");
+    return data;
 }
 
 /* Add data (borrowed) as the next version of the key and answer with it. */
@@ -213,6 +209,13 @@ static json_t *merge_patch(const json_t *target, const json_t *patch)
     return out;
 }
 
+void kv2_nothing_to_patch(struct response *rs)
+{
+    rs->status = 404;
+    rs->text = "";
+    rs->content_type = "application/json";
+}
+
 /* 404 with the block of the version that is there but cannot be read. */
 static void patch_gone(struct request *rq, struct response *rs, const json_t *meta, int64_t n)
 {
@@ -236,7 +239,7 @@ static void data_patch(struct request *rq, struct response *rs, const char *name
     n = kv2_int(ch.meta, "current_version");
     version = kv2_version(ch.meta, n);
     if (version == NULL) {
-        reply_no_errors(rs, 404);
+        kv2_nothing_to_patch(rs);
         goto out;
     }
     if (kv2_config_load(rq, &cfg, &ch.err) != 0) {
@@ -391,9 +394,10 @@ static json_t *versions_field(struct request *rq, struct response *rs, enum act 
         n = strtoll(text, &end, 10);
         if (*text == '\0' || *end != '\0' || errno != 0) {
             reply_error(rs, 400,
-                        "error converting input for field \"versions\": strconv.ParseInt: parsing "
-                        "\"%s\": invalid syntax",
-                        text);
+                        "Field validation failed: error converting input for field \"versions\": "
+                        "decoding failed due to the following error(s):\n\n'[%zu]' cannot parse "
+                        "value as 'int': strconv.ParseInt: %s",
+                        i, errno == ERANGE ? "value out of range" : "invalid syntax");
             json_decref(numbers);
             numbers = NULL;
             goto out;
@@ -426,13 +430,13 @@ static void versions_handle(struct request *rq, struct response *rs, const char 
     warn_unknown(rq, rs, false, known_versions);
 }
 
-/* These paths check their fields themselves in Vault, so its texts lack the framework's prefix. */
-static void plain_field_errors(struct response *rs)
+/* Vault looks at the fields of a write here before its framework does, which adds a prefix. */
+static void plain_field_errors(const struct request *rq, struct response *rs)
 {
     static const char prefix[] = "Field validation failed: ";
     const char *text = json_string_value(json_array_get(rs->errors, 0));
 
-    if (text != NULL && strncmp(text, prefix, strlen(prefix)) == 0)
+    if (rq->op == OP_WRITE && text != NULL && strncmp(text, prefix, strlen(prefix)) == 0)
         json_array_set_new(rs->errors, 0, json_string(text + strlen(prefix)));
 }
 
@@ -524,11 +528,11 @@ void kv2_handle(struct request *rq, struct response *rs)
     switch (i - 1) {
     case 0:
         data_handle(rq, rs, name);
-        plain_field_errors(rs);
+        plain_field_errors(rq, rs);
         break;
     case 1:
         kv2_metadata(rq, rs, name);
-        plain_field_errors(rs);
+        plain_field_errors(rq, rs);
         break;
     case 2:
         versions_handle(rq, rs, name, ACT_DELETE);

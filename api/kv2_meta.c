@@ -355,14 +355,14 @@ struct settings {
 static int after_field(struct request *rq, struct response *rs, bool negative_allowed,
                        int64_t *outp)
 {
-    const char *text = json_string_value(json_object_get(rq->data, "delete_version_after"));
+    const json_t *v = json_object_get(rq->data, "delete_version_after");
+    const char *text = json_string_value(v);
     struct err err = {0};
 
-    if (negative_allowed && text != NULL && text[0] == '-') {
-        if (parse_seconds(text, outp, &err) == 0) {
-            *outp = -1;
-            return 0;
-        }
+    if (negative_allowed && (json_integer_value(v) < 0 || (text != NULL && text[0] == '-' &&
+                                                           parse_seconds(text, outp, &err) == 0))) {
+        *outp = -1;
+        return 0;
     }
     return field_seconds(rq, rs, "delete_version_after", 0, outp);
 }
@@ -381,18 +381,17 @@ static int settings_read(struct request *rq, struct response *rs, bool config, s
     return config ? 0 : field_string_map(rq, rs, "custom_metadata", &s->custom);
 }
 
-/* Given (with nulls: given too, in a patch) fields go into the row. */
-static int settings_apply(struct request *rq, const struct settings *s, bool nulls, json_t *row)
+/* Fields that are there go into the row; null is the default. */
+static int settings_apply(struct request *rq, const struct settings *s, json_t *row)
 {
     const json_t *d = rq->data;
     int bad = 0;
 
-    if (nulls ? json_object_get(d, "max_versions") != NULL : field_given(rq, "max_versions"))
+    if (json_object_get(d, "max_versions") != NULL)
         bad |= json_object_set_new(row, "max_versions", json_integer(s->max_versions));
-    if (nulls ? json_object_get(d, "cas_required") != NULL : field_given(rq, "cas_required"))
+    if (json_object_get(d, "cas_required") != NULL)
         bad |= json_object_set_new(row, "cas_required", json_boolean(s->cas_required));
-    if (nulls ? json_object_get(d, "delete_version_after") != NULL
-              : field_given(rq, "delete_version_after"))
+    if (json_object_get(d, "delete_version_after") != NULL)
         bad |= json_object_set_new(row, "delete_version_after",
                                    json_integer(s->delete_version_after_s));
     return bad;
@@ -425,6 +424,14 @@ static json_t *custom_after(struct request *rq, const struct settings *s, const 
     return custom;
 }
 
+static bool sets_anything(const struct request *rq)
+{
+    return json_object_get(rq->data, "max_versions") != NULL ||
+           json_object_get(rq->data, "cas_required") != NULL ||
+           json_object_get(rq->data, "delete_version_after") != NULL ||
+           json_object_get(rq->data, "custom_metadata") != NULL;
+}
+
 static void metadata_write(struct request *rq, struct response *rs, const char *name)
 {
     const char *key = kv2_meta_key(rq, rs, name);
@@ -436,6 +443,10 @@ static void metadata_write(struct request *rq, struct response *rs, const char *
 
     if (key == NULL)
         return;
+    if (!sets_anything(rq)) { /* not even a key without versions comes of it */
+        reply_empty(rs);
+        return;
+    }
     if (settings_read(rq, rs, false, &s) != 0) {
         json_decref(s.custom);
         return;
@@ -446,15 +457,14 @@ static void metadata_write(struct request *rq, struct response *rs, const char *
         goto out;
     }
     if (meta == NULL && rq->op == OP_PATCH) {
-        reply_no_errors(rs, 404);
+        kv2_nothing_to_patch(rs);
         goto out;
     }
     if (meta == NULL)
         meta = kv2_meta_new(rq->core, env_wall_ms(rq->core->env));
     custom = custom_after(rq, &s, meta);
     b = batch_new(rq->core);
-    if (meta == NULL || custom == NULL || b == NULL ||
-        settings_apply(rq, &s, rq->op == OP_PATCH, meta) != 0 ||
+    if (meta == NULL || custom == NULL || b == NULL || settings_apply(rq, &s, meta) != 0 ||
         json_object_set(meta, "custom_metadata", custom) != 0) {
         reply_router_error(rs, 500, "out of memory");
         goto out;
@@ -588,7 +598,7 @@ static void config_write(struct request *rq, struct response *rs)
     row = json_pack("{s:I,s:I,s:b}", "max_versions", (json_int_t)old.max_versions,
                     "delete_version_after", (json_int_t)old.delete_version_after_s, "cas_required",
                     old.cas_required);
-    if (row == NULL || settings_apply(rq, &s, false, row) != 0) {
+    if (row == NULL || settings_apply(rq, &s, row) != 0) {
         err_set(&err, ERR_NOMEM, 0, "kv config");
         goto out;
     }

@@ -66,4 +66,7 @@ CHECKED int kv2_lost_take(struct request *rq, const struct mount *m, const char 
                           const json_t *rows, struct batch *b, int64_t *np, struct err *err);
 void kv2_subkeys(struct request *rq, struct response *rs, const char *name);
 
+/** A PATCH of a key that is not there: 404 without a body. */
+void kv2_nothing_to_patch(struct response *rs);
+
 #endif

@@ -100,19 +100,47 @@ int storage_list(struct core *c, const char *folder, json_t **keysp, struct err 
     return 0;
 }
 
+/* What a list of all keys is cut to: those behind `after`, at most `limit` of them (0: all). */
+static json_t *cut_page(const json_t *all, const char *after, int64_t limit)
+{
+    json_t *page = json_array(), *v;
+    size_t i;
+
+    json_array_foreach((json_t *)all, i, v)
+    {
+        if (*after != '\0' && strcmp(json_string_value(v), after) <= 0)
+            continue;
+        if (json_array_append(page, v) != 0) {
+            json_decref(page);
+            return NULL;
+        }
+        if ((int64_t)json_array_size(page) == limit)
+            break;
+    }
+    return page;
+}
+
 void storage_answer_list(struct request *rq, struct response *rs, const char *folder)
 {
-    json_t *keys = NULL;
+    json_t *keys = NULL, *page;
+    const char *after;
+    int64_t limit;
     struct err err = {0};
 
+    if (field_str(rq, rs, "after", "", &after) != 0 || field_int(rq, rs, "limit", 0, &limit) != 0)
+        return;
     if (folder == NULL)
         err_set(&err, ERR_NOMEM, 0, "list");
-    if (folder == NULL || storage_list(rq->core, folder, &keys, &err) != 0)
+    if (folder == NULL || storage_list(rq->core, folder, &keys, &err) != 0) {
         reply_err(rs, &err);
-    else if (json_array_size(keys) == 0)
+        return;
+    }
+    page = cut_page(keys, after, limit);
+    if (page != NULL && json_array_size(page) == 0)
         reply_no_errors(rs, 404);
     else
-        reply_data(rs, json_pack("{s:O}", "keys", keys));
+        reply_data(rs, json_pack("{s:O}", "keys", page));
+    json_decref(page);
     json_decref(keys);
 }
 

@@ -265,7 +265,8 @@ def kv():
         equal(a.ok('GET', 's2/data/a').data['data'], {'x': {'z': 2, 'n': [1]}, 'keep': 'me'})
         want(a('PATCH', 's2/data/a', {'data': {'x': 1}, 'options': {'cas': 1}}, headers=mp), 400,
              'check-and-set parameter did not match the current version')
-        want(a('PATCH', 's2/data/none', {'data': {'x': 1}}, headers=mp), 404)
+        equal(want(a('PATCH', 's2/data/none', {'data': {'x': 1}}, headers=mp), 404).text, '')
+        want(a('PATCH', 's2/data/a/', {'data': {'x': 1}}, headers=mp), 400, "cannot write to a path ending in '/'")
         want(a('PATCH', 's2/data/a', {}, headers=mp), 400, 'no data provided')
         want(a('PATCH', 's2/data/a', {'data': {}}, headers={'Content-Type': 'application/json'}), 415)
         d = a.ok('GET', 's2/subkeys/a?depth=1').data
@@ -293,7 +294,9 @@ def kv():
         want(a('POST', 's2/data/a', {'data': {'i': 9}}), 400, 'check-and-set parameter required for this call')
         r = a.ok('POST', 's2/data/a', {'data': {'i': 9}, 'options': {'cas': 5}})
         assert r.data['deletion_time'].endswith('Z'), r.text
-        a.ok('POST', 's2/metadata/dir/b', {})
+        want(a('POST', 's2/metadata/unset', {}), 204)  # nothing is set, nothing is made
+        want(a('GET', 's2/metadata/unset'), 404)
+        a.ok('POST', 's2/metadata/dir/b', {'max_versions': 0})
         want(a('GET', 's2/data/dir/b'), 404)
         equal(a.ok('LIST', 's2/metadata').data['keys'], ['a', 'dir/'])
         equal(a.ok('GET', 's2/metadata/dir?list=True').data['keys'], ['b'])
@@ -312,6 +315,31 @@ def kv():
         assert r.data['version'] == 6, r.text
         r = want(a('GET', 's2/subkeys/a'), 404)
         assert r.data['subkeys'] is None and r.data['metadata']['version'] == 6, r.text
+
+        wrong_int = "Field validation failed: error converting input for field \"{}\": '' cannot parse value as 'int': strconv.ParseInt: {}"
+        want(a('GET', 's2/data/a?version=abc'), 400, wrong_int.format('version', 'invalid syntax'))
+        want(a('GET', 's2/data/a?version=' + '9' * 20), 400, wrong_int.format('version', 'value out of range'))
+        want(a('POST', 's2/metadata/a', {'max_versions': 'x'}), 400, wrong_int.format('max_versions', 'invalid syntax')[25:])
+        want(a('POST', 's2/delete/a', {'versions': [1, 'x']}), 400,
+             'Field validation failed: error converting input for field "versions": decoding failed due to the following error(s):'
+             "\n\n'[1]' cannot parse value as 'int': strconv.ParseInt: invalid syntax")
+        want(a('POST', 's2/metadata/a', {'cas_required': 2}), 400)
+        want(a('POST', 's2/metadata/a', {'delete_version_after': True}), 400)
+        a.ok('POST', 's2/metadata/a', {'max_versions': None, 'cas_required': None})  # null is the default
+        has(a.ok('GET', 's2/metadata/a').data, max_versions=0, cas_required=False)
+        a.ok('POST', 's2/config', {'cas_required': False, 'delete_version_after': -1})
+        want(a('POST', 's2/data/cas', {'data': {}, 'options': {'cas': None}}), 200)
+        want(a('POST', 's2/data/cas', {'data': {}, 'options': {'cas': 1.5}}), 400, 'error parsing check-and-set parameter')
+        has(a.ok('POST', 's2/data/cas', {'data': [], 'options': []}).data, version=2)
+        equal(a.ok('GET', 's2/data/cas').data['data'], {})
+        for path in ('s2/config', 's2/metadata/cas', 'sys/mounts/s3'):  # no answer, no warning
+            want(a('POST', path, {'zz': 1, 'type': 'kv'}), 204)
+        equal(a.ok('LIST', 's2/metadata?limit=2').data['keys'], ['a', 'cas'])
+        equal(a.ok('GET', 's2/metadata?list=true&after=a').data['keys'], ['cas', 'dir/'])
+        want(a('LIST', 's2/metadata?after=dir/'), 404)
+        for ttl, seconds in (('30m', 1800), ('zz', 2764800), (None, 0), (1.5, 2764800), (90, 90)):
+            a.ok('POST', 's3/t', {'ttl': ttl})
+            equal((ttl, a.ok('GET', 's3/t').json['lease_duration']), (ttl, seconds))
 
 
 def policies():

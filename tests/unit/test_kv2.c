@@ -174,7 +174,7 @@ Test(kv2, custom_metadata_is_checked_and_merged)
            "\\\"k\\\" is 0 but must "
            "be 0 < len(value) <= 512\\n\\n\"]");
     expect(OP_READ, "s/metadata/k", NULL, 200, "data.custom_metadata", "{\"b\":\"x\",\"c\":\"y\"}");
-    cr_expect_eq(fake_status(OP_PATCH, "s/metadata/none", "{}"), 404);
+    cr_expect_eq(fake_status(OP_PATCH, "s/metadata/none", "{\"max_versions\":1}"), 404);
 }
 
 Test(kv2, folders_are_listed)
