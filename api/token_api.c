@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "mounts.h"
 #include "token_private.h"
 
 /* ---- look up ---- */
@@ -93,24 +94,34 @@ static int named_accessor(struct request *rq, struct response *rs, struct token 
     return -1;
 }
 
+static const char *const known_token[] = {"token", NULL};
+static const char *const known_accessor[] = {"accessor", NULL};
+static const char *const known_renew[] = {"token", "accessor", "increment", NULL};
+
 static void lookup(struct request *rq, struct response *rs, bool self)
 {
     const struct token *t = rq->token;
     struct token *other = NULL;
+    const char *id;
 
     if (rq->op != OP_READ && rq->op != OP_WRITE) {
         reply_unsupported(rs);
         return;
     }
-    if (!self && rq->op == OP_WRITE && field_given(rq, "token")) {
-        if (named_token(rq, rs, &other, 403, "bad token") != 0)
+    if (!self) {
+        if (field_str(rq, rs, "token", "", &id) != 0)
             return;
-        t = other;
+        if (*id != '\0') {
+            if (named_token(rq, rs, &other, 403, "bad token") != 0)
+                return;
+            t = other;
+        }
     }
     if (t == NULL)
         reply_error(rs, 403, "permission denied");
     else
         reply_data(rs, lookup_data(rq, t));
+    warn_unknown(rq, rs, false, known_token);
 }
 
 static void lookup_accessor(struct request *rq, struct response *rs)
@@ -121,6 +132,7 @@ static void lookup_accessor(struct request *rq, struct response *rs)
         reply_unsupported(rs);
     else if (named_accessor(rq, rs, &t) == 0)
         reply_data(rs, lookup_data(rq, t));
+    warn_unknown(rq, rs, false, known_accessor);
 }
 
 /* ---- renew ---- */
@@ -139,10 +151,11 @@ static int renew_row(struct request *rq, struct response *rs, struct token *t, i
         reply_error(rs, 400, "lease is not renewable");
         return -1;
     }
-    if (token_seconds_field(rq, rs, "increment", &rule.wanted_s) != 0)
+    if (field_seconds(rq, rs, "increment", 0, &rule.wanted_s) != 0)
         return -1;
-    if (rule.wanted_s == 0)
-        rule.wanted_s = t->creation_ttl_s;
+    if (rule.wanted_s == 0) /* as long as it was given the last time */
+        rule.wanted_s = t->last_renewal_ms != 0 ? (t->expire_ms - t->last_renewal_ms) / 1000
+                                                : t->creation_ttl_s;
     *ttlp = token_ttl_grant(rq, rs, &rule);
     if (*ttlp <= 0) {
         reply_error(rs, 400, "past the max TTL, cannot renew");
@@ -212,6 +225,7 @@ static void renew_handle(struct request *rq, struct response *rs, const char *ho
     else if (strcmp(how, "-accessor") == 0 ? named_accessor(rq, rs, &t) == 0
                                            : named_token(rq, rs, &t, 400, "token not found") == 0)
         renew(rq, rs, t);
+    warn_unknown(rq, rs, false, known_renew);
 }
 
 /* ---- revoke ---- */
@@ -229,10 +243,13 @@ static void revoke(struct request *rq, struct response *rs, const char *hmac)
 static void revoke_accessor(struct request *rq, struct response *rs)
 {
     struct token *t;
+    const char *accessor;
 
+    if (field_str(rq, rs, "accessor", "", &accessor) != 0)
+        return;
     if (named_accessor(rq, rs, &t) == 0) {
         revoke(rq, rs, t->hmac);
-    } else if (rs->status == 400 && field_given(rq, "accessor")) {
+    } else if (rs->status == 400 && *accessor != '\0') {
         /* What is not there cannot be revoked, and need not. */
         reply_empty(rs);
         rs->status = 200;

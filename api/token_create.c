@@ -67,7 +67,7 @@ int64_t token_ttl_grant(struct request *rq, struct response *rs, const struct tt
     }
     if (r->explicit_max_s > 0 && r->explicit_max_s < max)
         max = r->explicit_max_s;
-    left = max - (rq->now_ms - r->start_ms + 999) / 1000;
+    left = max - (rq->now_ms / 1000 - r->start_ms / 1000);
     if (ttl > left) {
         reply_warning(rs,
                       "TTL of \"%s\" exceeded the effective max_ttl of \"%s\"; TTL value is "
@@ -176,7 +176,8 @@ static int check_id(struct response *rs, const struct create *cr)
     if (!cr->sudo)
         reply_error(rs, 400, "root or sudo privileges required to specify token id");
     else if (strncmp(cr->id, "s.", 2) == 0 || strncmp(cr->id, "hvs.", 4) == 0)
-        reply_error(rs, 400, "custom token ID cannot have the 's.' prefix");
+        reply_error(rs, 400, "custom token ID cannot have the '%.*s.' prefix",
+                    (int)strcspn(cr->id, "."), cr->id);
     else if (strchr(cr->id, '.') != NULL)
         reply_error(rs, 400, "custom token ID cannot have a '.' in the value");
     else
@@ -235,6 +236,13 @@ static bool subset(const json_t *of, const json_t *list)
 
     json_array_foreach((json_t *)list, i, v) if (!list_has(of, json_string_value(v))) return false;
     return true;
+}
+
+static void list_drop(json_t *list, const char *s)
+{
+    for (size_t i = json_array_size(list); i-- > 0;)
+        if (strcmp(json_string_value(json_array_get(list, i)), s) == 0)
+            json_array_remove(list, i);
 }
 
 static void replace_list(json_t **listp, json_t *with)
@@ -317,6 +325,8 @@ static int create_policies(struct request *rq, struct response *rs, struct creat
         add_default = !cr->no_default && list_has(parents, "default");
     }
     replace_list(&cr->policies, policies_sanitize(cr->policies, add_default));
+    if (cr->no_default || (cr->role != NULL && cr->role->no_default_policy))
+        list_drop(cr->policies, "default");
     if (cr->policies == NULL) {
         reply_error(rs, 500, "out of memory");
         return -1;
@@ -337,6 +347,18 @@ static int64_t lesser(int64_t a, int64_t b) /* of those that are set */
     return a == 0 || (b != 0 && b < a) ? b : a;
 }
 
+static int64_t role_bound(struct response *rs, const char *what, int64_t asked, int64_t role)
+{
+    int64_t s = lesser(asked, role);
+
+    if (asked != 0 && role != 0)
+        reply_warning(rs,
+                      "%s specified both during creation call and in role; using the lesser value "
+                      "of %lld seconds",
+                      what, (long long)s);
+    return s;
+}
+
 static int create_times(struct request *rq, struct response *rs, struct create *cr)
 {
     struct ttl_rule rule = {.start_ms = rq->now_ms};
@@ -351,8 +373,10 @@ static int create_times(struct request *rq, struct response *rs, struct create *
         return -1;
     }
     if (cr->role != NULL) {
-        cr->explicit_max_s = lesser(cr->explicit_max_s, cr->role->explicit_max_ttl_s);
-        cr->period_s = lesser(cr->period_s, cr->role->period_s);
+        cr->explicit_max_s =
+            role_bound(rs, "Explicit max TTL", cr->explicit_max_s, cr->role->explicit_max_ttl_s);
+        cr->period_s = role_bound(rs, "Period", cr->period_s, cr->role->period_s);
+        cr->num_uses = lesser(cr->num_uses, cr->role->num_uses);
         cr->renewable = cr->renewable && cr->role->renewable;
     }
     if (check_batch(rs, cr) != 0)

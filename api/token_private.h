@@ -82,7 +82,7 @@ struct token_role {
     const char *name, *path_suffix, *type;
     json_t *allowed, *allowed_glob, *disallowed, *disallowed_glob; /* arrays */
     bool orphan, renewable, no_default_policy;
-    int64_t explicit_max_ttl_s, period_s;
+    int64_t explicit_max_ttl_s, period_s, num_uses;
 };
 /** ERR_NOTFOUND. The role lives as long as the request. */
 CHECKED int token_role_get(struct request *rq, const char *name, struct token_role **rp,

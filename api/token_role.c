@@ -137,6 +137,7 @@ static const char *const known_role[] = {"role_name",
                                          "orphan",
                                          "renewable",
                                          "token_no_default_policy",
+                                         "token_num_uses",
                                          "path_suffix",
                                          "token_type",
                                          NULL};
@@ -146,7 +147,7 @@ static const char *const known_role[] = {"role_name",
 static json_t *role_defaults(const char *name)
 {
     return json_pack(
-        "{s:s, s:s, s:s, s:[], s:[], s:[], s:[], s:[], s:i, s:i, s:i, s:i, s:b, s:b, s:b}", "name",
+        "{s:s, s:s, s:s, s:[], s:[], s:[], s:[], s:n, s:i, s:i, s:i, s:i, s:b, s:b, s:b}", "name",
         name, "path_suffix", "", "token_type", "default-service", "allowed_policies",
         "allowed_policies_glob", "disallowed_policies", "disallowed_policies_glob",
         "allowed_entity_aliases", "explicit_max_ttl", 0, "period", 0, "token_explicit_max_ttl", 0,
@@ -193,7 +194,37 @@ int token_role_get(struct request *rq, const char *name, struct token_role **rp,
     r->no_default_policy = json_is_true(json_object_get(row, "token_no_default_policy"));
     r->explicit_max_ttl_s = first_int(row, "token_explicit_max_ttl", "explicit_max_ttl");
     r->period_s = first_int(row, "token_period", "period");
+    r->num_uses = json_integer_value(json_object_get(row, "token_num_uses"));
     *rp = r;
+    return 0;
+}
+
+/* An old name sets the new one, too; the new one alone, or beside it, is what counts. */
+static int one_of_two(struct request *rq, json_t *row, const char *old, const char *new)
+{
+    if (field_given(rq, new))
+        return json_object_set_new(row, old, json_integer(0));
+    return field_given(rq, old) ? json_object_set(row, new, json_object_get(row, old)) : 0;
+}
+
+static int role_uses(struct request *rq, struct response *rs, json_t *row)
+{
+    int64_t uses;
+
+    if (!field_given(rq, "token_num_uses"))
+        return 0;
+    if (field_int(rq, rs, "token_num_uses", 0, &uses) != 0)
+        return -1;
+    if (uses < 0) {
+        reply_error(rs, 400, "error parsing role fields: 'token_num_uses' cannot be negative");
+        return -1;
+    }
+    if (uses == 0)
+        json_object_del(row, "token_num_uses");
+    else if (json_object_set_new(row, "token_num_uses", json_integer(uses)) != 0) {
+        reply_error(rs, 500, "out of memory");
+        return -1;
+    }
     return 0;
 }
 
@@ -232,6 +263,11 @@ static int role_merge(struct request *rq, struct response *rs, json_t *row)
         if (json_object_set_new(row, role_seconds[i], json_integer(v)) != 0)
             goto nomem;
     }
+    if (one_of_two(rq, row, "period", "token_period") != 0 ||
+        one_of_two(rq, row, "explicit_max_ttl", "token_explicit_max_ttl") != 0)
+        goto nomem;
+    if (role_uses(rq, rs, row) != 0)
+        return -1;
     for (size_t i = 0; i < COUNT(role_bools); i++) {
         bool v;
 
@@ -258,8 +294,6 @@ static int role_merge(struct request *rq, struct response *rs, json_t *row)
     if (field_given(rq, "token_type")) {
         if (field_str(rq, rs, "token_type", "default-service", &s) != 0)
             return -1;
-        if (strcmp(s, "") == 0 || strcmp(s, "default") == 0)
-            s = "default-service";
         if (strcmp(s, "service") != 0 && strcmp(s, "batch") != 0 &&
             strcmp(s, "default-service") != 0 && strcmp(s, "default-batch") != 0) {
             reply_error(rs, 400, "invalid 'token_type' value \"%s\"", s);

@@ -98,8 +98,42 @@ def tokens():
         want(a('POST', 'auth/token/create', {'no_parent': True}, token=a.token(policies=['maker'])['client_token']), 400,
              'root or sudo privileges required to create orphan token')
 
+        # A token is renewed for as long as it was given the last time, and nothing is left out where it just began.
+        t = a.token(policies=['p1'], ttl='1h')['client_token']
+        has(a.ok('POST', 'auth/token/renew', {'token': t, 'increment': 60}).json['auth'], lease_duration=60)
+        has(a.ok('POST', 'auth/token/renew', {'token': t}).json['auth'], lease_duration=60)
+        want(a('POST', 'auth/token/renew', {'token': t, 'increment': 'x'}), 400,
+             'Field validation failed: error converting input for field "increment": time: invalid duration "x"')
+        has(a.ok('GET', f'auth/token/lookup?token={t}').data, id=t)
+        has(a.ok('POST', 'auth/token/lookup', {'token': ''}).data, id=a.root)
+        equal(a.ok('POST', 'auth/token/lookup', {'token': t, 'zz': 1}).json['warnings'],
+              ['Endpoint ignored these unrecognized parameters: [zz]'])
+        r = a.ok('POST', 'auth/token/renew', {'token': a.token(policies=['p1'], ttl='768h')['client_token']}).json
+        equal((r['warnings'], r['auth']['lease_duration']), (None, 2764800))
+        want(a('POST', 'auth/token/revoke-accessor', {'accessor': ''}), 400, LOGICAL('missing accessor'))
+        want(a('POST', 'auth/token/create', {'id': 'hvs.x'}), 400, "custom token ID cannot have the 'hvs.' prefix")
+        equal(a.token(policies=['default', 'p1'], no_default_policy=True)['policies'], ['p1'])
+        a.policy('maker', 'path "auth/token/create" { capabilities = ["update"] }')
+        equal(a.ok('POST', 'auth/token/create', {'no_default_policy': True}, token=a.token(policies=['maker'])['client_token'])
+              .json['auth']['policies'], ['maker'])
+
         # Roles
         want(a('LIST', 'auth/token/roles'), 404)
+        a.ok('POST', 'auth/token/roles/few', {'token_num_uses': 3, 'period': '1h', 'explicit_max_ttl': '2h'})
+        has(a.ok('GET', 'auth/token/roles/few').data, token_num_uses=3, period=3600, token_period=3600, explicit_max_ttl=7200,
+            token_explicit_max_ttl=7200, allowed_entity_aliases=None)
+        has(a.ok('POST', 'auth/token/create/few', {'policies': ['p1']}).json['auth'], num_uses=3)
+        r = a.ok('POST', 'auth/token/create/few', {'policies': ['p1'], 'num_uses': 2, 'period': '2h', 'explicit_max_ttl': '3h'}).json
+        has(r['auth'], num_uses=2)
+        equal(r['warnings'], ['Explicit max TTL specified both during creation call and in role; using the lesser value of 7200 seconds',
+                              'Period specified both during creation call and in role; using the lesser value of 3600 seconds'])
+        want(a('POST', 'auth/token/roles/few', {'token_num_uses': -1}), 400,
+             "error parsing role fields: 'token_num_uses' cannot be negative")
+        a.ok('POST', 'auth/token/roles/few', {'token_period': '2h', 'token_num_uses': 0})
+        has(d := a.ok('GET', 'auth/token/roles/few').data, period=0, token_period=7200)
+        assert 'token_num_uses' not in d, d
+        want(a('POST', 'auth/token/roles/few', {'token_type': ''}), 400, "invalid 'token_type' value \"\"")
+        a.ok('DELETE', 'auth/token/roles/few')
         a.ok('POST', 'auth/token/roles/app', {'allowed_policies': 'p1,default', 'orphan': True, 'token_period': '1h',
                                               'renewable': False, 'path_suffix': 'sfx'})
         equal(a.ok('LIST', 'auth/token/roles').data['keys'], ['app'])
