@@ -624,7 +624,9 @@ static void role_handle(struct request *rq, struct response *rs, const char *res
         warn_unknown(rq, rs, false, known_role);
     } else if (strcmp(rest, "role-id") == 0) {
         role_id_handle(rq, rs, name);
-    } else if (strncmp(rest, "secret-id", 9) == 0 || strcmp(rest, "custom-secret-id") == 0) {
+    } else if (strcmp(rest, "secret-id") == 0 || strncmp(rest, "secret-id/", 10) == 0 ||
+               strncmp(rest, "secret-id-accessor/", 19) == 0 ||
+               strcmp(rest, "custom-secret-id") == 0) {
         secret_handle(rq, rs, name, rest);
         warn_unknown(rq, rs, false, known_secret);
     } else {

@@ -22,6 +22,11 @@
 static const char *const seconds_fields[] = {"token_ttl", "token_max_ttl", "token_explicit_max_ttl",
                                              "token_period"};
 
+static int64_t row_int(const json_t *row, const char *name)
+{
+    return json_integer_value(json_object_get(row, name));
+}
+
 /* ---- fields ---- */
 
 json_t *auth_fields_new(void)
@@ -40,7 +45,9 @@ int auth_fields(struct request *rq, struct response *rs, json_t *row)
     bool yes;
     int bad = 0;
 
-    if (field_list(rq, rs, "token_bound_cidrs", &cidrs) != 0)
+    if (field_list(rq, rs,
+                   field_given(rq, "token_bound_cidrs") ? "token_bound_cidrs" : "bound_cidrs",
+                   &cidrs) != 0)
         return -1;
     n = (int64_t)json_array_size(cidrs);
     json_decref(cidrs);
@@ -52,13 +59,17 @@ int auth_fields(struct request *rq, struct response *rs, json_t *row)
         return -1;
     if (strcmp(type, "default") != 0 && strcmp(type, "service") != 0 &&
         strcmp(type, "default-service") != 0) {
-        reply_error(rs, 400, "invalid 'token_type' value");
+        reply_error(rs, 400, "invalid 'token_type' value \"%s\"", type);
         return -1;
     }
     for (size_t i = 0; i < sizeof(seconds_fields) / sizeof(seconds_fields[0]); i++) {
-        if (field_seconds(rq, rs, seconds_fields[i], 0, &n) != 0)
+        const char *name = seconds_fields[i];
+
+        if (!field_given(rq, name))
+            name += strlen("token_"); /* the field's old name */
+        if (field_seconds(rq, rs, name, 0, &n) != 0)
             return -1;
-        if (field_given(rq, seconds_fields[i]))
+        if (field_given(rq, name))
             bad |= json_object_set_new(row, seconds_fields[i], json_integer(n));
     }
     if (field_int(rq, rs, "token_num_uses", 0, &n) != 0 ||
@@ -81,6 +92,11 @@ int auth_fields(struct request *rq, struct response *rs, json_t *row)
         reply_router_error(rs, 500, "out of memory");
         return -1;
     }
+    if (row_int(row, "token_max_ttl") > 0 &&
+        row_int(row, "token_ttl") > row_int(row, "token_max_ttl")) {
+        reply_error(rs, 400, "'token_ttl' cannot be greater than 'token_max_ttl'");
+        return -1;
+    }
     return 0;
 }
 
@@ -89,11 +105,6 @@ int auth_fields(struct request *rq, struct response *rs, json_t *row)
 static int64_t least(int64_t ttl, int64_t bound)
 {
     return bound > 0 && ttl > bound ? bound : ttl;
-}
-
-static int64_t row_int(const json_t *row, const char *name)
-{
-    return json_integer_value(json_object_get(row, name));
 }
 
 static int drop_key(void *arg, const char *key, const uint8_t *value, size_t len, uint64_t lsn,

@@ -98,7 +98,9 @@ typedef void handler_fn(struct request *rq, struct response *rs);
 void reply_error(struct response *rs, int status, const char *fmt, ...)
     PRINTF_LIKE(3, 4); /* {"errors":[text]} */
 void reply_router_error(struct response *rs, int status, const char *fmt, ...)
-    PRINTF_LIKE(3, 4);                                 /* "1 error occurred:\n\t* ...\n\n" */
+    PRINTF_LIKE(3, 4); /* "1 error occurred:\n\t* ...\n\n" */
+/** The same without that frame: errors of what needs no token come to the client as they are. */
+void reply_unwrap_error(struct response *rs);
 void reply_no_errors(struct response *rs, int status); /* {"errors":[]} */
 void reply_err(struct response *rs,
                const struct err

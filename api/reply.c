@@ -60,6 +60,19 @@ void reply_router_error(struct response *rs, int status, const char *fmt, ...)
     set_error(rs, status, text);
 }
 
+void reply_unwrap_error(struct response *rs)
+{
+    static const char head[] = "1 error occurred:\n\t* ", tail[] = "\n\n";
+    const char *text = json_string_value(json_array_get(rs->errors, 0));
+    size_t len = text != NULL ? strlen(text) : 0;
+
+    if (len > sizeof(head) + sizeof(tail) - 2 && strncmp(text, head, sizeof(head) - 1) == 0 &&
+        strcmp(text + len - (sizeof(tail) - 1), tail) == 0)
+        json_array_set_new(
+            rs->errors, 0,
+            json_stringn(text + sizeof(head) - 1, len - (sizeof(head) - 1) - (sizeof(tail) - 1)));
+}
+
 void reply_no_errors(struct response *rs, int status)
 {
     set_error(rs, status, NULL);

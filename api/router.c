@@ -626,6 +626,8 @@ static void run_logical(struct exchange *x)
         rq->token = token;
     }
     run_mount(x, m, !open);
+    if (open && !starts(rq->full_path, "sys/replication/"))
+        reply_unwrap_error(&x->rs);
     run_wrapped(x);
     if (last && token_revoke(x->core, token->hmac, &err) != 0)
         log_error(x->core->log, "core", "failed to revoke token after its last use: %s", err.msg);

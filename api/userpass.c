@@ -33,6 +33,7 @@ static const char *const known_user[] = {"username",
                                          "token_num_uses",
                                          "token_no_default_policy",
                                          "token_bound_cidrs",
+                                         "bound_cidrs",
                                          "token_type",
                                          NULL};
 static const char *const known_login[] = {"username", "password", NULL};

@@ -192,8 +192,15 @@ def userpass():
             path='auth/userpass/login/bob')
         want(a('PUT', 'auth/userpass/login/bob', {'password': 'y'}, token=''), 400, 'invalid username or password')
         want(a('PUT', 'auth/userpass/login/eve', {'password': 'y'}, token=''), 400, 'invalid username or password')
-        want(a('PUT', 'auth/userpass/login/bob', {}, token=''), 500, LOGICAL('missing password'))
-        want(a('GET', 'auth/userpass/login/bob', token=''), 405, LOGICAL('unsupported operation'))
+        want(a('PUT', 'auth/userpass/login/bob', {}, token=''), 500, 'missing password')
+        want(a('GET', 'auth/userpass/login/bob', token=''), 405, 'unsupported operation')
+        a.ok('POST', 'auth/userpass/users/eve', {'password': 'x', 'ttl': '30m', 'max_ttl': '1h'})  # the old names
+        has(a.ok('GET', 'auth/userpass/users/eve').data, token_ttl=1800, token_max_ttl=3600)
+        want(a('POST', 'auth/userpass/users/eve', {'token_ttl': '2h'}), 400, "'token_ttl' cannot be greater than 'token_max_ttl'")
+        want(a('POST', 'auth/userpass/users/eve', {'bound_cidrs': '10.0.0.0/8'}), 400)
+        equal(a.ok('LIST', 'auth/userpass/users?limit=1').data['keys'], ['bob'])
+        equal(a.ok('LIST', 'auth/userpass/users?after=bob').data['keys'], ['eve'])
+        a.ok('DELETE', 'auth/userpass/users/eve')
         r = a.ok('PUT', 'auth/userpass/login/bob', {'password': 'x'}, token='', headers={'X-Vault-Wrap-TTL': '60'}).json
         assert r['auth'] is None and r['wrap_info']['wrapped_accessor'], r
         a.ok('POST', 'auth/userpass/users/bob/password', {'password': 'z'})
@@ -229,7 +236,9 @@ def approle():
 
         def login(secret, role=rid, **kw):
             return a('POST', 'auth/approle/login', {'role_id': role, 'secret_id': secret}, token='', **kw)
-        want(a('POST', 'auth/approle/login', {}, token=''), 500, LOGICAL('missing role_id'))
+        want(a('POST', 'auth/approle/login', {}, token=''), 500, 'missing role_id')
+        want(a('PUT', 'auth/approle/role/app/secret-id-num-uses', {'secret_id_num_uses': 1}), 404)  # and no secret id
+        equal(a.ok('LIST', 'auth/approle/role/app/secret-id').data['keys'], [s['secret_id_accessor']])
         want(a('POST', 'auth/approle/login', {'role_id': rid}, token=''), 400, 'missing secret_id')
         want(login('nope'), 400, 'invalid role or secret ID')
         want(login(s['secret_id'], role='nope'), 400, 'invalid role or secret ID')
