@@ -67,7 +67,10 @@ int mount_config_extras(struct request *rq, struct response *rs, json_t *src, bo
     if (visibility != NULL) {
         if (visibility_check(rs, visibility) != 0)
             return -1;
-        json_object_set_new(config, "listing_visibility", json_string(visibility));
+        if (visibility[0] == '\0')
+            json_object_del(config, "listing_visibility");
+        else
+            json_object_set_new(config, "listing_visibility", json_string(visibility));
     }
     if (token_type != NULL && token_type[0] != '\0') {
         if (!auth) {

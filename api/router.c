@@ -621,8 +621,12 @@ static void run_logical(struct exchange *x)
             (void)!audit_it(x, false);
             goto out;
         }
-    } else if (rq->client_token != NULL && starts(rq->full_path, "sys/internal/ui/") &&
-               token_lookup(rq, rq->client_token, &token, &err) == 0) {
+    } else if (rq->client_token != NULL && starts(rq->full_path, "sys/internal/ui/")) {
+        if (token_lookup(rq, rq->client_token, &token, &err) != 0) {
+            reply_err(&x->rs, &err);
+            (void)!audit_it(x, false);
+            goto out;
+        }
         rq->token = token;
     }
     run_mount(x, m, !open);

@@ -461,6 +461,13 @@ def mounts():
         want(a('POST', 'sys/mounts/s1/tune', {'token_type': 'service'}), 400, "'token_type' can only be modified on auth mounts")
         want(a('POST', 'sys/mounts/s1/tune', {'options': {'version': '1'}}), 400, 'cannot downgrade mount from version 2')
         want(a('POST', 'sys/mounts/sys/tune', {'default_lease_ttl': '1h'}), 400, 'cannot tune parameter default_lease_ttl of sys/')
+        for mount, field in (('sys', 'description'), ('cubbyhole', 'options'), ('identity', 'listing_visibility')):
+            want(a('POST', f'sys/mounts/{mount}/tune', {field: {} if field == 'options' else 'hidden'}), 400,
+                 f'cannot tune parameter {field} of {mount}/')
+        want(a('GET', 'sys/internal/ui/mounts', token='s.' + 'x' * 24), 403, 'permission denied')
+        a.ok('POST', 'sys/mounts/s1/tune', {'listing_visibility': ''})
+        assert 'listing_visibility' not in a.ok('GET', 'sys/mounts/s1/tune').data
+        a.ok('POST', 'sys/mounts/s2', {'type': 'kv', 'config': [], 'options': []})
         want(a('POST', 'sys/remount', {'from': 'nope', 'to': 's3'}), 400, 'no matching mount at "nope/"')
         want(a('POST', 'sys/remount', {'from': 'sys', 'to': 's3'}), 400, 'cannot remount "sys/"')
         want(a('POST', 'sys/remount', {}), 400, "both 'from' and 'to' path must be specified as a string")
