@@ -411,26 +411,32 @@ static void init_commit(struct request *rq, struct response *rs, unsigned shares
     free(keys);
 }
 
+/* What a request sets that only a seal with recovery keys has; NULL: nothing. */
+static const char *recovery_fields(struct request *rq, int64_t shares, int64_t threshold)
+{
+    bool pgp = json_array_size(json_object_get(rq->data, "recovery_pgp_keys")) > 0;
+    const char *text =
+        arena_printf(rq->arena, "%s%s%s", shares != 0 ? ",recovery_shares" : "",
+                     threshold != 0 ? ",recovery_threshold" : "", pgp ? ",recovery_pgp_keys" : "");
+
+    return text == NULL || *text == '\0' ? NULL : text + 1;
+}
+
 static void init_put(struct request *rq, struct response *rs)
 {
     int64_t shares, threshold, recovery_shares, recovery_threshold;
+    const char *foreign;
     struct latch_ref latch;
     struct err err = {0};
 
-    if (core_initialized(rq->core)) {
-        reply_error(rs, 400, "Vault is already initialized");
-        return;
-    }
     if (raw_int(rq, rs, "secret_shares", &shares) != 0 ||
         raw_int(rq, rs, "secret_threshold", &threshold) != 0 ||
         raw_int(rq, rs, "recovery_shares", &recovery_shares) != 0 ||
         raw_int(rq, rs, "recovery_threshold", &recovery_threshold) != 0)
         return;
-    if (recovery_shares != 0 || recovery_threshold != 0) {
-        reply_error(rs, 400, "parameters %s not applicable to seal type shamir",
-                    recovery_threshold == 0 ? "recovery_shares"
-                    : recovery_shares == 0  ? "recovery_threshold"
-                                            : "recovery_shares,recovery_threshold");
+    foreign = recovery_fields(rq, recovery_shares, recovery_threshold);
+    if (foreign != NULL) {
+        reply_error(rs, 400, "parameters %s not applicable to seal type shamir", foreign);
         return;
     }
     if (seal_check_numbers(shares, threshold, &err) != 0) {

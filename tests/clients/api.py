@@ -507,6 +507,11 @@ def system():
     """sys/ as tools use it: loggers, CORS, UI and audit headers, plugins, counters, rotation, leases, help, OpenAPI"""
     with World() as w:
         a = Api(w)
+        init = {'secret_shares': 1, 'secret_threshold': 1}
+        want(a('PUT', 'sys/init', {**init, 'recovery_pgp_keys': ['x']}, token=''), 400,
+             'parameters recovery_pgp_keys not applicable to seal type shamir')
+        want(a('PUT', 'sys/init', {}, token=''), 400, 'invalid seal configuration: shares must be at least one')
+        want(a('PUT', 'sys/init', init, token=''), 400, 'Vault is already initialized')
         d = a.ok('GET', 'sys/loggers').data
         assert d.get('core') == 'info', d
         a.ok('POST', 'sys/loggers', {'level': 'debug'})
