@@ -521,7 +521,6 @@ static void run_mount(struct exchange *x, const struct mount *m, bool checked)
     struct request *rq = &x->rq;
     bool exists = true;
 
-    rq->mount = m;
     if (rq->op == OP_READ && x->help) {
         help_handle(rq, &x->rs);
         return;
@@ -615,6 +614,7 @@ static void run_logical(struct exchange *x)
     }
     m = mount_find(table, rq->full_path, &rest);
     rq->path = m != NULL ? rest : rq->full_path;
+    rq->mount = m;
     open = open || login_path(m, rest);
     if (!open) {
         if (check_token(x, &token, &last) != 0) {

@@ -674,6 +674,7 @@ def audit():
         equal(answer['response']['data']['secret'], hashed('hush'))
         assert '1 error occurred' in denied['error'] and denied['auth']['policy_results']['allowed'] is False, denied
         assert bad['error'] == 'permission denied' and bad['auth'] == {}, bad
+        has(bad['request'], mount_point='kv/', mount_type='kv')
         # A wrapping token that is none is refused before any handler, and written down.
         before = len(lines(log))
         for path in ('unwrap', 'lookup', 'rewrap'):
