@@ -81,7 +81,7 @@ CHECKED int raw_str(struct request *rq, struct response *rs, const char *name, c
 CHECKED int raw_int(struct request *rq, struct response *rs, const char *name, int64_t *outp);
 CHECKED int raw_bool(struct request *rq, struct response *rs, const char *name, bool *outp);
 /** pgp_keys or the like given: 400 with why. 0: not given. */
-CHECKED int raw_no_pgp(struct request *rq, struct response *rs, int64_t shares, const char *prefix);
+CHECKED int raw_no_pgp(struct request *rq, struct response *rs, int64_t shares, bool rekey);
 /** Go's base64 (padded, or raw without): -1 and *badp the offset of Go's error text. */
 CHECKED int base64_read(const char *text, bool padded, uint8_t *out, size_t cap, size_t *lenp,
                         size_t *badp);

@@ -85,7 +85,7 @@ static int refuse_pgp(struct response *rs, const char *text, const char *prefix)
     return -1;
 }
 
-int raw_no_pgp(struct request *rq, struct response *rs, int64_t shares, const char *prefix)
+int raw_no_pgp(struct request *rq, struct response *rs, int64_t shares, bool rekey)
 {
     const json_t *keys = given(rq, "pgp_keys");
     const char *root_key;
@@ -97,12 +97,15 @@ int raw_no_pgp(struct request *rq, struct response *rs, int64_t shares, const ch
     if (json_array_size(keys) > 0) {
         const json_t *first = json_array_get(keys, 0);
         if ((int64_t)json_array_size(keys) != shares) {
-            reply_error(rs, 400,
-                        "%scount mismatch between number of provided PGP keys and number of shares",
-                        prefix);
+            reply_error(rs, 400, "%s%s", rekey ? "" : "invalid seal configuration: ",
+                        rekey ? "incorrect number of PGP keys for rekey"
+                              : "count mismatch between number of provided PGP keys and number of "
+                                "shares");
             return -1;
         }
-        return refuse_pgp(rs, json_is_string(first) ? json_string_value(first) : "", prefix);
+        return refuse_pgp(rs, json_is_string(first) ? json_string_value(first) : "",
+                          rekey ? "invalid rekey seal configuration: "
+                                : "invalid seal configuration: ");
     }
     return root_key[0] != '\0' ? refuse_pgp(rs, root_key, "") : 0;
 }

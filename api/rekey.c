@@ -138,7 +138,7 @@ static void rekey_start(struct request *rq, struct response *rs, struct rekey *r
         reply_error(rs, 400, "invalid rekey seal configuration: %s", err.msg);
         return;
     }
-    if (raw_no_pgp(rq, rs, shares, "") != 0)
+    if (raw_no_pgp(rq, rs, shares, true) != 0)
         return;
     if (r->started && !idle(rq, r)) {
         reply_error(rs, 400, "rekey already in progress");
@@ -260,7 +260,14 @@ static void rekey_update(struct request *rq, struct response *rs, struct rekey *
     size_t len;
     int added;
 
-    if (!r->started || r->verifying) {
+    if (r->verifying) {
+        reply_error(rs, 400,
+                    "rekey operation already finished; verification must be performed; nonce for "
+                    "the verification operation is \"%s\"",
+                    r->verify_nonce);
+        return;
+    }
+    if (!r->started) {
         reply_error(rs, 400, "no barrier rekey in progress");
         return;
     }
@@ -320,7 +327,7 @@ static void verify_finish(struct request *rq, struct response *rs, struct rekey 
         known = known_key(r, r->shares.part[i], r->shares.len[i]) && known;
     shares_clear(&r->shares);
     if (!known) {
-        reply_error(rs, 400, "rekey verification failed: incorrect set of unseal shares");
+        reply_error(rs, 400, "rekey verification failed; incorrect key shares supplied");
         return;
     }
     rs->raw = json_pack("{s:s, s:b}", "nonce", r->verify_nonce, "complete", 1);
@@ -339,7 +346,7 @@ static void rekey_verify(struct request *rq, struct response *rs, struct rekey *
 
     if (!r->verifying) {
         reply_error(rs, 400,
-                    rq->op == OP_READ ? "no rekey configuration found" : "no rekey in progress");
+                    rq->op == OP_WRITE ? "no rekey in progress" : "no rekey configuration found");
         return;
     }
     if (rq->op == OP_DELETE) {

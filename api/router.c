@@ -333,7 +333,7 @@ static int read_body(struct exchange *x, const struct raw_endpoint *raw)
         return -1;
     }
     if (body == NULL || (!json_is_object(body) && !json_is_null(body))) {
-        if (raw == NULL)
+        if (raw == NULL || !raw->need_body)
             reply_error(&x->rs, 400, "error parsing JSON");
         else
             reply_error(&x->rs, 400, "failed to parse JSON input: %s",

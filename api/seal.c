@@ -443,7 +443,7 @@ static void init_put(struct request *rq, struct response *rs)
         reply_error(rs, 400, "invalid seal configuration: %s", err.msg);
         return;
     }
-    if (raw_no_pgp(rq, rs, shares, "invalid seal configuration: ") != 0)
+    if (raw_no_pgp(rq, rs, shares, false) != 0)
         return;
     if (!latch_for(rq, rs, SEAL_LATCH, &latch))
         return;

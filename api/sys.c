@@ -165,7 +165,7 @@ static const struct {
     {"internal/counters/*", sys_counters},
     {"internal/specs/openapi", sys_openapi},
     {"leases/lookup*", sys_leases},
-    {"leases/renew", sys_leases},
+    {"leases/renew*", sys_leases},
     {"leases/revoke*", sys_leases},
     {"leases/tidy", sys_leases},
     {"audit", audit_handle},

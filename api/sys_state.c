@@ -191,6 +191,8 @@ void sys_leases(struct request *rq, struct response *rs)
     if (!only(rq, rs, OP_WRITE) || field_str(rq, rs, "lease_id", "", &id) != 0 ||
         field_bool(rq, rs, "sync", true, &sync) != 0)
         return;
+    if (strncmp(what, "renew/", 6) == 0)
+        id = what + 6;
     if (strcmp(what, "tidy") == 0) {
         rs->status = 202;
         reply_warning(rs, "Tidy operation successfully started. Any information from the operation "
@@ -200,7 +202,7 @@ void sys_leases(struct request *rq, struct response *rs)
     } else if (revoke) {
         rs->status = sync ? 204 : 202;
     } else {
-        reply_error(rs, 400, strcmp(what, "renew") == 0 ? "lease not found" : "invalid lease");
+        reply_error(rs, 400, strncmp(what, "renew", 5) == 0 ? "lease not found" : "invalid lease");
     }
 }
 

@@ -512,6 +512,20 @@ def system():
              'parameters recovery_pgp_keys not applicable to seal type shamir')
         want(a('PUT', 'sys/init', {}, token=''), 400, 'invalid seal configuration: shares must be at least one')
         want(a('PUT', 'sys/init', init, token=''), 400, 'Vault is already initialized')
+        want(a('PUT', 'sys/generate-root/attempt', b'{bad', token=''), 400, 'error parsing JSON')
+        rekey = {'secret_shares': 2, 'secret_threshold': 2}
+        want(a('PUT', 'sys/rekey/init', {**rekey, 'pgp_keys': ['x']}, token=''), 400, 'incorrect number of PGP keys for rekey')
+        want(a('DELETE', 'sys/rekey/verify', token=''), 400, 'no rekey configuration found')
+        nonce = a.ok('PUT', 'sys/rekey/init', {**rekey, 'require_verification': True}, token='').json['nonce']
+        for key in a.s.keys[:2]:
+            r = a.ok('PUT', 'sys/rekey/update', {'key': key, 'nonce': nonce}, token='').json
+        want(a('PUT', 'sys/rekey/update', {'key': a.s.keys[2], 'nonce': nonce}, token=''), 400, 'rekey operation already finished; '
+             f'verification must be performed; nonce for the verification operation is "{r["verification_nonce"]}"')
+        a.ok('PUT', 'sys/rekey/verify', {'key': r['keys'][0], 'nonce': r['verification_nonce']}, token='')
+        want(a('PUT', 'sys/rekey/verify', {'key': 'ee' * 33, 'nonce': r['verification_nonce']}, token=''), 400,
+             'rekey verification failed; incorrect key shares supplied')
+        a.ok('DELETE', 'sys/rekey/init', token='')
+        want(a('PUT', 'sys/leases/renew/x', {}), 400, 'lease not found')
         d = a.ok('GET', 'sys/loggers').data
         assert d.get('core') == 'info', d
         a.ok('POST', 'sys/loggers', {'level': 'debug'})
