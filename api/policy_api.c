@@ -361,7 +361,7 @@ static json_t *capabilities_of(struct request *rq, const struct token *t, const 
             json_decref(data);
             return NULL;
         }
-        if (policy_capabilities(rq, t, path, &caps, &err) != 0) {
+        if (policy_capabilities(rq, t, path + strspn(path, "/"), &caps, &err) != 0) {
             reply_err(rs, &err);
             json_decref(data);
             return NULL;

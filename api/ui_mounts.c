@@ -146,7 +146,7 @@ static void ui_one(struct request *rq, struct response *rs, const char *path)
         goto out;
     }
     entry = mount_entry_json(m);
-    if (json_object_set_new(entry, "path", json_string(m->path)) != 0) {
+    if (json_object_set_new(entry, "path", json_string(mount_shown_path(m->path))) != 0) {
         json_decref(entry);
         entry = NULL;
     }

@@ -408,6 +408,7 @@ def policies():
         equal(r['data'], {'s1/a': ['list', 'read'], 's1/b': ['deny']})
         r = a.ok('POST', 'sys/capabilities-accessor', {'path': 's1/a', 'accessor': t['accessor']}).json
         equal(r['s1/a'], ['list', 'read'])
+        equal(a.ok('POST', 'sys/capabilities-self', {'paths': ['/s1/a']}, token=t['client_token']).data['/s1/a'], r['s1/a'])
         equal(a.ok('POST', 'sys/capabilities-self', {'path': 'any'}).json['any'], ['root'])
         want(a('POST', 'sys/capabilities-self', {}), 400, 'paths must be supplied')
         want(a('POST', 'sys/capabilities', {'path': 'x', 'token': 'nope'}), 400, LOGICAL('invalid token'))
@@ -444,6 +445,7 @@ def mounts():
         d = a.ok('GET', 'sys/internal/ui/mounts').data
         assert {'s1/', 'cubbyhole/', 'sys/', 'identity/'} <= set(d['secret']) and 'token/' in d['auth'], d
         has(a.ok('GET', 'sys/internal/ui/mounts/s1/some/key').data, path='s1/', options={'version': '2'}, type='kv')
+        has(a.ok('GET', 'sys/internal/ui/mounts/auth/token').data, path='token/', type='token')
         want(a('GET', 'sys/internal/ui/mounts/nope/foo'), 403, 'preflight capability check returned 403, please ensure client\'s '
              'policies grant access to path "nope/foo/"')
         m = a.ok('GET', 'sys/mounts').json
