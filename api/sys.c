@@ -123,7 +123,7 @@ void leader_handle(struct request *rq, struct response *rs)
 /* ---- dispatch ---- */
 
 static const struct {
-    const char *path; /* a trailing '*' is a prefix */
+    const char *path; /* with a trailing '*': this and what is below it */
     handler_fn *handle;
 } routes[] = {
     {"seal", seal_handle},
@@ -135,7 +135,9 @@ static const struct {
     {"policies/acl*", policy_handle},
     {"policy*", policy_handle},
     {"wrapping/*", wrapping_handle},
-    {"capabilities*", capabilities_handle},
+    {"capabilities", capabilities_handle},
+    {"capabilities-self", capabilities_handle},
+    {"capabilities-accessor", capabilities_handle},
     {"internal/ui/mounts*", ui_mounts_handle},
     {"internal/ui/resultant-acl", sys_resultant_acl},
     {"replication/*", replication_handle},
@@ -167,6 +169,8 @@ static const struct {
     {"leases/lookup*", sys_leases},
     {"leases/renew*", sys_leases},
     {"leases/revoke*", sys_leases},
+    {"leases/revoke-prefix/*", sys_leases},
+    {"leases/revoke-force/*", sys_leases},
     {"leases/tidy", sys_leases},
     {"audit", audit_handle},
     {"audit/*", audit_handle},
@@ -178,16 +182,23 @@ const char *sys_route_at(size_t i)
     return i < sizeof(routes) / sizeof(routes[0]) ? routes[i].path : NULL;
 }
 
+static bool goes_to(const char *path, const char *route)
+{
+    size_t n = strlen(route) - 1;
+
+    if (route[n] != '*')
+        return strcmp(path, route) == 0;
+    return strncmp(path, route, n) == 0 &&
+           (route[n - 1] == '/' || path[n] == '/' || path[n] == '\0');
+}
+
 void sys_handle(struct request *rq, struct response *rs)
 {
-    for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++) {
-        size_t n = strlen(routes[i].path);
-        if (routes[i].path[n - 1] == '*' ? strncmp(rq->path, routes[i].path, n - 1) == 0
-                                         : strcmp(rq->path, routes[i].path) == 0) {
+    for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++)
+        if (goes_to(rq->path, routes[i].path)) {
             routes[i].handle(rq, rs);
             return;
         }
-    }
     if (rq->op == OP_LIST && strcmp(rq->path, "namespaces/") == 0)
         reply_no_errors(rs, 404); /* there is the root namespace, and it is not listed */
     else

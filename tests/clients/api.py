@@ -411,6 +411,8 @@ def policies():
         equal(a.ok('POST', 'sys/capabilities-self', {'paths': ['/s1/a']}, token=t['client_token']).data['/s1/a'], r['s1/a'])
         equal(a.ok('POST', 'sys/capabilities-self', {'path': 'any'}).json['any'], ['root'])
         want(a('POST', 'sys/capabilities-self', {}), 400, 'paths must be supplied')
+        for path in ('sys/capabilities-selfish', 'sys/tools/randomly', 'sys/remounted', 'sys/leases/revoked'):
+            want(a('POST', path, {'path': 'any', 'from': 'x', 'to': 'y', 'lease_id': 'x'}), 404, LOGICAL('unsupported path'))
         want(a('POST', 'sys/capabilities', {'path': 'x', 'token': 'nope'}), 400, LOGICAL('invalid token'))
         want(a('POST', 'sys/capabilities-accessor', {'path': 'x', 'accessor': 'nope'}), 400, LOGICAL('invalid accessor'))
         want(a('POST', 'sys/capabilities', {'path': 'x'}), 500, LOGICAL('no token found'))
