@@ -119,6 +119,11 @@ json_t *mount_config_new(struct request *rq, struct response *rs, json_t *given,
         reply_error(rs, 400, "given default lease TTL greater than given max lease TTL");
         return NULL;
     }
+    if (max == 0 && dflt > rq->core->config->max_lease_ttl_s) {
+        reply_error(rs, 400, "given default lease TTL greater than system max lease TTL of %lld",
+                    (long long)rq->core->config->max_lease_ttl_s);
+        return NULL;
+    }
     if (field_bool(&view, rs, "force_no_cache", false, &no_cache) != 0)
         return NULL;
     config = json_pack("{s:I,s:I,s:b}", "default_lease_ttl", (json_int_t)dflt, "max_lease_ttl",

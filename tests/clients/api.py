@@ -472,6 +472,8 @@ def mounts():
         a.ok('POST', 'sys/mounts/s1/tune', {'listing_visibility': ''})
         assert 'listing_visibility' not in a.ok('GET', 'sys/mounts/s1/tune').data
         a.ok('POST', 'sys/mounts/s2', {'type': 'kv', 'config': [], 'options': []})
+        want(a('POST', 'sys/mounts/s3', {'type': 'kv', 'config': {'default_lease_ttl': '9999h'}}), 400,
+             'given default lease TTL greater than system max lease TTL of 2764800')
         want(a('POST', 'sys/remount', {'from': 'nope', 'to': 's3'}), 400, 'no matching mount at "nope/"')
         want(a('POST', 'sys/remount', {'from': 'sys', 'to': 's3'}), 400, 'cannot remount "sys/"')
         want(a('POST', 'sys/remount', {}), 400, "both 'from' and 'to' path must be specified as a string")
