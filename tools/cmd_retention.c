@@ -4,6 +4,7 @@
  */
 #include "cli.h"
 
+#include <math.h>
 #include <stdio.h>
 
 static void print_all(const struct client *c, const json_t *data)
@@ -34,6 +35,18 @@ static void print_all(const struct client *c, const json_t *data)
     table_print(&t, true);
 }
 
+/* flag: NULL: the words are wrong. */
+static int wrong(const char *flag, const char *value, const char *right)
+{
+    if (flag != NULL)
+        fprintf(stderr, "invalid value for flag -%s: \"%s\": give %s; 0: as configured\n", flag,
+                value, right);
+    else
+        fprintf(stderr, "Usage: lockstep replication retention [-max-bytes=512MiB] [-max-age=24h] "
+                        "[ID]\n");
+    return EXIT_LOCAL;
+}
+
 int replication_retention(int argc, char **argv)
 {
     const char *bytes = NULL, *age = NULL;
@@ -54,13 +67,15 @@ int replication_retention(int argc, char **argv)
         client_free(&c);
         return i == -2 ? 0 : EXIT_LOCAL;
     }
-    if (argc - i > 1 || (argc > i) != (bytes != NULL || age != NULL) ||
-        (bytes != NULL && replication_bytes(bytes, &n_bytes) != 0) ||
-        (age != NULL && replication_duration(age, &ms) != 0)) {
-        fprintf(stderr, "Usage: lockstep replication retention [-max-bytes=512MiB] [-max-age=24h] "
-                        "[ID]\n");
+    if (bytes != NULL && (replication_bytes(bytes, &n_bytes) != 0 || fmod(n_bytes, 1) != 0))
+        rc = wrong("max-bytes", bytes, "bytes, or KiB, MiB or GiB");
+    else if (age != NULL && (replication_duration(age, &ms) != 0 || fmod(ms, 1000) != 0))
+        rc = wrong("max-age", age, "whole seconds (s, m, h)");
+    else if (argc - i > 1 || (argc > i) != (bytes != NULL || age != NULL))
+        rc = wrong(NULL, NULL, NULL);
+    if (rc != 0) {
         client_free(&c);
-        return EXIT_LOCAL;
+        return rc;
     }
     if (argc > i) {
         body = json_pack("{s:s}", "id", argv[i]);

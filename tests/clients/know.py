@@ -308,6 +308,11 @@ def retention():
         r = cli(a, 'replication', 'retention', '-max-bytes=16MiB', '-max-age=24h', 'secondary')
         assert r.returncode == 0, r.stderr
         await_true('the limits to count', lambda: kept()['max_bytes'] == 16 << 20 and kept()['max_age_ms'] == 86400000)
+        # What would be cut down to 0, which is another limit, or is no size, is refused and named.
+        for flag in ('-max-age=100ms', '-max-age=1.5s', '-max-bytes=1XB', '-max-bytes=0.5'):
+            r = cli(a, 'replication', 'retention', flag, 'secondary')
+            assert r.returncode == 1 and f'invalid value for flag {flag.split("=")[0]}' in r.stderr and flag.split('=')[1] in r.stderr, r
+        assert kept()['max_bytes'] == 16 << 20 and kept()['max_age_ms'] == 86400000, kept()
         for bad in ({}, {'id': 'secondary'}, {'id': 'nobody', 'max_bytes': 1}, {'id': 'secondary', 'max_bytes': -1},
                     {'id': 'secondary', 'max_age': '11y'}, {'max_bytes': 5}):
             assert a.call('PUT', path, bad).status == 400, bad
