@@ -12,8 +12,13 @@ static int cmd_print(int argc, char **argv)
 {
     struct client c;
 
-    if (argc != 1 || strcmp(argv[0], "token") != 0) {
-        fprintf(stderr, "Usage: lockstep print token\n");
+    static const char usage[] = "print token";
+    int i = flags_parse(usage, NULL, 0, NULL, argc, argv);
+
+    if (i < 0)
+        return i == -2 ? 0 : EXIT_LOCAL;
+    if (argc - i != 1 || strcmp(argv[i], "token") != 0) {
+        fprintf(stderr, "Usage: lockstep %s\n", usage);
         return EXIT_LOCAL;
     }
     client_init(&c);

@@ -48,6 +48,19 @@ def server(w, **kw):
     return s, Cli(s)
 
 
+def helps():
+    """every command says what it is for, and how it is used"""
+    def walk(words):
+        r = subprocess.run([program, *words, '-help'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert r.returncode == 0 and r.stdout.startswith(' '.join(['Usage: lockstep', *words])) and not r.stderr, (words, r)
+        below = [line.split() for line in r.stdout.partition('\nCommands:\n')[2].splitlines()]
+        assert all(len(w) > 1 for w in below), below
+        return 1 + sum(walk([*words, w[0]]) for w in below if w[0] != 'version')
+    with World() as w:
+        program = w.program
+        assert walk([]) > 80
+
+
 def life():
     """init, unseal, status, login: tables, JSON, YAML, exit codes"""
     with World() as w:
@@ -338,4 +351,4 @@ OTP Length    26
 
 
 if __name__ == '__main__':
-    sys.exit(run_tests([life, secrets, words, audit, primary_words], 'cli'))
+    sys.exit(run_tests([helps, life, secrets, words, audit, primary_words], 'cli'))
