@@ -37,7 +37,8 @@ static const struct {
     {"primary_lost_history", true, true,
      "The primary lacks what this secondary knows as committed. Look at the primary's disk; "
      "promote "
-     "the secondary, or restore the primary."},
+     "the secondary, or restore the primary. If the primary shall go on all the same, give that up "
+     "with update-primary -force; it is saved first."},
     {"lost_writes_sealed", true, true,
      "Unseal this cluster with the keys that it had when it was the primary: what only it has is "
      "saved then, and it follows on."},
@@ -300,7 +301,7 @@ static void of_secondary_role(struct core *c, const struct engine_status *st, st
  * told where that one is. */
 static void of_reason(struct core *c, const struct engine_status *st, struct health *h)
 {
-    char code[64], what[140];
+    char code[64], what[160];
     struct member m = {0};
     struct err err = {0};
     size_t n = strspn(st->reason, "abcdefghijklmnopqrstuvwxyz_");
@@ -311,8 +312,10 @@ static void of_reason(struct core *c, const struct engine_status *st, struct hea
     if (strcmp(code, "newer_primary") == 0)
         snprintf(what, sizeof(what), "%s was promoted to epoch %" PRIu32, st->newer_member,
                  st->newer_epoch);
-    else if (strcmp(code, "superseded") == 0 || strcmp(code, "split") == 0)
+    else if (strcmp(code, "superseded") == 0)
         snprintf(what, sizeof(what), "%s, of %s", st->reason, st->newer_member);
+    else if (strcmp(code, "split") == 0)
+        snprintf(what, sizeof(what), "%s, the other is %s", st->reason, st->newer_member);
     else
         what[0] = '\0';
     if (what[0] != '\0' && member_get(c, st->newer_member, &m, &err) == 0)

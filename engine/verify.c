@@ -128,8 +128,7 @@ static void repair_begin(struct engine *e, const char *why)
     v->repairs++;
     log_warn(e->cfg.log, LOG_REPLICATION, "%s: taking what differs from the primary", why);
     e->follow.want_copy = true;
-    conn_close(e, conn_find(e, e->follow.conn_id),
-               "asking for what differs: the data here is not what it should be");
+    conn_close(e, conn_find(e, e->follow.conn_id), "asking for what differs");
 }
 
 static void repair(struct engine *e, const char *why)

@@ -84,10 +84,12 @@ int replication_update_primary(int argc, char **argv)
             json_array_append_new(addrs, json_string(argv[i]));
         json_object_set_new(body, "update_primary_addrs", addrs);
     }
-    return verb_call(&c, "PUT", "sys/replication/dr/secondary/update-primary", body,
-                     "Error updating the primary",
-                     forget ? "Success! This secondary follows nobody."
-                            : "Success! This secondary follows the new primary.");
+    return verb_call(
+        &c, "PUT", "sys/replication/dr/secondary/update-primary", body,
+        "Error updating the primary",
+        forget ? "Success! This secondary follows nobody."
+               : "Success! This secondary dials the new primary now: lockstep replication status "
+                 "says when it follows.");
 }
 
 int replication_revoke(int argc, char **argv)
