@@ -64,6 +64,10 @@ static int make_server(const char *dir, const char *name, const struct flag_list
     int rc = -1;
 
     for (size_t i = 0; i < hosts->n; i++) {
+        if (hosts->values[i][0] == '\0') {
+            err_set(err, ERR_INVAL, 0, "-host is empty");
+            goto out;
+        }
         if (inet_pton(AF_INET, hosts->values[i], probe) == 1 ||
             inet_pton(AF_INET6, hosts->values[i], probe) == 1)
             ips[rq.n_ips++] = hosts->values[i];
@@ -94,6 +98,15 @@ out:
     return rc;
 }
 
+/* One of 0 days has expired when it is made, and is found out by those who connect. */
+static bool days_wrong(int64_t days)
+{
+    if (days >= 1 && days <= 36500)
+        return false;
+    fprintf(stderr, "invalid value for flag -days: give 1 to 36500\n");
+    return true;
+}
+
 static int cert_ca(int argc, char **argv)
 {
     const char *dir = ".", *name = "Lockstep CA";
@@ -107,6 +120,8 @@ static int cert_ca(int argc, char **argv)
 
     if (i < 0)
         return i == -2 ? 0 : EXIT_LOCAL;
+    if (days_wrong(days))
+        return EXIT_LOCAL;
     if ((mkdir(dir, 0700) != 0 && errno != EEXIST) || make_ca(dir, name, (int)days, &err) != 0) {
         fprintf(stderr, "Error making CA: %s\n", *err.msg ? err.msg : strerror(errno));
         return EXIT_LOCAL;
@@ -130,6 +145,8 @@ static int cert_server(int argc, char **argv)
 
     if (i < 0)
         return i == -2 ? 0 : EXIT_LOCAL;
+    if (days_wrong(days))
+        return EXIT_LOCAL;
     if (hosts.n == 0)
         hosts = (struct flag_list){{"localhost", "127.0.0.1", "::1"}, 3};
     if (make_server(dir, name, &hosts, (int)days, &err) != 0) {

@@ -264,6 +264,9 @@ def words():
         assert code == 1 and err.startswith('lockstep: no such command: nonsense\n\nUsage: lockstep <command>'), (code, err)
         code, _, err = c.run('kv', 'nonsense')
         assert code == 1 and err.startswith('lockstep kv: no such command: nonsense\n'), (code, err)
+        for flag, text in (('-days=0', 'give 1 to 36500'), ('-days=-1', 'give 1 to 36500'), ('-host=', '-host is empty')):
+            code, _, err = c.run('cert', 'server', f'-dir={w.tls}', '-name=bad', flag)
+            assert code == 1 and text in err and not os.path.exists(f'{w.tls}/bad.pem'), (flag, code, err)
         c.says('kv', 'get', '-nope', 'x', code=1, err='flag provided but not defined: -nope\nSee `lockstep kv get -help`.\n')
         c.says('read', '-format=xml', 'x', code=1, err='Invalid output format: xml (use table, json or yaml)\n')
         assert json.loads(c.ok('read', 'sys/mounts', VAULT_TOKEN=s.root, VAULT_FORMAT='json'))['data']['sys/']['type'] == 'system'
