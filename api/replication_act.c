@@ -64,11 +64,12 @@ static void loss_of(const struct engine_status *st, int64_t now_ms, struct loss 
 
 static void span(int64_t ms, char out[32])
 {
+    int64_t s = (ms + 999) / 1000; /* rounded up: what is said to be enough is */
+
     if (ms < 60000)
-        snprintf(out, 32, "%.1fs", (double)ms / 1000);
+        snprintf(out, 32, "%.1fs", (double)((ms + 99) / 100) / 10);
     else
-        snprintf(out, 32, "%" PRId64 "h%" PRId64 "m%" PRId64 "s", ms / 3600000, ms / 60000 % 60,
-                 ms / 1000 % 60);
+        snprintf(out, 32, "%" PRId64 "h%" PRId64 "m%" PRId64 "s", s / 3600, s / 60 % 60, s % 60);
 }
 
 static void say(const struct loss *l, char out[320])
@@ -173,9 +174,11 @@ bool replication_loss_accepted(struct request *rq, struct response *rs, bool for
     }
     span(l.may_lose_ms, may);
     span(max_ms, most);
-    reply_error(rs, 400,
-                "max_loss: up to %s of acknowledged writes may be lost, and %s is accepted. %s "
-                "Accept it with max_loss=%s or more, or force=true.",
-                may, most, said, may);
+    reply_error(
+        rs, 400,
+        "max_loss: up to %s of acknowledged writes may be lost, and %s is accepted. %s "
+        "Accept it with max_loss=%s or more: it grows while the primary is not heard; or with "
+        "force=true.",
+        may, most, said, may);
     return false;
 }

@@ -51,7 +51,7 @@ def loss_is_told():
         want(b.call('PUT', PROMOTE, {'dr_operation_token': 's.' + 'x' * 24, 'preview': True}, token=''), 403)
         assert b.ok('PUT', PROMOTE, {'dr_operation_token': dr, 'preview': True}, token='').data['may_lose_ms'] >= 1500
         assert b.dr_status()['mode'] == 'secondary'
-        want(b.call('PUT', PROMOTE, {'dr_operation_token': dr, 'max_loss': '1s'}, token=''), 400, 'max_loss: up to')
+        want(b.call('PUT', PROMOTE, {'dr_operation_token': dr, 'max_loss': '1s'}, token=''), 400, 'or more: it grows while the primary is not heard')
         want(b.call('PUT', PROMOTE, {'dr_operation_token': dr, 'max_loss': 'much'}, token=''), 400, 'max_loss')
         for wrong in (True, False):
             want(b.call('PUT', PROMOTE, {'dr_operation_token': dr, 'max_loss': wrong}, token=''), 400, 'a boolean')
