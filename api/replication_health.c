@@ -43,14 +43,15 @@ static const struct {
      "Unseal this cluster with the keys that it had when it was the primary: what only it has is "
      "saved then, and it follows on."},
     {"not_connected", true, false,
-     "See last_error and the primary's log; check the network to its cluster address. If the "
+     "See last_error and the primary's log; check the network to its cluster address, which is not "
+     "the API's. If the "
      "primary is lost, and no other cluster was promoted, promote this secondary."},
     {"revoked", true, false,
      "It follows again with a secondary token that the primary makes for it (update-primary "
      "-token), or stands alone with its data (disable)."},
     {"primary_disabled", true, false,
-     "It follows a primary again with a secondary token of that one (update-primary -token), or "
-     "stands alone with its data (disable)."},
+     "It follows again with a secondary token, once the primary is enabled again (update-primary "
+     "-token), or stands alone with its data (disable)."},
     {"no_primary", true, true,
      "Point this secondary to the primary with update-primary, or promote it."},
     {"first_copy", true, false,

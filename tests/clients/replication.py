@@ -108,7 +108,14 @@ def cut_off_by_the_primary():
         assert b.dr_status()['healthy']
         a.ok('PUT', 'sys/replication/dr/primary/disable', {})
         told('primary_disabled')
-        # It can be taken in again, as a new secondary, or stand alone, too.
+        # What is advised works.
+        a.ok('PUT', 'sys/replication/dr/primary/enable', {})
+        b.ok('PUT', 'sys/replication/dr/secondary/update-primary', {'dr_operation_token': dr, 'token': fresh(a, 'back'), 'ca_file': w.ca}, token='')
+        w.await_following(b)
+        w.await_caught_up(a, b)
+        w.check_same_root(a, b)
+        a.ok('PUT', 'sys/replication/dr/primary/disable', {})
+        told('primary_disabled')
         r = b.cli('replication', 'disable', f'-dr-token={dr}')
         assert r.returncode == 0 and b.dr_status() == {'mode': 'disabled'}, r
 
