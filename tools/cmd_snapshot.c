@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* ---- showing ---- */
@@ -134,7 +135,13 @@ static int save_to(struct client *c, const char *path)
     struct snapshot_info *info = calloc(1, sizeof(*info));
     char *aside = NULL;
     int rc = EXIT_LOCAL;
+    struct stat st;
 
+    if (lstat(path, &st) == 0 && !S_ISREG(st.st_mode)) { /* the rename would replace a device */
+        fprintf(stderr, "Error: %s is there, and is no regular file\n", path);
+        free(info);
+        return EXIT_LOCAL;
+    }
     if (info == NULL || asprintf(&aside, "%s.partial", path) < 0) {
         fprintf(stderr, "Error: out of memory\n");
         free(info);

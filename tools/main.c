@@ -4,6 +4,7 @@
  */
 #include "cli.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -25,6 +26,17 @@ static int cmd_print(int argc, char **argv)
     printf("%s\n", c.token ? c.token : "");
     client_free(&c);
     return 0;
+}
+
+/* Keys and tokens are shown once: who does not get them must know. The server has its log. */
+static int output_end(int rc)
+{
+    errno = 0;
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return rc;
+    fprintf(stderr, "Error: not all of the output was written%s%s\n", errno != 0 ? ": " : "",
+            errno != 0 ? strerror(errno) : "");
+    return rc != 0 ? rc : EXIT_LOCAL;
 }
 
 int main(int argc, char **argv)
@@ -53,10 +65,12 @@ int main(int argc, char **argv)
         {"print", cmd_print, "Print the token in use"},
         {"version", cmd_version, "Print the version"},
     };
+    int rc;
 
     if (argc == 2 && (strcmp(argv[1], "-version") == 0 || strcmp(argv[1], "--version") == 0 ||
                       strcmp(argv[1], "-v") == 0))
         return cmd_version(0, NULL);
     signal(SIGPIPE, SIG_IGN);
-    return verb_run("", verbs, sizeof(verbs) / sizeof(verbs[0]), argc - 1, argv + 1);
+    rc = verb_run("", verbs, sizeof(verbs) / sizeof(verbs[0]), argc - 1, argv + 1);
+    return argc > 1 && strcmp(argv[1], "server") == 0 ? rc : output_end(rc);
 }

@@ -61,6 +61,26 @@ def helps():
         assert walk([]) > 80
 
 
+def lost_output():
+    """what cannot be written is a failure, and the end of a watch; a snapshot takes the place of no device, link or folder"""
+    with World() as w:
+        s, c = server(w)
+        env = {'PATH': os.environ['PATH'], 'HOME': c.home, 'VAULT_ADDR': s.addr, 'VAULT_CACERT': w.ca}
+        with open('/dev/full', 'w') as full:  # the keys of an init that nobody has
+            r = subprocess.run([s.program, 'operator', 'init', '-key-shares=1', '-key-threshold=1'], env=env, stdout=full, stderr=subprocess.PIPE, text=True)
+        assert r.returncode == 1 and 'No space left on device' in r.stderr, r
+        watch = subprocess.Popen([s.program, 'replication', 'watch', '-interval=50ms'], env=env, stdout=subprocess.PIPE)
+        watch.stdout.readline()
+        watch.stdout.close()
+        assert watch.wait(20) == 1
+        link, folder = f'{w.dir}/link', f'{w.dir}/folder'
+        os.symlink(f'{w.dir}/nowhere', link)
+        os.mkdir(folder)
+        for target in (link, folder):
+            c.says('operator', 'snapshot', 'save', target, code=1, err=f'Error: {target} is there, and is no regular file\n')
+        assert os.path.islink(link) and os.listdir(folder) == []
+
+
 def life():
     """init, unseal, status, login: tables, JSON, YAML, exit codes"""
     with World() as w:
@@ -354,4 +374,4 @@ OTP Length    26
 
 
 if __name__ == '__main__':
-    sys.exit(run_tests([helps, life, secrets, words, audit, primary_words], 'cli'))
+    sys.exit(run_tests([helps, lost_output, life, secrets, words, audit, primary_words], 'cli'))
