@@ -62,6 +62,7 @@ struct client {
     const char *addr, *token, *ns, *cacert, *capath, *client_cert, *client_key, *tls_server_name;
     const char *wrap_ttl, *field, *format_name;
     bool skip_verify, output_curl, no_token;
+    bool quiet; /* no word, at a terminal, that a call waits */
     int64_t timeout_s, max_retries;
     enum out_format format;
     struct buf token_file; /* owned: token read from ~/.vault-token */

@@ -273,11 +273,25 @@ static int call_failed(const struct client *c, const char *method, const char *u
                    *why ? why : curl_easy_strerror(code), hint);
 }
 
+/* About once a second. */
+static int on_wait(void *arg, curl_off_t a, curl_off_t b, curl_off_t d, curl_off_t e)
+{
+    struct show_progress *p = arg;
+
+    (void)a, (void)b, (void)d, (void)e;
+    if (show_due(p)) {
+        fprintf(stderr, "waiting for %s: %.0f s\n", p->doing, p->shown_s);
+        p->shown_s += 1.5;
+    }
+    return 0;
+}
+
 int client_call(struct client *c, const char *method, const char *path, const json_t *body,
                 struct reply *r, struct err *err)
 {
     char why[CURL_ERROR_SIZE] = "";
     struct curl_slist *h = NULL, *connect_to = NULL;
+    struct show_progress p;
     char *text = NULL;
     CURLcode code = CURLE_OK;
     long status = 0;
@@ -303,6 +317,12 @@ int client_call(struct client *c, const char *method, const char *path, const js
     if (set_common(curl, c, r->url, method, &connect_to, &h, why, err) != 0)
         goto out;
     curl_easy_setopt(curl, CURLOPT_TIMEOUT, (long)c->timeout_s);
+    show_begin(&p, c->addr);
+    if (!c->quiet && isatty(STDERR_FILENO)) {
+        curl_easy_setopt(curl, CURLOPT_NOPROGRESS, 0L);
+        curl_easy_setopt(curl, CURLOPT_XFERINFOFUNCTION, on_wait);
+        curl_easy_setopt(curl, CURLOPT_XFERINFODATA, &p);
+    }
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_body);
     curl_easy_setopt(curl, CURLOPT_WRITEDATA, &r->body);
     if (text != NULL) {

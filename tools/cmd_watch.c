@@ -118,6 +118,7 @@ int replication_watch(int argc, char **argv)
         return i == -2 ? 0 : EXIT_LOCAL;
     }
     c.max_retries = 0; /* the next look is the retry */
+    c.quiet = true;    /* and what is on the screen stays as it is */
     if (c.timeout_s > 5)
         c.timeout_s = 5;
     sigemptyset(&ours);

@@ -3,7 +3,9 @@
 """The command line: Vault's tables, texts, forms and exit codes."""
 import json
 import os
+import pty
 import re
+import signal
 import subprocess
 import sys
 
@@ -79,6 +81,21 @@ def lost_output():
         for target in (link, folder):
             c.says('operator', 'snapshot', 'save', target, code=1, err=f'Error: {target} is there, and is no regular file\n')
         assert os.path.islink(link) and os.listdir(folder) == []
+
+
+def waiting():
+    """who waits at a terminal for a server that does not answer is told so after two seconds; a script's output stays as it is"""
+    with World() as w:
+        s, c = server(w)
+        s.proc.send_signal(signal.SIGSTOP)
+        env = {'PATH': os.environ['PATH'], 'HOME': c.home, 'VAULT_ADDR': s.addr, 'VAULT_CACERT': w.ca, 'VAULT_CLIENT_TIMEOUT': '5'}
+        ours, theirs = pty.openpty()
+        r = subprocess.run([s.program, 'status'], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=theirs)
+        text = os.read(ours, 4096).decode()
+        assert r.returncode == 1 and f'waiting for {s.addr}: ' in text and 'timed out' in text and text.count('waiting') < 4, text
+        code, _, err = c.run('status', VAULT_CLIENT_TIMEOUT='4')
+        assert code == 1 and 'waiting' not in err, err
+        s.proc.send_signal(signal.SIGCONT)
 
 
 def life():
@@ -374,4 +391,4 @@ OTP Length    26
 
 
 if __name__ == '__main__':
-    sys.exit(run_tests([helps, lost_output, life, secrets, words, audit, primary_words], 'cli'))
+    sys.exit(run_tests([helps, lost_output, waiting, life, secrets, words, audit, primary_words], 'cli'))
