@@ -351,7 +351,7 @@ static void stream_begin(struct engine *e, const struct link_welcome *w)
     refused_over(e);
     if (e->copy == NULL && !e->promote.on) /* a promotion goes on with our own history */
         revoked_over(e);
-    switchover_followed(e, w->epochs.n > 0 ? epochs_last(&w->epochs)->number : 0);
+    switchover_followed(e, &w->epochs);
     log_info(e->cfg.log, LOG_REPLICATION, "stream started: remote_index=%" PRIu64, w->commit_lsn);
 }
 

@@ -174,7 +174,7 @@ void switchover_marked(struct engine *e);       /* a mark is in the log */
 bool switchover_pauses(const struct engine *e); /* no segment is built */
 bool switchover_handed(const struct engine *e);
 bool switchover_ships_to(const struct engine *e, const char *id); /* though no primary */
-void switchover_followed(struct engine *e, uint32_t epoch);
+void switchover_followed(struct engine *e, const struct epochs *history);
 void switchover_over(struct engine *e);
 CHECKED int switchover_promotion_check(struct engine *e, struct err *err);
 CHECKED int switchover_load(struct engine *e, const char *role, bool *handedp, struct err *err);

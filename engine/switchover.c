@@ -371,16 +371,31 @@ static void forget(struct engine *e)
     e->dirty = true;
 }
 
-/* This cluster follows a primary of that epoch. */
-void switchover_followed(struct engine *e, uint32_t epoch)
+/* This cluster follows one of that history, be it S or another. */
+void switchover_followed(struct engine *e, const struct epochs *history)
 {
+    const struct epoch_rec *next = NULL;
     struct handover *h = &e->handover;
+    struct err err;
 
-    if (h->state != HANDOVER_HANDED || epoch < h->epoch)
+    for (size_t i = 0; i < history->n && next == NULL; i++) {
+        if (history->e[i].number >= h->epoch)
+            next = &history->e[i];
+    }
+    if (h->state != HANDOVER_HANDED || next == NULL)
         return;
-    log_info(e->cfg.log, LOG_REPLICATION, "switchover: %s is the primary, in epoch %" PRIu32, h->to,
-             epoch);
-    answer(e, NULL);
+    if (next->number == h->epoch && strcmp(next->member, h->to) == 0) {
+        log_info(e->cfg.log, LOG_REPLICATION, "switchover: %s is the primary, in epoch %" PRIu32,
+                 h->to, h->epoch);
+        answer(e, NULL);
+    } else {
+        err_set(&err, ERR_UNKNOWN_OUTCOME, 0,
+                "handed over to %s, but %s was promoted instead, to epoch %" PRIu32
+                ": this cluster follows it",
+                h->to, next->member, next->number);
+        log_warn(e->cfg.log, LOG_REPLICATION, "switchover: %s", err.msg);
+        answer(e, &err);
+    }
     for (struct conn *c = e->conns; c != NULL; c = c->next) {
         if (!c->dead && c->peer != NULL)
             conn_close(e, c, "this cluster follows now");

@@ -470,6 +470,41 @@ static void handover_replayed(struct world *w)
     check_acked(w, 0);
 }
 
+static bool other_streams(struct world *w)
+{
+    return node_streams(w, 1);
+}
+
+/* 7: the other one is lost, and the operator promotes a third instead. When both follow that one,
+ * the old primary by way of the other, it is not told that it has handed over. */
+static void handed_past(struct world *w)
+{
+    struct outcome t = {0};
+
+    write_many(w, 50);
+    for (int i = 1; i < 3; i++)
+        enable(w, 0, i);
+    sim_check(w, world_until(w, secondary_streams, 60 * SEC), "no stream");
+    world_run(w, 2 * SEC); /* node 1 has said that it can take over */
+    hand_over(w, &t);
+    while (strcmp(status_of(w, 0)->handover, "handed_over") != 0)
+        step_alone(w);
+    node_crash(w, 1);
+    promote(w, 2);
+    net_partition(w, 0, 1, true);
+    node_open(w, 1);
+    sim_check(
+        w, try_retarget(w, 1, 2, true, false, 5 * SEC) && world_until(w, other_streams, 10 * SEC),
+        "node 1 does not follow the chosen one");
+    net_heal(w);
+    while (!t.done)
+        step_alone(w);
+    sim_check(w, t.err.code != ERR_OK && strstr(t.err.msg, "instead") != NULL,
+              "it is told of the handover: %s", t.err.code == ERR_OK ? "done" : t.err.msg);
+    w->n[0].follows = 1;
+    check_equal(w);
+}
+
 const struct scenario scenarios_act[] = {
     {"switchover", switchover, "a switchover loses nothing and pauses shortly", 0},
     {"switchover_silent", switchover_silent, "to one that says nothing it hands nothing over", 0},
@@ -477,6 +512,7 @@ const struct scenario scenarios_act[] = {
     {"switchover_cut", switchover_cut, "cut anywhere, a switchover never makes two primaries", 0},
     {"switchover_forced", switchover_forced, "after the handover only force makes it serve", 0},
     {"handover_replayed", handover_replayed, "a handover that force ended is over", 0},
+    {"handed_past", handed_past, "a handover that another promotion overtook is not done", 3},
     {"lost_writes", lost_writes, "what only the old primary has is saved before it follows", 0},
     {"cut_in_lost_writes", cut_in_lost_writes,
      "a power cut while they are saved leaves them in the log or in the file", 0},
