@@ -363,8 +363,10 @@ static void yield_to(struct engine *e, uint32_t number, const char *id)
 
     conn_give_up(e, &e->yield.conn_id, "it asks itself");
     y->next_ns = env_mono_ns(e->cfg.env) + ASK_LIMIT_NS;
-    if (y->number == number && strcmp(y->to, id) == 0)
+    if (y->number == number && strcmp(y->to, id) == 0) {
+        yield_heard(e, true);
         return;
+    }
     y->number = number;
     y->silent = false;
     snprintf(y->to, sizeof(y->to), "%s", id);

@@ -202,6 +202,7 @@ static void peer_start(struct engine *e, struct conn *c, struct peer *p, const s
 
     c->state = CONN_PEER;
     c->peer = p;
+    c->pinged_ns = env_mono_ns(e->cfg.env); /* how far it is, is known by its first ack */
     p->conn = c;
     cursor_set(&p->cur, w->from_lsn);
     p->shipped_head = p->shipped_n = p->shipped_out = 0;

@@ -4,6 +4,7 @@
  * promoted, and for those that follow it now.
  */
 #include "engine_private.h"
+#include "link_msg.h"
 #include "sim.h"
 
 #include <stdio.h>
@@ -194,6 +195,14 @@ static void fresh(struct world *w, const struct engine_peer *p, int64_t limit_ms
                   lag_stage_name(s), p->stage[s].behind_ms);
 }
 
+/* The line to its new feeder is slow until it has said hello. */
+static bool hello_waits(struct world *w, int from, int to, unsigned type)
+{
+    if (from == 2 && to == 1)
+        w->line[2][1].delay_ns = type == MSG_HELLO ? 1500 * MS : 0;
+    return true;
+}
+
 /* What is told of one that another one feeds is true while nobody writes, at the primary and there,
  * whatever the clocks of the secondaries say; and it grows when nothing comes any more. */
 static void fed_lag_truth(struct world *w)
@@ -203,7 +212,17 @@ static void fed_lag_truth(struct world *w)
     begin(w);
     for (int i = 1; i <= 3; i++)
         w->n[i].env.wall_offset_ms = ((int64_t)sim_rand(w, 1200) - 600) * 1000;
+    world_run(w, 15 * SEC);
+    w->passes = hello_waits;
     feed(w, 2, 1);
+    for (int i = 0; i < 80; i++) { /* from the first word of its new feeder on */
+        const struct engine_peer *p;
+
+        world_run(w, 50 * MS);
+        p = &status_of(w, 2)->peers[0];
+        sim_check(w, p->stage[LAG_FLUSHED].behind_ms < 4000, "%.0f ms behind, just fed",
+                  p->stage[LAG_FLUSHED].behind_ms);
+    }
     feed(w, 3, 2);
     for (int i = 0; i < 2; i++) {
         sim_check(w, world_until(w, second_is_fed, 30 * SEC), "the primary does not hear of it");
