@@ -42,7 +42,8 @@ static const struct {
      "Unseal this cluster with the keys that it had when it was the primary: what only it has is "
      "saved then, and it follows on."},
     {"not_connected", true, false,
-     "See last_error and the primary's log; check the network to its cluster address. If the "
+     "See last_error and the primary's log; check the network to its cluster address. If it has "
+     "another address, or another cluster is the primary, give that with update-primary. If the "
      "primary is lost, promote this secondary."},
     {"no_primary", true, true,
      "Point this secondary to the primary with update-primary, or promote it."},

@@ -10,6 +10,8 @@
 #include "core_private.h"
 #include "replication_private.h"
 
+#define REACH_LIMIT_MS 5000u /* that update-primary waits for its addresses */
+
 /* ---- calls into the engine that a coroutine waits for ---- */
 struct role_wait {
     struct co *co;
@@ -47,6 +49,19 @@ int replication_cut(struct core *c, const char *id, bool force, struct err *err)
 
     if (engine_revoke(c->engine, id, force, role_done, &w, err) != 0)
         return -1;
+    co_wait();
+    if (w.err.code == ERR_OK)
+        return 0;
+    *err = w.err;
+    return -1;
+}
+
+/* After the change was made. */
+static int await_primary(struct core *c, struct err *err)
+{
+    struct role_wait w = {.co = co_current()};
+
+    engine_await_primary(c->engine, REACH_LIMIT_MS, role_done, &w);
     co_wait();
     if (w.err.code == ERR_OK)
         return 0;
@@ -285,6 +300,12 @@ void replication_update_primary_handle(struct request *rq, struct response *rs)
     } else if (j.token[0] == '\0' && f.addrs[0] == '\0') {
         reply_warning(rs, "The primary is forgotten: this secondary follows nobody until it is "
                           "given another one.");
+    } else if (j.token[0] == '\0' && await_primary(c, &err) != 0) {
+        reply_warning(rs,
+                      "The primary is not followed yet, at %s. This secondary goes on trying: see "
+                      "connection_state and reasons in its status. If an address is wrong, or that "
+                      "cluster is not the primary, give another one.",
+                      err.msg);
     } else {
         reply_warning(rs,
                       "Vault has successfully found secondary information; it may take a while to "

@@ -221,7 +221,7 @@ void retarget_begin(struct engine *e, struct event *ev)
         engine_fatal(e, &err);
     local_end(e);
     f->cfg = *ev->follow;
-    f->addr_next = 0;
+    f->addr_next = f->failed = 0;
     f->commit_told = 0;
     f->want_copy = false;
     f->last_error[0] = '\0';

@@ -729,6 +729,16 @@ int engine_retarget(struct engine *e, const struct follow_config *cfg, bool give
     return 0;
 }
 
+void engine_await_primary(struct engine *e, uint32_t limit_ms, engine_done_fn *done, void *arg)
+{
+    struct event *ev = event_new(e, EV_AWAIT_PRIMARY, NULL, 0);
+
+    ev->number = limit_ms;
+    ev->done = done;
+    ev->arg = arg;
+    event_post(e, ev);
+}
+
 int engine_follow(struct engine *e, const struct follow_config *cfg, engine_done_fn *done,
                   void *arg, struct err *err)
 {

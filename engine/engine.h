@@ -423,6 +423,12 @@ CHECKED int engine_demote(struct engine *e, engine_done_fn *done, void *arg, str
 CHECKED int engine_retarget(struct engine *e, const struct follow_config *cfg, bool give_up,
                             engine_done_fn *done, void *arg, struct err *err);
 /**
+ * Does this secondary follow its primary? done runs on the apply thread: with an error that says
+ * why not as soon as each address was dialled and failed since engine_retarget (ERR_AGAIN: it goes
+ * on trying), or nothing came within limit_ms. One asks at a time: the one before is answered.
+ */
+void engine_await_primary(struct engine *e, uint32_t limit_ms, engine_done_fn *done, void *arg);
+/**
  * Cut a member off, now and durably on this node, before its row is written as revoked, which a
  * mode may hold back. force: its own mode ends as well, as by engine_mode_set with force, and no
  * record is waited for. done runs on the apply thread. ERR_ROLE; ERR_AGAIN too many rows wait. Any

@@ -56,6 +56,7 @@ void follow_closed(struct engine *e, const char *reason)
 
     diff_forget(f);
     f->conn_id = 0;
+    f->failed++;
     e->dirty = true;
     if (f->state == FOLLOW_OFF)
         return;
@@ -682,9 +683,54 @@ static size_t dial_limit(struct engine *e, int64_t now)
     return 1;
 }
 
+/* ---- is it reached? ---- */
+static void tell_asker(struct engine *e)
+{
+    struct follow *f = &e->follow;
+    struct job *j = job_new(e, JOB_CALL);
+
+    j->done = f->ask.done;
+    j->arg = f->ask.arg;
+    if (f->state != FOLLOW_STREAM)
+        err_set(&j->err, ERR_AGAIN, 0, "%.60s: %.80s", f->cfg.primary_addr,
+                f->last_error[0] != '\0' ? f->last_error : "no answer yet");
+    f->ask.done = NULL;
+    job_post(e, j);
+}
+
+void follow_ask(struct engine *e, struct event *ev)
+{
+    struct follow *f = &e->follow;
+
+    if (f->ask.done != NULL)
+        tell_asker(e);
+    f->ask.done = ev->done;
+    f->ask.arg = ev->arg;
+    f->ask.until_ns = env_mono_ns(e->cfg.env) + (int64_t)ev->number * NS_PER_MS;
+    ev->done = NULL;
+}
+
+static size_t ask_step(struct engine *e, int64_t now)
+{
+    struct follow *f = &e->follow;
+    size_t addresses = 1;
+
+    if (f->ask.done == NULL)
+        return 0;
+    for (const char *at = f->cfg.addrs; (at = strchr(at, ',')) != NULL; at++)
+        addresses++;
+    if (f->state != FOLLOW_STREAM && f->state != FOLLOW_OFF && f->failed < addresses &&
+        now < f->ask.until_ns && !atomic_load(&e->stopping)) {
+        log_deadline(e, f->ask.until_ns);
+        return 0;
+    }
+    tell_asker(e);
+    return 1;
+}
+
 size_t follow_step(struct engine *e, int64_t now)
 {
-    size_t n = follow_append(e) + follow_commit(e);
+    size_t n = follow_append(e) + follow_commit(e) + ask_step(e, now);
 
     switch (e->follow.state) {
     case FOLLOW_WAIT:

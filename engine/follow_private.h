@@ -64,6 +64,12 @@ struct follow {
     bool give_up;       /* what is here beyond the primary's history; until a copy is in place */
     uint64_t ask_lsn;   /* of the data at hand, to be named in hello (lost_fork.c); 0: its end */
     uint64_t asked_lsn; /* that was; 0: none, or another log's */
+    size_t failed;      /* dials and streams that ended since they were given */
+    struct {            /* who asks whether the primary is reached */
+        engine_done_fn *done; /* NULL: nobody */
+        void *arg;
+        int64_t until_ns;
+    } ask;
     uint64_t conn_id;
     int64_t retry_ns, backoff_ns;
     struct seg_deque rx; /* received, checked, not yet appended */
@@ -116,6 +122,7 @@ void follow_off(struct engine *e, const char *reason);
 void follow_opened(struct engine *e, struct conn *c);
 void follow_closed(struct engine *e, const char *reason);
 void follow_frame(struct engine *e, struct conn *c, const struct link_msg *m);
+void follow_ask(struct engine *e, struct event *ev); /* EV_AWAIT_PRIMARY */
 size_t follow_step(struct engine *e, int64_t now);
 
 /* ---- refused.c ---- */

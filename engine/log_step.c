@@ -523,6 +523,9 @@ static void on_event(struct engine *e, struct event *ev)
     case EV_RETARGET:
         retarget_begin(e, ev);
         break;
+    case EV_AWAIT_PRIMARY:
+        follow_ask(e, ev);
+        break;
     case EV_LEAVE:
         leave_begin(e, ev);
         break;

@@ -73,6 +73,7 @@ enum event_kind {
     EV_DEMOTE,
     EV_REVOKE,
     EV_RETARGET,
+    EV_AWAIT_PRIMARY,
     EV_LEAVE,
     EV_ANSWER,
     EV_FOUND,

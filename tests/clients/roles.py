@@ -302,6 +302,29 @@ def misread_update():
         assert r.returncode == 0 and b.dr_status()['state'] == 'idle', r.stdout
 
 
+def update_tells():
+    """update-primary says whether one of the addresses was reached; status says which was not, why, and what to do"""
+    with World() as w:
+        a, b = w.pair()
+        keys = a.keys[:2]
+        stranger = w.server('stranger')
+        stranger.start()
+        stranger.init()
+        for addrs, why in ((['https://127.0.0.1:1'], 'refused'), ([stranger.cluster_addr, 'https://127.0.0.1:1'], 'refused'),
+                           (['https://127.0.0.1:1', stranger.cluster_addr], ''), ([b.cluster_addr], '')):
+            told = update_primary(b, keys, update_primary_addrs=addrs).json['warnings']
+            assert len(told) == 1 and 'not followed yet' in told[0] and addrs[-1][8:] in told[0] and why in told[0], told
+            s = b.dr_status()
+            reason = [r for r in s['reasons'] if r['code'] == 'not_connected']
+            assert not s['healthy'] and len(reason) == 1 and 'no connection' in reason[0]['what'] and 'update-primary' in reason[0]['do'], s
+        r = b.cli('replication', 'update-primary', f'-dr-token={b.dr_token(keys)}', 'https://127.0.0.1:1')
+        assert r.returncode == 0 and 'not followed yet' in r.stdout, r.stdout
+        for addrs in ([a.cluster_addr], ['https://127.0.0.1:1', a.cluster_addr]):
+            told = update_primary(b, keys, update_primary_addrs=addrs).json['warnings']
+            assert len(told) == 1 and 'successfully' in told[0], told
+            assert b.dr_status()['state'] == 'stream-wals'
+
+
 def third_follows():
     """a second secondary follows the promoted one by its address alone, keeps its data, and a rekey reaches a sealed one"""
     with World() as w:
@@ -497,6 +520,6 @@ def cascade_tells_the_age():
 
 
 if __name__ == '__main__':
-    sys.exit(run_tests([fenced_old_primary, stopped_primary, alone, fenced_without_audit, sealed_for_good, demote_tells_who_lacks, fail_back, misread_update, third_follows,
+    sys.exit(run_tests([fenced_old_primary, stopped_primary, alone, fenced_without_audit, sealed_for_good, demote_tells_who_lacks, fail_back, misread_update, update_tells, third_follows,
                         keys_change_while_it_follows, disabled_when_fenced,
                         index_header, cascade, cascade_tells_the_age], 'roles'))
