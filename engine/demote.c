@@ -224,6 +224,7 @@ void retarget_begin(struct engine *e, struct event *ev)
     f->addr_next = f->failed = 0;
     f->commit_told = 0;
     f->want_copy = false;
+    f->stage_ns = 0; /* what the one before measured */
     f->last_error[0] = '\0';
     f->last_error_ms = 0;
     e->reason[0] = '\0';
