@@ -166,7 +166,6 @@ struct engine {
     struct cursor feed;      /* next to apply */
     struct job_list fed;     /* in this step, to be applied at its end: here, or by apply */
     uint64_t committed_lsn;  /* of cur */
-    uint64_t opened_lsn;     /* its log ended here when it was opened */
     uint32_t minor;
     _Atomic uint32_t
         last_gen; /* highest number ever used: a new copy never meets one that is being removed */

@@ -230,6 +230,14 @@ static uint64_t commit_known(struct engine *e)
     return lsn > wal_base(e->copy->wal)->lsn ? lsn : wal_base(e->copy->wal)->lsn;
 }
 
+bool follow_gives_up(const struct engine *e)
+{
+    const struct follow *f = &e->follow;
+
+    return engine_role(e) == ENGINE_BOOTSTRAPPING ? e->copy == NULL || f->want_copy
+                                                  : e->copy == NULL && f->give_up;
+}
+
 static int fill_hello(struct engine *e, struct link_hello *h, struct err *err)
 {
     struct gen *g = engine_log_gen(e);
@@ -240,20 +248,14 @@ static int fill_hello(struct engine *e, struct link_hello *h, struct err *err)
     memcpy(h->cluster_id, f->cfg.cluster_id, sizeof(h->cluster_id));
     memcpy(h->cluster_addr, f->cfg.cluster_addr, sizeof(h->cluster_addr));
     h->wall_ms = env_wall_ms(e->cfg.env);
-    if (engine_role(e) == ENGINE_BOOTSTRAPPING ? e->copy == NULL || f->want_copy
-                                               : e->copy == NULL && f->give_up) {
+    wal_points(e->cur->wal, &h->points);
+    if (follow_gives_up(e)) {
         h->want_copy = true; /* what is here belongs to another history: it says where that ends */
-        h->end_lsn = f->ask_lsn;
-        if (f->ask_lsn == 0 || wal_hash_at(e->cur->wal, f->ask_lsn, h->end_hash, err) != 0) {
-            err_clear(err);
-            h->end_lsn = wal_end_lsn(e->cur->wal);
-            wal_end_hash(e->cur->wal, h->end_hash);
-        }
-        f->asked_lsn = h->end_lsn;
+        h->end_lsn = wal_end_lsn(e->cur->wal);
+        wal_end_hash(e->cur->wal, h->end_hash);
         return 0;
     }
     h->want_copy = f->want_copy;
-    f->asked_lsn = 0;
     h->end_lsn = wal_end_lsn(g->wal);
     wal_end_hash(g->wal, h->end_hash);
     h->commit_lsn = commit_known(e);
@@ -287,8 +289,8 @@ static int accept_stream(struct engine *e, const struct link_welcome *w, struct 
 {
     struct gen *g = engine_log_gen(e);
     uint64_t at = w->from_lsn - 1, commit = commit_known(e);
+    uint64_t common = common_lsn(e, g, w);
     uint8_t hash[WAL_HASH_BYTES];
-    struct err other;
 
     if (w->from_lsn == 0 || at > wal_end_lsn(g->wal))
         return err_set(err, ERR_PROTO, 0, "stream from LSN %" PRIu64 ", our log ends at %" PRIu64,
@@ -297,16 +299,14 @@ static int accept_stream(struct engine *e, const struct link_welcome *w, struct 
         return err_set(err, ERR_PROTO, 0,
                        "stream from LSN %" PRIu64 ", but %" PRIu64 " is known here as committed",
                        w->from_lsn, commit);
-    if (w->base.lsn > at && w->base.lsn < wal_end_lsn(g->wal) &&
-        wal_hash_at(g->wal, w->base.lsn, hash, &other) == 0 &&
-        memcmp(hash, w->base.hash, sizeof(hash)) == 0) {
-        /* What it has of our tail may be acknowledged: it stays, and the stream begins behind it.
-         */
+    if (common > at && common < wal_end_lsn(g->wal)) {
+        /* What the primary has of our tail may be acknowledged: it stays, and the stream begins
+         * behind it. */
         log_warn(e->cfg.log, LOG_REPLICATION,
                  "dropping LSN %" PRIu64 " to %" PRIu64
                  ": never committed, and not in the primary's log",
-                 w->base.lsn + 1, wal_end_lsn(g->wal));
-        log_cut(e, g, w->base.lsn);
+                 common + 1, wal_end_lsn(g->wal));
+        log_cut(e, g, common);
         return err_set(err, ERR_AGAIN, 0, "saying hello with what is in the primary's log");
     }
     if (wal_hash_at(g->wal, at, hash, err) != 0)

@@ -62,8 +62,6 @@ struct follow {
     struct follow_config cfg;
     size_t addr_next;   /* of cfg.addrs: the one to dial */
     bool give_up;       /* what is here beyond the primary's history; until a copy is in place */
-    uint64_t ask_lsn;   /* of the data at hand, to be named in hello (lost_fork.c); 0: its end */
-    uint64_t asked_lsn; /* that was; 0: none, or another log's */
     size_t failed;      /* dials and streams that ended since they were given */
     struct {            /* who asks whether the primary is reached */
         engine_done_fn *done; /* NULL: nobody */
@@ -117,6 +115,7 @@ struct follow {
 void follow_begin(struct engine *e, struct event *ev);
 void follow_resume(struct engine *e);       /* at start */
 bool follow_wanted(const struct follow *f); /* it has somebody to follow */
+bool follow_gives_up(const struct engine *e); /* hello asks for a copy in place of what is here */
 size_t follow_append(struct engine *e);     /* what was received, as far as the log has room */
 void follow_off(struct engine *e, const char *reason);
 void follow_opened(struct engine *e, struct conn *c);

@@ -332,8 +332,8 @@ static const struct {
     size_t fields; /* with the type: every program sends at least these */
     size_t all;    /* that this one sends; what a newer one puts behind them is passed over */
 } shapes[] = {
-    [MSG_HELLO] = {"hello", 13, 13},
-    [MSG_WELCOME] = {"welcome", 11, 12},
+    [MSG_HELLO] = {"hello", 13, 14},
+    [MSG_WELCOME] = {"welcome", 11, 14},
     [MSG_SEGMENT] = {"segment", 1, 1},
     [MSG_COMMIT] = {"commit", 3, 3},
     [MSG_ACK] = {"ack", 4, 7},
@@ -357,6 +357,28 @@ static const struct {
     [MSG_PARTS] = {"parts", 4, 4},
     [MSG_WANT] = {"want", 5, 5},
 };
+
+/* Flat: LSN and hash of each. */
+static void get_points(struct mp *m, struct wal_points *t)
+{
+    size_t n = mp_array(m, 2 * WAL_POINTS_MAX);
+
+    if (n % 2 != 0)
+        m->bad = true;
+    for (t->n = 0; !m->bad && t->n < n / 2; t->n++) {
+        t->p[t->n].lsn = mp_uint(m, UINT64_MAX - 1);
+        mp_fixed(m, t->p[t->n].hash, sizeof(t->p[0].hash));
+    }
+}
+
+static void put_points(struct buf *b, const struct wal_points *t)
+{
+    mp_put_array(b, 2 * t->n);
+    for (size_t i = 0; i < t->n; i++) {
+        mp_put_uint(b, t->p[i].lsn);
+        mp_put_bin(b, t->p[i].hash, sizeof(t->p[i].hash));
+    }
+}
 
 static void get_hello(struct mp *m, struct link_hello *h)
 {
@@ -390,6 +412,7 @@ static void put_hello(struct buf *b, const struct link_hello *h)
     mp_put_int(b, h->wall_ms);
     put_text(b, h->cluster_addr);
     put_epochs(b, &h->epochs);
+    put_points(b, &h->points);
 }
 
 static void get_welcome(struct mp *m, struct link_welcome *w)
@@ -421,6 +444,8 @@ static void put_welcome(struct buf *b, const struct link_welcome *w)
     put_text(b, w->reason);
     put_epochs(b, &w->epochs);
     mp_put_uint(b, w->end);
+    mp_put_uint(b, w->common_lsn);
+    put_points(b, &w->points);
 }
 
 static void get_epoch(struct mp *m, struct link_epoch *p)
@@ -468,11 +493,17 @@ static size_t get_fields(struct mp *in, struct link_msg *m, size_t n)
     switch (m->type) {
     case MSG_HELLO:
         get_hello(in, &m->hello);
+        if (read > 13)
+            get_points(in, &m->hello.points);
         break;
     case MSG_WELCOME:
         get_welcome(in, &m->welcome);
         if (read > 11)
             m->welcome.end = (uint32_t)mp_uint(in, LINK_END_ELSEWHERE);
+        if (read > 12)
+            m->welcome.common_lsn = mp_uint(in, UINT64_MAX - 1);
+        if (read > 13)
+            get_points(in, &m->welcome.points);
         break;
     case MSG_SEGMENT:
         m->tail = in->p;

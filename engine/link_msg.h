@@ -91,25 +91,27 @@ struct link_hello {
     int64_t wall_ms;
     char cluster_addr[256];
     struct epochs epochs;
+    struct wal_points points; /* of the log at hand; none: from an older program */
 };
 /* Is the end that hello names in the log of who answers? */
 enum link_end {
-    LINK_END_UNKNOWN, /* that LSN is not kept; or from an older program */
+    LINK_END_UNKNOWN, /* that LSN is not kept any more; or from an older program */
     LINK_END_HERE,
-    LINK_END_ELSEWHERE /* something else is at that LSN */
+    LINK_END_ELSEWHERE /* something else is at that LSN, or nothing yet */
 };
 struct link_welcome {
     uint32_t version;  /* spoken from here on: the newest that both know */
     uint32_t decision; /* enum link_decision */
     uint64_t from_lsn; /* STREAM: first LSN that will be sent */
-    /* COPY: where the new log begins. STREAM, of one whose end we lack: what we have kept of the
-     * log that was shipped to it; LSN 0: not told. */
-    struct wal_base base;
+    struct wal_base base; /* COPY: where the new log begins */
     uint64_t commit_lsn;
     int64_t wall_ms;
     char reason[128]; /* REFUSE: a short code */
     struct epochs epochs;
     uint32_t end; /* enum link_end */
+    /* For one whose end is not here, to find what both have; none: from an older program. */
+    uint64_t common_lsn;      /* the newest of hello's points that is in our log; 0: none */
+    struct wal_points points; /* of our log */
 };
 /* The asker is being promoted under a quorum (gather.c). */
 enum link_gather {

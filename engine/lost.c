@@ -172,18 +172,10 @@ bool lost_first(struct engine *e, const struct link_welcome *w)
     uint64_t fork;
     uint32_t epoch;
     struct err err;
-    int rc;
 
-    rc = lost_fork(e, w, &fork, &epoch, &err);
-    if (rc < 0)
-        log_error(e->cfg.log, LOG_REPLICATION, "cannot find what only this cluster has: %s",
-                  err.msg);
-    if (rc <= 0)
-        return true;
-    if (fork >= wal_end_lsn(e->cur->wal) || is_saved(e, fork + 1)) {
-        e->follow.ask_lsn = 0;
+    lost_fork(e, w, &fork, &epoch);
+    if (fork >= wal_end_lsn(e->cur->wal) || is_saved(e, fork + 1))
         return false;
-    }
     if (begin(e, fork, epoch, &err) != 0) /* nothing is given up: the next welcome tries again */
         log_error(e->cfg.log, LOG_REPLICATION, "cannot save what only this cluster has: %s",
                   err.msg);

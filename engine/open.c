@@ -363,7 +363,6 @@ static int recover(struct engine *e, struct err *err)
     bool applies = gen_applies(e->cur);
     struct store_point p;
 
-    e->opened_lsn = wal_end_lsn(e->cur->wal);
     if ((applies && apply_recover(e, e->cur, fence_noted_commit(e), err) != 0) ||
         modes_forced_load(e, err) != 0)
         return -1;

@@ -41,10 +41,10 @@ void snapshot_stop(struct engine *e, const char *why); /* before the log that it
 void snapshot_feed_unref(struct snapshot_feed *f);     /* takes NULL */
 
 /* ---- lost.c, lost_read.c, lost_fork.c ---- */
-/** Right before what only we have; at the end of our log or beyond: we have nothing of our own. 1,
- * or 0: another hello has to be said, or -1. */
-CHECKED int lost_fork(struct engine *e, const struct link_welcome *w, uint64_t *forkp,
-                      uint32_t *epochp, struct err *err);
+/** Right before what only we have; at the end of our log or beyond: we have nothing of our own. */
+void lost_fork(struct engine *e, const struct link_welcome *w, uint64_t *forkp, uint32_t *epochp);
+/** The newest LSN at which g's log is known to be the primary's; 0: none is. */
+uint64_t common_lsn(struct engine *e, struct gen *g, const struct link_welcome *w);
 /** What only we have is not saved yet: true, and it has begun; do not follow now. */
 bool lost_first(struct engine *e, const struct link_welcome *w);
 bool lost_saves(const struct engine *e);

@@ -13,8 +13,8 @@
  *   - it asks for a copy: copy.
  *   - its end is in our log: stream from there.
  *   - else it cuts what it was never told is committed: stream from there. What it shares with us
- *     above that stays: base says up to where our log is the one that was shipped to it, and if it
- *     has that, it cuts only what is beyond and says hello again.
+ *     above that stays: the points of both logs say how far that goes (lost_fork.c), and it cuts
+ *     only what is beyond and says hello again.
  */
 #include "engine_private.h"
 #include "follow_private.h"
@@ -62,9 +62,29 @@ static enum link_end end_told(struct engine *e, const struct link_hello *h)
 {
     const struct wal *log = e->cur->wal;
 
-    if (h->end_lsn == 0 || h->end_lsn < wal_first_lsn(log) - 1 || h->end_lsn > wal_end_lsn(log))
+    if (h->end_lsn == 0 || h->end_lsn < wal_first_lsn(log) - 1)
         return LINK_END_UNKNOWN;
     return same_at(e, h->end_lsn, h->end_hash) ? LINK_END_HERE : LINK_END_ELSEWHERE;
+}
+
+/* What of our log is in its log, and of its in ours. Of a tail that its own primary may still
+ * disown a secondary tells nothing. */
+static void tell_points(struct engine *e, const struct link_hello *h, struct link_welcome *w)
+{
+    uint64_t most = engine_role(e) == ENGINE_PRIMARY ? UINT64_MAX : e->committed_lsn;
+    struct wal_points ours;
+
+    for (size_t i = 0; i < h->points.n; i++) {
+        const struct wal_point *p = &h->points.p[i];
+
+        if (p->lsn <= most && p->lsn > w->common_lsn && same_at(e, p->lsn, p->hash))
+            w->common_lsn = p->lsn;
+    }
+    wal_points(e->cur->wal, &ours);
+    for (size_t i = 0; i < ours.n; i++) {
+        if (ours.p[i].lsn <= most)
+            w->points.p[w->points.n++] = ours.p[i];
+    }
 }
 
 /* The end of its log is in ours; on a secondary, in what no other primary can take back. */
@@ -73,25 +93,6 @@ static bool ours_to_keep(struct engine *e, const struct link_hello *h)
     return (engine_role(e) == ENGINE_PRIMARY || gather_ships_to(e, h->member_id) ||
             h->end_lsn <= e->committed_lsn) &&
            same_at(e, h->end_lsn, h->end_hash);
-}
-
-/* How far its tail may be ours though its end is not: our log was written anew after what we had
- * when we were opened, or promoted. What was shipped and was not durable here is lost then, and
- * what comes before it may have been acknowledged because it is there. */
-static void tell_kept(struct engine *e, const struct link_hello *h, struct link_welcome *w)
-{
-    const struct epoch_rec *ours = epochs_last(&e->cur->epochs);
-    uint64_t point = e->opened_lsn;
-    struct err err;
-
-    if (ours != NULL && ours->end_lsn > point)
-        point = ours->end_lsn;
-    if (point > h->end_lsn)
-        point = e->opened_lsn;
-    if (engine_role(e) != ENGINE_PRIMARY || point <= h->commit_lsn || point >= h->end_lsn ||
-        wal_hash_at(e->cur->wal, point, w->base.hash, &err) != 0)
-        return;
-    w->base.lsn = point;
 }
 
 static void decide(struct engine *e, const struct link_hello *h, struct link_welcome *w)
@@ -134,8 +135,6 @@ static void decide(struct engine *e, const struct link_hello *h, struct link_wel
     }
     w->decision = LINK_STREAM;
     w->from_lsn = (ours_to_keep(e, h) ? h->end_lsn : h->commit_lsn) + 1;
-    if (w->from_lsn <= h->end_lsn)
-        tell_kept(e, h, w);
 }
 
 /* A secondary with a whole copy, whose own primary agrees to what it has, passes on what it knows
@@ -268,6 +267,7 @@ void peer_hello(struct engine *e, struct conn *c, const struct link_hello *h)
     p->member = member;
     decide(e, h, w);
     w->end = end_told(e, h);
+    tell_points(e, h, w);
     w->version = h->version < e->cfg.link_version ? h->version : e->cfg.link_version;
     c->version = w->version;
     w->commit_lsn = e->committed_lsn;

@@ -112,12 +112,36 @@ bool wal_find(const struct wal *w, uint64_t lsn, struct wal_file **fp, size_t *i
     return lo < (*fp)->n && (*fp)->segs[lo].first_lsn == lsn;
 }
 
+void wal_see_start(struct wal *w, const struct seg *s)
+{
+    struct wal_points *t = &w->starts;
+
+    if (t->n > 0 && s->epoch == w->start_epoch && s->minor == w->start_minor)
+        return;
+    if (t->n < WAL_POINTS_MAX - 1) /* the end is one, too */
+        t->n++;
+    memmove(t->p + 1, t->p, (t->n - 1) * sizeof(t->p[0]));
+    t->p[0].lsn = s->first_lsn - 1;
+    memcpy(t->p[0].hash, s->prev_hash, WAL_HASH_BYTES);
+    w->start_epoch = s->epoch;
+    w->start_minor = s->minor;
+}
+
+void wal_points(const struct wal *w, struct wal_points *out)
+{
+    out->n = w->starts.n + 1;
+    out->p[0].lsn = w->end.lsn;
+    memcpy(out->p[0].hash, w->end.hash, WAL_HASH_BYTES);
+    memcpy(out->p + 1, w->starts.p, w->starts.n * sizeof(out->p[0]));
+}
+
 void wal_unload(struct wal *w)
 {
     for (size_t i = 0; i < w->n_files; i++)
         wal_file_unref(w->files[i]);
     w->n_files = 0;
     w->spares = 0;
+    w->starts.n = 0;
     w->generation++;
 }
 

@@ -398,6 +398,7 @@ int wal_append(struct wal *w, struct seg *seg, struct err *err)
         return err_set(err, ERR_AGAIN, 0, "%zu segments are in flight", w->n_slots);
     *wal_slot(w, w->n_slots++) = (struct slot){.seg = seg_ref(seg), .prev_epoch = w->end.epoch};
     w->queued_bytes += seg->padded_len;
+    wal_see_start(w, seg);
     chain_advance(&w->end, seg);
     start_writes(w);
     /* When it could not start it is still in the list; the caller ends the process. */

@@ -123,6 +123,9 @@ CHECKED int wal_file_add(struct wal *w, const struct file_head *h, struct disk_f
                          uint64_t bytes, struct err *err);
 CHECKED int wal_file_index(struct wal_file *f, const struct seg *s, uint64_t off, struct err *err);
 
+/** s comes behind all that was told so far. */
+void wal_see_start(struct wal *w, const struct seg *s);
+
 struct wal_write {     /* one write that is under way, of segments behind each other */
     struct disk_op op; /* first member */
     struct wal *wal;
@@ -151,6 +154,8 @@ struct wal {
     size_t n_files, cap_files;
     unsigned spares; /* files ready or being filled: numbers last + 1 .. last + spares */
     struct chain end;
+    struct wal_points starts; /* right before each, the newest first; */
+    uint32_t start_epoch, start_minor; /* of the newest */
     uint64_t durable_lsn;
     struct slot slots[WAL_QUEUE_MAX]; /* a ring */
     size_t slot_head, n_slots, queued_bytes;

@@ -558,6 +558,7 @@ static int load_seg(void *arg, struct seg *s, uint64_t number, uint64_t off, str
     struct wal *w = arg;
 
     (void)number;
+    wal_see_start(w, s);
     return wal_file_index(wal_last_file(w), s, off, err);
 }
 

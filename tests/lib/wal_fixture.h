@@ -21,6 +21,7 @@ struct log_fixture {
     struct wal_config cfg;
     uint64_t durable; /* last LSN that the log reported */
     unsigned failures;
+    uint32_t starts; /* of whom writes it, before this one */
     struct err err;
 };
 
@@ -69,7 +70,7 @@ static inline struct seg *fixture_seg(struct log_fixture *f, size_t txns, size_t
                                       uint64_t durable)
 {
     struct seg_head h = {.epoch = 1,
-                         .minor = 1,
+                         .minor = 1 + f->starts,
                          .first_lsn = wal_end_lsn(f->wal) + 1,
                          .commit_ms = 1000,
                          .durable_lsn =

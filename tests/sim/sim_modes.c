@@ -258,10 +258,9 @@ static void revoked_cure(struct world *w)
     check_acked(w, 0);
 }
 
-/* A primary that loses what it shipped before it was durable there: of its secondary's tail only
- * that is dropped, and never what was acknowledged because it is there, though no word that it is
- * committed has come yet. */
-static void tail_kept(struct world *w)
+/* The primary loses what it shipped before it was durable there, and is down. What was acknowledged
+ * because it is at node 1, which has heard no word that it is committed. */
+static uint64_t lose_shipped(struct world *w)
 {
     uint64_t acked;
     uint32_t op;
@@ -281,7 +280,11 @@ static void tail_kept(struct world *w)
     acked = w->ops[op].lsn;
     node_crash(w, 0);
     w->delay_ns = 1000;
-    node_open(w, 0);
+    return acked;
+}
+
+static void keeps_tail(struct world *w, uint64_t acked)
+{
     for (int64_t end = w->now_ns + 20 * SEC; w->now_ns < end;) {
         world_step(w);
         sim_check(w, wal_durable_lsn(w->n[1].e->cur->wal) >= acked,
@@ -291,6 +294,36 @@ static void tail_kept(struct world *w)
     sim_check(w, world_until(w, secondary_streams, 60 * SEC), "no stream");
     write_many(w, 20);
     check_equal(w);
+}
+
+/* Of its secondary's tail only what the primary lost is dropped, and never what was acknowledged
+ * because it is there. */
+static void tail_kept(struct world *w)
+{
+    uint64_t acked = lose_shipped(w);
+
+    node_open(w, 0);
+    keeps_tail(w, acked);
+}
+
+/* So it is when the two do not meet before the primary has written in several starts since. */
+static void tail_kept_over_starts(struct world *w)
+{
+    uint64_t acked = lose_shipped(w);
+
+    net_partition(w, 0, 1, true);
+    for (unsigned starts = 2 + (unsigned)sim_rand(w, 3); starts > 0; starts--) {
+        uint64_t had;
+
+        node_open(w, 0);
+        had = wal_durable_lsn(w->n[0].e->cur->wal);
+        while (wal_durable_lsn(w->n[0].e->cur->wal) == had) /* a mark */
+            sim_check(w, world_step(w), "nothing is written");
+        if (starts > 1)
+            node_crash(w, 0);
+    }
+    net_heal(w);
+    keeps_tail(w, acked);
 }
 
 static bool canary_fresh(struct world *w)
@@ -607,6 +640,7 @@ const struct scenario scenarios_modes[] = {
     {"strict_cure", strict_cure, "a dead strict secondary does not lock out its own cure", 0},
     {"revoked_cure", revoked_cure, "nor does it when it was cut off before", 0},
     {"tail_kept", tail_kept, "of a tail only what the primary lost is dropped", 0},
+    {"tail_kept_over_starts", tail_kept_over_starts, "however often the primary started since", 0},
     {"mode_fallback", mode_fallback, "fallback goes on, says so, and ends", 0},
     {"takes_away", takes_away, "what takes away waits for the secondary's flush in any mode", 0},
     {NULL, NULL, NULL, 0},

@@ -158,17 +158,37 @@ static void quorum_over_restart(struct world *w)
 }
 
 /* ---- what is saved ---- */
-/* Node 0 wrote anew at LSNs that node 1 has; node 1 is promoted, and node 0 follows it. What both
- * have ends at the LSN that is returned. */
-static uint64_t write_twice(struct world *w, unsigned lost, unsigned anew)
+static void start_again(struct world *w)
+{
+    node_crash(w, 0);
+    node_open(w, 0);
+    sim_check(w, world_until(w, first_serves, 30 * SEC), "the primary does not serve again");
+}
+
+static void write_anew(struct world *w, unsigned n)
+{
+    write_many(w, n);
+    sim_check(w, world_until(w, writes_settled, 10 * SEC), "an async primary waits");
+}
+
+/* Node 0, which starts so often more before and since, wrote anew at LSNs that node 1 has; node 1
+ * is promoted, and node 0 follows it. What both have ends at the LSN that is returned. */
+static uint64_t write_twice(struct world *w, unsigned lost, unsigned anew, unsigned starts)
 {
     uint64_t fork;
 
     pair(w);
+    for (unsigned i = 0; i < starts; i++) {
+        start_again(w);
+        write_anew(w, 10);
+    }
     fork = lose_tail(w, lost);
     sim_check(w, world_until(w, first_serves, 30 * SEC), "the primary does not serve again");
-    write_many(w, anew);
-    sim_check(w, world_until(w, writes_settled, 10 * SEC), "an async primary waits");
+    write_anew(w, anew);
+    for (unsigned i = 0; i < starts; i++) {
+        start_again(w);
+        write_anew(w, anew);
+    }
     promote(w, 1);
     write_many(w, 20);
     net_heal(w);
@@ -183,21 +203,74 @@ static uint64_t write_twice(struct world *w, unsigned lost, unsigned anew)
  * not only what lies behind that end. */
 static void saved_over_restart(struct world *w)
 {
-    (void)write_twice(w, 3 + (unsigned)sim_rand(w, 10), 20 + (unsigned)sim_rand(w, 20));
+    (void)write_twice(w, 3 + (unsigned)sim_rand(w, 10), 20 + (unsigned)sim_rand(w, 20), 0);
     check_lost_saved(w, 0);
+}
+
+/* And nothing of before. */
+static void saved_from(struct world *w, int i, uint64_t fork)
+{
+    const struct engine_status *st;
+
+    check_lost_saved(w, i);
+    st = status_of(w, i);
+    sim_check(w, st->n_lost == 1 && st->lost[0].fork_lsn == fork,
+              "%zu files, of a fork at %llu, not %llu", st->n_lost,
+              (unsigned long long)st->lost[0].fork_lsn, (unsigned long long)fork);
 }
 
 /* 9, 20: all of it lies below that end, and nothing behind it; and no more than that is saved. */
 static void saved_below_end(struct world *w)
 {
-    uint64_t fork = write_twice(w, 12, 1 + (unsigned)sim_rand(w, 3));
-    const struct engine_status *st;
+    saved_from(w, 0, write_twice(w, 12, 1 + (unsigned)sim_rand(w, 3), 0));
+}
 
-    check_lost_saved(w, 0);
-    st = status_of(w, 0);
-    sim_check(w, st->n_lost == 1 && st->lost[0].fork_lsn == fork,
-              "%zu files, of a fork at %llu, not %llu", st->n_lost,
-              (unsigned long long)st->lost[0].fork_lsn, (unsigned long long)fork);
+/* 20: among all the starts that its log holds it finds the one from which on it differs. */
+static void saved_after_fork(struct world *w)
+{
+    unsigned starts = 1 + (unsigned)sim_rand(w, 3);
+
+    saved_from(w, 0, write_twice(w, 6, 2 + (unsigned)sim_rand(w, 6), starts));
+}
+
+static bool second_streams(struct world *w)
+{
+    return node_streams(w, 1);
+}
+
+/* 3, 20: a primary that came back from an older image is of the epoch that its secondary is of.
+ * When that is told to give up what it has beyond, that is saved, and no more. */
+static void saved_in_epoch(struct world *w)
+{
+    struct disk_image *old;
+    uint64_t fork;
+
+    pair(w);
+    for (unsigned i = (unsigned)sim_rand(w, 3); i > 0; i--) {
+        start_again(w);
+        write_anew(w, 10);
+    }
+    check_equal(w);
+    old = disk_image_clone(w->n[0].image);
+    write_many(w, 50);
+    check_equal(w);
+    node_restore(w, 0, old);
+    w->primary = 1; /* the only one with all that was acknowledged */
+    node_open(w, 0);
+    fork = durable(w, 0);
+    for (uint32_t k = 0; k < w->n_ops; k++)
+        w->ops[k].lost = w->ops[k].lsn > fork;
+    w->primary = 0;
+    for (unsigned i = 1 + (unsigned)sim_rand(w, 3); i > 0; i--) {
+        start_again(w);
+        write_many(w, 10);
+        world_run(w, 2 * SEC);
+    }
+    sim_check(w, try_retarget(w, 1, 0, false, true, 60 * SEC), "not given up");
+    watch_given_up(w, 1);
+    sim_check(w, world_until(w, second_streams, 60 * SEC), "node 1 does not follow");
+    check_equal(w);
+    saved_from(w, 1, fork);
 }
 
 static bool first_fenced(struct world *w)
@@ -357,6 +430,9 @@ const struct scenario scenarios_starts[] = {
      "LSNs that were written twice are saved, all of them", 0},
     {"saved_below_end", saved_below_end,
      "LSNs that were written twice are saved, be they fewer than those that were lost", 0},
+    {"saved_after_fork", saved_after_fork, "and nothing that both have, of however many starts", 0},
+    {"saved_in_epoch", saved_in_epoch,
+     "of a primary of the same epoch an operator gives up no more than what it lost", 0},
     {"nothing_to_save", nothing_to_save, "a primary that only lost a tail has nothing to save", 0},
     {"quorum_over_epoch", quorum_over_epoch,
      "k of n: one of an older epoch is heard, and nothing is taken from it", 4},

@@ -25,6 +25,14 @@ static void fill_epochs(struct epochs *ep)
     }
 }
 
+static void fill_points(struct wal_points *t)
+{
+    for (t->n = 0; t->n < WAL_POINTS_MAX; t->n++) {
+        t->p[t->n].lsn = UINT32_MAX + 10ull - t->n;
+        memset(t->p[t->n].hash, (int)t->n, sizeof(t->p[t->n].hash));
+    }
+}
+
 static const uint8_t sums[2 * 16 * LINK_SUM_BYTES] = {1, 2, 3};
 
 static void fill(enum link_msg_type type)
@@ -42,6 +50,7 @@ static void fill(enum link_msg_type type)
                                          .wall_ms = 1543,
                                          .cluster_addr = "127.0.0.1:9201"};
         fill_epochs(&sent.hello.epochs);
+        fill_points(&sent.hello.points);
         break;
     case MSG_WELCOME:
         sent.welcome = (struct link_welcome){.version = 1,
@@ -51,8 +60,10 @@ static void fill(enum link_msg_type type)
                                              .commit_lsn = 9,
                                              .wall_ms = -5,
                                              .reason = "why",
-                                             .end = LINK_END_ELSEWHERE};
+                                             .end = LINK_END_ELSEWHERE,
+                                             .common_lsn = 6};
         fill_epochs(&sent.welcome.epochs);
+        fill_points(&sent.welcome.points);
         break;
     case MSG_SEGMENT:
         sent.tail = (const uint8_t *)"raw segment";
@@ -283,7 +294,40 @@ Test(link_msg, hello_carries_every_field)
     cr_assert_eq(got.hello.epochs.n, 3);
     cr_assert_eq(got.hello.epochs.e[2].end_lsn, 200);
     cr_assert_str_eq(got.hello.cluster_addr, "127.0.0.1:9201");
+    cr_assert_eq(got.hello.points.n, WAL_POINTS_MAX);
+    cr_assert_eq(got.hello.points.p[9].lsn, UINT32_MAX + 1ull);
+    cr_assert_eq(got.hello.points.p[9].hash[31], 9);
     buf_free(&b);
+}
+
+static void refused_points(const void *points, size_t len, const char *what)
+{
+    struct buf b;
+    struct err err;
+
+    fill(MSG_HELLO);
+    sent.hello.points.n = 0;
+    b = encode();
+    b.len--; /* the empty array */
+    buf_add(&b, points, len);
+    cr_assert_neq(link_msg_decode(b.data, b.len, &got, &err), 0, "%s", what);
+    buf_free(&b);
+}
+
+Test(link_msg, malformed_points_are_refused)
+{
+    static const uint8_t hash[WAL_HASH_BYTES];
+    struct buf many = {0};
+
+    refused_points("\x91\x05", 2, "an LSN without a hash");
+    refused_points("\x92\x05\xc4\x01\x00", 5, "a short hash");
+    mp_put_array(&many, 2 * (WAL_POINTS_MAX + 1));
+    for (size_t i = 0; i <= WAL_POINTS_MAX; i++) {
+        mp_put_uint(&many, i);
+        mp_put_bin(&many, hash, WAL_HASH_BYTES);
+    }
+    refused_points(many.data, many.len, "too many");
+    buf_free(&many);
 }
 
 Test(link_msg, an_unknown_role_is_refused)
@@ -351,6 +395,28 @@ Test(link_msg, a_ping_carries_the_lag)
     buf_free(&b);
 }
 
+/* It has nothing to say of where its log may part. */
+Test(link_msg, hello_and_welcome_of_an_older_program_are_taken)
+{
+    for (int type = MSG_HELLO; type <= MSG_WELCOME; type++) {
+        struct err err = {0};
+        struct buf b;
+
+        fill((enum link_msg_type)type);
+        sent.hello.points.n = type == MSG_HELLO ? 0 : sent.hello.points.n;
+        if (type == MSG_WELCOME) {
+            sent.welcome.points.n = 0;
+            sent.welcome.common_lsn = 0;
+        }
+        b = encode();
+        b.data[0] = (uint8_t)(b.data[0] - (type == MSG_HELLO ? 1 : 2));
+        b.len -= type == MSG_HELLO ? 1 : 2;
+        cr_assert_eq(link_msg_decode(b.data, b.len, &got, &err), 0, "type %d: %s", type, err.msg);
+        cr_assert_eq(type == MSG_HELLO ? got.hello.points.n : got.welcome.points.n, 0);
+        buf_free(&b);
+    }
+}
+
 /* A list of an older program has no sum of the leaves that were not told. */
 Test(link_msg, a_list_of_an_older_program_is_taken)
 {
@@ -375,20 +441,23 @@ Test(link_msg, fields_of_a_newer_program_are_passed_over)
         "\x93\xcd\x01\x02\xc0\xd9\x01x\xd1\xff\x00"; /* [258, nil, "x"], -256 */
 
     for (int type = MSG_HELLO; type < MSG_TYPE_END; type++) {
-        struct buf a, b;
+        struct buf a, b, longer = {0};
         struct err err = {0};
 
         if (type == MSG_SEGMENT) /* the raw segment follows its only field */
             continue;
         fill((enum link_msg_type)type);
         a = encode();
-        a.data[0] = (uint8_t)(a.data[0] + 2); /* a short array: its count is in the first byte */
-        cr_assert_eq(a.data[0] & 0xf0, 0x90);
-        buf_add(&a, more, sizeof(more) - 1);
-        cr_assert_eq(link_msg_decode(a.data, a.len, &got, &err), 0, "type %d: %s", type, err.msg);
+        cr_assert_eq(a.data[0] & 0xf0, 0x90); /* a short array: its count is in the first byte */
+        mp_put_array(&longer, (a.data[0] & 0x0fu) + 2u);
+        buf_add(&longer, a.data + 1, a.len - 1);
+        buf_add(&longer, more, sizeof(more) - 1);
+        cr_assert_eq(link_msg_decode(longer.data, longer.len, &got, &err), 0, "type %d: %s", type,
+                     err.msg);
         sent = got;
         b = encode();
-        cr_assert_eq(memcmp(a.data + 1, b.data + 1, b.len - 1), 0, "type %d", type);
+        cr_assert_eq(memcmp(a.data, b.data, b.len), 0, "type %d", type);
+        buf_free(&longer);
         buf_free(&a);
         buf_free(&b);
     }

@@ -174,6 +174,52 @@ Test(wal, hashes_are_known_at_boundaries_only)
     cr_assert_eq(wal_hash_at(f.wal, 44, h, &f.err), -1);
 }
 
+static void same_points(const char *when, size_t n, const uint64_t *lsn)
+{
+    struct wal_points t;
+
+    wal_points(f.wal, &t);
+    cr_assert_eq(t.n, n, "%s: %zu points", when, t.n);
+    for (size_t i = 0; i < n; i++) {
+        uint8_t hash[32];
+
+        cr_assert_eq(t.p[i].lsn, lsn[i], "%s: point %zu is LSN %lu", when, i,
+                     (unsigned long)t.p[i].lsn);
+        if (wal_hash_at(f.wal, lsn[i], hash, &f.err) == 0)
+            cr_assert_arr_eq(t.p[i].hash, hash, 32);
+    }
+}
+
+/* Each start of who writes it leaves a point, of the newest that fit; a start that wrote nothing
+ * leaves none. */
+Test(wal, it_may_part_where_a_start_began)
+{
+    struct wal_points t;
+
+    fixture_create(&f, NULL);
+    same_points("empty", 1, (uint64_t[]){0});
+    fixture_fill(&f, 20);
+    f.starts++;
+    same_points("nothing written since", 2, (uint64_t[]){20, 0});
+    fixture_fill(&f, 1);
+    f.starts += 2;
+    fixture_fill(&f, 30);
+    same_points("three starts", 4, (uint64_t[]){51, 21, 20, 0});
+    reopen();
+    same_points("opened", 4, (uint64_t[]){51, 21, 20, 0});
+    cr_assert_eq(wal_cut(f.wal, 21, &f.err), 0, "%s", f.err.msg);
+    f.durable = 21;
+    same_points("cut", 3, (uint64_t[]){21, 20, 0});
+    for (size_t i = 0; i < 2 * WAL_POINTS_MAX; i++) {
+        f.starts++;
+        fixture_fill(&f, 1);
+    }
+    wal_points(f.wal, &t);
+    cr_assert_eq(t.n, WAL_POINTS_MAX);
+    cr_assert_eq(t.p[0].lsn, 21 + 2 * WAL_POINTS_MAX);
+    cr_assert_eq(t.p[WAL_POINTS_MAX - 1].lsn, 21 + WAL_POINTS_MAX + 1);
+}
+
 Test(wal, a_cut_drops_what_follows_for_good)
 {
     uint8_t want[32], h[32];
