@@ -359,7 +359,7 @@ static const struct {
 };
 
 /* Flat: LSN and hash of each. */
-static void get_points(struct mp *m, struct wal_points *t)
+void link_points_get(struct mp *m, struct wal_points *t)
 {
     size_t n = mp_array(m, 2 * WAL_POINTS_MAX);
 
@@ -371,7 +371,7 @@ static void get_points(struct mp *m, struct wal_points *t)
     }
 }
 
-static void put_points(struct buf *b, const struct wal_points *t)
+void link_points_put(struct buf *b, const struct wal_points *t)
 {
     mp_put_array(b, 2 * t->n);
     for (size_t i = 0; i < t->n; i++) {
@@ -412,7 +412,7 @@ static void put_hello(struct buf *b, const struct link_hello *h)
     mp_put_int(b, h->wall_ms);
     put_text(b, h->cluster_addr);
     put_epochs(b, &h->epochs);
-    put_points(b, &h->points);
+    link_points_put(b, &h->points);
 }
 
 static void get_welcome(struct mp *m, struct link_welcome *w)
@@ -445,7 +445,7 @@ static void put_welcome(struct buf *b, const struct link_welcome *w)
     put_epochs(b, &w->epochs);
     mp_put_uint(b, w->end);
     mp_put_uint(b, w->common_lsn);
-    put_points(b, &w->points);
+    link_points_put(b, &w->points);
 }
 
 static void get_epoch(struct mp *m, struct link_epoch *p)
@@ -494,7 +494,7 @@ static size_t get_fields(struct mp *in, struct link_msg *m, size_t n)
     case MSG_HELLO:
         get_hello(in, &m->hello);
         if (read > 13)
-            get_points(in, &m->hello.points);
+            link_points_get(in, &m->hello.points);
         break;
     case MSG_WELCOME:
         get_welcome(in, &m->welcome);
@@ -503,7 +503,7 @@ static size_t get_fields(struct mp *in, struct link_msg *m, size_t n)
         if (read > 12)
             m->welcome.common_lsn = mp_uint(in, UINT64_MAX - 1);
         if (read > 13)
-            get_points(in, &m->welcome.points);
+            link_points_get(in, &m->welcome.points);
         break;
     case MSG_SEGMENT:
         m->tail = in->p;

@@ -282,6 +282,8 @@ void mp_put_bin(struct buf *b, const void *data, size_t len);
 void mp_put_str(struct buf *b, const char *s, size_t len);
 void mp_put_array(struct buf *b, size_t n);
 
+void link_points_get(struct mp *in, struct wal_points *t);
+void link_points_put(struct buf *out, const struct wal_points *t);
 /* Messages 6 and 7 (link_ping.c); n: fields that are there, with the type. */
 void link_ping_get(struct mp *in, struct link_msg *m, size_t n);
 void link_ping_put(struct buf *out, const struct link_msg *m);

@@ -8,9 +8,11 @@
  * lost. So its epoch is noted in the local file when it is refused, and a copy of that epoch is not
  * taken until a log of it continues ours again, or an operator gives up what is here.
  *
- * One that never met this secondary while its log reached back is found out by what the copy brings
- * (copy_jobs.c): a row of an LSN that was applied here, and is not here, is of another history.
- * What it wrote at those LSNs and wrote over since shows nothing.
+ * One that never met this secondary while its log reached back is found out by its points, which
+ * outlive its log (wal.h, retain.c): where it began to write anew, below what is known here as
+ * committed, the log here has another segment. A primary of an older program tells none; then what
+ * the copy brings shows it (copy_jobs.c): a row of an LSN that was applied here, and is not here,
+ * is of another history. What it wrote at those LSNs and wrote over since shows nothing.
  */
 #include "engine_private.h"
 #include "follow_private.h"
@@ -54,12 +56,42 @@ void refused_note(struct engine *e, const struct link_welcome *w)
         set_row(e, theirs->id, sizeof(theirs->id));
 }
 
+/* Its epoch is ours, so all that is committed here was in its log. */
+static bool wrote_anew(struct engine *e, const struct link_welcome *w)
+{
+    const struct epoch_rec *ours = epochs_last(&e->cur->epochs), *theirs = epochs_last(&w->epochs);
+    struct wal *log = e->cur->wal;
+
+    if (ours == NULL || memcmp(ours->id, theirs->id, sizeof(ours->id)) != 0)
+        return false;
+    for (size_t i = 0; i < w->points.n; i++) {
+        const struct wal_point *p = &w->points.p[i];
+        uint8_t hash[WAL_HASH_BYTES];
+        struct err err = {0};
+
+        if (p->lsn < wal_first_lsn(log) - 1 || p->lsn > e->committed_lsn)
+            continue;
+        if (wal_hash_at(log, p->lsn, hash, &err) != 0 ? err.code == ERR_NOTFOUND
+                                                      : memcmp(hash, p->hash, sizeof(hash)) != 0)
+            return true;
+    }
+    return false;
+}
+
 bool refused_before(struct engine *e, const struct link_welcome *w)
 {
     const struct epoch_rec *theirs = epochs_last(&w->epochs);
 
-    return engine_role(e) == ENGINE_SECONDARY && !e->follow.give_up && theirs != NULL &&
-           is_noted(e, theirs);
+    if (engine_role(e) != ENGINE_SECONDARY || e->follow.give_up || theirs == NULL)
+        return false;
+    if (is_noted(e, theirs))
+        return true;
+    if (!wrote_anew(e, w))
+        return false;
+    log_error(e->cfg.log, LOG_REPLICATION,
+              "primary_lost_history: the primary wrote anew at LSNs that are committed here");
+    set_row(e, theirs->id, sizeof(theirs->id));
+    return true;
 }
 
 void refused_over(struct engine *e)

@@ -32,7 +32,51 @@
 #define SAVED_VERSION 1u
 #define SAVED_FIELDS 4u /* of a member: id, cursor, flushed in a whole copy, let go */
 
+#define POINTS_ROW "points" /* msgpack [generation, points of its log], as in WIRE.md */
+
 /* ---- the local file ---- */
+static void load_points(struct engine *e)
+{
+    struct wal_points told;
+    struct buf b = {0};
+    struct err none;
+    struct mp m;
+
+    if (local_get_locked(e, POINTS_ROW, &b, &none) == 0) {
+        m = (struct mp){.p = b.data, .end = b.data + b.len};
+        if (mp_array(&m, 2) != 2 || mp_uint(&m, UINT32_MAX) != e->cur->number)
+            m.bad = true;
+        link_points_get(&m, &told);
+        if (!m.bad)
+            wal_recall_points(e->cur->wal, &told);
+    }
+    buf_free(&b);
+}
+
+/* Before any of the log is released: its points outlive it, so that what was written anew at an LSN
+ * shows as long as a secondary has the log of it (refused.c). One that is not durable yet counts
+ * only once it is released, and is named anew before. */
+static void save_points(struct engine *e)
+{
+    struct buf b = {0}, old = {0};
+    struct wal_points t;
+    struct err err;
+
+    wal_points(e->cur->wal, &t);
+    memmove(t.p, t.p + 1, --t.n * sizeof(t.p[0])); /* the end moves */
+    mp_put_array(&b, 2);
+    mp_put_uint(&b, e->cur->number);
+    link_points_put(&b, &t);
+    if (local_get_locked(e, POINTS_ROW, &old, &err) != 0 || old.len != b.len ||
+        memcmp(old.data, b.data, b.len) != 0) { /* seldom: after each start */
+        if (buf_check(&b, &err) != 0 ||
+            local_set_locked(e, POINTS_ROW, b.data, b.len, &err) != 0 || local_save(e, &err) != 0)
+            engine_fatal(e, &err);
+    }
+    buf_free(&old);
+    buf_free(&b);
+}
+
 void retain_load(struct engine *e)
 {
     struct buf b = {0};
@@ -40,6 +84,7 @@ void retain_load(struct engine *e)
     struct mp m;
     size_t n;
 
+    load_points(e);
     e->retain_unknown = true;
     if (local_get_locked(e, "retain", &b, &err) != 0) {
         buf_free(&b);
@@ -424,6 +469,7 @@ static bool release(struct engine *e)
     if (pinned < lsn)
         lsn = pinned;
     begin_ns = env_mono_ns(e->cfg.env);
+    save_points(e);
     do {
         more = wal_retain_after(e->cur->wal, lsn, &err);
         if (more < 0)

@@ -112,19 +112,36 @@ bool wal_find(const struct wal *w, uint64_t lsn, struct wal_file **fp, size_t *i
     return lo < (*fp)->n && (*fp)->segs[lo].first_lsn == lsn;
 }
 
-void wal_see_start(struct wal *w, const struct seg *s)
+static void add_point(struct wal_points *t, uint64_t lsn, const uint8_t hash[WAL_HASH_BYTES])
 {
-    struct wal_points *t = &w->starts;
-
-    if (t->n > 0 && s->epoch == w->start_epoch && s->minor == w->start_minor)
+    if (t->n > 0 && t->p[0].lsn == lsn)
         return;
     if (t->n < WAL_POINTS_MAX - 1) /* the end is one, too */
         t->n++;
     memmove(t->p + 1, t->p, (t->n - 1) * sizeof(t->p[0]));
-    t->p[0].lsn = s->first_lsn - 1;
-    memcpy(t->p[0].hash, s->prev_hash, WAL_HASH_BYTES);
+    t->p[0].lsn = lsn;
+    memcpy(t->p[0].hash, hash, WAL_HASH_BYTES);
+}
+
+void wal_see_start(struct wal *w, const struct seg *s)
+{
+    if (w->starts.n > 0 && s->epoch == w->start_epoch && s->minor == w->start_minor)
+        return;
+    add_point(&w->starts, s->first_lsn - 1, s->prev_hash);
+    add_point(&w->starts, seg_last_lsn(s), s->hash);
     w->start_epoch = s->epoch;
     w->start_minor = s->minor;
+}
+
+void wal_recall_points(struct wal *w, const struct wal_points *told)
+{
+    struct wal_points *t = &w->starts;
+    uint64_t oldest = w->files[0]->base.lsn;
+
+    for (size_t i = 0; i < told->n && t->n < WAL_POINTS_MAX - 1; i++) {
+        if (told->p[i].lsn < oldest) /* of the rest the log itself tells */
+            t->p[t->n++] = told->p[i];
+    }
 }
 
 void wal_points(const struct wal *w, struct wal_points *out)

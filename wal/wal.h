@@ -156,8 +156,9 @@ const struct wal_base *wal_base(const struct wal *w); /* of the oldest kept segm
 /** Running hash at a segment boundary. ERR_NOTFOUND: lsn is not a boundary that is kept (base
  * counts). */
 CHECKED int wal_hash_at(struct wal *w, uint64_t lsn, uint8_t hash[WAL_HASH_BYTES], struct err *err);
-/* Boundaries at which this log may part from another one of its history: two logs that share what
- * is before, and nothing after, part where a start of a primary began to write, in one of them. */
+/* Boundaries that show where this log parts from another one of its history: two logs that share
+ * what is before, and nothing after, part where a start of a primary began to write, in one of
+ * them. */
 #define WAL_POINTS_MAX 128u
 struct wal_point {
     uint64_t lsn;
@@ -167,9 +168,12 @@ struct wal_points { /* the newest first */
     size_t n;
     struct wal_point p[WAL_POINTS_MAX];
 };
-/** Its end, then right before each start, or epoch, of those that are kept (the newest that fit);
- * the last one is where the log began when it was opened. */
+/** Its end, then of each start, or epoch, the end of its first segment, and of what was before it:
+ * as many as fit, of those that were kept when the log was opened and since, and those that were
+ * recalled. */
 void wal_points(const struct wal *w, struct wal_points *out);
+/** What it told before it was opened, of segments that are not kept any more. */
+void wal_recall_points(struct wal *w, const struct wal_points *told);
 /** Drop everything after the boundary lsn, durably. Nothing in flight. Open readers keep their
  * place; one that stands behind lsn gets ERR_NOTFOUND. Reads the kept log again: seconds on a large
  * one. */

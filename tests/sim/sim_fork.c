@@ -10,6 +10,7 @@
 #include "sim.h"
 
 #include "link_msg.h"
+#include "local.h"
 
 #include <string.h>
 
@@ -401,14 +402,29 @@ static bool takes_copy(struct world *w)
     return w->n[1].e->copy != NULL;
 }
 
+/* What an older program never noted. */
+static void forget_points(struct world *w, int i)
+{
+    struct disk *d = disk_sim_new(w->n[i].image, &w->n[i].env.env);
+    struct local *l = NULL;
+    struct err err;
+
+    sim_check(w, d != NULL, "no simulated disk");
+    if (local_open(d, w->n[i].path, &l, &err) != 0 || local_set(l, "points", NULL, 0, &err) != 0 ||
+        local_commit(l, &err) != 0)
+        sim_fail(w, "node %d: %s", i, err.msg);
+    local_close(l);
+    disk_free(d);
+}
+
 /* 3: the same, but the two do not meet while the log of the restored one reaches back, and its copy
- * would take the only place of what it lost. Some of what it wrote instead is there still. */
-static void lost_history_unmet(struct world *w)
+ * would take the only place of what it lost. */
+static void never_met(struct world *w, uint32_t keys, bool older)
 {
     struct disk_image *old;
     uint32_t generation;
 
-    w->keys = SIM_KEYS;
+    w->keys = keys;
     old = pair_and_old_image(w);
     generation = w->n[1].e->cur->number;
     net_partition(w, 0, 1, true);
@@ -425,10 +441,16 @@ static void lost_history_unmet(struct world *w)
         }
         (void)engine_checkpoint_step(w->n[0].e, true);
         world_run(w, 35 * SEC);
+        if (older || sim_rand(w, 2) == 0) {
+            node_crash(w, 0);
+            if (older)
+                forget_points(w, 0);
+            node_open(w, 0);
+        }
     }
     sim_check(w, wal_first_lsn(w->n[0].e->cur->wal) > applied(w, 1) + 1, "its log reaches back");
     net_heal(w);
-    if (sim_rand(w, 2) == 0) { /* and it restarts while it takes the copy */
+    if (older && sim_rand(w, 2) == 0) { /* and it restarts while it takes the copy */
         sim_check(w, world_until(w, takes_copy, 30 * SEC), "no copy begins");
         node_crash(w, 1);
         node_open(w, 1);
@@ -447,8 +469,21 @@ static void lost_history_unmet(struct world *w)
     }
 }
 
+/* It was of an older program: some of what it wrote instead is there still. */
+static void lost_history_unmet(struct world *w)
+{
+    never_met(w, SIM_KEYS, true);
+}
+
+/* All of that is overwritten. */
+static void lost_history_overwritten(struct world *w)
+{
+    never_met(w, 5, false);
+}
+
 const struct scenario scenarios_fork[] = {
     {"lost_history_unmet", lost_history_unmet, "a copy that shows lost history is not taken", 2},
+    {"lost_history_overwritten", lost_history_overwritten, "nor one whose rows do not show it", 2},
     {"fork_at_applied", fork_at_applied, "a fork at what was applied cuts the log only", 4},
     {"fork_above_applied", fork_above_applied, "a fork above it cuts the log only", 4},
     {"fork_below_applied", fork_below_applied, "a fork below it is caught up by difference", 4},

@@ -190,7 +190,7 @@ static void same_points(const char *when, size_t n, const uint64_t *lsn)
     }
 }
 
-/* Each start of who writes it leaves a point, of the newest that fit; a start that wrote nothing
+/* Each start of who writes it leaves two points, of the newest that fit; a start that wrote nothing
  * leaves none. */
 Test(wal, it_may_part_where_a_start_began)
 {
@@ -200,16 +200,16 @@ Test(wal, it_may_part_where_a_start_began)
     same_points("empty", 1, (uint64_t[]){0});
     fixture_fill(&f, 20);
     f.starts++;
-    same_points("nothing written since", 2, (uint64_t[]){20, 0});
+    same_points("nothing written since", 3, (uint64_t[]){20, 1, 0});
     fixture_fill(&f, 1);
     f.starts += 2;
     fixture_fill(&f, 30);
-    same_points("three starts", 4, (uint64_t[]){51, 21, 20, 0});
+    same_points("three starts", 6, (uint64_t[]){51, 22, 21, 20, 1, 0});
     reopen();
-    same_points("opened", 4, (uint64_t[]){51, 21, 20, 0});
+    same_points("opened", 6, (uint64_t[]){51, 22, 21, 20, 1, 0});
     cr_assert_eq(wal_cut(f.wal, 21, &f.err), 0, "%s", f.err.msg);
     f.durable = 21;
-    same_points("cut", 3, (uint64_t[]){21, 20, 0});
+    same_points("cut", 5, (uint64_t[]){21, 21, 20, 1, 0});
     for (size_t i = 0; i < 2 * WAL_POINTS_MAX; i++) {
         f.starts++;
         fixture_fill(&f, 1);
@@ -217,7 +217,33 @@ Test(wal, it_may_part_where_a_start_began)
     wal_points(f.wal, &t);
     cr_assert_eq(t.n, WAL_POINTS_MAX);
     cr_assert_eq(t.p[0].lsn, 21 + 2 * WAL_POINTS_MAX);
-    cr_assert_eq(t.p[WAL_POINTS_MAX - 1].lsn, 21 + WAL_POINTS_MAX + 1);
+    cr_assert_eq(t.p[1].lsn, t.p[0].lsn);
+    cr_assert_eq(t.p[WAL_POINTS_MAX - 1].lsn, t.p[0].lsn - (WAL_POINTS_MAX - 2));
+}
+
+/* They outlive the segments: those of the log that is kept it finds itself. */
+Test(wal, points_of_what_was_released_are_recalled)
+{
+    struct wal_points told, t;
+
+    fixture_create(&f, NULL);
+    fixture_fill(&f, 5);
+    f.starts++;
+    fixture_fill(&f, 60);
+    wal_points(f.wal, &told);
+    fixture_retain_after(&f, 60);
+    cr_assert_gt(wal_first_lsn(f.wal), 7);
+    same_points("released", 5, (uint64_t[]){65, 6, 5, 1, 0});
+    reopen();
+    wal_points(f.wal, &t);
+    cr_assert_eq(t.p[t.n - 1].lsn, wal_first_lsn(f.wal) - 1);
+    wal_recall_points(f.wal, &told);
+    wal_points(f.wal, &t);
+    cr_assert_eq(t.n, 3 + 4);
+    for (size_t i = 1; i < told.n; i++) {
+        cr_assert_eq(t.p[i + 2].lsn, told.p[i].lsn);
+        cr_assert_arr_eq(t.p[i + 2].hash, told.p[i].hash, 32);
+    }
 }
 
 Test(wal, a_cut_drops_what_follows_for_good)
