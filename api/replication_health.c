@@ -37,14 +37,22 @@ static const struct {
     {"primary_lost_history", true, true,
      "The primary lacks what this secondary knows as committed. Look at the primary's disk; "
      "promote "
-     "the secondary, or restore the primary."},
+     "the secondary, or restore the primary. If the primary shall go on all the same, give that up "
+     "with update-primary -force; it is saved first."},
     {"lost_writes_sealed", true, true,
      "Unseal this cluster with the keys that it had when it was the primary: what only it has is "
      "saved then, and it follows on."},
     {"not_connected", true, false,
-     "See last_error and the primary's log; check the network to its cluster address. If it has "
-     "another address, or another cluster is the primary, give that with update-primary. If the "
-     "primary is lost, promote this secondary."},
+     "See last_error and the primary's log; check the network to its cluster address, which is not "
+     "the API's. If it has another address, or another cluster is the primary, give that with "
+     "update-primary. If the primary is lost, and no other cluster was promoted, promote this "
+     "secondary."},
+    {"revoked", true, false,
+     "It follows again with a secondary token that the primary makes for it (update-primary "
+     "-token), or stands alone with its data (disable)."},
+    {"primary_disabled", true, false,
+     "It follows again with a secondary token, once the primary is enabled again (update-primary "
+     "-token), or stands alone with its data (disable)."},
     {"no_primary", true, true,
      "Point this secondary to the primary with update-primary, or promote it."},
     {"first_copy", true, false,
@@ -73,8 +81,7 @@ static const struct {
      "Writes go on without the quorum and can be lost with this site. Bring its secondaries back."},
     {"unsettled", true, true,
      "Writes of before the start wait for a secondary. Bring it back, or set its mode to async "
-     "with "
-     "force."},
+     "with force, or revoke it with force."},
     {"disk_reserve", true, true, "Writes are refused. Free space on this disk."},
     {"audit_unwritable", true, false,
      "A primary serves nothing while no audit device takes its lines. Make the file and its folder "
@@ -102,9 +109,9 @@ static const struct {
     {"newer_primary", true, true,
      "Another cluster was promoted. Point this secondary to it with update-primary."},
     {"promotion_elsewhere", true, true,
-     "Another secondary asked this one to follow no primary while it is promoted. Once it tells "
-     "that this is over, this one follows again by itself. If it does not answer (it is gone), or "
-     "was promoted, use update-primary: that ends the wait."},
+     "Another secondary asked this one to follow no primary while it is promoted. When it tells "
+     "that this has ended, this one follows again by itself. If it does not answer (it is gone), "
+     "or was promoted, use update-primary: that ends the wait."},
     {"lag_guard", false, false, "Writers are slowed while a secondary catches up; see lag."},
     {"disk_low", false, false, "Free space on this disk before writes are refused."},
     {"clock_skew", false, false,
@@ -255,6 +262,16 @@ static void of_primary_role(struct core *c, const struct engine_status *st, stru
         add(h, "lag_guard", "", "writers wait %u ms between segments", st->lag_guard_pause_ms);
 }
 
+/* The last that it said was that. Not known while sealed. */
+static bool primary_left(struct core *c)
+{
+    struct repl_config conf;
+    struct err err = {0};
+
+    return c->role == ENGINE_SECONDARY && repl_config_get(c, &conf, &err) == 0 &&
+           !conf.primary_enabled;
+}
+
 static void of_secondary_role(struct core *c, const struct engine_status *st, struct health *h)
 {
     const struct engine_peer *p = &st->peers[0];
@@ -264,6 +281,10 @@ static void of_secondary_role(struct core *c, const struct engine_status *st, st
             st->copy_keys);
     if (strcmp(st->connection_state, "idle") == 0)
         add(h, "no_primary", "", "this secondary follows nobody");
+    else if (!p->connected && strcmp(p->last_error, "revoked") == 0)
+        add(h, "revoked", "", "the primary at %s has cut this cluster off", p->cluster_addr);
+    else if (!p->connected && primary_left(c))
+        add(h, "primary_disabled", "", "the primary has disabled replication");
     else if (!p->connected)
         add(h, "not_connected", "", "no connection to the primary at %s%s%s", p->cluster_addr,
             p->last_error[0] != '\0' ? ": " : "", p->last_error);
@@ -278,16 +299,32 @@ static void of_secondary_role(struct core *c, const struct engine_status *st, st
     of_skew(h, p, "");
 }
 
-/* The engine's own word is a code, or a sentence that begins like one. */
-static void of_reason(const struct engine_status *st, struct health *h)
+/* The engine's own word is a code, or a sentence that begins like one. Of another primary it is
+ * told where that one is. */
+static void of_reason(struct core *c, const struct engine_status *st, struct health *h)
 {
-    char code[64];
+    char code[64], what[160];
+    struct member m = {0};
+    struct err err = {0};
     size_t n = strspn(st->reason, "abcdefghijklmnopqrstuvwxyz_");
 
     if (n == 0)
         return;
     snprintf(code, sizeof(code), "%.*s", (int)n, st->reason);
-    add(h, code, "", "%s", st->reason);
+    if (strcmp(code, "newer_primary") == 0)
+        snprintf(what, sizeof(what), "%s was promoted to epoch %" PRIu32, st->newer_member,
+                 st->newer_epoch);
+    else if (strcmp(code, "superseded") == 0)
+        snprintf(what, sizeof(what), "%s, of %s", st->reason, st->newer_member);
+    else if (strcmp(code, "split") == 0)
+        snprintf(what, sizeof(what), "%s, the other is %s", st->reason, st->newer_member);
+    else
+        what[0] = '\0';
+    if (what[0] != '\0' && member_get(c, st->newer_member, &m, &err) == 0)
+        add(h, code, "", "%s: its API is at %s, its cluster address %s", what, m.api_addr,
+            m.cluster_addr);
+    else
+        add(h, code, "", "%s", what[0] != '\0' ? what : st->reason);
 }
 
 static void of_disk(const struct engine_status *st, struct health *h)
@@ -335,7 +372,7 @@ static void collect(struct core *c, const struct engine_status *st, int64_t now_
                     struct health *h)
 {
     h->n = 0;
-    of_reason(st, h);
+    of_reason(c, st, h);
     if (st->role == ENGINE_PRIMARY)
         of_primary_role(c, st, h);
     else if (st->role != ENGINE_FENCED)
