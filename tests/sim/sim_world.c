@@ -168,12 +168,13 @@ static void start_sealed(struct world *w, int i)
         engine_epoch_key(n->e, barrier_key);
 }
 
-/* A sealed one that is superseded follows by itself: what it has counts no more. */
+/* A sealed one that is superseded follows by itself: what it has counts no more. It may have ended
+ * in that step, and be the one or the other when it comes back. */
 static void look_at_role(struct world *w, int i, int before, bool sealed)
 {
     struct node *n = &w->n[i];
 
-    if (n->e == NULL || !sealed || before != ENGINE_FENCED || n->role != ENGINE_SECONDARY)
+    if (!sealed || before != ENGINE_FENCED || n->role != ENGINE_SECONDARY)
         return;
     fault(w, F_STEPS_DOWN, i, "it has role %d", n->role);
     serve_down(w, i);
@@ -670,6 +671,7 @@ static bool step_node(struct world *w, int i)
 {
     struct node *n = &w->n[i];
     int role = n->role;
+    bool sealed = n->sealed, lives;
 
     if (n->e == NULL || node_still(w, i))
         return false;
@@ -682,9 +684,10 @@ static bool step_node(struct world *w, int i)
         disk_image_slow(n->image, 0);
         note(w, i, "its disk is as quick as ever");
     }
-    if (!node_does(w, i, do_step))
+    lives = node_does(w, i, do_step);
+    look_at_role(w, i, role, sealed);
+    if (!lives)
         return true;
-    look_at_role(w, i, role, n->sealed);
     if (n->slow_until_ns > 0)
         disk_waited(w, n);
     fault_look(w, i);
