@@ -32,7 +32,8 @@ static int on_error(WT_EVENT_HANDLER *events, WT_SESSION *session, int error, co
     struct store *s = (struct store *)events;
 
     (void)session;
-    if (strstr(message, "_corrupt_dump") != NULL) /* what the block holds: names of keys, too */
+    if (message == NULL ||
+        strstr(message, "_corrupt_dump") != NULL) /* what the block holds: names of keys, too */
         return 0;
     log_error(s->cfg.log, COMPONENT, "%s", message);
     if (strstr(message, "checksum error") != NULL) /* it has no code of its own */
