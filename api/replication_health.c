@@ -36,9 +36,8 @@ static const struct {
      "the other, then point it to the first with update-primary."},
     {"primary_lost_history", true, true,
      "The primary lacks what this secondary knows as committed. Look at the primary's disk; "
-     "promote "
-     "the secondary, or restore the primary. If the primary shall go on all the same, give that up "
-     "with update-primary -force; it is saved first."},
+     "promote the secondary, or restore the primary. If the primary shall go on all the same, "
+     "give that up with update-primary -force; it is saved first."},
     {"lost_writes_sealed", true, true,
      "Unseal this cluster with the keys that it had when it was the primary: what only it has is "
      "saved then, and it follows on."},
@@ -64,8 +63,7 @@ static const struct {
      "Wait until it has a whole copy: until then it cannot be promoted."},
     {"canary_late", true, false,
      "Nothing of the primary's comes, though the link is up: look at the status of the cluster "
-     "that "
-     "this one follows, and at the primary's."},
+     "that this one follows, and at the primary's."},
     {"lag_high", true, false,
      "Compare the disks and the network of both sites with the rate of writes; lag tells the stage "
      "that is slow."},
@@ -75,8 +73,7 @@ static const struct {
      "Writes go on without this secondary and can be lost with this site. Bring it back."},
     {"quorum_waiting", true, true,
      "Writes wait for the quorum. Bring its secondaries back, or end it (lockstep replication "
-     "quorum "
-     "-force off)."},
+     "quorum -force off)."},
     {"quorum_fallback", true, true,
      "Writes go on without the quorum and can be lost with this site. Bring its secondaries back."},
     {"unsettled", true, true,

@@ -226,8 +226,8 @@ struct engine {
     size_t n_revoked; /* noted here, and not in the rows yet (revoke.c) */
     char revoked[REVOKED_MAX][64];
     uint64_t revoked_until; /* applied up to here, the rows have it all; 0: they have not */
-    uint32_t seen_epoch; /* the highest number met */
-    bool alone;          /* promoted to stand alone: it meets nobody until replication is off */
+    uint32_t seen_epoch;    /* the highest number met */
+    bool alone;             /* promoted to stand alone: it meets nobody until replication is off */
     char reason[64];
     int64_t space_ns;
     uint64_t space_bytes, free_bytes; /* free_bytes: at the last look; 0: not looked yet */

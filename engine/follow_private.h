@@ -60,10 +60,10 @@ void diff_pick(const struct buf *hashes, const uint8_t *set, size_t set_len, str
 struct follow {
     enum follow_state state;
     struct follow_config cfg;
-    size_t addr_next;   /* of cfg.addrs: the one to dial */
-    bool give_up;       /* what is here beyond the primary's history; until a copy is in place */
-    size_t failed;      /* dials and streams that ended since they were given */
-    struct {            /* who asks whether the primary is reached */
+    size_t addr_next; /* of cfg.addrs: the one to dial */
+    bool give_up;     /* what is here beyond the primary's history; until a copy is in place */
+    size_t failed;    /* dials and streams that ended since they were given */
+    struct {          /* who asks whether the primary is reached */
         engine_done_fn *done; /* NULL: nobody */
         void *arg;
         int64_t until_ns;
@@ -113,10 +113,10 @@ struct follow {
 
 /* ---- follow.c ---- */
 void follow_begin(struct engine *e, struct event *ev);
-void follow_resume(struct engine *e);       /* at start */
-bool follow_wanted(const struct follow *f); /* it has somebody to follow */
+void follow_resume(struct engine *e);         /* at start */
+bool follow_wanted(const struct follow *f);   /* it has somebody to follow */
 bool follow_gives_up(const struct engine *e); /* hello asks for a copy in place of what is here */
-size_t follow_append(struct engine *e);     /* what was received, as far as the log has room */
+size_t follow_append(struct engine *e);       /* what was received, as far as the log has room */
 void follow_off(struct engine *e, const char *reason);
 void follow_opened(struct engine *e, struct conn *c);
 void follow_closed(struct engine *e, const char *reason);

@@ -100,9 +100,9 @@ enum link_end {
     LINK_END_ELSEWHERE /* something else is at that LSN, or nothing yet */
 };
 struct link_welcome {
-    uint32_t version;  /* spoken from here on: the newest that both know */
-    uint32_t decision; /* enum link_decision */
-    uint64_t from_lsn; /* STREAM: first LSN that will be sent */
+    uint32_t version;     /* spoken from here on: the newest that both know */
+    uint32_t decision;    /* enum link_decision */
+    uint64_t from_lsn;    /* STREAM: first LSN that will be sent */
     struct wal_base base; /* COPY: where the new log begins */
     uint64_t commit_lsn;
     int64_t wall_ms;

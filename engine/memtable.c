@@ -245,8 +245,7 @@ void memiter_next(struct memiter *it)
     struct memnode *n = follow(&from->next[0]);
 
     for (unsigned i = 0; n != NULL && key_compare(n, from->key, from->key_len) == 0; i++)
-        n = i < STEPS_MAX ? follow(&n->next[0])
-                          : find(it->m, from->key, from->key_len, true, NULL);
+        n = i < STEPS_MAX ? follow(&n->next[0]) : find(it->m, from->key, from->key_len, true, NULL);
     it->at = visible(n, it->lsn);
 }
 

@@ -69,8 +69,8 @@ static void save_points(struct engine *e)
     link_points_put(&b, &t);
     if (local_get_locked(e, POINTS_ROW, &old, &err) != 0 || old.len != b.len ||
         memcmp(old.data, b.data, b.len) != 0) { /* seldom: after each start */
-        if (buf_check(&b, &err) != 0 ||
-            local_set_locked(e, POINTS_ROW, b.data, b.len, &err) != 0 || local_save(e, &err) != 0)
+        if (buf_check(&b, &err) != 0 || local_set_locked(e, POINTS_ROW, b.data, b.len, &err) != 0 ||
+            local_save(e, &err) != 0)
             engine_fatal(e, &err);
     }
     buf_free(&old);

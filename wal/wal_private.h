@@ -154,7 +154,7 @@ struct wal {
     size_t n_files, cap_files;
     unsigned spares; /* files ready or being filled: numbers last + 1 .. last + spares */
     struct chain end;
-    struct wal_points starts; /* all but its end; */
+    struct wal_points starts;          /* all but its end; */
     uint32_t start_epoch, start_minor; /* of the newest */
     uint64_t durable_lsn;
     struct slot slots[WAL_QUEUE_MAX]; /* a ring */

@@ -377,8 +377,9 @@ static void quorum_unread(struct world *w)
     if (promote_ask(w, 3, false, on_call, c, &err) != 0)
         sim_fail(w, "promote: %s", err.msg);
     sim_check(w, !call_wait(w, c, 60 * SEC), "promoted though it lacks an epoch that it knows of");
-    sim_check(w, strncmp(c->err.msg, "newer_epoch: ", 13) == 0 &&
-                     strncmp(status_of(w, 3)->promotion_needs_force, "newer_epoch: ", 13) == 0,
+    sim_check(w,
+              strncmp(c->err.msg, "newer_epoch: ", 13) == 0 &&
+                  strncmp(status_of(w, 3)->promotion_needs_force, "newer_epoch: ", 13) == 0,
               "it says \"%s\"", c->err.msg);
     if (sim_rand(w, 2) == 0) {
         sim_check(w, try_promote(w, 3, true, 60 * SEC), "force does not promote");
@@ -407,10 +408,9 @@ static void seen_elsewhere(struct world *w)
     if (secede_ask(w, 0, on_call, c, &err) != 0 || !call_wait(w, c, 60 * SEC))
         sim_fail(w, "it does not leave: %s", err.msg);
     w->n[0].follows = -1;
-    sim_check(w,
-              repl_config_encode(&rc, &b, &err) == 0 &&
-                  put_row(w, 0, ENGINE_KEY_CONFIG, &b, 60 * SEC),
-              "row");
+    sim_check(
+        w, repl_config_encode(&rc, &b, &err) == 0 && put_row(w, 0, ENGINE_KEY_CONFIG, &b, 60 * SEC),
+        "row");
     buf_free(&b);
     mark_lost(w, 2);
     w->primary = 2;

@@ -101,7 +101,7 @@ Test(engine, many_writes_share_segments_and_are_answered_in_lsn_order)
 static struct {
     uint64_t lsn;
     int out_of_order, by_log, by_apply;
-    struct node *busy; /* where the apply thread is not done before two more are committed */
+    struct node *busy;   /* where the apply thread is not done before two more are committed */
     atomic_bool at_work; /* it is not done */
     int beside_it;
 } applied;

@@ -174,7 +174,8 @@ Test(store_pace, a_fold_gives_back_room_as_it_goes)
     cr_assert_eq(room.rises, 0);
 }
 
-/* Each value has a segment of two pages, so 16 MiB of memory are full before the folded bytes are. */
+/* Each value has a segment of two pages, so 16 MiB of memory are full before the folded bytes are.
+ */
 Test(store_pace, a_hot_key_is_folded_once_a_table)
 {
     const unsigned writes = 1500;
