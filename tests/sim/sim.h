@@ -471,6 +471,20 @@ void net_forget(struct world *w, int i);                    /* a node went down 
 void net_free(struct world *w);
 uint64_t net_bytes(const struct world *w); /* under way */
 
+/* sim_fence.c: roles, and what is asked behind the workload's back */
+struct probe { /* a write, or another question, to a node that is not the workload's */
+    bool done, acked;
+};
+void on_probe(void *arg, uint64_t lsn, const struct err *err);
+void probe(struct world *w, int i, struct probe *p); /* a write */
+void await_probe(struct world *w, struct probe *p, const char *what);
+enum engine_role role_of(struct world *w, int i);
+void check_fenced(struct world *w, int i, const char *reason);
+bool first_fenced(struct world *w);
+void promote_aside(struct world *w, int i);
+/* Nodes 1 to n follow node 0 and hold what it has. */
+void followers(struct world *w, unsigned writes, int n);
+
 /* A table for each file of scenarios, ended by an entry without a name. */
 struct scenario {
     const char *name;
@@ -486,6 +500,7 @@ extern const struct scenario scenarios_many[];      /* sim_many.c */
 extern const struct scenario scenarios_modes[];     /* sim_modes.c */
 extern const struct scenario scenarios_know[];      /* sim_know.c */
 extern const struct scenario scenarios_fed[];       /* sim_fed.c */
+extern const struct scenario scenarios_fence[];     /* sim_fence.c */
 extern const struct scenario scenarios_roles[];     /* sim_roles.c */
 extern const struct scenario scenarios_fork[];      /* sim_fork.c */
 extern const struct scenario scenarios_quorum[];    /* sim_quorum.c */

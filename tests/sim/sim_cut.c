@@ -155,14 +155,6 @@ static bool copied_or_cut(struct world *w)
     return w->n[1].cut || secondary_streams(w);
 }
 
-static enum engine_role role_of(struct world *w, int i)
-{
-    struct engine_status st;
-
-    engine_status(w->n[i].e, &st);
-    return st.role;
-}
-
 static uint32_t epoch_of(struct world *w, int i)
 {
     struct engine_status st;

@@ -52,15 +52,6 @@ static bool third_whole(struct world *w)
     return false;
 }
 
-static void followers(struct world *w)
-{
-    write_many(w, 100);
-    for (int i = 1; i < (int)w->n_nodes; i++)
-        enable(w, 0, i);
-    sim_check(w, world_until(w, secondary_streams, 60 * SEC), "no stream");
-    check_equal(w);
-}
-
 /* A strict mode of node 3, which is cut off: from here on all that is written is durable where it
  * comes, and committed nowhere. */
 static void hold_commits(struct world *w)
@@ -150,7 +141,7 @@ static void fork_at_applied(struct world *w)
 {
     struct before b;
 
-    followers(w);
+    followers(w, 100, (int)w->n_nodes - 1);
     hold_commits(w);
     net_partition(w, 0, 1, true);
     write_to_be_at(w, 2, 1 + (unsigned)sim_rand(w, 20));
@@ -165,7 +156,7 @@ static void fork_above_applied(struct world *w)
 {
     struct before b;
 
-    followers(w);
+    followers(w, 100, (int)w->n_nodes - 1);
     hold_commits(w);
     write_to_be_at(w, 2, 1 + (unsigned)sim_rand(w, 10));
     for (int64_t end = w->now_ns + 5 * SEC; durable(w, 1) < durable(w, 2) && w->now_ns < end;)
@@ -186,7 +177,7 @@ static void fork_below_applied(struct world *w)
     struct before b;
     uint32_t from;
 
-    followers(w);
+    followers(w, 100, (int)w->n_nodes - 1);
     net_partition(w, 0, 1, true);
     from = w->n_ops;
     write_to_be_at(w, 2, 1 + (sim_rand(w, 2) == 0 ? 0 : (unsigned)sim_rand(w, 20)));
@@ -229,7 +220,7 @@ static void cut_stays_cut(struct world *w)
     uint64_t end;
     struct err err;
 
-    followers(w);
+    followers(w, 100, (int)w->n_nodes - 1);
     hold_commits(w);
     old = disk_image_clone(w->n[0].image);
     sim_check(w, old != NULL, "out of memory");
@@ -260,7 +251,7 @@ static void fork_of_two(struct world *w)
     struct engine_status *st;
     uint64_t fork;
 
-    followers(w);
+    followers(w, 100, (int)w->n_nodes - 1);
     net_partition(w, 0, less, true);
     write_to_be_at(w, 3 - less, 1 + (unsigned)sim_rand(w, 20));
     sim_check(w, world_until(w, writes_settled, 10 * SEC), "an async primary waits");
@@ -294,11 +285,6 @@ static bool old_asks_nobody(struct world *w, int from, int to, unsigned type)
 {
     (void)w, (void)to;
     return from != 0 || type != MSG_EPOCH_ASK;
-}
-
-static bool first_fenced(struct world *w)
-{
-    return status_of(w, 0)->role == ENGINE_FENCED;
 }
 
 static uint64_t dials_in(struct world *w, int64_t ns)

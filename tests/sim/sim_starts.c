@@ -273,11 +273,6 @@ static void saved_in_epoch(struct world *w)
     saved_from(w, 1, fork);
 }
 
-static bool first_fenced(struct world *w)
-{
-    return status_of(w, 0)->role == ENGINE_FENCED;
-}
-
 /* 20: it lost a tail and wrote nothing since: all that it has is in the promoted one, so nothing is
  * called lost. */
 static void nothing_to_save(struct world *w)
