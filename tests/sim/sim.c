@@ -27,10 +27,10 @@
 #include <unistd.h>
 
 static const struct scenario *const tables[] = {
-    scenarios_basic,     scenarios_many,   scenarios_modes,    scenarios_know,    scenarios_fed,
-    scenarios_diff,      scenarios_verify, scenarios_fence, scenarios_roles,    scenarios_act,     scenarios_cut,
-    scenarios_sequences, scenarios_bounds, scenarios_snapshot, scenarios_storm,   scenarios_fork,
-    scenarios_quorum,    scenarios_starts, scenarios_news,     scenarios_stranger};
+    scenarios_basic, scenarios_many,      scenarios_modes,  scenarios_know,     scenarios_fed,
+    scenarios_diff,  scenarios_verify,    scenarios_fence,  scenarios_roles,    scenarios_act,
+    scenarios_cut,   scenarios_sequences, scenarios_bounds, scenarios_snapshot, scenarios_storm,
+    scenarios_fork,  scenarios_quorum,    scenarios_starts, scenarios_news,     scenarios_stranger};
 
 struct options {
     const char *name;

@@ -484,6 +484,7 @@ bool first_fenced(struct world *w);
 void promote_aside(struct world *w, int i);
 /* Nodes 1 to n follow node 0 and hold what it has. */
 void followers(struct world *w, unsigned writes, int n);
+void split(struct world *w); /* nodes 1 and 2 were promoted from one epoch, and have met */
 
 /* A table for each file of scenarios, ended by an entry without a name. */
 struct scenario {

@@ -235,7 +235,7 @@ static void promote_two(struct world *w)
     net_heal(w);
 }
 
-static void split(struct world *w)
+void split(struct world *w)
 {
     promote_two(w);
     sim_check(w, world_until(w, both_fenced, 15 * SEC), "a split goes on: roles %d and %d",

@@ -3,6 +3,7 @@
  * test_engine.c - one engine with its threads on a real disk: what a user of engine.h relies on.
  */
 #include "engine_fixture.h"
+#include "wall_fixture.h"
 
 TestSuite(engine, .init = engine_setup, .fini = engine_teardown, .timeout = 60);
 
@@ -347,31 +348,12 @@ static int never_back(void *arg, struct seg *seg, const char *file, uint64_t off
     return 0;
 }
 
-static _Atomic int64_t wall = 1543000000000;
-static int64_t odd_wall(struct env *env)
-{
-    (void)env;
-    return atomic_load(&wall);
-}
-static int64_t real_mono(struct env *env)
-{
-    (void)env;
-    return env_mono_ns(env_real());
-}
-static void real_random(struct env *env, void *out, size_t len)
-{
-    (void)env;
-    env_random(env_real(), out, len);
-}
-
 /* Sequence 24: the wall clock goes back, the commit times do not. */
 Test(engine, commit_times_never_go_back)
 {
-    static const struct env_ops ops = {odd_wall, real_mono, real_random};
-    struct env env = {&ops};
     struct node *n = &nodes[0];
     struct engine_config cfg = {
-        .path = n->path, .env = &env, .reserve_bytes = 1, .hooks = {.fatal = die}};
+        .path = n->path, .env = &wall_env, .reserve_bytes = 1, .hooks = {.fatal = die}};
     struct wal_report r;
     int64_t last = 0;
     char dir[300];

@@ -6,7 +6,6 @@
 #include <ftw.h>
 #include <openssl/evp.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +16,7 @@
 #include "restore.h"
 #include "snapshot.h"
 #include "snapshot_private.h"
+#include "wall_fixture.h"
 
 /* ---- one engine on a real disk ---- */
 struct node {
@@ -637,29 +637,10 @@ Test(snapshot, a_target_within_a_segment_takes_the_first_of_its_transactions)
     buf_free(&b);
 }
 
-static _Atomic int64_t wall = 1543000000000;
-static int64_t still_wall(struct env *env)
-{
-    (void)env;
-    return atomic_load(&wall);
-}
-static int64_t real_mono(struct env *env)
-{
-    (void)env;
-    return env_mono_ns(env_real());
-}
-static void real_random(struct env *env, void *out, size_t len)
-{
-    (void)env;
-    env_random(env_real(), out, len);
-}
-
 /* Sequence 24: commit times may be equal. A time is the state behind the last commit of its
  * millisecond, whatever is at hand; what cannot tell which was the last is refused. */
 Test(snapshot, a_time_takes_all_that_was_committed_in_its_millisecond)
 {
-    static const struct env_ops ops = {still_wall, real_mono, real_random};
-    struct env env = {&ops};
     struct restore_config at = {.to_ms = atomic_load(&wall)};
     struct restore_report rep;
     struct snapshot_info info;
@@ -668,7 +649,7 @@ Test(snapshot, a_time_takes_all_that_was_committed_in_its_millisecond)
     struct err err = {0};
     char log[300];
 
-    node.env = &env;
+    node.env = &wall_env;
     node_open(&node);
     put_cluster(&node);
     put_good(&node, "before", "1", 1);
