@@ -90,16 +90,17 @@ static struct memnode *find(const struct memtable *m, const char *key, size_t le
                             const _Atomic(struct memnode *) **links)
 {
     const _Atomic(struct memnode *) *row = m->head;
-    struct memnode *n = NULL;
+    struct memnode *n = NULL, *end = NULL; /* end: where the level above ended, compared there */
 
     for (unsigned l = atomic_load_explicit(&m->levels, memory_order_relaxed); l-- > 0;) {
-        while ((n = follow(&row[l])) != NULL) {
+        while ((n = follow(&row[l])) != end) {
             int c = key_compare(n, key, len);
 
             if (c > 0 || (c == 0 && !beyond))
                 break;
             row = n->next;
         }
+        end = n;
         if (links != NULL)
             links[l] = &row[l];
     }
