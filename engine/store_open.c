@@ -6,6 +6,7 @@
  * not even the checkpoint at close; of STORE_NOTHING no file is.
  */
 #include "store_private.h"
+#include "turtle.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -90,6 +91,10 @@ static int files_ready(struct store *s, struct err *err)
      * overwrites what the root before it needs. */
     if (s->cfg.disk != NULL && s->cfg.disk->ops->sync_dir(s->cfg.disk, s->dir, err) != 0)
         return -1;
+    if (s->cfg.disk != NULL && turtle_check(s->cfg.disk, s->dir, err) != 0)
+        return err->code == ERR_CORRUPT
+                   ? store_corrupt(s, err, "WiredTiger.turtle is not what was written there")
+                   : -1;
     return store_backup_forget(s, err);
 }
 

@@ -12,6 +12,7 @@
  * the work lives by it.
  */
 #include "wtfs.h"
+#include "turtle.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -127,6 +128,8 @@ static int fh_sync(WT_FILE_HANDLE *fh, WT_SESSION *session)
     struct err err = {0};
 
     (void)session;
+    if (turtle_is_new(fh->name) && turtle_seal(h->w->disk, h->file, &err) != 0)
+        return wt_errno(h->w, "seal", &err);
     if (h->w->disk->ops->sync(h->file, &err) != 0)
         return flush_failed(h->w, "sync", &err);
     return 0;

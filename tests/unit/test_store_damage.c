@@ -207,6 +207,72 @@ static void nothing_is_added(void)
     cr_assert_eq((int)err.code, (int)ERR_ROLE);
 }
 
+/* ---- the file from which WiredTiger finds all others ---- */
+#define TURTLE "/store/WiredTiger.turtle"
+
+/* The store being down: what fn makes of its turtle file. */
+static size_t turtle_change(size_t (*fn)(uint8_t *data, size_t len, size_t at), size_t at)
+{
+    static uint8_t data[4096];
+    struct disk *d = disk_sim_new(image, env_real());
+    struct disk_file *f;
+    size_t len, left;
+
+    cr_assert_eq(d->ops->open(d, TURTLE, DISK_READ | DISK_WRITE, &f, &err), 0, "%s", err.msg);
+    cr_assert_eq(d->ops->pread(f, data, sizeof(data), 0, &len, &err), 0);
+    cr_assert(len > 500 && len < sizeof(data));
+    left = fn(data, len, at);
+    cr_assert_eq(d->ops->pwrite(f, data, left, 0, &err), 0);
+    cr_assert_eq(d->ops->truncate(f, left, &err), 0);
+    cr_assert_eq(d->ops->sync(f, &err), 0);
+    d->ops->close(f);
+    disk_free(d);
+    return len;
+}
+
+static size_t flip(uint8_t *data, size_t len, size_t at)
+{
+    data[at % len] ^= (uint8_t)(1u << at % 8);
+    return len;
+}
+
+static size_t without_checksum(uint8_t *data, size_t len, size_t at)
+{
+    uint8_t *entry = memmem(data, len, "Lockstep checksum", 17);
+
+    (void)at;
+    cr_assert_not_null(entry, "there is none");
+    return (size_t)(entry - data);
+}
+
+Test(store_damage, a_flipped_bit_of_the_root_of_all_files_is_found_at_open)
+{
+    size_t len, own = strlen("Lockstep checksum\n") + 17;
+
+    down();
+    len = turtle_change(flip, 0);
+    (void)turtle_change(flip, 0);
+    for (size_t at = 0; at < len - own; at += 11) {
+        panics = 0;
+        (void)turtle_change(flip, at);
+        cr_assert_neq(boot(STORE_WHOLE), 0, "byte %zu: it is taken for whole", at);
+        cr_assert_eq((int)err.code, (int)ERR_CORRUPT, "byte %zu: %s", at, err.msg);
+        cr_assert(panics == 1 && unreadable);
+        down();
+        (void)turtle_change(flip, at);
+    }
+    panics = 0;
+    cr_assert_eq(boot(STORE_WHOLE), 0, "%s", err.msg);
+}
+
+Test(store_damage, a_root_of_all_files_from_before_it_had_a_checksum_is_read)
+{
+    down();
+    (void)turtle_change(without_checksum, 0);
+    cr_assert_eq(boot(STORE_WHOLE), 0, "%s", err.msg);
+    cr_assert_eq(panics, 0u);
+}
+
 Test(store_damage, rows_are_read_without_the_leaves)
 {
     static const uint8_t other[MERKLE_HASH_BYTES] = {1};
