@@ -443,7 +443,7 @@ void copy_event(struct engine *e, struct event *ev)
 
 size_t copy_step(struct engine *e)
 {
-    if (e->copy == NULL)
+    if (e->copy == NULL || lost_saves(e)) /* the switch would close the log that is saved */
         return 0;
     progress_log(e);
     if (atomic_load(&e->reserve)) /* space_step looks again */

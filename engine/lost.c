@@ -3,8 +3,10 @@
  * lost.c - what only this cluster has is written to a file before it follows a primary that never
  * got it.
  *
- * A promotion elsewhere forks the history: what the log holds after the fork is in no other
- * cluster. Following the new primary cuts or replaces it, so first it goes, segment by segment and
+ * A promotion elsewhere forks the history, and so does a primary that lost the end of its log, in a
+ * power cut or by an older image of it: what the log holds after the fork is in no other cluster,
+ * and may have been acknowledged (an async primary waits for nobody). Following the primary cuts or
+ * replaces it, so first it goes, segment by segment and
  * byte for byte, into <path>/lost/<id>; values in it are ciphertext, as in the log. The log after
  * the fork is not released meanwhile (retain.c).
  *
@@ -42,13 +44,15 @@
 
 #include <xxhash.h>
 
-#define SAVED_ROW "lost_saved" /* msgpack [first LSN, last LSN, hash at last] */
+#define SAVED_ROW "lost_saved"           /* msgpack [first LSN, last LSN, hash at last] */
+#define COPY_SAVED_ROW "lost_saved_copy" /* the same, of the log that a copy streams into */
 #define KEYRING "core/keyring"
 #define SEALED_REASON "lost_writes_sealed"
 #define STEP_BYTES ((size_t)1 << 20)
 #define OWN_ROWS "core/replication/" /* what the old primary noted of itself and its members */
 
 struct lost {
+    struct gen *g; /* whose log is saved; no copy goes on meanwhile (copy_step) */
     struct engine_lost head;
     struct cursor cur;
     struct disk_file *file;
@@ -58,7 +62,12 @@ struct lost {
 };
 
 /* ---- is it saved? ---- */
-static bool is_saved(struct engine *e, uint64_t first)
+static const char *saved_row(const struct engine *e, const struct gen *g)
+{
+    return g == e->copy ? COPY_SAVED_ROW : SAVED_ROW;
+}
+
+static bool is_saved(struct engine *e, struct gen *g, uint64_t first)
 {
     uint8_t end[WAL_HASH_BYTES], hash[WAL_HASH_BYTES] = {0};
     struct buf b = {0};
@@ -67,23 +76,24 @@ static bool is_saved(struct engine *e, uint64_t first)
     uint64_t from, to;
     bool saved = false;
 
-    if (local_get_locked(e, SAVED_ROW, &b, &err) == 0) {
+    if (local_get_locked(e, saved_row(e, g), &b, &err) == 0) {
         m = (struct mp){.p = b.data, .end = b.data + b.len};
         if (mp_array(&m, 3) != 3)
             m.bad = true;
         from = mp_uint(&m, UINT64_MAX);
         to = mp_uint(&m, UINT64_MAX);
         mp_fixed(&m, hash, sizeof(hash));
-        wal_end_hash(e->cur->wal, end);
-        saved = !m.bad && from <= first && to == wal_end_lsn(e->cur->wal) &&
+        wal_end_hash(g->wal, end);
+        saved = !m.bad && from <= first && to == wal_end_lsn(g->wal) &&
                 memcmp(hash, end, sizeof(end)) == 0;
     }
     buf_free(&b);
     return saved;
 }
 
-static int note_saved(struct engine *e, const struct engine_lost *h, struct err *err)
+static int note_saved(struct engine *e, const struct lost *l, struct err *err)
 {
+    const struct engine_lost *h = &l->head;
     struct buf b = {0};
     int rc = -1;
 
@@ -91,7 +101,7 @@ static int note_saved(struct engine *e, const struct engine_lost *h, struct err 
     mp_put_uint(&b, h->fork_lsn + 1);
     mp_put_uint(&b, h->last_lsn);
     mp_put_bin(&b, h->hash, sizeof(h->hash));
-    if (buf_check(&b, err) == 0 && local_set_locked(e, SAVED_ROW, b.data, b.len, err) == 0)
+    if (buf_check(&b, err) == 0 && local_set_locked(e, saved_row(e, l->g), b.data, b.len, err) == 0)
         rc = local_save(e, err);
     buf_free(&b);
     return rc;
@@ -127,9 +137,9 @@ static int open_file(struct engine *e, struct lost *l, struct err *err)
     return rc;
 }
 
-static int begin(struct engine *e, uint64_t fork, uint32_t epoch, struct err *err)
+static int begin(struct engine *e, struct gen *g, uint64_t fork, uint32_t epoch, struct err *err)
 {
-    struct wal *w = e->cur->wal;
+    struct wal *w = g->wal;
     struct lost *l = calloc(1, sizeof(*l));
     struct engine_lost *h;
 
@@ -145,14 +155,16 @@ static int begin(struct engine *e, uint64_t fork, uint32_t epoch, struct err *er
     h->saved_ms = env_wall_ms(e->cfg.env);
     memcpy(h->cluster_id, e->follow.cfg.cluster_id, sizeof(h->cluster_id));
     memcpy(h->member, e->follow.cfg.member_id, sizeof(h->member));
-    snprintf(h->id, sizeof(h->id), "e%" PRIu32 "-%" PRIu64 "-%" PRIu64, epoch, h->first_lsn,
-             h->last_lsn);
+    /* In one epoch the same LSNs may be lost again, with other writes. */
+    snprintf(h->id, sizeof(h->id), "e%" PRIu32 "-%" PRIu64 "-%" PRIu64 "-%02x%02x%02x%02x", epoch,
+             h->first_lsn, h->last_lsn, h->hash[0], h->hash[1], h->hash[2], h->hash[3]);
     if (open_file(e, l, err) != 0) {
         free(l);
         return -1;
     }
     l->off = DISK_BLOCK_BYTES;
     cursor_set(&l->cur, h->first_lsn);
+    l->g = g;
     e->lost = l;
     log_warn(e->cfg.log, LOG_REPLICATION,
              "LSN %" PRIu64 " to %" PRIu64
@@ -167,19 +179,25 @@ bool lost_saves(const struct engine *e)
     return e->lost != NULL;
 }
 
-bool lost_first(struct engine *e, const struct link_welcome *w)
+static bool saves_of(struct engine *e, struct gen *g, const struct link_welcome *w)
 {
     uint64_t fork;
     uint32_t epoch;
     struct err err;
 
-    lost_fork(e, w, &fork, &epoch);
-    if (fork >= wal_end_lsn(e->cur->wal) || is_saved(e, fork + 1))
+    lost_fork(e, g, w, &fork, &epoch);
+    if (fork >= wal_end_lsn(g->wal) || is_saved(e, g, fork + 1))
         return false;
-    if (begin(e, fork, epoch, &err) != 0) /* nothing is given up: the next welcome tries again */
+    if (begin(e, g, fork, epoch, &err) != 0) /* nothing is given up: the next welcome tries again */
         log_error(e->cfg.log, LOG_REPLICATION, "cannot save what only this cluster has: %s",
                   err.msg);
     return true;
+}
+
+bool lost_first(struct engine *e, const struct link_welcome *w)
+{
+    return saves_of(e, e->cur, w) ||
+           (e->copy != NULL && w->decision == LINK_STREAM && saves_of(e, e->copy, w));
 }
 
 void lost_abort(struct engine *e)
@@ -243,7 +261,7 @@ static int write_some(struct engine *e, struct lost *l, struct err *err)
 
     while (written < STEP_BYTES && l->cur.next_lsn <= l->head.last_lsn) {
         struct seg *s;
-        int rc = cursor_peek(e, e->cur, &l->cur, &s, err);
+        int rc = cursor_peek(e, l->g, &l->cur, &s, err);
 
         if (rc < 0)
             return -1;
@@ -382,8 +400,7 @@ size_t lost_step(struct engine *e)
     rc = write_some(e, l, &err);
     if (rc == 2 && !take_keyring(e, l))
         return 0;
-    if (rc < 0 ||
-        (rc == 2 && (put_in_place(e, l, &err) != 0 || note_saved(e, &l->head, &err) != 0)))
+    if (rc < 0 || (rc == 2 && (put_in_place(e, l, &err) != 0 || note_saved(e, l, &err) != 0)))
         engine_fatal(e, &err); /* a failed write or sync is final; nothing was given up */
     if (rc == 2)
         finish(e, l);

@@ -66,20 +66,37 @@ uint64_t common_lsn(struct engine *e, struct gen *g, const struct link_welcome *
     return lsn;
 }
 
-void lost_fork(struct engine *e, const struct link_welcome *w, uint64_t *forkp, uint32_t *epochp)
+/* Of one epoch with us, the primary makes us drop what g's log has beyond *keptp. A copy of what it
+ * keeps no log of does not say whether it had our tail; what we know as committed it had, or shows
+ * by its points that it had not. */
+static bool drops(struct engine *e, const struct gen *g, const struct link_welcome *w,
+                  uint64_t *keptp)
 {
-    const struct wal *log = e->cur->wal;
-    uint64_t base = wal_first_lsn(log) - 1;
-    bool gone = w->decision == LINK_COPY && w->end == LINK_END_ELSEWHERE && follow_gives_up(e);
+    *keptp = 0;
+    if (w->decision == LINK_STREAM) {
+        *keptp = w->from_lsn - 1;
+        return g == engine_log_gen(e) && w->from_lsn <= wal_end_lsn(g->wal);
+    }
+    if (w->end == LINK_END_UNKNOWN ? !refused_wrote_anew(e, w) : !follow_gives_up(e))
+        *keptp = e->committed_lsn;
+    return w->end != LINK_END_HERE;
+}
 
-    if (!fork_of(&e->cur->epochs, &w->epochs, forkp, epochp) ||
-        (*forkp >= wal_end_lsn(log) && !gone)) {
+void lost_fork(struct engine *e, struct gen *g, const struct link_welcome *w, uint64_t *forkp,
+               uint32_t *epochp)
+{
+    uint64_t base = wal_first_lsn(g->wal) - 1, kept = 0;
+
+    if (!fork_of(&g->epochs, &w->epochs, forkp, epochp) ||
+        (*forkp >= wal_end_lsn(g->wal) && !drops(e, g, w, &kept))) {
         *forkp = UINT64_MAX;
         return;
     }
     if (*forkp <= base)
         return; /* part of it is released */
-    *forkp = common_lsn(e, e->cur, w);
+    *forkp = common_lsn(e, g, w);
+    if (*forkp < kept)
+        *forkp = kept;
     if (*forkp < base)
         *forkp = base;
 }

@@ -57,7 +57,7 @@ void refused_note(struct engine *e, const struct link_welcome *w)
 }
 
 /* Its epoch is ours, so all that is committed here was in its log. */
-static bool wrote_anew(struct engine *e, const struct link_welcome *w)
+bool refused_wrote_anew(struct engine *e, const struct link_welcome *w)
 {
     const struct epoch_rec *ours = epochs_last(&e->cur->epochs), *theirs = epochs_last(&w->epochs);
     struct wal *log = e->cur->wal;
@@ -86,7 +86,7 @@ bool refused_before(struct engine *e, const struct link_welcome *w)
         return false;
     if (is_noted(e, theirs))
         return true;
-    if (!wrote_anew(e, w))
+    if (!refused_wrote_anew(e, w))
         return false;
     log_error(e->cfg.log, LOG_REPLICATION,
               "primary_lost_history: the primary wrote anew at LSNs that are committed here");

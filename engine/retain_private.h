@@ -41,8 +41,9 @@ void snapshot_stop(struct engine *e, const char *why); /* before the log that it
 void snapshot_feed_unref(struct snapshot_feed *f);     /* takes NULL */
 
 /* ---- lost.c, lost_read.c, lost_fork.c ---- */
-/** Right before what only we have; at the end of our log or beyond: we have nothing of our own. */
-void lost_fork(struct engine *e, const struct link_welcome *w, uint64_t *forkp, uint32_t *epochp);
+/** Right before what only g's log has; at its end or beyond: it has nothing of its own. */
+void lost_fork(struct engine *e, struct gen *g, const struct link_welcome *w, uint64_t *forkp,
+               uint32_t *epochp);
 /** The newest LSN at which g's log is known to be the primary's; 0: none is. */
 uint64_t common_lsn(struct engine *e, struct gen *g, const struct link_welcome *w);
 /** What only we have is not saved yet: true, and it has begun; do not follow now. */

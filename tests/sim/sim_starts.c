@@ -238,6 +238,11 @@ static bool second_streams(struct world *w)
     return node_streams(w, 1);
 }
 
+static bool second_is_alone(struct world *w)
+{
+    return status_of(w, 1)->n_peers == 0 || !status_of(w, 1)->peers[0].connected;
+}
+
 /* 3, 20: a primary that came back from an older image is of the epoch that its secondary is of.
  * When that is told to give up what it has beyond, that is saved, and no more. */
 static void saved_in_epoch(struct world *w)
@@ -268,6 +273,123 @@ static void saved_in_epoch(struct world *w)
     }
     sim_check(w, try_retarget(w, 1, 0, false, true, 60 * SEC), "not given up");
     watch_given_up(w, 1);
+    sim_check(w, world_until(w, second_streams, 60 * SEC), "node 1 does not follow");
+    check_equal(w);
+    saved_from(w, 1, fork);
+}
+
+/* No word of a commit, and no answer that a copy waits for. */
+static bool only_log(struct world *w, int from, int to, unsigned type)
+{
+    (void)w, (void)from, (void)to;
+    return type != MSG_COMMIT && type != MSG_PAGE && type != MSG_PARTS;
+}
+
+/* The primary writes, and keeps no log of what node 1 has. */
+static void outgrow(struct world *w)
+{
+    w->retain_bytes = 1;
+    w->value_min = 4000;
+    while (wal_first_lsn(w->n[0].e->cur->wal) <= durable(w, 1) + 1) {
+        for (int k = 0; k < 150; k++) {
+            write_one(w);
+            world_run(w, MS);
+        }
+        (void)engine_checkpoint_step(w->n[0].e, true);
+        world_run(w, 35 * SEC);
+    }
+    w->value_min = 0;
+}
+
+/* An async primary acknowledges, dies, and comes back from an image of before, which is of the same
+ * epoch. Node 1 has what was acknowledged, and heard no word that it is committed, so the primary
+ * is not refused. Until when both agree. */
+static uint64_t lose_unheard(struct world *w)
+{
+    struct disk_image *old;
+    uint64_t fork;
+    uint32_t from;
+
+    for (fork = durable(w, 0); durable(w, 0) == fork;) /* a mark, so that none comes now */
+        world_step(w);
+    world_run(w, 100 * MS);
+    old = disk_image_clone(w->n[0].image);
+    fork = durable(w, 0);
+    w->passes = only_log;
+    from = w->n_ops;
+    write_at_once(w, 1 + (unsigned)sim_rand(w, 10));
+    while (!writes_settled(w) || durable(w, 1) < durable(w, 0))
+        sim_check(w, world_step(w), "the writes do not come to node 1");
+    node_crash(w, 0);
+    w->passes = NULL;
+    net_partition(w, 0, 1, true);
+    for (uint32_t k = from; k < w->n_ops; k++)
+        w->ops[k].lost = true;
+    node_restore(w, 0, old);
+    w->primary = 1; /* the only one with all that was acknowledged */
+    node_open(w, 0);
+    w->primary = 0;
+    sim_check(w, durable(w, 0) == fork, "the image ends at %llu",
+              (unsigned long long)durable(w, 0));
+    sim_check(w, world_until(w, second_is_alone, 60 * SEC), "node 1 does not notice");
+    return fork;
+}
+
+/* 3, 20: node 1 drops it, and saves it first. */
+static void saved_unheard(struct world *w)
+{
+    uint64_t fork;
+
+    pair(w);
+    write_many(w, 30);
+    check_equal(w);
+    fork = lose_unheard(w);
+    if (sim_rand(w, 2) == 0)
+        write_anew(w, 1 + (unsigned)sim_rand(w, 20));
+    net_heal(w);
+    sim_check(w, world_until(w, second_streams, 60 * SEC), "node 1 does not follow");
+    check_equal(w);
+    saved_from(w, 1, fork);
+}
+
+/* So it is when the two meet only after the primary wrote more than it keeps: a copy replaces it.
+ */
+static void saved_before_copy(struct world *w)
+{
+    uint64_t fork;
+
+    pair(w);
+    write_many(w, 30);
+    check_equal(w);
+    fork = lose_unheard(w);
+    outgrow(w);
+    net_heal(w);
+    sim_check(w, world_until(w, second_streams, 60 * SEC), "node 1 does not follow");
+    check_equal(w);
+    saved_from(w, 1, fork);
+}
+
+static bool copy_begins(struct world *w)
+{
+    return w->n[1].e->copy != NULL;
+}
+
+/* And of the log that streams into a copy under way. */
+static void saved_in_copy(struct world *w)
+{
+    uint64_t fork;
+
+    pair(w);
+    write_many(w, 30);
+    check_equal(w);
+    net_partition(w, 0, 1, true);
+    outgrow(w);
+    w->passes = only_log; /* the copy does not end */
+    net_heal(w);
+    sim_check(w, world_until(w, copy_begins, 60 * SEC), "no copy begins");
+    fork = lose_unheard(w);
+    sim_check(w, copy_begins(w), "the copy is whole already");
+    net_heal(w);
     sim_check(w, world_until(w, second_streams, 60 * SEC), "node 1 does not follow");
     check_equal(w);
     saved_from(w, 1, fork);
@@ -428,6 +550,10 @@ const struct scenario scenarios_starts[] = {
     {"saved_after_fork", saved_after_fork, "and nothing that both have, of however many starts", 0},
     {"saved_in_epoch", saved_in_epoch,
      "of a primary of the same epoch an operator gives up no more than what it lost", 0},
+    {"saved_unheard", saved_unheard,
+     "what a restored primary of the same epoch lacks is saved, heard of as committed or not", 0},
+    {"saved_before_copy", saved_before_copy, "before a copy replaces it, too", 0},
+    {"saved_in_copy", saved_in_copy, "and of the log of a copy under way", 0},
     {"nothing_to_save", nothing_to_save, "a primary that only lost a tail has nothing to save", 0},
     {"quorum_over_epoch", quorum_over_epoch,
      "k of n: one of an older epoch is heard, and nothing is taken from it", 4},
