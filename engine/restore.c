@@ -512,11 +512,11 @@ static int check_target(struct restore *r, struct err *err)
                        "what is there ends at LSN %" PRIu64 ", before LSN %" PRIu64
                        ": give the log that goes on from there",
                        r->p.lsn, r->cfg.to_lsn);
-    /* All that was committed by then is there when something later was seen, or when the snapshot
-     * itself was begun later. */
-    if (r->cfg.to_ms == 0 || r->stopped || info->created_ms > r->cfg.to_ms)
+    /* All that was committed by then is there when something later was seen. That the snapshot is
+     * younger says nothing: the clock may have been set back since, and a secondary is behind. */
+    if (r->cfg.to_ms == 0 || r->stopped)
         return 0;
-    time_text(r->report.commit_ms != 0 ? r->report.commit_ms : info->created_ms, end);
+    time_text(r->report.commit_ms != 0 ? r->report.commit_ms : info->store_ms, end);
     time_text(r->cfg.to_ms, to);
     return err_set(err, ERR_NOTFOUND, 0,
                    "what is there ends at LSN %" PRIu64 " of %s and cannot tell what was committed "
