@@ -138,8 +138,17 @@ uint64_t peer_stage_lsn(const struct peer *p, enum lag_stage s)
     }
 }
 
+bool primary_wall_ms(const struct engine *e, int64_t *msp)
+{
+    bool own = engine_role(e) == ENGINE_PRIMARY;
+
+    *msp = env_wall_ms(e->cfg.env) + (own ? 0 : e->follow.skew_ms);
+    return own || e->follow.echoed;
+}
+
 /* When the oldest commit after lsn was made; 0: there is none. What was committed before this
- * process kept book is told from the log's own times. */
+ * process kept book is told from the log's own times, which are of the primary's clock; now, as
+ * long as that is not known. */
 int64_t lag_since_ns(struct engine *e, uint64_t lsn)
 {
     uint64_t hi = e->commit_seq;
@@ -160,8 +169,7 @@ int64_t lag_since_ns(struct engine *e, uint64_t lsn)
         return e->commits[lo % COMMITS_KEPT].mono_ns;
     now = env_mono_ns(e->cfg.env);
     made = wal_commit_ms_after(e->cur->wal, lsn);
-    wall = env_wall_ms(e->cfg.env);
-    if (made != 0 && made < wall)
+    if (primary_wall_ms(e, &wall) && made != 0 && made < wall)
         now -= (wall - made) * NS_PER_MS;
     return now != 0 ? now : -1;
 }

@@ -30,6 +30,9 @@ struct lag {
 void lag_add(struct lag *l, int64_t now_ns, int64_t us);
 void lag_figures(const struct lag *l, int64_t now_ns, struct engine_lag out[LAG_WINDOWS]);
 
+/** The clock of the primary, of which the times in the log are; false: its skew is not known yet.
+ */
+bool primary_wall_ms(const struct engine *e, int64_t *msp);
 int64_t lag_since_ns(struct engine *e, uint64_t lsn);
 uint64_t peer_stage_lsn(const struct peer *p, enum lag_stage s);
 int64_t peer_behind_ns(struct engine *e, const struct peer *p, enum lag_stage s);

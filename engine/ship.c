@@ -195,11 +195,10 @@ static void on_ack(struct engine *e, struct conn *c, const struct link_msg *m)
 /* The marks that a secondary passes on are of its primary's clock: that is the one it tells. */
 static void on_ping(struct engine *e, struct conn *c, const struct link_msg *m)
 {
-    int64_t skew_ms = engine_role(e) == ENGINE_PRIMARY ? 0 : e->follow.skew_ms;
     struct link_msg pong = {.type = MSG_PONG};
 
     pong.ping.stamp = m->ping.stamp;
-    pong.ping.wall_ms = env_wall_ms(e->cfg.env) + skew_ms;
+    (void)primary_wall_ms(e, &pong.ping.wall_ms);
     conn_send(e, c, &pong, NULL);
     fed_heard(e, c->peer, m);
 }

@@ -4,6 +4,7 @@
  * promoted, and for those that follow it now.
  */
 #include "engine_private.h"
+#include "lag_private.h"
 #include "link_msg.h"
 #include "sim.h"
 
@@ -255,6 +256,45 @@ static void fed_lag_truth(struct world *w)
     }
 }
 
+static bool first_follows(struct world *w)
+{
+    return node_streams(w, 1);
+}
+
+/* For how long node 2 lacks what a feeder has from before its own start is told by the primary's
+ * clock, of which the times in the log are, whatever the feeder's own says. */
+static void fed_age_truth(struct world *w)
+{
+    int64_t wrong_ms = (600 + (int64_t)sim_rand(w, 600)) * 1000, since, age, begin_ns;
+    uint64_t lsn;
+
+    begin(w);
+    feed(w, 2, 1);
+    world_run(w, 5 * SEC);
+    lsn = status_of(w, 2)->durable_lsn;
+    node_stop(w, 2);
+    w->n[2].follows = -1;
+    begin_ns = w->now_ns;
+    write_many(w, 20);
+    world_run(w, (5 + (int64_t)sim_rand(w, 20)) * SEC);
+    w->n[1].env.wall_offset_ms = sim_rand(w, 2) == 0 ? wrong_ms : -wrong_ms;
+    node_stop(w, 1);
+    node_open(w, 1);
+    for (int i = 0; i < 2000; i++) { /* from its first step on */
+        world_step(w);
+        since = lag_since_ns(w->n[1].e, lsn);
+        age = since == 0 ? 0 : env_mono_ns(&w->n[1].env.env) - since;
+        sim_check(w, age <= w->now_ns - begin_ns + 2 * SEC, "%lld s old, after %lld s",
+                  (long long)(age / SEC), (long long)((w->now_ns - begin_ns) / SEC));
+    }
+    sim_check(w, world_until(w, first_follows, 30 * SEC), "it does not follow again");
+    world_run(w, 3 * SEC);
+    since = lag_since_ns(w->n[1].e, lsn);
+    age = since == 0 ? 0 : env_mono_ns(&w->n[1].env.env) - since;
+    sim_check(w, age >= w->now_ns - begin_ns - 2 * SEC, "%lld s old, after %lld s",
+              (long long)(age / SEC), (long long)((w->now_ns - begin_ns) / SEC));
+}
+
 static bool said(int fd, const char *text)
 {
     static char log[1 << 20];
@@ -324,6 +364,7 @@ const struct scenario scenarios_fed[] = {
     {"retention_raised", retention_raised, "a member's own limit outlives a promotion", 3},
     {"fed_is_not_away", fed_is_not_away, "a member that another one feeds is not away", 4},
     {"fed_lag_truth", fed_lag_truth, "lag of one that another one feeds is true", 4},
+    {"fed_age_truth", fed_age_truth, "and for how long, whatever the feeder's clock says", 4},
     {"fed_falls_behind", fed_falls_behind, "who feeds others keeps their log within limits", 4},
     {NULL, NULL, NULL, 0},
 };
