@@ -13,6 +13,7 @@
 #include "follow_private.h"
 #include "log_private.h"
 #include "retain_private.h"
+#include "roles_private.h"
 #include "threads_private.h"
 #include "time_private.h"
 
@@ -111,11 +112,60 @@ bool aside_holds(const struct engine *e, uint32_t generation)
     return false;
 }
 
-/* A generation that is LOCAL_APART is so when it is got back, too. A row of its own: an older
- * program reads a row "aside" of its own form only. */
-static void apart_row(uint32_t generation, char name[32])
+/* What else a generation was comes back with it: LOCAL_APART; fenced, and how far what it holds may
+ * have been answered; alone. In rows of their own, NAME-GENERATION: an older program reads a row
+ * "aside" of its own form only. */
+static const char *const kept[] = {LOCAL_APART, "fence", "commit", "alone"};
+#define KEPT (sizeof(kept) / sizeof(kept[0]))
+
+static void kept_row(const char *name, uint32_t generation, char out[32])
 {
-    snprintf(name, 32, LOCAL_APART "-%" PRIu32, generation);
+    snprintf(out, 32, "%s-%" PRIu32, name, generation);
+}
+
+/* Before the switch says what the new generation is. One whose history goes on in the copy is kept
+ * as fenced, whether it met the other primary or not: else both would serve. */
+static int keep_rows(struct engine *e, const struct gen *old, struct err *err)
+{
+    uint32_t generation = old->number;
+    struct epochs newest = {.n = 1};
+    struct buf met = {0};
+    int rc = 0;
+
+    if (strcmp(e->repl.cluster_id, e->follow.cfg.cluster_id) ==
+            0 && /* one restored of it is another */
+        epochs_share(&old->epochs, &e->copy->epochs)) {
+        newest.e[0] = *epochs_last(&e->copy->epochs);
+        if (epochs_encode(&newest, &met, err) != 0 ||
+            local_set_locked(e, "fence", met.data, met.len, err) != 0 ||
+            local_set_number(e, "commit", e->committed_lsn, err) != 0)
+            rc = -1;
+        buf_free(&met);
+    }
+
+    for (size_t i = 0; i < KEPT && rc == 0; i++) {
+        struct buf b = {0};
+        struct err none;
+        char row[32];
+
+        kept_row(kept[i], generation, row);
+        if (local_get_locked(e, kept[i], &b, &none) == 0)
+            rc = local_set_locked(e, row, b.data, b.len, err);
+        buf_free(&b);
+    }
+    return rc;
+}
+
+static int drop_rows(struct engine *e, uint32_t generation, struct err *err)
+{
+    char row[32];
+
+    for (size_t i = 0; i < KEPT; i++) {
+        kept_row(kept[i], generation, row);
+        if (local_set_text(e, row, NULL, err) != 0)
+            return -1;
+    }
+    return 0;
 }
 
 /* The rows are in memory only: the caller's next local_save makes them durable, with the switch. */
@@ -125,7 +175,6 @@ bool aside_keep(struct engine *e, const struct gen *old)
     struct engine_aside *a = &e->aside[e->n_aside];
     struct buf b = {0};
     struct err err;
-    char apart[32];
     uint64_t minor;
     bool found;
 
@@ -143,9 +192,7 @@ bool aside_keep(struct engine *e, const struct gen *old)
     e->n_aside++;
     f->keep_old_ms = 0; /* what later copies replace is this primary's own data */
     f->old_name[0] = '\0';
-    apart_row(a->generation, apart);
-    if (local_set_text(e, apart, engine_apart(e) ? "1" : NULL, &err) != 0 ||
-        follow_encode(f, &b, &err) != 0 ||
+    if (keep_rows(e, old, &err) != 0 || follow_encode(f, &b, &err) != 0 ||
         local_set_locked(e, "follow", b.data, b.len, &err) != 0 || set_row(e, &err) != 0)
         engine_fatal(e, &err);
     buf_free(&b);
@@ -157,15 +204,12 @@ static int drop(struct engine *e, size_t i, const char *why, struct err *err)
     struct job *j;
     struct gen *g;
     struct err bad;
-    char apart[32];
 
-    apart_row(e->aside[i].generation, apart);
     if (gen_new(e, e->aside[i].generation, &g, err) != 0)
         return -1;
     memmove(&e->aside[i], &e->aside[i + 1], (e->n_aside - i - 1) * sizeof(e->aside[0]));
     e->n_aside--;
-    if (local_set_text(e, apart, NULL, &bad) != 0 || set_row(e, &bad) != 0 ||
-        local_save(e, &bad) != 0)
+    if (drop_rows(e, g->number, &bad) != 0 || set_row(e, &bad) != 0 || local_save(e, &bad) != 0)
         engine_fatal(e, &bad);
     log_info(e->cfg.log, LOG_REPLICATION, "removing %s, which was set aside: %s", g->dir, why);
     j = job_new(e, JOB_DROP);
@@ -308,39 +352,53 @@ static int read_aside(struct local *l, uint32_t generation, struct engine_aside 
                              generation);
 }
 
-/* The local file of the new directory: a primary that stands alone. Written last: without it the
- * directory is no data directory, and the restore is given again. */
+static int copy_row(struct local *from, const char *row, struct local *to, const char *name,
+                    bool *therep, struct err *err)
+{
+    struct buf b = {0};
+    struct err missing;
+    int rc = 0;
+
+    *therep = local_get(from, row, &b, &missing) == 0;
+    if (*therep)
+        rc = local_set(to, name, b.data, b.len, err);
+    buf_free(&b);
+    return rc;
+}
+
+/* The local file of the new directory: what the cluster was, a primary or fenced. Written last:
+ * without it the directory is no data directory, and the restore is given again. */
 static int write_local(struct disk *d, const char *to, struct local *from,
                        const struct engine_aside *a, struct err *err)
 {
-    char number[24], minor[24], epochs[32], apart[32];
-    struct buf history = {0}, mark = {0};
+    char number[24], minor[24], row[32];
+    const char *role = "primary";
     struct local *l = NULL;
-    struct err missing;
+    bool there;
     int rc = -1;
 
     snprintf(number, sizeof(number), "%" PRIu32, a->generation);
     snprintf(minor, sizeof(minor), "%" PRIu32, a->minor);
-    snprintf(epochs, sizeof(epochs), "epochs-%" PRIu32, a->generation);
     if (local_open(d, to, &l, err) != 0)
         return -1;
-    if (local_get(from, epochs, &history, &missing) == 0 &&
-        local_set(l, epochs, history.data, history.len, err) != 0)
+    kept_row("epochs", a->generation, row);
+    if (copy_row(from, row, l, row, &there, err) != 0)
         goto out;
-    apart_row(a->generation, apart);
-    if (local_get(from, apart, &mark, &missing) == 0 &&
-        local_set(l, LOCAL_APART, mark.data, mark.len, err) != 0)
-        goto out;
+    for (size_t i = 0; i < KEPT; i++) {
+        kept_row(kept[i], a->generation, row);
+        if (copy_row(from, row, l, kept[i], &there, err) != 0)
+            goto out;
+        if (there && strcmp(kept[i], "fence") == 0)
+            role = "fenced";
+    }
     if (a->member[0] != '\0' && local_set(l, "member", a->member, strlen(a->member), err) != 0)
         goto out;
     if (local_set(l, "generation", number, strlen(number), err) != 0 ||
         local_set(l, "minor", minor, strlen(minor), err) != 0 ||
-        local_set(l, "role", "primary", 7, err) != 0)
+        local_set(l, "role", role, strlen(role), err) != 0)
         goto out;
     rc = local_commit(l, err);
 out:
-    buf_free(&history);
-    buf_free(&mark);
     local_close(l);
     return rc;
 }

@@ -109,16 +109,6 @@ void copy_abandon(struct engine *e)
     job_post(e, j);
 }
 
-/* A store of another history has nothing in common. */
-static bool shares_history(const struct epochs *a, const struct epochs *b)
-{
-    for (size_t i = 0; i < a->n; i++) {
-        if (epochs_find(b, a->e[i].id, NULL) != NULL)
-            return true;
-    }
-    return false;
-}
-
 static bool same_epoch(const struct epochs *a, const struct epochs *b)
 {
     const struct epoch_rec *ours = epochs_last(a), *theirs = epochs_last(b);
@@ -172,7 +162,8 @@ void copy_start(struct engine *e, const struct link_welcome *w)
     cursor_set(&e->feed, e->feed.next_lsn);
     store_applied(e->cur->store, &old);
     clone = conn_find(e, e->follow.conn_id)->version >= LINK_VERSION_DIFF && old.lsn > 0 &&
-            !e->cur->unreadable && shares_history(&e->cur->epochs, &w->epochs);
+            !e->cur->unreadable && /* and one of another history has nothing in common */
+            epochs_share(&e->cur->epochs, &w->epochs);
     e->follow.one_history = clone && engine_role(e) == ENGINE_SECONDARY && !e->follow.give_up &&
                             !e->follow.want_copy && same_epoch(&e->cur->epochs, &w->epochs);
     if (make_generation(e, w, clone, &g, &err) != 0 ||
@@ -364,6 +355,7 @@ static void on_finished(struct engine *e)
         local_set_number(e, "generation", e->copy->number, &err) != 0 ||
         local_set_text(e, LOCAL_APART, NULL, &err) != 0 ||
         local_set_text(e, "damaged", NULL, &err) != 0 ||
+        local_set_text(e, "fence", NULL, &err) != 0 ||  /* nor is it what the old one was */
         local_set_text(e, "commit", NULL, &err) != 0 || /* of the old generation */
         local_set_text(e, "unreadable", NULL, &err) != 0 ||
         local_set_text(e, "give_up", NULL, &err) != 0 || local_set_text(e, "copy", NULL, &err) != 0)

@@ -46,6 +46,15 @@ const struct epoch_rec *epochs_find(const struct epochs *ep, const uint8_t id[16
     return NULL;
 }
 
+bool epochs_share(const struct epochs *a, const struct epochs *b)
+{
+    for (size_t i = 0; i < a->n; i++) {
+        if (epochs_find(b, a->e[i].id, NULL) != NULL)
+            return true;
+    }
+    return false;
+}
+
 /* An epoch's record stands right after the end of the one before: it is in a log that ends at
  * end_lsn or not. */
 void epochs_prune(struct epochs *ep, uint64_t end_lsn)

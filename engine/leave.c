@@ -69,7 +69,7 @@ static void finish(struct engine *e)
 {
     struct buf fence = {0};
     uint64_t minor;
-    bool there, fenced = fenced;
+    bool there, fenced;
     struct err err;
 
     fenced = local_get_locked(e, "fence", &fence, &err) == 0;

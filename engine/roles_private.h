@@ -83,6 +83,7 @@ void epochs_of_seg(struct engine *e, struct gen *g, const struct seg *s); /* lea
 void epochs_prune(struct epochs *ep, uint64_t end_lsn);
 const struct epoch_rec *epochs_last(const struct epochs *ep); /* NULL: none */
 const struct epoch_rec *epochs_find(const struct epochs *ep, const uint8_t id[16], size_t *ip);
+bool epochs_share(const struct epochs *a, const struct epochs *b); /* are of one history */
 CHECKED int epoch_prove(struct engine *e, struct epoch_rec *r, struct err *err);
 bool epoch_proof_good(struct engine *e,
                       const struct epoch_rec *r); /* false also when there is no key */

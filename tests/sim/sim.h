@@ -280,6 +280,7 @@ struct world {
     uint64_t retain_bytes;        /* of nodes opened from here on */
     uint64_t retain_most;         /* the largest that a member has of its own; 0: none has */
     void (*tune)(struct world *w, int i, struct engine_config *cfg); /* so is what this changes */
+    int64_t keep_old_ms; /* what is replaced when a cluster becomes a secondary is set aside */
     /* false: this message (enum link_msg_type) is swallowed, and what follows it is not. NULL: none
      * is. */
     bool (*passes)(struct world *w, int from, int to, unsigned type);

@@ -3,6 +3,7 @@
  * sim_fence.c - who may serve: an old primary that meets a newer epoch, splits, restored and
  * revoked ones. Numbers in the comments are those of the design's list of sequences.
  */
+#include "link_msg.h"
 #include "sim_private.h"
 
 #include <stdio.h>
@@ -193,6 +194,51 @@ static void stood_still(struct world *w)
     check_fenced(w, 0, "superseded by epoch 2");
 }
 
+static bool nobody_meets(struct world *w, int from, int to, unsigned type)
+{
+    (void)w, (void)from, (void)to;
+    return type != MSG_EPOCH_ASK && type != MSG_EPOCH_TELL;
+}
+
+/* 2, 9: what an old primary held, fenced or not met, is set aside when it becomes a secondary. What
+ * is restored of that is fenced: the history goes on elsewhere. */
+static void set_aside_fenced(struct world *w)
+{
+    struct err err = {0};
+    uint32_t generation;
+    struct disk *d;
+
+    pair(w);
+    check_equal(w);
+    net_partition(w, 0, 1, true);
+    write_many(w, 10);
+    world_run(w, 15 * SEC);
+    promote(w, 1);
+    if (sim_rand(w, 2) == 0)
+        w->passes = nobody_meets;
+    net_heal(w);
+    sim_check(w, w->passes != NULL || world_until(w, first_fenced, 30 * SEC),
+              "the old primary is not fenced");
+    generation = w->n[0].e->cur->number;
+    w->keep_old_ms = 3600000;
+    enable(w, 1, 0);
+    sim_check(w, world_until(w, secondary_streams, 60 * SEC), "node 0 does not follow");
+    check_equal(w);
+    node_stop(w, 0);
+    d = disk_sim_new(w->n[0].image, &w->n[0].env.env);
+    sim_check(w, d != NULL, "no simulated disk");
+    if (engine_aside_restore(d, w->n[0].path, generation, "/old", &err) != 0)
+        sim_fail(w, "restore: %s", err.msg);
+    disk_free(d);
+    w->passes = nobody_meets; /* it knows by itself */
+    snprintf(w->n[0].path, sizeof(w->n[0].path), "/old");
+    w->n[0].follows = -1;
+    watch_forget(w, 0);
+    serve_restored(w, 0);
+    node_open(w, 0);
+    check_fenced(w, 0, "superseded by epoch 2");
+}
+
 /* Behind the workload's back. */
 void promote_aside(struct world *w, int i)
 {
@@ -317,6 +363,7 @@ const struct scenario scenarios_fence[] = {
     {"fence_wait", fence_wait, "a primary serves alone after fence_wait, and says so", 0},
     {"fenced_in_flight", fenced_in_flight, "nothing is acknowledged after the epochs met", 0},
     {"old_goes_on", old_goes_on, "who has met a newer epoch acknowledges nothing", 0},
+    {"set_aside_fenced", set_aside_fenced, "what is restored of a fenced cluster is fenced", 0},
     {"stood_still", stood_still, "a primary that stood still asks before it serves", 0},
     {"split", split, "of a split nobody is picked silently", 3},
     {"split_goes_on", split_goes_on, "who met the other side of a split acknowledges nothing", 3},

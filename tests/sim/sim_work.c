@@ -374,7 +374,7 @@ static bool put_rows(struct world *w, int p, int s, int64_t limit_ns)
 
 bool try_enable_seed(struct world *w, int p, int s, struct engine_seed *seed, int64_t limit_ns)
 {
-    struct follow_config f = {.cluster_id = "cluster"};
+    struct follow_config f = {.cluster_id = "cluster", .keep_old_ms = w->keep_old_ms};
     struct call *c;
     struct err err = {0};
 
