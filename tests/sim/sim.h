@@ -114,6 +114,7 @@ enum sim_fault {
     F_OLDER,
     F_OLDER_PRIMARY,
     F_SEALED,
+    F_SEALS,
     F_UNSEAL,
     F_STEPS_DOWN,
     F_SEALED_END,

@@ -67,6 +67,7 @@ static const char *const fault_names[SIM_FAULTS] = {"cut",
                                                     "older image",
                                                     "older image of a primary",
                                                     "sealed start",
+                                                    "sealing as it runs",
                                                     "unsealing",
                                                     "stepping down while sealed",
                                                     "sealed to the end"};

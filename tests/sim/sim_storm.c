@@ -157,6 +157,22 @@ static void set_quorum(struct world *w)
         (void)call_wait(w, c, some_ms(w, 4000));
 }
 
+/* sys/seal of one that runs, of whatever role, and its shares again. What it had accepted goes on;
+ * a sealed primary takes nothing new (write_to), a sealed secondary goes on receiving. */
+static void seal_or_unseal(struct world *w)
+{
+    int i = any_node(w);
+
+    if (!node_up(w, i))
+        return;
+    if (w->n[i].sealed) {
+        node_unseal(w, i);
+        return;
+    }
+    fault(w, F_SEALS, i, "as role %d", w->n[i].role);
+    node_seal(w, i);
+}
+
 static void operate(struct world *w)
 {
     for (int i = 0; i < (int)w->n_nodes; i++) {
@@ -194,6 +210,8 @@ static void operate(struct world *w)
         set_mode(w);
     if (chance(w, 8))
         set_quorum(w);
+    if (chance(w, 25))
+        seal_or_unseal(w);
     if (chance(w, 20)) {
         note(w, -1, "all lines are good again");
         net_heal(w);
