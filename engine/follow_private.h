@@ -128,8 +128,9 @@ size_t follow_step(struct engine *e, int64_t now);
 #define PRIMARY_LOST_HISTORY "primary_lost_history"                /* reason of a refusal */
 void refused_note(struct engine *e, const struct link_welcome *w); /* the refusal */
 bool refused_before(struct engine *e, const struct link_welcome *w);
-/** Of our epoch, and it began to write below what is committed here. */
-bool refused_wrote_anew(struct engine *e, const struct link_welcome *w);
+/** Of our epoch, and it began to write below what is committed here, or cannot show that it did
+ * not. */
+bool refused_doubts(struct engine *e, const struct link_welcome *w);
 void refused_over(struct engine *e);    /* a stream begins */
 void refused_by_copy(struct engine *e); /* what the copy brought shows it: the copy is given up */
 

@@ -77,7 +77,7 @@ static bool drops(struct engine *e, const struct gen *g, const struct link_welco
         *keptp = w->from_lsn - 1;
         return g == engine_log_gen(e) && w->from_lsn <= wal_end_lsn(g->wal);
     }
-    if (w->end == LINK_END_UNKNOWN ? !refused_wrote_anew(e, w) : !follow_gives_up(e))
+    if (w->end == LINK_END_UNKNOWN ? !refused_doubts(e, w) : !follow_gives_up(e))
         *keptp = e->committed_lsn;
     return w->end != LINK_END_HERE;
 }

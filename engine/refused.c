@@ -10,9 +10,11 @@
  *
  * One that never met this secondary while its log reached back is found out by its points, which
  * outlive its log (wal.h, retain.c): where it began to write anew, below what is known here as
- * committed, the log here has another segment. A primary of an older program tells none; then what
- * the copy brings shows it (copy_jobs.c): a row of an LSN that was applied here, and is not here,
- * is of another history. What it wrote at those LSNs and wrote over since shows nothing.
+ * committed, the log here has another segment. They are bounded: one that started more than 63
+ * times since, and keeps no log of what is here, is not believed either. A primary of an older
+ * program tells none; then what the copy brings shows it (copy_jobs.c): a row of an LSN that was
+ * applied here, and is not here, is of another history. What it wrote at those LSNs and wrote over
+ * since shows nothing.
  */
 #include "engine_private.h"
 #include "follow_private.h"
@@ -57,7 +59,7 @@ void refused_note(struct engine *e, const struct link_welcome *w)
 }
 
 /* Its epoch is ours, so all that is committed here was in its log. */
-bool refused_wrote_anew(struct engine *e, const struct link_welcome *w)
+static bool wrote_anew(struct engine *e, const struct link_welcome *w)
 {
     const struct epoch_rec *ours = epochs_last(&e->cur->epochs), *theirs = epochs_last(&w->epochs);
     struct wal *log = e->cur->wal;
@@ -78,6 +80,22 @@ bool refused_wrote_anew(struct engine *e, const struct link_welcome *w)
     return false;
 }
 
+/* It started so often since that its points do not reach back to what is committed here: whether it
+ * has that, nothing says. One of an older program tells none at all. */
+static bool tells_too_little(const struct engine *e, const struct link_welcome *w)
+{
+    const struct epoch_rec *ours = epochs_last(&e->cur->epochs), *theirs = epochs_last(&w->epochs);
+    size_t n = w->points.n;
+
+    return ours != NULL && memcmp(ours->id, theirs->id, sizeof(ours->id)) == 0 &&
+           n + 1 >= WAL_POINTS_MAX && w->points.p[n - 1].lsn > e->committed_lsn;
+}
+
+bool refused_doubts(struct engine *e, const struct link_welcome *w)
+{
+    return wrote_anew(e, w) || tells_too_little(e, w);
+}
+
 bool refused_before(struct engine *e, const struct link_welcome *w)
 {
     const struct epoch_rec *theirs = epochs_last(&w->epochs);
@@ -86,10 +104,16 @@ bool refused_before(struct engine *e, const struct link_welcome *w)
         return false;
     if (is_noted(e, theirs))
         return true;
-    if (!refused_wrote_anew(e, w))
+    if (wrote_anew(e, w))
+        log_error(e->cfg.log, LOG_REPLICATION,
+                  "primary_lost_history: the primary wrote anew at LSNs that are committed here");
+    else if (tells_too_little(e, w))
+        log_error(e->cfg.log, LOG_REPLICATION,
+                  "primary_lost_history: the primary started so often since that it cannot show "
+                  "that it has what is committed here: if it has, update-primary with force takes "
+                  "its copy");
+    else
         return false;
-    log_error(e->cfg.log, LOG_REPLICATION,
-              "primary_lost_history: the primary wrote anew at LSNs that are committed here");
     set_row(e, theirs->id, sizeof(theirs->id));
     return true;
 }

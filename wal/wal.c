@@ -462,8 +462,10 @@ int wal_hash_at(struct wal *w, uint64_t lsn, uint8_t hash[WAL_HASH_BYTES], struc
 int wal_cut(struct wal *w, uint64_t lsn, struct err *err)
 {
     uint8_t hash[WAL_HASH_BYTES];
+    struct wal_points told;
 
     assert(w->n_slots == 0);
+    wal_points(w, &told);
     if (wal_check(w, err) != 0 || wal_hash_at(w, lsn, hash, err) != 0)
         return -1;
     if (lsn == w->end.lsn)
@@ -475,8 +477,10 @@ int wal_cut(struct wal *w, uint64_t lsn, struct err *err)
     wal_fill_close(w);
     if (wal_mark_cut(w, lsn, err) == 0) {
         wal_unload(w);
-        if (wal_load(w, err) == 0)
+        if (wal_load(w, err) == 0) {
+            wal_recall_points(w, &told); /* those of before the kept log, too */
             return 0;
+        }
     }
     err_wrap(err, "cut the log after LSN %" PRIu64, lsn);
     wal_fail(w, err);

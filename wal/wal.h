@@ -169,8 +169,9 @@ struct wal_points { /* the newest first */
     struct wal_point p[WAL_POINTS_MAX];
 };
 /** Its end, then of each start, or epoch, the end of its first segment, and of what was before it:
- * as many as fit, of those that were kept when the log was opened and since, and those that were
- * recalled. */
+ * as many as fit, the newest (63 starts; who needs an older one to tell whether a log is its own
+ * takes no copy of it: refused.c, and saves more than need be: lost_fork.c), of those that were
+ * kept when the log was opened and since, and those that were recalled. */
 void wal_points(const struct wal *w, struct wal_points *out);
 /** What it told before it was opened, of segments that are not kept any more. */
 void wal_recall_points(struct wal *w, const struct wal_points *told);

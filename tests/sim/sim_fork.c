@@ -381,6 +381,7 @@ static void lost_history_stays(struct world *w)
     watch_given_up(w, 1);
     check_equal(w);
     sim_check(w, w->n[1].e->cur->number != generation, "nothing was copied");
+    check_lost_saved(w, 1);
 }
 
 static bool takes_copy(struct world *w)
@@ -467,6 +468,49 @@ static void lost_history_overwritten(struct world *w)
     never_met(w, 5, false);
 }
 
+/* 3: and one that started so often since that its points do not reach back to where it wrote anew.
+ */
+static void lost_history_forgotten(struct world *w)
+{
+    struct disk_image *old;
+    uint32_t generation;
+
+    old = pair_and_old_image(w);
+    generation = w->n[1].e->cur->number;
+    net_partition(w, 0, 1, true);
+    w->retain_bytes = 1;
+    w->value_min = 4000;
+    node_restore(w, 0, old);
+    w->primary = 1;
+    node_open(w, 0);
+    for (int i = 0; i < 80; i++) {
+        for (int k = 0; k < 10; k++) {
+            write_to(w, 0);
+            w->ops[w->n_ops - 1].lost = true;
+            world_run(w, 250 * MS);
+        }
+        (void)engine_checkpoint_step(w->n[0].e, true);
+        node_stop(w, 0);
+        node_open(w, 0);
+    }
+    world_run(w, 70 * SEC);
+    sim_check(w, wal_first_lsn(w->n[0].e->cur->wal) > applied(w, 1) + 1, "its log reaches back");
+    net_heal(w);
+    world_run(w, 60 * SEC);
+    sim_check(w, strcmp(status_of(w, 1)->reason, PRIMARY_LOST_HISTORY) == 0, "the reason is \"%s\"",
+              status_of(w, 1)->reason);
+    sim_check(w, w->n[1].e->cur->number == generation && w->n[1].e->copy == NULL,
+              "a copy of it was taken");
+    check_acked(w, 1);
+    w->primary = 0; /* it is given up, and saved */
+    for (uint32_t k = 0; k < w->n_ops; k++)
+        w->ops[k].lost = w->ops[k].lsn > 0 && !watch_has(w, 0, &w->ops[k]);
+    sim_check(w, try_retarget(w, 1, 0, false, true, 60 * SEC), "not given up");
+    watch_given_up(w, 1);
+    check_equal(w);
+    check_lost_saved(w, 1);
+}
+
 const struct scenario scenarios_fork[] = {
     {"lost_history_unmet", lost_history_unmet, "a copy that shows lost history is not taken", 2},
     {"lost_history_overwritten", lost_history_overwritten, "nor one whose rows do not show it", 2},
@@ -477,6 +521,8 @@ const struct scenario scenarios_fork[] = {
     {"fork_of_two", fork_of_two, "of two that were promoted, all that only one has is saved", 3},
     {"promoted_keeps_dialling", promoted_keeps_dialling,
      "a promoted cluster dials the old primary until it is back or forgotten", 0},
+    {"lost_history_forgotten", lost_history_forgotten, "nor of one that started too often since",
+     2},
     {"lost_history_stays", lost_history_stays,
      "the only copy stays, whatever the primary's log no longer holds", 0},
     {NULL, NULL, NULL, 0},

@@ -244,6 +244,10 @@ Test(wal, points_of_what_was_released_are_recalled)
         cr_assert_eq(t.p[i + 2].lsn, told.p[i].lsn);
         cr_assert_arr_eq(t.p[i + 2].hash, told.p[i].hash, 32);
     }
+    cr_assert_eq(wal_cut(f.wal, 64, &f.err), 0, "%s", f.err.msg);
+    wal_points(f.wal, &t);
+    cr_assert_eq(t.n, 3 + 4, "a cut forgets them");
+    cr_assert_eq(t.p[t.n - 4].lsn, 6);
 }
 
 Test(wal, a_cut_drops_what_follows_for_good)
