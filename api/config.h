@@ -63,6 +63,8 @@ CHECKED int config_load(const char *const *paths, size_t n, struct config *c, st
  * replaces it. */
 CHECKED int config_parse(const char *text, size_t len, const char *file, struct config *c,
                          struct err *err);
+/** A URL, or HOST:PORT, that others dial: it must name a host, not all addresses of this one. */
+CHECKED int config_check_dialled(const char *key, const char *url, struct err *err);
 /** Fill what follows from others (cluster_address = API port + 1, api_addr, cluster_addr), check
  * that all needed is there. */
 CHECKED int config_complete(struct config *c, struct err *err);

@@ -39,9 +39,17 @@ static bool split_address(const char *address, char *host, size_t cap, unsigned 
     return true;
 }
 
+/* To listen on all addresses; it is none to dial. host as split_address gives it. */
 static bool is_any(const char *host)
 {
-    return host[0] == '\0' || strcmp(host, "0.0.0.0") == 0 || strcmp(host, "[::]") == 0;
+    struct in_addr v4;
+    struct in6_addr v6;
+    char inner[64];
+
+    if (host[0] == '\0' || (inet_pton(AF_INET, host, &v4) == 1 && v4.s_addr == INADDR_ANY))
+        return true;
+    return sscanf(host, "[%63[^]]]", inner) == 1 && inet_pton(AF_INET6, inner, &v6) == 1 &&
+           IN6_IS_ADDR_UNSPECIFIED(&v6);
 }
 
 /* The machine's first address that others can reach; loopback when it has none. */
@@ -119,6 +127,22 @@ static bool reachable(const char *address, char *host, size_t cap, unsigned *por
     return true;
 }
 
+int config_check_dialled(const char *key, const char *url, struct err *err)
+{
+    const char *scheme = strstr(url, "://"), *rest = scheme != NULL ? scheme + 3 : url;
+    char host[256];
+    unsigned port;
+
+    if (!split_address(rest, host, sizeof(host), &port))
+        snprintf(host, sizeof(host), "%s", rest); /* without a port */
+    if (!is_any(host))
+        return 0;
+    return err_set(err, ERR_INVAL, 0,
+                   "%s: \"%.60s\" listens on all addresses, and cannot be dialled: write this "
+                   "machine's name or address in its place",
+                   key, url);
+}
+
 static int check_url(const char *key, const char *url, bool scheme_needed, struct err *err)
 {
     const char *rest = url;
@@ -136,7 +160,7 @@ static int check_url(const char *key, const char *url, bool scheme_needed, struc
     if (strrchr(rest, ':') != NULL && rest[n - 1] != ']' &&
         !split_address(rest, host, sizeof(host), &port))
         return err_set(err, ERR_INVAL, 0, "%s: \"%s\" is not https://HOST:PORT" RANGE, key, url);
-    return 0;
+    return config_check_dialled(key, url, err);
 }
 
 static int complete_addresses(struct config *c, struct err *err)

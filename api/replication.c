@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "cluster_private.h"
+#include "config.h"
 #include "drill.h"
 #include "replication_private.h"
 
@@ -26,6 +27,10 @@ int replication_field_cluster_addr(struct request *rq, struct response *rs, cons
         return 0;
     if (strlen(*outp) > 255 || addr_of_url(*outp, addr, &err) != 0) {
         reply_error(rs, 400, "primary_cluster_addr: %s", err.msg[0] != '\0' ? err.msg : "too long");
+        return -1;
+    }
+    if (config_check_dialled("primary_cluster_addr", *outp, &err) != 0) {
+        reply_error(rs, 400, "%s", err.msg);
         return -1;
     }
     return 0;

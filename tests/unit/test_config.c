@@ -215,12 +215,28 @@ Test(config, addresses_and_durations_must_make_sense)
     good(STORE LISTEN "max_lease_ttl = \"1h\"");
     cr_assert_eq(c.default_lease_ttl_s, 3600);
     good(STORE LISTEN "cluster_addr = \"host.example:8201\"");
+    good(STORE LISTEN "api_addr = \"https://host.example\"\ncluster_addr = \"https://[::1]:8201\"");
     /* Others dial what is configured, before and after a restart: there is no "any port". */
     bad(STORE LISTEN "cluster_addr = \"https://host.example:0\"",
         "cluster_addr: \"https://host.example:0\" is not https://HOST:PORT, with a port from 1");
     bad(STORE LISTEN "api_addr = \"https://host.example:0\"", "api_addr: ");
     bad(STORE "listener \"tcp\" {\n address = \"127.0.0.1:0\"\n tls_disable = true\n}\n",
         "listener: address: \"127.0.0.1:0\" is not HOST:PORT, with a port from 1");
+    /* To listen on all addresses is one thing, to be dialled there another. */
+    good(STORE
+         "listener \"tcp\" {\n address = \"0.0.0.0:8200\"\n cluster_address = \"[::]:8201\"\n "
+         "tls_disable = true\n}\n");
+    cr_assert(strstr(c.api_addr, "0.0.0.0") == NULL && strstr(c.cluster_addr, "[::]") == NULL,
+              "%s %s", c.api_addr, c.cluster_addr);
+    bad(STORE LISTEN "api_addr = \"https://0.0.0.0:8200\"",
+        "api_addr: \"https://0.0.0.0:8200\" listens on all addresses, and cannot be dialled: write "
+        "this machine's name or address in its place");
+    bad(STORE LISTEN "api_addr = \"http://0.0.0.0\"",
+        "api_addr: \"http://0.0.0.0\" listens on all");
+    bad(STORE LISTEN "api_addr = \"https://:8200\"", "api_addr: ");
+    bad(STORE LISTEN "cluster_addr = \"https://[::]:8201\"",
+        "cluster_addr: \"https://[::]:8201\" l");
+    bad(STORE LISTEN "cluster_addr = \"[0:0::0]:8201\"", "cluster_addr: \"[0:0::0]:8201\" listens");
     bad(STORE "listener \"tcp\" {\n cluster_address = \"127.0.0.1:0\"\n tls_disable = true\n}\n",
         "listener: cluster_address: \"127.0.0.1:0\" is not HOST:PORT, with a port from 1");
 }
