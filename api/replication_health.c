@@ -61,6 +61,11 @@ static const struct {
      "for good."},
     {"secondary_copying", true, false,
      "Wait until it has a whole copy: until then it cannot be promoted."},
+    {"no_secondary", false, false,
+     "This site alone has the data. The primary of before comes back with demote and "
+     "update-primary, another cluster with a secondary token. If this one shall stay alone, "
+     "disable "
+     "replication."},
     {"canary_late", true, false,
      "Nothing of the primary's comes, though the link is up: look at the status of the cluster "
      "that this one follows, and at the primary's."},
@@ -246,6 +251,8 @@ static void of_primary_role(struct core *c, const struct engine_status *st, stru
         of_secondary(c, h, &st->peers[i]);
         of_proof(h, st, &st->peers[i], st->peers[i].id);
     }
+    if (st->replicating && st->n_peers == 0)
+        add(h, "no_secondary", "", "there is no secondary: nothing protects what is written here");
     of_damage(st, h);
     if (st->quorum_waiting)
         add(h, "quorum_waiting", "", "writes wait for %u of the %u named secondaries", st->quorum.k,

@@ -120,6 +120,12 @@ static void told(struct engine_status *st)
     strcpy(st->reason, "a_new_code");
 }
 
+static void without_any(struct engine_status *st)
+{
+    st->replicating = true;
+    st->n_peers = 0;
+}
+
 /* Each state has its code on each side, says what to do, and is an error or a warning. */
 Test(replication_status, reasons_have_stable_codes)
 {
@@ -134,6 +140,7 @@ Test(replication_status, reasons_have_stable_codes)
         {away, ENGINE_PRIMARY, false, "secondary_disconnected "},
         {away, ENGINE_SECONDARY, false, "not_connected "},
         {copying, ENGINE_PRIMARY, false, "secondary_copying "},
+        {without_any, ENGINE_PRIMARY, true, "no_secondary "},
         {no_canary, ENGINE_SECONDARY, false, "canary_late "},
         {no_canary_in_a_copy, ENGINE_SECONDARY, true, ""},
         {NULL, ENGINE_BOOTSTRAPPING, false, "first_copy "},
