@@ -338,6 +338,7 @@ void promote_begin(struct engine *e, struct event *ev)
 {
     struct err err = {0};
     bool fenced = ev->flag && engine_role(e) == ENGINE_FENCED;
+    bool alone = ev->number != 0;
 
     if (e->promote.on || e->demote.on ||
         (!fenced && (engine_role(e) != ENGINE_SECONDARY || !e->promotable)))
@@ -347,7 +348,7 @@ void promote_begin(struct engine *e, struct event *ev)
                     ? "not a secondary with a whole copy"
                     : "part of the data here cannot be read, and the log not be "
                       "applied to it: promote another secondary, or restore a snapshot");
-    else if (promotion_check(e, &err) != 0 && ev->flag) {
+    else if (!alone && promotion_check(e, &err) != 0 && ev->flag) {
         log_warn(e->cfg.log, LOG_REPLICATION, "promotion by force: %s", err.msg);
         err_clear(&err);
     }
@@ -362,19 +363,19 @@ void promote_begin(struct engine *e, struct event *ev)
         return;
     }
     e->promote.on = true;
-    e->promote.alone = ev->number != 0;
+    e->promote.alone = alone;
     e->promote.force = ev->flag;
     e->promote.done = ev->done;
     e->promote.arg = ev->arg;
     ev->done = NULL;
     (void)follow_append(e); /* what came in this step */
-    follow_off(e, "this cluster is being promoted");
+    follow_off(e, alone ? "this cluster leaves replication" : "this cluster is being promoted");
     /* A fenced one was the primary: all that was acknowledged is here. One that stands alone
      * supersedes nobody. */
-    if (!fenced && !e->promote.alone && modes_promotion_check(e, &err) != 0)
+    if (!fenced && !alone && modes_promotion_check(e, &err) != 0)
         gather_begin(e, env_mono_ns(e->cfg.env));
-    log_info(e->cfg.log, LOG_REPLICATION, "promotion: keeping the whole tail up to LSN %" PRIu64,
-             wal_end_lsn(e->cur->wal));
+    log_info(e->cfg.log, LOG_REPLICATION, "%s: keeping the whole tail up to LSN %" PRIu64,
+             alone ? "leaving replication" : "promotion", wal_end_lsn(e->cur->wal));
 }
 
 static size_t promote_write(struct engine *e)
@@ -430,8 +431,8 @@ static void promote_finish(struct engine *e)
     /* All is applied: what a copy appended and folded does not count as a backlog of this primary.
      */
     atomic_store(&e->applied_bytes, atomic_load(&e->appended_bytes));
-    log_info(e->cfg.log, LOG_REPLICATION, "promoted: epoch %" PRIu32 " begins at LSN %" PRIu64,
-             last->number, e->promote.lsn);
+    log_info(e->cfg.log, LOG_REPLICATION, "%s: epoch %" PRIu32 " begins at LSN %" PRIu64,
+             e->promote.alone ? "stands alone" : "promoted", last->number, e->promote.lsn);
     e->retain_unknown = true; /* the members' slots are made when the rows are read as a primary */
     switchover_over(e);
     yield_end(e);

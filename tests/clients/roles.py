@@ -118,6 +118,36 @@ def alone():
         await_true('the epoch to be confirmed', lambda: 'epoch_unconfirmed' not in [r['code'] for r in a.dr_status()['reasons']])
 
 
+def left_alone():
+    """a promoted cluster that nobody follows says so, without being unhealthy; the fenced one leaves, which the log calls no promotion"""
+    with World() as w:
+        a, b = w.pair()
+        w.await_caught_up(a, b)
+        assert a.dr_status()['reasons'] == []
+        a.kill()
+        promote(b, a.keys[:2])
+        b.token = a.root
+
+        def codes():
+            return [r['code'] for r in b.dr_status()['reasons']]
+        await_true('it to say that it has no secondary', lambda: codes() == ['no_secondary'])
+        s = b.dr_status()
+        assert s['healthy'] and s['reasons'][0]['severity'] == 'warning' and 'disable' in s['reasons'][0]['do'], s['reasons']
+        a.start()
+        a.unseal()
+        await_true('the old primary to be fenced', fenced(a), 10)
+        a.ok('PUT', 'sys/replication/dr/primary/disable', {})
+        assert a.dr_status() == {'mode': 'disabled'}
+        log = open(a.log).read()
+        assert 'leaving replication: keeping the whole tail' in log and 'promotion' not in log and 'promoted: ' not in log, log
+        w.enable(b, a, 'back')
+        await_true('the reason to go', lambda: codes() == [])
+        b.ok('PUT', 'sys/replication/dr/primary/revoke-secondary', {'id': 'back'})
+        await_true('it to have none again', lambda: codes() == ['no_secondary'])
+        b.ok('PUT', 'sys/replication/dr/primary/disable', {})
+        assert b.dr_status() == {'mode': 'disabled'}
+
+
 def demote(a):
     a.ok('PUT', 'sys/replication/dr/primary/demote', {})
     s = a.dr_status()
@@ -238,7 +268,7 @@ def fail_back():
             r = a.cli('replication', 'update-primary', f'-dr-token={a.dr_token(keys)}', *words)
             assert r.returncode == 1 and 'none of them empty' in r.stdout, r
         r = a.cli('replication', 'update-primary', f'-dr-token={a.dr_token(keys)}', 'https://127.0.0.1:1', b.cluster_addr)
-        assert r.returncode == 0, r.stdout
+        assert r.returncode == 0 and 'not followed yet' not in r.stdout, r.stdout  # it saved the lost write first
         w.await_following(a)
         w.check_same_root(b, a)
         await_true('the old primary to be an ordinary member', lambda: b.dr_status()['known_secondaries'] == [cluster_id])
@@ -520,6 +550,6 @@ def cascade_tells_the_age():
 
 
 if __name__ == '__main__':
-    sys.exit(run_tests([fenced_old_primary, stopped_primary, alone, fenced_without_audit, sealed_for_good, demote_tells_who_lacks, fail_back, misread_update, update_tells, third_follows,
+    sys.exit(run_tests([fenced_old_primary, stopped_primary, alone, left_alone, fenced_without_audit, sealed_for_good, demote_tells_who_lacks, fail_back, misread_update, update_tells, third_follows,
                         keys_change_while_it_follows, disabled_when_fenced,
                         index_header, cascade, cascade_tells_the_age], 'roles'))
