@@ -218,6 +218,8 @@ int flags_parse(const char *usage, const struct flag *flags, size_t n, struct cl
             return -1;
         }
     }
+    if (c != NULL)
+        c->takes_dr_token = flag_find(flags, n, "dr-token", 8) != NULL;
     return c != NULL && secrets_ask(flags, n, c) != 0 ? -1 : i;
 }
 

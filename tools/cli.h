@@ -62,7 +62,8 @@ struct client {
     const char *addr, *token, *ns, *cacert, *capath, *client_cert, *client_key, *tls_server_name;
     const char *wrap_ttl, *field, *format_name;
     bool skip_verify, output_curl, no_token;
-    bool quiet; /* no word, at a terminal, that a call waits */
+    bool quiet;          /* no word, at a terminal, that a call waits */
+    bool takes_dr_token; /* the verb has -dr-token */
     int64_t timeout_s, max_retries;
     enum out_format format;
     struct buf token_file; /* owned: token read from ~/.vault-token */
@@ -126,7 +127,7 @@ struct table {
 void table_add(struct table *t, const char *cell); /* copies; "n/a" for an empty one */
 void table_addf(struct table *t, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void table_print(struct table *t, bool underline); /* and frees */
-/** Go's %v of a JSON value. */
+/** Go's %v of a plain value or a list of them; an object as JSON on one line. */
 void go_value(struct buf *out, const json_t *v);
 void go_quoted_list(struct buf *out, const json_t *v); /* ["a" "b"] */
 void human_duration(struct buf *out, int64_t seconds);
@@ -162,6 +163,24 @@ void show_bytes(void *progress, uint64_t bytes);
 void show_part(void *progress, uint64_t done, uint64_t all); /* bytes */
 void json_add_hex(json_t *o, const char *name, const uint8_t *data, size_t len);
 void json_add_time(json_t *o, const char *name, int64_t ms); /* RFC 3339 */
+
+/* ---- before something is lost (confirm.c) ---- */
+#define YES_FLAGS(yes)                                                                             \
+    {"yes", FLAG_BOOL, &(yes), "Do not ask."},                                                     \
+    {                                                                                              \
+        "y", FLAG_BOOL, &(yes), "The same."                                                        \
+    }
+bool at_terminal(void); /* standard input and output are one */
+/** Only "yes" is; else it says that nothing was changed. The answer is a line of standard input. */
+bool confirm(const char *question);
+/** Say at a terminal what will be lost, and ask. true: go on; also without a terminal. */
+bool may_lose(bool yes, const char *question, const char *fmt, ...) PRINTF_LIKE(3, 4);
+struct replication_said {
+    char mode[16];          /* empty: not read */
+    struct buf secondaries; /* owned: a sentence that begins with a space, or empty */
+};
+/** For may_lose: who follows this cluster. Nothing is read where may_lose will not ask. */
+void replication_said(struct client *c, bool yes, struct replication_said *out);
 
 /* ---- input ---- */
 /** k=v words (v: @file, - for stdin) to an object. */

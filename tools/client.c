@@ -456,7 +456,6 @@ int reply_fail(const struct client *c, const struct reply *r, const struct err *
     json_t *e;
     size_t i;
 
-    (void)c;
     if (err != NULL && err->code != ERR_OK) {
         fprintf(stderr, "%s: %s\n", doing, err->msg);
         return EXIT_REMOTE;
@@ -467,6 +466,12 @@ int reply_fail(const struct client *c, const struct reply *r, const struct err *
         fprintf(stderr, "Errors:\n\n");
         json_array_foreach(errors, i, e)
             fprintf(stderr, "* %s\n", json_is_string(e) ? json_string_value(e) : "?");
+        if (c->takes_dr_token && strstr(buf_str(&r->body), "in replication DR secondary mode"))
+            fprintf(
+                stderr,
+                "\nThis cluster is a DR secondary: it takes a DR operation token for this. Its key "
+                "holders make\none (lockstep operator generate-root -dr-token -init), then give "
+                "it: -dr-token=-\n");
     } else {
         fprintf(stderr, "Raw Message:\n\n%.*s\n", (int)(r->body.len < 4096 ? r->body.len : 4096),
                 buf_str(&r->body));

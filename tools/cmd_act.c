@@ -54,17 +54,6 @@ static int show_preview(struct client *c, bool alone)
     return 0;
 }
 
-static bool said_yes(const char *question)
-{
-    char line[16] = "";
-
-    fprintf(stderr, "%s Type yes: ", question);
-    if (fgets(line, sizeof(line), stdin) == NULL)
-        line[0] = '\0';
-    line[strcspn(line, "\r\n")] = '\0';
-    return strcmp(line, "yes") == 0;
-}
-
 static int promote(struct client *c, const char *token, const char *addr, const char *max_loss,
                    bool force)
 {
@@ -100,7 +89,7 @@ int replication_promote(int argc, char **argv)
         {"force", FLAG_BOOL, &force, "Accept any loss."},
         {"primary-cluster-addr", FLAG_STR, &addr, "Where secondaries dial (cluster_addr)."},
         {"preview", FLAG_BOOL, &preview, "Only show what would be lost."},
-        {"yes", FLAG_BOOL, &yes, "Do not ask."},
+        YES_FLAGS(yes),
     };
     struct client c;
     int rc, i;
@@ -118,10 +107,8 @@ int replication_promote(int argc, char **argv)
     if (rc != 0 || preview)
         goto out;
     rc = EXIT_LOCAL;
-    if (!yes && !said_yes("Be sure that the old primary serves nobody. Promote?")) {
-        fprintf(stderr, "Nothing was changed.\n");
+    if (!yes && !confirm("Be sure that the old primary serves nobody. Promote?"))
         goto out;
-    }
     c.max_retries = 0; /* a second try would meet the outcome of the first */
     rc = promote(&c, token, addr, max_loss, force);
 out:
@@ -136,7 +123,7 @@ int replication_switchover(int argc, char **argv)
     bool yes = false;
     struct flag flags[] = {
         {"limit", FLAG_STR, &limit, "How long writes may pause before it goes back (10s)."},
-        {"yes", FLAG_BOOL, &yes, "Do not ask."},
+        YES_FLAGS(yes),
     };
     struct client c;
     struct reply r = {0};
@@ -146,7 +133,7 @@ int replication_switchover(int argc, char **argv)
     int rc, i;
 
     client_init(&c);
-    i = flags_parse(usage, flags, 2, &c, argc, argv);
+    i = flags_parse(usage, flags, sizeof(flags) / sizeof(flags[0]), &c, argc, argv);
     rc = i == -2 ? 0 : EXIT_LOCAL;
     if (i < 0)
         goto out;
@@ -156,10 +143,8 @@ int replication_switchover(int argc, char **argv)
     }
     fprintf(stderr, "Cluster %s hands over to its secondary %s, and follows it then.\n", c.addr,
             argv[i]);
-    if (!yes && !said_yes("Writes pause meanwhile. Hand over?")) {
-        fprintf(stderr, "Nothing was changed.\n");
+    if (!yes && !confirm("Writes pause meanwhile. Hand over?"))
         goto out;
-    }
     body = json_pack("{s:s}", "id", argv[i]);
     if (limit != NULL)
         json_object_set_new(body, "limit", json_string(limit));

@@ -72,8 +72,10 @@ static int delete (int argc, char **argv)
 {
     static const char usage[] = "replication aside delete [-dr-token=TOKEN] GENERATION";
     const char *token = NULL;
+    bool yes = false;
     struct flag flags[] = {{"dr-token", FLAG_SECRET, &token,
-                            "On a secondary: DR operation token, or - to be asked for it."}};
+                            "On a secondary: DR operation token, or - to be asked for it."},
+                           YES_FLAGS(yes)};
     struct client c;
     struct reply r = {0};
     struct err err = {0};
@@ -81,10 +83,18 @@ static int delete (int argc, char **argv)
     int rc = 0, i;
 
     client_init(&c);
-    i = flags_parse(usage, flags, 1, &c, argc, argv);
+    i = flags_parse(usage, flags, sizeof(flags) / sizeof(flags[0]), &c, argc, argv);
     if (i < 0 || argc - i != 1) {
         client_free(&c);
         return i == -2 ? 0 : i == -1 ? EXIT_LOCAL : usage_error(usage);
+    }
+    if (!may_lose(
+            yes, "Remove it?",
+            "What cluster %s held before it became a secondary (generation %s) is removed for "
+            "good.",
+            c.addr, argv[i])) {
+        client_free(&c);
+        return EXIT_LOCAL;
     }
     body = json_pack("{s:s, s:s*}", "generation", argv[i], "dr_operation_token", token);
     if (client_call(&c, "PUT", "sys/replication/dr/secondary/aside/delete", body, &r, &err) != 0 ||

@@ -13,7 +13,7 @@
 
 struct source {
     const char *token, *from, *id;
-    bool overwrite, dry_run;
+    bool overwrite, dry_run, yes;
 };
 #define TOKEN_FLAG(s)                                                                              \
     {                                                                                              \
@@ -204,14 +204,22 @@ static int show(int argc, char **argv)
 static int delete (int argc, char **argv)
 {
     struct source s = {0};
-    struct flag flags[] = {TOKEN_FLAG(s)};
+    struct flag flags[] = {TOKEN_FLAG(s), YES_FLAGS(s.yes)};
     struct client c;
     struct reply r = {0};
     struct err err = {0};
-    int rc = parse("replication lost delete [-dr-token=TOKEN] ID", flags, 1, &c, &s, argc, argv);
+    int rc = parse("replication lost delete [-dr-token=TOKEN] ID", flags,
+                   sizeof(flags) / sizeof(flags[0]), &c, &s, argc, argv);
 
     if (rc != 0)
         return rc == -2 ? 0 : EXIT_LOCAL;
+    if (!may_lose(s.yes, "Remove them?",
+                  "The writes that only cluster %s had, saved as %s, are removed: no other cluster "
+                  "has what was not taken in.",
+                  c.addr, s.id)) {
+        client_free(&c);
+        return EXIT_LOCAL;
+    }
     if (call(&c, &s, "delete", 0, false, &r, &err) != 0 || !reply_ok(&r))
         rc = reply_fail(&c, &r, &err, "Error removing lost writes");
     else
@@ -229,14 +237,23 @@ static int apply(int argc, char **argv)
         {"from", FLAG_STR, &s.from, "Address of the cluster that has saved them."},
         {"overwrite", FLAG_BOOL, &s.overwrite, "Also what the primary has changed since."},
         {"dry-run", FLAG_BOOL, &s.dry_run, "Only say what would be taken in."},
+        YES_FLAGS(s.yes),
     };
     struct client to, from;
     int rc =
         parse("replication lost apply [-from=ADDRESS -dr-token=TOKEN] [-overwrite] [-dry-run] ID",
-              flags, 4, &to, &s, argc, argv);
+              flags, sizeof(flags) / sizeof(flags[0]), &to, &s, argc, argv);
 
     if (rc != 0)
         return rc == -2 ? 0 : EXIT_LOCAL;
+    if (s.overwrite && !s.dry_run &&
+        !may_lose(s.yes, "Overwrite them?",
+                  "What cluster %s has written since is replaced by the lost writes where both are "
+                  "of one secret (kv version 2 keeps its versions). -dry-run shows which.",
+                  to.addr)) {
+        client_free(&to);
+        return EXIT_LOCAL;
+    }
     from = to; /* the same certificates; only `to` is freed */
     if (s.from != NULL)
         from.addr = s.from;

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What operators do with replication: promote with a known loss, guard a wipe, lost writes, switch over."""
 import os
+import pty
 import subprocess
 import sys
 import threading
@@ -15,6 +16,27 @@ PROMOTE = 'sys/replication/dr/secondary/promote'
 def cli(server, *args, stdin='', token=None):
     env = {**os.environ, 'VAULT_ADDR': server.addr, 'VAULT_CACERT': server.world.ca, 'VAULT_TOKEN': token or server.token or ''}
     return subprocess.run([server.program, *args], env=env, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
+
+
+def at_terminal(server, *args, say=''):
+    """Exit code and all that a terminal showed; what is said is typed when it is asked for."""
+    env = {**os.environ, 'VAULT_ADDR': server.addr, 'VAULT_CACERT': server.world.ca, 'VAULT_TOKEN': server.token or ''}
+    ours, theirs = pty.openpty()
+    p = subprocess.Popen([server.program, *args], env=env, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    text = b''
+    try:
+        while True:
+            got = os.read(ours, 4096)
+            if not got:
+                break
+            if b'Type yes: ' not in text and b'Type yes: ' in text + got:
+                os.write(ours, say.encode() + b'\n')
+            text += got
+    except OSError:  # the other end is closed
+        pass
+    os.close(ours)
+    return p.wait(30), text.decode().replace('\r\n', '\n')
 
 
 def want(reply, status, text=''):
@@ -69,6 +91,44 @@ def loss_is_told():
         r = cli(b, 'replication', 'promote', '-dr-token=-', '-max-loss=1s', '-force', stdin=f'{dr}\nyes\n')
         assert r.returncode == 0 and 'Success' in r.stdout, r
         assert b.ok('GET', 'kv/x', token=a.root).data == {'v': '1'}
+
+
+def asks_before_a_loss():
+    """at a terminal, what loses something says what and asks, and only yes goes on; -y and a script are not asked; a secondary says what it needs"""
+    with World() as w:
+        a, b = w.pair()
+        keys = a.keys[:2]
+        # A secondary: which token is needed, and how it is made.
+        for args in (('disable',), ('lost', 'show', 'x'), ('lost', 'delete', 'x')):
+            r = cli(b, 'replication', *args)
+            assert r.returncode == 2 and 'generate-root -dr-token -init' in r.stderr and '-dr-token=-' in r.stderr, r
+        assert 'generate-root' not in cli(b, 'list', 'sys/policies/acl').stderr
+        dr = b.dr_token(keys)
+        dr_flag = f'-dr-token={dr}'
+        for s, args, told in ((a, ['demote'], ['no cluster serves', 'secondary (connected, ', 'switchover']),
+                              (a, ['disable'], ['goes on alone', 'secondary (connected, ']),
+                              (a, ['revoke', 'secondary'], ['cuts secondary off', 'secondary (connected, ']),
+                              (b, ['disable', dr_flag], ['serves the data that it has']),
+                              (b, ['update-primary', dr_flag, '-forget'], ['follows nobody']),
+                              (b, ['update-primary', dr_flag, '-force', a.cluster_addr], ['gives up', 'saved']),
+                              (b, ['lost', 'delete', dr_flag, 'x'], ['are removed']),
+                              (a, ['lost', 'apply', '-overwrite', 'x'], ['is replaced by the lost writes']),
+                              (b, ['aside', 'delete', dr_flag, '1'], ['is removed for good'])):
+            for say in ('no', ''):
+                code, text = at_terminal(s, 'replication', *args, say=say)
+                assert code == 1 and s.addr in text and all(x in text for x in told) and 'Nothing was changed.' in text, (args, code, text)
+        assert a.dr_status()['mode'] == 'primary' and a.dr_status()['known_secondaries'] == ['secondary']
+        assert b.dr_status()['mode'] == 'secondary' and b.dr_status()['state'] == 'stream-wals'
+        code, text = at_terminal(b, 'replication', 'update-primary', dr_flag, '-forget', say='yes')
+        assert code == 0 and b.dr_status()['state'] == 'idle', text
+        code, text = at_terminal(b, 'replication', 'update-primary', dr_flag, a.cluster_addr)
+        assert code == 0 and 'Type yes' not in text, text
+        w.await_following(b)
+        for yes in ('-y', '-yes'):
+            code, text = at_terminal(b, 'replication', 'update-primary', '-forget', yes, dr_flag)
+            assert code == 0 and 'Type yes' not in text and b.dr_status()['state'] == 'idle', text
+        r = cli(a, 'replication', 'demote')
+        assert r.returncode == 0 and 'Type yes' not in r.stderr and a.dr_status()['mode'] == 'secondary', r
 
 
 def bound_of_the_configuration():
@@ -579,6 +639,6 @@ def switchover_goes_back():
 
 
 if __name__ == '__main__':
-    sys.exit(run_tests([loss_is_told, bound_of_the_configuration, token_of_before, wipe_is_guarded, aside_goes_in_time, lost_writes, lost_under_a_term_of_its_own,
+    sys.exit(run_tests([loss_is_told, asks_before_a_loss, bound_of_the_configuration, token_of_before, wipe_is_guarded, aside_goes_in_time, lost_writes, lost_under_a_term_of_its_own,
                         lost_writes_wait_for_the_keys, lost_writes_outlive_changes_of_the_role,
                         nothing_expires_on_a_secondary, switchover, switchover_goes_back], 'act'))
