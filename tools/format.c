@@ -2,8 +2,9 @@
 /*
  * format.c - how the CLI prints answers: Vault's tables, JSON and YAML.
  *
- * Tables have four spaces between columns and the keys sorted; values print as Go's %v does,
- * because scripts read them.
+ * Tables have four spaces between columns and the keys sorted; plain values and lists of them print
+ * as Go's %v does, because scripts read them. What is nested has a row for each value, with its
+ * path (a.b, list[0].c).
  */
 #include "cli.h"
 
@@ -126,11 +127,12 @@ static void shortest(struct buf *out, double v)
     buf_adds(out, text);
 }
 
+static void json_value(struct buf *out, const json_t *v, int depth);
+
 void go_value(struct buf *out, const json_t *v)
 {
-    const char **keys;
     json_t *e;
-    size_t i, n;
+    size_t i;
 
     switch (v == NULL ? JSON_NULL : json_typeof(v)) {
     case JSON_NULL:
@@ -160,14 +162,7 @@ void go_value(struct buf *out, const json_t *v)
         buf_addc(out, ']');
         break;
     case JSON_OBJECT:
-        keys = sorted_keys(v, &n);
-        buf_adds(out, "map[");
-        for (i = 0; i < n; i++) {
-            buf_printf(out, "%s%s:", i > 0 ? " " : "", keys[i]);
-            go_value(out, json_object_get(v, keys[i]));
-        }
-        buf_addc(out, ']');
-        free(keys);
+        json_value(out, v, -1);
         break;
     }
 }
@@ -404,24 +399,51 @@ static bool duration_field(const char *key)
            strcmp(key, "lease_max") == 0 || strcmp(key, "ttl_max") == 0;
 }
 
+static bool holds_nested(const json_t *list)
+{
+    json_t *e;
+    size_t i;
+
+    json_array_foreach((json_t *)list, i, e) if (json_is_object(e) || json_is_array(e)) return true;
+    return false;
+}
+
+static void rows_value(struct table *t, const char *path, bool nested, const json_t *v)
+{
+    struct buf text = {.secret = true};
+    const char **keys;
+    json_t *e;
+    size_t i, n;
+
+    if (json_object_size(v) > 0) {
+        keys = sorted_keys(v, &n);
+        for (i = 0; i < n; i++) {
+            buf_clear(&text);
+            buf_printf(&text, "%s%s%s", path, *path != '\0' ? "." : "", keys[i]);
+            rows_value(t, buf_str(&text), *path != '\0', json_object_get(v, keys[i]));
+        }
+        free(keys);
+    } else if (holds_nested(v)) {
+        json_array_foreach((json_t *)v, i, e)
+        {
+            buf_clear(&text);
+            buf_printf(&text, "%s[%zu]", path, i);
+            rows_value(t, buf_str(&text), true, e);
+        }
+    } else if (json_is_integer(v) && !nested && duration_field(path)) {
+        human_duration(&text, json_integer_value(v));
+        table_add(t, path);
+        table_add(t, buf_str(&text));
+    } else {
+        row_value(t, path, v);
+    }
+    buf_free(&text);
+}
+
 static void rows_data(struct table *t, const json_t *data)
 {
-    size_t n;
-    const char **keys = sorted_keys(data, &n);
-
-    for (size_t i = 0; i < n; i++) {
-        const json_t *v = json_object_get(data, keys[i]);
-        if (json_is_integer(v) && duration_field(keys[i])) {
-            struct buf text = {0};
-            human_duration(&text, json_integer_value(v));
-            table_add(t, keys[i]);
-            table_add(t, buf_str(&text));
-            buf_free(&text);
-        } else {
-            row_value(t, keys[i], v);
-        }
-    }
-    free(keys);
+    if (json_object_size(data) > 0)
+        rows_value(t, "", false, data);
 }
 
 static void rows_auth(struct table *t, const json_t *auth)

@@ -98,6 +98,26 @@ def waiting():
         s.proc.send_signal(signal.SIGCONT)
 
 
+def nested():
+    """a table has a row for each nested value, with its path; plain lists are Vault's"""
+    with World() as w:
+        s, c = server(w)
+        s.init()
+        env = {'VAULT_TOKEN': s.root}
+        c.ok('secrets', 'enable', '-path=kv', 'kv', **env)
+        s.ok('PUT', 'kv/x', {'a': {'b': 1, 'c': [{'d': True}, [5]]}, 'none': {}, 'list': ['p', 'q'], 'ttl': 90})
+        table = '''a.b                 1
+a.c[0].d            true
+a.c[1]              [5]
+list                [p q]
+none                {}
+ttl                 1m30s
+'''
+        c.says('read', 'kv/x', out='Key                 Value\n---                 -----\nrefresh_interval    1m30s\n' + table, **env)
+        out = c.ok('read', 'sys/mounts', **env)
+        assert re.search('^kv/.config.default_lease_ttl +0$', out, re.M) and 'map[' not in out, out
+
+
 def life():
     """init, unseal, status, login: tables, JSON, YAML, exit codes"""
     with World() as w:
@@ -391,4 +411,4 @@ OTP Length    26
 
 
 if __name__ == '__main__':
-    sys.exit(run_tests([helps, lost_output, waiting, life, secrets, words, audit, primary_words], 'cli'))
+    sys.exit(run_tests([helps, nested, lost_output, waiting, life, secrets, words, audit, primary_words], 'cli'))
