@@ -36,10 +36,33 @@ int replication_field_cluster_addr(struct request *rq, struct response *rs, cons
     return 0;
 }
 
-static void not_primary(struct response *rs)
+static void not_primary(const struct core *c, struct response *rs)
 {
     reply_error(rs, 400,
-                "Not a DR primary. Enable it first with sys/replication/dr/primary/enable.");
+                c->role == ENGINE_FENCED
+                    ? "Not a DR primary any more: another cluster was promoted. See reasons in "
+                      "sys/replication/dr/status."
+                    : "Not a DR primary. Enable it first with sys/replication/dr/primary/enable.");
+}
+
+static int name_known(void *arg, const struct member *m, struct err *err)
+{
+    (void)err;
+    if (!m->revoked && !m->primary)
+        buf_printf(arg, "%s%s", ((struct buf *)arg)->len > 0 ? ", " : "", m->id);
+    return 0;
+}
+
+void replication_no_such(struct request *rq, struct response *rs, const char *what)
+{
+    struct buf known = {0};
+    struct err err = {0};
+
+    if (members_each(rq->core, name_known, &known, &err) == 0 && !known.failed && known.len > 0)
+        reply_error(rs, 400, "%s: known are %s", what, buf_str(&known));
+    else
+        reply_error(rs, 400, "%s: none is known", what);
+    buf_free(&known);
 }
 
 bool replication_on_primary(struct request *rq, struct response *rs, struct repl_config *conf)
@@ -49,7 +72,7 @@ bool replication_on_primary(struct request *rq, struct response *rs, struct repl
     if (repl_config_get(rq->core, conf, &err) != 0)
         reply_err(rs, &err);
     else if (!conf->primary_enabled)
-        not_primary(rs);
+        not_primary(rq->core, rs);
     else
         return true;
     return false;
@@ -63,7 +86,7 @@ bool replication_on_serving_primary(struct request *rq, struct response *rs)
         return false;
     if (rq->core->role == ENGINE_PRIMARY)
         return true;
-    not_primary(rs);
+    not_primary(rq->core, rs);
     return false;
 }
 
@@ -198,12 +221,15 @@ static bool is_secondary(const struct core *c)
     return c->role == ENGINE_SECONDARY || c->role == ENGINE_BOOTSTRAPPING;
 }
 
-static void not_secondary(struct response *rs)
+static void not_secondary(const struct core *c, struct response *rs)
 {
     reply_error(
-        rs, 400,
-        "Not a DR secondary. This path belongs to the cluster that follows; on this one see "
-        "sys/replication/dr/status.");
+        rs, 400, "Not a DR secondary. %s",
+        c->role == ENGINE_FENCED
+            ? "Another cluster was promoted: demote this one first (lockstep replication demote), "
+              "then point it to that one with update-primary."
+            : "This path belongs to the cluster that follows; on this one see "
+              "sys/replication/dr/status.");
 }
 
 /* No token has been looked at on a node that follows or is fenced: only what brings its own goes on
@@ -220,7 +246,7 @@ static bool may_run(struct request *rq, struct response *rs, enum gate gate)
         strcmp(rq->path, "replication/dr/secondary/promote") == 0)
         gate = ON_ANY;
     if (gate == ON_SECONDARY && !is_secondary(rq->core)) {
-        not_secondary(rs);
+        not_secondary(rq->core, rs);
         return false;
     }
     if (gate != ON_SECONDARY && rq->token == NULL) {
@@ -252,7 +278,7 @@ void replication_handle(struct request *rq, struct response *rs)
         if (may_run(rq, rs, verbs[i].gate))
             verbs[i].handle(rq, rs);
     } else if (strncmp(rest, "dr/secondary/", 13) == 0 && !is_secondary(rq->core)) {
-        not_secondary(rs);
+        not_secondary(rq->core, rs);
     } else {
         reply_unsupported_path(rs);
     }

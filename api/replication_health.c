@@ -30,7 +30,9 @@ static const struct {
     const char *todo;
 } kinds[] = {
     {"superseded", true, true,
-     "Another cluster was promoted. Clients belong there; make this one its secondary."},
+     "Another cluster was promoted. Clients belong there; make this one its secondary: demote, "
+     "then "
+     "update-primary with that one's cluster address."},
     {"split", true, true,
      "Two clusters began one epoch, and both stopped. Choose one and promote it with force; demote "
      "the other, then point it to the first with update-primary."},

@@ -321,7 +321,8 @@ void replication_revoke_handle(struct request *rq, struct response *rs)
         if (rc != 0) {
             reply_failed(rs, id, was_cut, &err);
         } else if (!found) {
-            reply_error(rs, 400, "no secondary with ID \"%s\"", id);
+            (void)err_set(&err, ERR_NOTFOUND, 0, "no secondary with ID \"%s\"", id);
+            replication_no_such(rq, rs, err.msg);
         } else {
             engine_members_changed(c->engine);
             log_info(c->log, "replication", "revoked secondary: id=%s", id);

@@ -78,7 +78,9 @@ static void reply_set(struct request *rq, struct response *rs, const char *id,
             reply_empty(rs);
         return;
     }
-    if (err.code == ERR_NOTFOUND || err.code == ERR_BUSY)
+    if (err.code == ERR_NOTFOUND)
+        replication_no_such(rq, rs, err.msg);
+    else if (err.code == ERR_BUSY)
         reply_error(rs, 400, "%s", err.msg);
     else if (err.code == ERR_UNKNOWN_OUTCOME)
         reply_error(rs, 503,

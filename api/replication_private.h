@@ -23,6 +23,8 @@ CHECKED int replication_field_cluster_addr(struct request *rq, struct response *
 bool replication_on_primary(struct request *rq, struct response *rs, struct repl_config *conf);
 /** The same, and it serves: it is not fenced; false: answered. */
 bool replication_on_serving_primary(struct request *rq, struct response *rs);
+/** 400: what (no secondary with ID "x"), and which ones there are. */
+void replication_no_such(struct request *rq, struct response *rs, const char *what);
 /** This secondary's data is complete; false: answered. */
 bool replication_copy_whole(struct request *rq, struct response *rs);
 void replication_already_secondary(struct response *rs);

@@ -103,9 +103,10 @@ static void write_one(struct request *rq, struct response *rs)
         log_info(c->log, "replication", "retention set: id=%s max_bytes=%lld max_age=%llds", id,
                  (long long)max_bytes, (long long)max_age_s);
         reply_empty(rs);
-    } else if (err.code == ERR_NOTFOUND)
-        reply_error(rs, 400, "no secondary with ID \"%s\"", id);
-    else
+    } else if (err.code == ERR_NOTFOUND) {
+        (void)err_set(&err, ERR_NOTFOUND, 0, "no secondary with ID \"%s\"", id);
+        replication_no_such(rq, rs, err.msg);
+    } else
         reply_err(rs, &err);
 }
 

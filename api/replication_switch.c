@@ -43,8 +43,11 @@ void replication_switchover_handle(struct request *rq, struct response *rs)
         reply_error(rs, 400, "secondary ID must be provided");
         return;
     }
+    if (!replication_on_serving_primary(rq, rs))
+        return;
     if (member_get(c, id, &m, &err) != 0 || m.revoked) {
-        reply_error(rs, 400, "no secondary with ID \"%s\"", id);
+        (void)err_set(&err, ERR_NOTFOUND, 0, "no secondary with ID \"%s\"", id);
+        replication_no_such(rq, rs, err.msg);
         return;
     }
     log_warn(c->log, "replication", "switchover to %s asked for: limit_ms=%lld", id,

@@ -83,17 +83,19 @@ static const struct raw_endpoint *raw_find(const char *path)
 }
 
 /* What a DR secondary answers besides the raw endpoints that work sealed; its own ceremony and the
- * rest are by prefix. */
+ * rest are by prefix. What asks for a token is none of it: the kv commands, which ask for their
+ * mount first, are told where they are. */
 static bool open_on_secondary(const char *path)
 {
     static const char *const exact[] = {
         "sys/replication/status", "sys/replication/dr/status", "sys/replication/performance/status",
-        "sys/wrapping/lookup",    "sys/wrapping/pubkey",       "sys/license/status"};
+        "sys/wrapping/lookup",    "sys/wrapping/pubkey",       "sys/license/status",
+        "sys/internal/ui/mounts"};
 
     for (size_t i = 0; i < sizeof(exact) / sizeof(exact[0]); i++)
         if (strcmp(path, exact[i]) == 0)
             return true;
-    return starts(path, "sys/replication/dr/secondary/") || starts(path, "sys/internal/ui/");
+    return starts(path, "sys/replication/dr/secondary/");
 }
 
 /* Metrics without a token, where the listener says so. */

@@ -290,8 +290,8 @@ int epoch_newer_check(const struct engine *e, uint32_t known, struct err *err)
         return 0;
     return err_set(err, ERR_DENIED, 0,
                    "newer_epoch: epoch %" PRIu32
-                   " was begun elsewhere, and is not here: follow its primary (update-primary), or "
-                   "promote who has it. force gives up what was acknowledged in it",
+                   " was begun elsewhere: follow its primary (update-primary), or promote who has "
+                   "it. force gives up what was acknowledged in it",
                    known);
 }
 

@@ -75,12 +75,17 @@ static int start(int argc, char **argv)
     struct reply r = {0};
     struct err err = {0};
     json_t *body;
-    int rc, i = parse("replication drill start -listen=HOST:PORT [options]", flags, 4, &c, &token,
-                      argc, argv, &rc);
+    static const char usage[] = "replication drill start -listen=HOST:PORT [options]";
+    int rc, i = parse(usage, flags, 4, &c, &token, argc, argv, &rc);
 
     if (i < 0)
         return rc;
-    body = json_pack("{s:s}", "address", address != NULL ? address : "");
+    if (address == NULL) {
+        fprintf(stderr, "Usage: lockstep %s\n", usage);
+        client_free(&c);
+        return EXIT_LOCAL;
+    }
+    body = json_pack("{s:s}", "address", address);
     if (dir != NULL)
         json_object_set_new(body, "directory", json_string(dir));
     if (ttl != NULL)

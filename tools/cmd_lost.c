@@ -246,6 +246,12 @@ static int apply(int argc, char **argv)
 
     if (rc != 0)
         return rc == -2 ? 0 : EXIT_LOCAL;
+    if (s.token != NULL && s.from == NULL) {
+        fprintf(stderr, "-dr-token is of the secondary that has saved them: give its address, "
+                        "-from=ADDRESS; VAULT_ADDR is the primary, which takes them in.\n");
+        client_free(&to);
+        return EXIT_LOCAL;
+    }
     if (s.overwrite && !s.dry_run &&
         !may_lose(s.yes, "Overwrite them?",
                   "What cluster %s has written since is replaced by the lost writes where both are "

@@ -103,6 +103,9 @@ def asks_before_a_loss():
             r = cli(b, 'replication', *args)
             assert r.returncode == 2 and 'generate-root -dr-token -init' in r.stderr and '-dr-token=-' in r.stderr, r
         assert 'generate-root' not in cli(b, 'list', 'sys/policies/acl').stderr
+        assert 'path disabled in replication DR secondary mode' in cli(b, 'kv', 'get', 'kv/x').stderr
+        r = cli(a, 'replication', 'lost', 'apply', '-dr-token=s.x', 'x')
+        assert r.returncode == 1 and '-from=ADDRESS' in r.stderr, r
         dr = b.dr_token(keys)
         dr_flag = f'-dr-token={dr}'
         for s, args, told in ((a, ['demote'], ['no cluster serves', 'secondary (connected, ', 'switchover']),
@@ -576,7 +579,7 @@ def switchover():
         b.token = a.root
         a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
         path = 'sys/replication/dr/primary/switchover'
-        want(a.call('PUT', path, {'id': 'nobody'}), 400, 'no secondary with ID')
+        want(a.call('PUT', path, {'id': 'nobody'}), 400, 'no secondary with ID \\"nobody\\": known are secondary')
         want(a.call('PUT', path, {}), 400, 'secondary ID must be provided')
         want(a.call('PUT', path, {'id': 'secondary', 'limit': '-1s'}), 400, 'limit')
         want(a.call('PUT', path, {'id': 'secondary'}, token=''), 403)

@@ -319,6 +319,7 @@ def words():
             assert out.startswith('Usage: lockstep '), (args, out)
         code, _, err = c.run('nonsense')
         assert code == 1 and err.startswith('lockstep: no such command: nonsense\n\nUsage: lockstep <command>'), (code, err)
+        c.says('replication', 'drill', 'start', code=1, err='Usage: lockstep replication drill start -listen=HOST:PORT [options]\n')
         code, _, err = c.run('kv', 'nonsense')
         assert code == 1 and err.startswith('lockstep kv: no such command: nonsense\n'), (code, err)
         for flag, text in (('-days=0', 'give 1 to 36500'), ('-days=-1', 'give 1 to 36500'), ('-host=', '-host is empty')):

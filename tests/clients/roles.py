@@ -119,7 +119,7 @@ def alone():
 
 
 def left_alone():
-    """a promoted cluster that nobody follows says so, without being unhealthy; the fenced one leaves, which the log calls no promotion"""
+    """a promoted cluster that nobody follows says so, without being unhealthy; the superseded one says what to do, and leaves, which the log calls no promotion"""
     with World() as w:
         a, b = w.pair()
         w.await_caught_up(a, b)
@@ -136,7 +136,14 @@ def left_alone():
         a.start()
         a.unseal()
         await_true('the old primary to be fenced', fenced(a), 10)
-        a.ok('PUT', 'sys/replication/dr/primary/disable', {})
+        # What it says to an operator who does not know yet that it was superseded.
+        assert 'demote, then update-primary' in a.dr_status()['reasons'][0]['do'], a.dr_status()
+        want(a.call('PUT', 'sys/replication/dr/secondary/update-primary', {'dr_operation_token': 's.x'}), 400, 'demote this one first')
+        for path in ('switchover', 'mode', 'retention'):
+            want(a.call('PUT', f'sys/replication/dr/primary/{path}', {'id': 'secondary', 'mode': 'flush'}), 400, 'Not a DR primary any more')
+        a.ok('PUT', 'sys/replication/dr/primary/demote', {})
+        await_true('it to know of the newer epoch', lambda: a.ok('GET', 'sys/replication/dr/secondary/promote', token='').data['needs_force'].endswith('acknowledged in it'))
+        a.ok('PUT', 'sys/replication/dr/secondary/disable', {'dr_operation_token': a.dr_token(a.keys[:2])}, token='')
         assert a.dr_status() == {'mode': 'disabled'}
         log = open(a.log).read()
         assert 'leaving replication: keeping the whole tail' in log and 'promotion' not in log and 'promoted: ' not in log, log
