@@ -294,8 +294,8 @@ int seal_check_shares(struct core *c, const uint8_t *const *parts, const size_t 
                   err) != 0) {
         err_set(err, ERR_DENIED, 0,
                 "unable to retrieve stored keys: invalid key: failed to decrypt keys from storage: "
-                "cipher: message "
-                "authentication failed");
+                "cipher: message authentication failed%s",
+                c->role == ENGINE_SECONDARY ? ". A DR secondary has its primary's keys" : "");
         goto out;
     }
     root->len = BARRIER_KEY_BYTES;

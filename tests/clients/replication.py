@@ -30,7 +30,12 @@ def promote(b, keys, **kw):
 def sealed_secondary():
     """a secondary that restarts takes the log while sealed, and opens with the primary's keys"""
     with World() as w:
-        a, b = w.pair()
+        a, b = w.server('primary'), w.server('secondary')
+        for s in (a, b):
+            s.start()
+            s.init()
+        own = b.keys
+        w.enable(a, b)
         a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
         w.await_caught_up(a, b)
         b.kill()
@@ -42,6 +47,8 @@ def sealed_secondary():
             peers = a.dr_status()['secondaries']
             return peers and peers[0]['connection_status'] == 'connected' and peers[0]['durable_lsn'] == a.dr_status()['last_dr_wal']
         await_true('the sealed secondary to take the log', taken)
+        want(b.call('PUT', 'sys/unseal', {'key': own[0]}, token=''), 200)
+        want(b.call('PUT', 'sys/unseal', {'key': own[1]}, token=''), 400, "authentication failed. A DR secondary has its primary's keys\"]")
         b.unseal(a.keys[:2])
         want(b.call('GET', 'sys/health', token=''), 472)
         w.await_caught_up(a, b)
