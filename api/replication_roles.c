@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cluster_private.h"
+#include "config.h"
 #include "core_private.h"
 #include "replication_private.h"
 
@@ -217,6 +218,10 @@ static int add_addr(struct response *rs, struct follow_config *f, const char *te
 
     if (addr_of_url(text, addr, &err) != 0) {
         reply_error(rs, 400, "update_primary_addrs: %s", err.msg);
+        return -1;
+    }
+    if (config_check_dialled("update_primary_addrs", text, &err) != 0) {
+        reply_error(rs, 400, "%s", err.msg);
         return -1;
     }
     if (n + strlen(addr) + 2 > sizeof(f->addrs)) {

@@ -321,7 +321,7 @@ def misread_update():
         keys = a.keys[:2]
         dr = b.dr_token(keys)
         for body in ({'update_primary_addrs': 5}, {'update_primary_addrs': True}, {'update_primary_addrs': False}, {'update_primary_addrs': {'a': 'b'}},
-                     {'update_primary_addrs': [5]}, {'update_primary_addrs': [None]}, {'update_primary_addrs': ['']}, {'update_primary_addrs': ['x', '']},
+                     {'update_primary_addrs': [5]}, {'update_primary_addrs': [None]}, {'update_primary_addrs': ['']}, {'update_primary_addrs': ['x', '']}, {'update_primary_addrs': ['https://0.0.0.0:8201']},
                      {'update_primary_addrs': None}, {'token': None}, {'token': {}}, {'token': ['x']}, {'primary_addrs': [a.cluster_addr]}, {}):
             want(b.call('PUT', 'sys/replication/dr/secondary/update-primary', {'dr_operation_token': dr, **body}, token=''), 400)
         s = b.dr_status()
