@@ -73,6 +73,7 @@ void replication_said(struct client *c, bool yes, struct replication_said *out)
     *out = (struct replication_said){0};
     if (yes || !at_terminal())
         return;
+    c->max_retries = 0; /* who cannot tell it now, as one that is sealed, is not waited for */
     if (replication_fetch(c, &r, &data, &err) == 0) {
         snprintf(out->mode, sizeof(out->mode), "%s",
                  json_string_value(json_object_get(data, "mode")));

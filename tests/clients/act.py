@@ -130,6 +130,10 @@ def asks_before_a_loss():
         for yes in ('-y', '-yes'):
             code, text = at_terminal(b, 'replication', 'update-primary', '-forget', yes, dr_flag)
             assert code == 0 and 'Type yes' not in text and b.dr_status()['state'] == 'idle', text
+        b.kill()  # sealed, it cannot say who follows it: it is not waited for
+        b.start()
+        code, text = at_terminal(b, 'replication', 'demote', say='no')
+        assert code == 1 and 'steps down' in text and 'waiting' not in text, text
         r = cli(a, 'replication', 'demote')
         assert r.returncode == 0 and 'Type yes' not in r.stderr and a.dr_status()['mode'] == 'secondary', r
 
