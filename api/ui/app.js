@@ -61,6 +61,13 @@ function showStatus(s) {
   rows($('status'), pairs);
 }
 
+// What a promotion would keep and lose: asked anew each time, since it grows while the primary is not heard.
+async function showExpected() {
+  const p = (await call('GET', `${DR}/secondary/promote`)).data;
+  const force = p.needs_force ? ' It is refused here: only lockstep replication promote -force does it.' : '';
+  say('expected', `It keeps all up to LSN ${p.keeps_lsn}. ${p.summary}${force}`);
+}
+
 async function refresh() {
   const seal = await call('GET', 'sys/seal-status');
   $('cluster').textContent = [seal.cluster_name, `version ${seal.version}`].filter(Boolean).join(', ');
@@ -81,6 +88,7 @@ async function refresh() {
   showStatus(status);
   show('operation', secondary);
   show('promotion', secondary);
+  if (secondary) await showExpected();
 }
 
 async function poll() {

@@ -93,6 +93,8 @@ def disaster():
             page.screenshot(os.environ['SCREENSHOT'])
 
         a.kill()
+        sees(page, 'expected', 'It keeps all up to LSN ')
+        sees(page, 'expected', 'may be missing')
         page.click('#promote-form button')  # without the word that is asked for
         assert b.dr_status()['mode'] == 'secondary'
         page.type('sure', 'promote')
