@@ -93,7 +93,6 @@ struct engine {
     int64_t canary_ms, canary_ns;           /* of the log thread: see_canary */
     _Atomic uint64_t copy_keys, copy_bytes; /* entries taken from the primary */
     _Atomic bool catching_up, scrub_now, store_unreadable;
-    _Atomic uint64_t scrub_keys;   /* in the store, as counted last; 0: not yet */
     _Atomic uint64_t copy_deleted; /* own entries */
     /* Gates of answers, written by the log thread (modes.c); UINT64_MAX: open. */
     _Atomic uint64_t apply_gate; /* modes: applied where one says apply */

@@ -99,7 +99,7 @@ struct follow {
     uint32_t level;            /* the same with an older program */
     struct buf nodes;          /* of that level, that differ; numbers of 2 bytes, big endian */
     struct diff_range *range;  /* waits for entries; NULL: the next is asked for */
-    uint64_t keys_there;       /* at the primary, as it counted last; 0: not known */
+    uint64_t keys_there;       /* at the primary, when it was asked; 0: not known */
     uint64_t moved_bytes;      /* of questions and answers of this copy */
     int64_t copy_started_ms;   /* wall */
     int64_t phase_ns, said_ns; /* when the phase began; when the log last told of it */

@@ -21,7 +21,7 @@ static const char *const names[] = {
 static uint64_t done(const struct engine *e, uint64_t *totalp)
 {
     const struct follow *f = &e->follow;
-    uint64_t there = f->keys_there, own = atomic_load(&e->scrub_keys);
+    uint64_t there = f->keys_there, own = store_keys(e->cur->store);
 
     *totalp = 0;
     switch (f->phase) {

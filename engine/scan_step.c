@@ -43,7 +43,7 @@ static int read_tree(struct engine *e, struct scan_job *j, struct event *ev, str
     int rc;
 
     m.tree.level = j->level;
-    m.tree.keys = atomic_load(&e->scrub_keys);
+    m.tree.keys = store_keys(e->store);
     m.tree.n = j->nodes.len / 2;
     for (size_t i = 0; i < m.tree.n; i++) {
         memcpy(&nodes[i], j->nodes.data + 2 * i, 2);
@@ -72,7 +72,7 @@ static int read_parts(struct engine *e, struct scan_job *j, struct event *ev, st
             return err_set(err, ERR_NOMEM, 0, "hashes of leaves");
         store_leaf_hashes(e->store, j->salt, j->tree->leaf, &lsn);
         m.parts.lsn = lsn;
-        m.parts.keys = atomic_load(&e->scrub_keys);
+        m.parts.keys = store_keys(e->store);
     }
     rc = parts_answer(j->tree->leaf, j->level, j->below, j->nodes.data, j->nodes.len, &sums, err);
     m.parts.sums = sums.data;

@@ -223,6 +223,7 @@ static void write_begins(struct store *s)
     s->writing = true;
     s->collecting = s->scrub.on;
     pthread_mutex_unlock(&s->state_lock);
+    s->keys_more = 0;
 }
 
 /* Nothing of it counts. */
@@ -260,6 +261,7 @@ static int write_once(struct store *s, store_work work, void *arg, struct err *e
     merkle_publish(s->tree);
     scrub_commit(s, next.lsn);
     s->writing = false;
+    s->keys += s->keys_more;
     s->point = next;
     pthread_mutex_unlock(&s->state_lock);
     return 0;
@@ -355,8 +357,10 @@ int store_put(struct store *s, const struct store_page_entry *e, struct err *err
         return -1;
     if (ret != 0 && ret != WT_NOTFOUND)
         return store_wt(s, ss, ret, "look up", err);
-    if (ret != 0) /* else the cursor stands there, and need not search again */
+    if (ret != 0) { /* else the cursor stands there, and need not search again */
         ss->kv->set_key(ss->kv, key);
+        s->keys_more++;
+    }
     v = (WT_ITEM){.data = s->row.data, .size = s->row.len};
     ss->kv->set_value(ss->kv, &v);
     if (store_wt(s, ss, ss->kv->insert(ss->kv), "put", err) != 0)
@@ -378,6 +382,7 @@ int store_delete_here(struct store *s, struct err *err)
     if (store_entry_here(s, ss, &old, err) != 0 || merkle_remove(s->tree, &old, minus, err) != 0)
         return -1;
     scrub_note(s, old.key, old.key_len, minus, NULL);
+    s->keys_more--;
     return store_wt(s, ss, ss->kv->remove(ss->kv), "delete", err);
 }
 
@@ -496,6 +501,16 @@ int store_begin(struct store *s, const struct store_point *p, struct err *err)
     if (store_write(s, begin_work, &b, err) != 0)
         return -1;
     return store_checkpoint(s, &lsn, err);
+}
+
+uint64_t store_keys(struct store *s)
+{
+    uint64_t keys;
+
+    pthread_mutex_lock(&s->state_lock);
+    keys = s->keys_known ? s->keys : 0;
+    pthread_mutex_unlock(&s->state_lock);
+    return keys;
 }
 
 /* ---- checkpoint ---- */

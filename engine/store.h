@@ -70,6 +70,8 @@ struct store_point {
 CHECKED int store_open(const struct store_config *cfg, struct store **sp, struct err *err);
 void store_close(struct store *s); /* takes NULL; takes a checkpoint first unless the disk failed */
 void store_applied(struct store *s, struct store_point *p); /* any thread */
+/** Rows in WiredTiger; 0: none, or not counted yet (a store of an older program). Any thread. */
+uint64_t store_keys(struct store *s);
 void store_folded(struct store *s, struct store_point *p); /* any thread; at most the applied one */
 
 /**

@@ -41,6 +41,23 @@ static int write_root(struct store *s, uint64_t stamp, struct err *err)
     return store_meta_set(s, s->writer, ROOT_ROW, &row, sizeof(row), err);
 }
 
+struct keys_row {
+    uint64_t stamp, keys;
+} __attribute__((packed));
+_Static_assert(sizeof(struct keys_row) == 16, "meta row \"keys\"");
+
+static int write_keys(struct store *s, uint64_t stamp, struct err *err)
+{
+    struct keys_row row = {.stamp = htole64(stamp)};
+    bool known;
+
+    pthread_mutex_lock(&s->state_lock); /* a scrub may just have counted */
+    known = s->keys_known;
+    row.keys = htole64(s->keys + s->keys_more);
+    pthread_mutex_unlock(&s->state_lock);
+    return known ? store_meta_set(s, s->writer, KEYS_ROW, &row, sizeof(row), err) : 0;
+}
+
 int store_leaves_write(struct store *s, uint64_t stamp, struct err *err)
 {
     uint64_t row = htole64(stamp);
@@ -53,7 +70,9 @@ int store_leaves_write(struct store *s, uint64_t stamp, struct err *err)
         if (leaf_set(s, leaves[i], merkle_pending_leaf(s->tree, leaves[i]), MERKLE_HASH_BYTES,
                      err) != 0)
             return -1;
-    return write_root(s, stamp, err) != 0 ? -1 : leaf_set(s, MERKLE_LEAVES, &row, sizeof(row), err);
+    if (write_root(s, stamp, err) != 0 || write_keys(s, stamp, err) != 0)
+        return -1;
+    return leaf_set(s, MERKLE_LEAVES, &row, sizeof(row), err);
 }
 
 void store_leaves_written(struct store *s)
@@ -196,6 +215,24 @@ static int check_root(struct store *s, struct store_session *ss, struct err *err
     return 0;
 }
 
+/* A program from before this row leaves it as it is, too. */
+static int load_keys(struct store *s, struct store_session *ss, struct err *err)
+{
+    struct keys_row row = {0};
+    struct err none = {0};
+
+    s->keys_known = s->stamp == 0; /* new, and empty */
+    if (store_meta_get(s, ss, KEYS_ROW, &row, sizeof(row), &none) != 0) {
+        if (none.code == ERR_NOTFOUND)
+            return 0;
+        *err = none;
+        return -1;
+    }
+    s->keys_known = le64toh(row.stamp) == s->stamp;
+    s->keys = s->keys_known ? le64toh(row.keys) : 0;
+    return 0;
+}
+
 int store_load_tree(struct store *s, struct store_session *ss, struct err *err)
 {
     uint64_t stamp;
@@ -204,5 +241,5 @@ int store_load_tree(struct store *s, struct store_session *ss, struct err *err)
         return -1;
     if (stamp != s->stamp)
         return store_corrupt(s, err, "the Merkle leaves are of another moment than the state");
-    return check_root(s, ss, err);
+    return check_root(s, ss, err) != 0 ? -1 : load_keys(s, ss, err);
 }

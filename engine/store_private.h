@@ -5,6 +5,7 @@
  * Rows of "meta" (key -> bytes, integers little endian):
  *     "point"      applied LSN 8, epoch 4, running hash 32, stamp 8
  *     "root"       stamp 8, root of the tree 20; up to date as the rows of "leaf" are
+ *     "keys"       stamp 8, number of rows of "kv" 8; the same
  *     "catch-up"   only while a copy is built: struct copy_row
  *     "copy-counts" only while a copy is built: what it took so far (store_copy.c)
  *     "leaves"     only while a copy is built: bitmap of the leaves that differ
@@ -28,6 +29,7 @@
 #include "wtfs.h"
 
 #define ROOT_ROW "root"
+#define KEYS_ROW "keys"
 #define KV_LSN_BYTES 8u /* before the value */
 
 /* A session and its cursors. One thread at a time; between uses no cursor is positioned. */
@@ -76,9 +78,11 @@ struct store {
     pthread_mutex_t pool_lock;
     struct store_session *pool;
 
-    pthread_mutex_t state_lock; /* tree (not its pending part), point, checkpoint_lsn */
+    pthread_mutex_t state_lock; /* tree (not its pending part), point, keys, checkpoint_lsn */
     struct merkle *tree;
     struct store_point point;
+    uint64_t keys;   /* rows of "kv" */
+    bool keys_known; /* not in a store of an older program, until a scrub has counted */
     uint64_t checkpoint_lsn;
     bool writing; /* a write transaction is under way */
     struct store_scrub scrub;
@@ -99,6 +103,7 @@ struct store {
     struct store_session *writer;
     struct buf row; /* LSN and value, put together */
     uint64_t stamp;
+    uint64_t keys_more;              /* of the transaction that is under way, modulo 2^64 */
     unsigned leaves_held;            /* under write_lock, as what follows: store_leaves.c */
     bool leaves_behind;              /* the stamp in the rows is not that of the point */
     bool leaf_behind[MERKLE_LEAVES]; /* its row is */

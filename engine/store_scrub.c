@@ -215,6 +215,10 @@ static void compare(struct store *s, struct store_scrub_result *r)
     r->lsn = s->point.lsn;
     r->keys = c->keys;
     r->bytes = c->bytes;
+    if (!s->keys_known) { /* but for what came and went meanwhile */
+        s->keys = c->keys;
+        s->keys_known = true;
+    }
     for (uint32_t i = 0; i < MERKLE_LEAVES; i++) {
         struct term t = {.leaf = i};
         if (memcmp(merkle_leaf(s->tree, i), c->sums[i], MERKLE_HASH_BYTES) == 0)

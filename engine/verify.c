@@ -282,7 +282,6 @@ void verify_scrubbed(struct engine *e, struct event *ev)
     v->scrub = ev->scrub;
     v->scrub.wall_ms = env_wall_ms(e->cfg.env);
     v->scrubs++;
-    atomic_store(&e->scrub_keys, v->scrub.keys);
     e->dirty = true;
     if (v->scrub.bad_leaves > 0) {
         log_error(e->cfg.log, LOG_REPLICATION,

@@ -85,6 +85,36 @@ static void print_lag(const json_t *peer)
     table_print(&t, true);
 }
 
+/* "ranges: 1200 of 5000 (24 %), 12 s left" of what is caught up; nothing when nothing is. */
+static void progress_words(struct buf *out, const json_t *progress)
+{
+    double done = number_of(progress, "sync_progress");
+    double total = number_of(progress, "sync_total_keys");
+    double left_ms = number_of(progress, "time_left_ms");
+
+    buf_printf(out, "%s: %.0f of ", text_of(progress, "phase"), done);
+    if (total > 0)
+        buf_printf(out, "%.0f (%.0f %%)", total, 100 * done / total);
+    else
+        buf_adds(out, "an unknown number");
+    if (left_ms >= 0)
+        buf_printf(out, ", %.0f s left", left_ms / 1000);
+}
+
+static void print_progress(const json_t *data)
+{
+    const json_t *progress = json_object_get(data, "progress");
+    struct buf words = {0};
+
+    if (progress == NULL)
+        return;
+    progress_words(&words, progress);
+    printf("\nCatching up: %s; %.0f keys taken, %.0f deleted, %.0f bytes moved\n", buf_str(&words),
+           number_of(progress, "keys_taken"), number_of(progress, "keys_deleted"),
+           number_of(progress, "bytes_moved"));
+    buf_free(&words);
+}
+
 static void print_reasons(const json_t *data)
 {
     json_t *r;
@@ -117,6 +147,7 @@ int replication_print(const struct client *c, const json_t *data)
     }
     rc = output_data(c, flat);
     json_decref(flat);
+    print_progress(data);
     json_array_foreach(peers_of(data), i, peer)
     {
         printf("\n%s: %s, %s", name_of(peer), text_of(peer, "connection_status"),
@@ -149,6 +180,11 @@ void replication_line(struct buf *out, const json_t *data)
         return;
     buf_printf(out, " committed=%.0f applied=%.0f", number_of(data, "committed_lsn"),
                number_of(data, "applied_lsn"));
+    if (json_object_get(data, "progress") != NULL) {
+        buf_adds(out, " catching-up=\"");
+        progress_words(out, json_object_get(data, "progress"));
+        buf_addc(out, '"');
+    }
     json_array_foreach(peers_of(data), i, peer)
     {
         const json_t *lag = json_object_get(peer, "lag");

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Catching up by difference, and the proof that both hold the same: with real servers."""
 import os
+import re
+import signal
 import subprocess
 import sys
 
@@ -95,6 +97,42 @@ def flipped_byte():
         await_true('another scrub', lambda: b.dr_status()['scrub']['rounds'] > 1)
         assert not b.dr_status()['corrupted_merkle_tree']
         assert a.dr_status()['merkle_root'] and a.ok('GET', 'kv/k0').data == {'v': 'x' * 200}
+
+
+def progress():
+    """how far a first copy is and how long it takes yet: in status, metrics and both forms of the command line"""
+    with World() as w:
+        a, b = w.server('primary'), w.server('secondary')
+        b.free_metrics()
+        for s in (a, b):
+            s.start()
+            s.init()
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        conn, n = a.connect(), 1500
+        for i in range(n):
+            a.ok('PUT', f'kv/k{i}', {'v': 'x' * 30000}, conn=conn)
+        a.ok('PUT', 'sys/replication/dr/primary/enable', {})
+        token = a.ok('PUT', 'sys/replication/dr/primary/secondary-token', {'id': 'secondary'}).json['wrap_info']['token']
+        b.ok('PUT', 'sys/replication/dr/secondary/enable', {'token': token, 'ca_file': w.ca, 'confirm_wipe': b.name})
+
+        def told():
+            p = b.dr_status().get('progress')
+            return p is not None and p['phase'] == 'ranges' and p['time_left_ms'] >= 0
+        await_true('the copy to be under way', told)
+        a.proc.send_signal(signal.SIGSTOP)  # and it stays as it is, until its silence is noticed
+        p = b.dr_status()['progress']
+        assert p['phase'] == 'ranges' and 0 < p['sync_progress'] < p['sync_total_keys'] and n < p['sync_total_keys'] < n + 50, p
+        values = dict(line.rsplit(' ', 1) for line in b.ok('GET', 'sys/metrics?format=prometheus', token='').text.splitlines())
+        assert values['lockstep_catch_up_active'] == '1' and int(values['lockstep_catch_up_total']) == p['sync_total_keys'], values
+        assert 0 < int(values['lockstep_catch_up_done']) < n and float(values['lockstep_catch_up_left_seconds']) >= 0, values
+        text = b.cli('replication', 'status').stdout
+        assert re.search(r'(?m)^Catching up: ranges: \d+ of \d+ \(\d+ %\), \d+ s left; \d+ keys taken, 0 deleted, \d+ bytes moved$', text), text
+        text = b.cli('replication', 'watch', '-count=1').stdout
+        assert re.search(r' catching-up="ranges: \d+ of \d+ \(\d+ %\), \d+ s left" ', text), text
+        a.proc.send_signal(signal.SIGCONT)
+        b.threshold, b.keys, b.token = a.threshold, a.keys, a.token
+        w.await_following(b, 60)
+        assert 'Catching up' not in b.cli('replication', 'status').stdout
 
 
 def spoil(s, table, begin=0, end=1):
@@ -307,4 +345,4 @@ def reindex_alone():
         assert int(b.dr_status()['last_reindex_epoch']) > 0
 
 
-sys.exit(run_tests([verified, flipped_byte, unreadable_block, unreadable_store, unreadable_primary, fail_back, checks, reindex_alone], 'catch-up'))
+sys.exit(run_tests([progress, verified, flipped_byte, unreadable_block, unreadable_store, unreadable_primary, fail_back, checks, reindex_alone], 'catch-up'))

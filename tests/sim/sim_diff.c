@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "store.h"
 
@@ -383,7 +385,91 @@ static void copy_counts(struct world *w)
     check_equal(w);
 }
 
+/* Until node 1 streams: what it tells never goes back within a phase, and halfway through the
+ * ranges it knows when they will be through. */
+static void watch_progress(struct world *w, bool crash)
+{
+    char phase[sizeof(second(w)->sync_phase)] = "";
+    int64_t half_ns = 0, told_ns = 0, left_ns;
+    uint64_t before = 0;
+
+    while (!node_streams(w, 1) || second(w)->sync_phase[0] != '\0') {
+        const struct engine_status *st;
+
+        sim_check(w, world_step(w), "the copy does not go on");
+        st = second(w);
+        if (strcmp(phase, "ranges") == 0 && strcmp(st->sync_phase, phase) != 0) {
+            left_ns = w->now_ns - half_ns;
+            sim_check(w, half_ns != 0 && llabs(told_ns - left_ns) < left_ns / 3,
+                      "halfway it was said to take %lld ms more, it took %lld",
+                      (long long)(told_ns / MS), (long long)(left_ns / MS));
+        }
+        if (strcmp(st->sync_phase, phase) != 0)
+            before = 0;
+        memcpy(phase, st->sync_phase, sizeof(phase));
+        sim_check(w, st->sync_done >= before, "%s: %llu, then %llu", phase,
+                  (unsigned long long)before, (unsigned long long)st->sync_done);
+        before = st->sync_done;
+        sim_check(w, st->sync_total == 0 || before <= st->sync_total, "%s: %llu of %llu", phase,
+                  (unsigned long long)before, (unsigned long long)st->sync_total);
+        if (strcmp(phase, "ranges") != 0 || before < MANY / 4)
+            continue;
+        sim_check(w, st->sync_total >= MANY && st->sync_total < MANY + 100, "%llu keys in all",
+                  (unsigned long long)st->sync_total);
+        if (crash) {
+            crash = false;
+            before = 0; /* from its last checkpoint on */
+            node_crash(w, 1);
+            node_open(w, 1);
+        } else if (half_ns == 0 && before >= MANY / 2) {
+            half_ns = w->now_ns;
+            told_ns = st->sync_left_ms * MS;
+        }
+    }
+    sim_check(w, half_ns != 0, "no ranges were seen");
+}
+
+/* A first copy, of a primary that has not scrubbed yet, and a difference: how far, and how long
+ * yet, in status and in the log. */
+static void copy_progress(struct world *w)
+{
+    int fd = memfd_create("log", MFD_CLOEXEC);
+    struct logger *mine = logger_new(fd, LOG_LEVEL_INFO), *was = w->log;
+    static char log[1 << 20];
+
+    sim_check(w, fd >= 0 && mine != NULL, "no log");
+    w->tune = page_4k;
+    w->log = mine;
+    for (int i = 0; i < 2; i++) {
+        node_stop(w, i);
+        node_open(w, i);
+    }
+    many_write(w, 0, MANY, 1, 1000);
+    w->byte_ns_x1000 = 10000000; /* 100 kB/s */
+    enable(w, 0, 1);
+    watch_progress(w, sim_rand(w, 2) == 0);
+    w->log = was;
+    sim_check(w, pread(fd, log, sizeof(log) - 1, 0) > 0, "nothing is in the log");
+    sim_check(w, strstr(log, "catching up, ranges: ") != NULL && strstr(log, " s left") != NULL,
+              "the log does not tell how long it takes yet");
+    w->byte_ns_x1000 = 1000;
+    check_equal(w);
+    node_stop(w, 1);
+    many_write(w, 0, MANY, 3, 900);
+    forget_log(w);
+    w->byte_ns_x1000 = 10000000;
+    node_open(w, 1);
+    watch_progress(w, false);
+    w->byte_ns_x1000 = 1000;
+    check_equal(w);
+    for (int i = 0; i < 2; i++) /* they write to the log until they are closed */
+        node_stop(w, i);
+    logger_free(mine);
+    close(fd);
+}
+
 const struct scenario scenarios_diff[] = {
+    {"copy_progress", copy_progress, "how far a copy is and how long it takes yet is true", 0},
     {"first_copy_refuses", first_copy_refuses, "half a first copy is promoted by nobody", 0},
     {"copy_counts", copy_counts, "what a copy took is counted over restarts", 0},
     {"diff_bytes", diff_bytes, "a difference moves little more than what differs", 0},

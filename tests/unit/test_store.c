@@ -167,12 +167,15 @@ static void check_walks(void)
     cr_assert_eq(listed, there);
 }
 
-/* The state is the fold of LSN 1 to the applied one, and the leaves are those of the rows. */
+/* The state is the fold of LSN 1 to the applied one, the leaves are those of the rows, and the rows
+ * are counted, as far as they are in WiredTiger. */
 static void check(void)
 {
-    struct store_point p;
+    struct store_point p, folded;
+    uint64_t rows = 0;
 
     store_applied(store, &p);
+    store_folded(store, &folded);
     for (unsigned k = 0; k < 50; k++) {
         uint64_t last = 0, got = 0, lsn = 0;
         struct buf b = {0};
@@ -182,6 +185,7 @@ static void check(void)
         for (uint64_t l = p.lsn; l > 0 && last == 0; l--)
             if (l % 50 == k)
                 last = l;
+        rows += last_write(folded.lsn, k) != 0;
         snprintf(key, sizeof(key), "k%02u", k);
         rc = store_get(store, key, &b, &lsn, &err);
         if (last == 0 || last % 7 == 0) {
@@ -197,6 +201,36 @@ static void check(void)
         buf_free(&b);
     }
     cr_assert_eq(store_merkle_check(store, &err), 0, "%s", err.msg);
+    cr_assert_eq(store_keys(store), rows, "%lu of %lu rows", (unsigned long)store_keys(store),
+                 (unsigned long)rows);
+}
+
+/* It leaves the row with the number as it is. */
+Test(store, rows_are_counted_anew_after_an_older_program_wrote)
+{
+    struct store_scrub_result r = {0};
+    size_t bytes;
+    int rc;
+
+    apply(30);
+    down();
+    boot();
+    check();
+    store->keys_known = false;
+    apply(9);
+    down();
+    boot();
+    cr_assert_eq(store_keys(store), 0, "a number of before");
+    do {
+        rc = store_scrub_step(store, 1u << 20, 7, &bytes, &r, &err);
+    } while (rc == 1);
+    cr_assert_eq(rc, 2, "%s", err.msg);
+    buf_free(&r.wrong);
+    check();
+    apply(20);
+    down();
+    boot();
+    check();
 }
 
 Test(store, a_segment_out_of_order_is_refused_and_changes_nothing)
