@@ -162,19 +162,22 @@ static void of_rpc(struct metrics *m, const struct engine_status *st)
 
 static void of_timings(struct metrics *m, const struct engine_status *st)
 {
-    static const char *const names[ENGINE_TIMINGS] = {
-        [ENGINE_TIMING_FLUSH] = "vault.wal.persistWALs",
-        [ENGINE_TIMING_READY] = "vault.wal.flushReady",
-        [ENGINE_TIMING_GC] = "vault.replication.wal.gc",
-        [ENGINE_TIMING_LEAVES] = "vault.merkle.flushDirty",
-        [ENGINE_TIMING_CHECKPOINT] = "vault.merkle.saveCheckpoint",
-        [ENGINE_TIMING_FETCH] = "vault.replication.fetchRemoteKeys",
-        [ENGINE_TIMING_DIFF] = "vault.replication.merkleDiff",
-        [ENGINE_TIMING_SYNC] = "vault.replication.merkleSync"};
+    static const struct {
+        const char *name;
+        enum engine_timing timing;
+    } names[] = {{"vault.wal.persistWALs", ENGINE_TIMING_FLUSH},
+                 {"vault.wal.flushReady", ENGINE_TIMING_READY},
+                 {"vault.wal.deleteWALs", ENGINE_TIMING_GC},
+                 {"vault.replication.wal.gc", ENGINE_TIMING_GC},
+                 {"vault.merkle.flushDirty", ENGINE_TIMING_LEAVES},
+                 {"vault.merkle.saveCheckpoint", ENGINE_TIMING_CHECKPOINT},
+                 {"vault.replication.fetchRemoteKeys", ENGINE_TIMING_FETCH},
+                 {"vault.replication.merkleDiff", ENGINE_TIMING_DIFF},
+                 {"vault.replication.merkleSync", ENGINE_TIMING_SYNC}};
 
-    for (size_t i = 0; i < ENGINE_TIMINGS; i++) {
-        const struct engine_timed *t = &st->timed[i];
-        struct metric *x = add(m, names[i], (double)t->count, true);
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        const struct engine_timed *t = &st->timed[names[i].timing];
+        struct metric *x = add(m, names[i].name, (double)t->count, true);
 
         x->quantiles = &t->minute;
         x->sum = t->sum_ms;
@@ -206,7 +209,6 @@ static void of_vault(struct core *c, struct metrics *m, const struct engine_stat
     gauge(m, "vault.replication.wal.last_performance_wal", 0);
     gauge(m, "vault.replication.fsm.last_remote_wal", (double)st->last_remote_lsn);
     gauge(m, "vault.replication.merkle.commit_index", (double)st->applied_lsn);
-    gauge(m, "replication.merkle.commit_index", (double)st->applied_lsn); /* as older builds do */
     of_timings(m, st);
     of_rpc(m, st);
     gauge(m, "vault.wal.gc.total",
@@ -219,7 +221,26 @@ static void of_vault(struct core *c, struct metrics *m, const struct engine_stat
     gauge(m, "vault.logshipper.buffer.max_size", (double)st->ring_bytes_max);
     counter(m, "vault.logshipper.streamWALs.guard_found", (double)st->streams_resumed);
     counter(m, "vault.logshipper.streamWALs.missing_guard", (double)st->copies_begun);
-    counter(m, "logshipper.streamWALs.missing_guard", (double)st->copies_begun);
+}
+
+/* Vault's older builds have no prefix before these, nor have dashboards that were made for them. */
+static void without_prefix(struct metrics *m)
+{
+    static const char *const families[] = {"vault.wal.", "vault.merkle.", "vault.logshipper.",
+                                           "vault.replication."};
+    size_t n = m->n;
+
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; k < sizeof(families) / sizeof(families[0]); k++) {
+            struct metric x = m->list[i], *y;
+
+            if (strncmp(x.name, families[k], strlen(families[k])) != 0)
+                continue;
+            y = add(m, x.name + strlen("vault."), x.value, x.counter);
+            y->quantiles = x.quantiles;
+            y->sum = x.sum;
+        }
+    }
 }
 
 /* The proof of the data, and the last catching up. */
@@ -266,6 +287,7 @@ static void collect(struct request *rq, struct metrics *m, struct engine_status 
 
     engine_status(c->engine, st);
     of_vault(c, m, st);
+    without_prefix(m);
     counter(m, "lockstep.transactions", (double)st->transactions);
     counter(m, "lockstep.segments", (double)st->segments);
     gauge(m, "lockstep.epoch", st->epoch);

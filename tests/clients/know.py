@@ -264,6 +264,12 @@ def metrics():
         assert served['server_bootstrap_request'] == 1 and served['server_stream_wals_request'] >= 1, served
         assert served['dr_server_fetch_keys_request'] >= 0 and served['client_stream_wals'] == 0, served
         await_true('an echo', lambda: read(a)[0]['vault_replication_rpc_dr_server_echo'][()] > 0)
+        # Vault's older builds, and what was made for them, have these without the prefix.
+        vaults = {k for k in values if re.match('vault_(wal|merkle|logshipper|replication)_', k)}
+        assert len(vaults) > 40 and 'vault_wal_deleteWALs_count' in vaults, vaults
+        for k in vaults:
+            assert values.get(k.removeprefix('vault_'), {}).keys() == values[k].keys(), k
+            assert types.get(k) == types.get(k.removeprefix('vault_')), k
         assert values['vault_replication_wal_last_dr_wal'][()] >= 20 and values['vault_core_active'][()] == 1
         assert len(values['lockstep_lag_p99_seconds']) == 12 and len(values['lockstep_lag_bytes']) == 4
         assert values['lockstep_peer_connected'] == {(('peer', name),): 1}, values['lockstep_peer_connected']
