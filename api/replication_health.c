@@ -26,7 +26,7 @@
 static const struct {
     const char *code;
     bool error;
-    bool logged; /* by the engine itself, when it happens */
+    bool logged; /* by the engine itself, with its code, when it happens */
     const char *todo;
 } kinds[] = {
     {"superseded", true, true,
@@ -54,7 +54,7 @@ static const struct {
     {"primary_disabled", true, false,
      "It follows again with a secondary token, once the primary is enabled again (update-primary "
      "-token), or stands alone with its data (disable)."},
-    {"no_primary", true, true,
+    {"no_primary", true, false,
      "Point this secondary to the primary with update-primary, or promote it."},
     {"first_copy", true, false,
      "Wait until the copy is whole: until then this cluster cannot be promoted."},
@@ -74,16 +74,16 @@ static const struct {
     {"lag_high", true, false,
      "Compare the disks and the network of both sites with the rate of writes; lag tells the stage "
      "that is slow."},
-    {"mode_waiting", true, true,
+    {"mode_waiting", true, false,
      "Writes wait for this secondary. Bring it back, or set its mode to async with force."},
     {"mode_fallback", true, true,
      "Writes go on without this secondary and can be lost with this site. Bring it back."},
-    {"quorum_waiting", true, true,
+    {"quorum_waiting", true, false,
      "Writes wait for the quorum. Bring its secondaries back, or end it (lockstep replication "
      "quorum -force off)."},
-    {"quorum_fallback", true, true,
+    {"quorum_fallback", true, false,
      "Writes go on without the quorum and can be lost with this site. Bring its secondaries back."},
-    {"unsettled", true, true,
+    {"unsettled", true, false,
      "Writes of before the start wait for a secondary. Bring it back, or set its mode to async "
      "with force, or revoke it with force."},
     {"disk_reserve", true, true, "Writes are refused. Free space on this disk."},
@@ -94,11 +94,11 @@ static const struct {
      "The other devices take its lines. Make the file and its folder writable for the server on "
      "this machine."},
     {"certificate_expired", true, false, "Renew it, then send SIGHUP to the server."},
-    {"data_damaged", true, true,
+    {"data_damaged", true, false,
      "Rows are not what the Merkle tree says, or cannot be read. A secondary takes what differs "
      "from its primary, or all, by itself. On a primary: promote a secondary that is whole, or, if "
      "its rows are right, reindex. Look at the disk and the memory."},
-    {"data_differs", true, true,
+    {"data_differs", true, false,
      "The secondary takes what differs from the primary. If it comes back: reindex, and look at "
      "the disks and the memory of both."},
     {"secondary_let_go", true, true,
@@ -110,7 +110,7 @@ static const struct {
     {"epoch_unconfirmed", false, true,
      "A member that could know of a newer epoch has not been heard since the start. Bring it back, "
      "or revoke it."},
-    {"newer_primary", true, true,
+    {"newer_primary", true, false,
      "Another cluster was promoted. Point this secondary to it with update-primary."},
     {"promotion_elsewhere", true, true,
      "Another secondary asked this one to follow no primary while it is promoted. When it tells "

@@ -104,6 +104,21 @@ def health():
         a.proc.send_signal(signal.SIGHUP)
         await_true('its log to say so', lambda: 'secondary_disconnected of secondary is over' in open(a.log).read())
 
+        def logged(s, line):
+            s.proc.send_signal(signal.SIGHUP)
+            await_true(f'the log of {s.name} to say {line}', lambda: f'] replication: {line}' in re.sub(r'\[(\w+)\] +', r'[\1] ', open(s.log).read()))
+        a.ok('PUT', 'sys/replication/dr/primary/mode', {'id': 'secondary', 'mode': 'flush', 'wait_limit': '200ms'})
+        b.kill()
+        assert a.call('PUT', 'kv/x', {'v': 1}).status == 503
+        logged(a, 'mode_waiting: writes wait for secondary, which is in mode flush')
+        b.start()
+        b.unseal(a.keys[:2])
+        await_true('the primary to be healthy', lambda: a.dr_status()['healthy'])
+        logged(a, 'mode_waiting of secondary is over')
+        b.ok('PUT', 'sys/replication/dr/secondary/update-primary', {'dr_operation_token': b.dr_token(a.keys[:2]), 'token': ''}, token='')
+        await_true('it to follow nobody', lambda: ('no_primary', None) in codes(b))
+        logged(b, 'no_primary: this secondary follows nobody')
+
 
 def certificate():
     """a certificate that expires soon is a warning, one that has expired an error, on a secondary too; a reload of a new one ends it"""
