@@ -116,6 +116,9 @@ static const struct {
      "Another secondary asked this one to follow no primary while it is promoted. When it tells "
      "that this has ended, this one follows again by itself. If it does not answer (it is gone), "
      "or was promoted, use update-primary: that ends the wait."},
+    {"catching_up", false, false,
+     "Wait until it streams again; progress tells how far it is. Until then a promotion has the "
+     "state of before."},
     {"lag_guard", false, false, "Writers are slowed while a secondary catches up; see lag."},
     {"disk_low", false, false, "Free space on this disk before writes are refused."},
     {"clock_skew", false, false,
@@ -285,6 +288,11 @@ static void of_secondary_role(struct core *c, const struct engine_status *st, st
     if (st->role == ENGINE_BOOTSTRAPPING)
         add(h, "first_copy", "", "the first copy is not whole: %" PRIu64 " keys so far",
             st->copy_keys);
+    else if (st->copying && !st->unreadable)
+        add(h, "catching_up", "",
+            "what differs is taken from the primary (%s); a promotion now has the state at LSN "
+            "%" PRIu64 ", %.1f s old",
+            st->sync_phase, st->keeps_lsn, (double)p->canary_age_ms / 1000);
     if (strcmp(st->connection_state, "idle") == 0)
         add(h, "no_primary", "", "this secondary follows nobody");
     else if (!p->connected && strcmp(p->last_error, "revoked") == 0)

@@ -114,6 +114,8 @@ static void no_canary_in_a_copy(struct engine_status *st)
 {
     no_canary(st);
     st->copying = true;
+    st->keeps_lsn = 17;
+    strcpy(st->sync_phase, "ranges");
 }
 static void told(struct engine_status *st)
 {
@@ -124,6 +126,20 @@ static void without_any(struct engine_status *st)
 {
     st->replicating = true;
     st->n_peers = 0;
+}
+
+/* What a promotion would have while a copy is under way: the state before it. */
+Test(replication_status, the_old_state_is_told_while_another_is_fetched)
+{
+    char text[TEXT_MAX];
+
+    enable();
+    shape_status = no_canary_in_a_copy;
+    fake.core.role = ENGINE_SECONDARY;
+    cr_assert_eq(call_as(NULL, "replication/dr/status", NULL, text), 200);
+    cr_assert_not_null(strstr(text, "promotion now has the state at LSN 17, 10.0 s old"), "%s",
+                       text);
+    shape_status = NULL;
 }
 
 /* Each state has its code on each side, says what to do, and is an error or a warning. */
@@ -142,7 +158,7 @@ Test(replication_status, reasons_have_stable_codes)
         {copying, ENGINE_PRIMARY, false, "secondary_copying "},
         {without_any, ENGINE_PRIMARY, true, "no_secondary "},
         {no_canary, ENGINE_SECONDARY, false, "canary_late "},
-        {no_canary_in_a_copy, ENGINE_SECONDARY, true, ""},
+        {no_canary_in_a_copy, ENGINE_SECONDARY, true, "catching_up "},
         {NULL, ENGINE_BOOTSTRAPPING, false, "first_copy "},
         {slow, ENGINE_PRIMARY, false, "lag_high "},
         {slow, ENGINE_SECONDARY, false, "lag_high "},
