@@ -61,8 +61,7 @@ static void hold_commits(struct world *w)
     struct err err = {0};
 
     sim_check(w, world_until(w, third_whole, 60 * SEC), "node 3 does not follow");
-    if (engine_mode_set(w->n[0].e, "member-3", &m, false, on_call, c, &err) != 0 ||
-        !call_wait(w, c, 30 * SEC))
+    if (mode_ask(w, 0, "member-3", &m, false, on_call, c, &err) != 0 || !call_wait(w, c, 30 * SEC))
         sim_fail(w, "mode: %s", err.msg);
     check_equal(w); /* what was committed is applied: what comes now is not */
     net_partition(w, 0, 3, true);

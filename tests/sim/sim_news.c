@@ -117,7 +117,7 @@ static struct call *ask_mode(struct world *w, enum repl_level level, enum repl_o
     struct call *c = call_new(w, 0);
     struct err err = {0};
 
-    if (engine_mode_set(w->n[0].e, "member-1", &m, false, on_call, c, &err) != 0)
+    if (mode_ask(w, 0, "member-1", &m, false, on_call, c, &err) != 0)
         sim_fail(w, "mode: %s", err.msg);
     return c;
 }

@@ -6,6 +6,7 @@
  */
 #include "sim_private.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,6 +15,7 @@ const struct plant sim_plants[] = {
     {"goes_on", "flush: it goes on", "flush_fails"},
     {"early_ack", "promise: LSN", "flush_promote"},
     {"forgotten_mode", "promise: LSN", "flush_promote"},
+    {"forgotten_quorum", "of 2 that must have it", "two_of_three_answer"},
     {"cut_committed", "committed: LSN", "follow"},
     {"applied_early", "order: applied", "follow"},
     {"changed_row", "state: k/", "follow"},
@@ -22,6 +24,9 @@ const struct plant sim_plants[] = {
     {"other_history", "prefix: LSN", "bounded_log"},
     {"no_checkpoint", "bounds: the log", "bounded_log"},
     {"wide_window", "bytes in the window", "bounded_log"},
+    {"left_generations", "generations on the disk", "follow"},
+    {"left_connections", "connections", "follow"},
+    {"hoarded_frames", "bytes received", "follow"},
     {"lost_pages", "ends: after", "calm"},
     {"lost_answers", "is not answered", "calm"},
     {"deaf", "epochs: LSN", "old_goes_on"},
@@ -139,6 +144,19 @@ static void nobody_hears(void *arg, uint64_t lsn, const struct err *err)
     (void)arg, (void)lsn, (void)err;
 }
 
+/* As by copies that were begun, given up and not removed. */
+static void leave_generations(struct world *w, int i)
+{
+    char path[64];
+    struct err err;
+
+    for (int k = 90; k < 94; k++) {
+        snprintf(path, sizeof(path), "%s/gen-%d", w->n[i].path, k);
+        if (w->n[i].disk->ops->mkdir(w->n[i].disk, path, &err) != 0)
+            sim_fail(w, "mkdir: %s", err.msg);
+    }
+}
+
 /* As by a program beside it that takes its primary for lost. */
 static void promote_itself(struct world *w, int i)
 {
@@ -171,7 +189,8 @@ void plant_step(struct world *w, int i)
     if (planted(w, "steps_down_itself") && w->n[i].role == ENGINE_FENCED &&
         e->fence.newer.number > 0)
         step_down(w, i);
-    if (planted(w, "forgotten_mode") && i == 0 && w->n_acked > 60)
+    if ((planted(w, "forgotten_mode") || planted(w, "forgotten_quorum")) && i == 0 &&
+        w->n_acked > 60)
         memset(e->modes, 0, sizeof(e->modes));
     if (planted(w, "other_history") && strikes && w->plant_struck < 2) {
         old_primary(w);
@@ -190,6 +209,12 @@ void plant_step(struct world *w, int i)
         plant_leaf(e->store);
     else if (planted(w, "promotes_itself"))
         promote_itself(w, i);
+    else if (planted(w, "left_generations"))
+        leave_generations(w, i);
+    else if (planted(w, "left_connections"))
+        e->n_conns += 100; /* the watch looks before the engine does */
+    else if (planted(w, "hoarded_frames"))
+        e->follow.rx.bytes += (size_t)64 << 20;
     else
         return;
     w->plant_struck = 1;

@@ -44,8 +44,7 @@ static void two_of_three(struct world *w)
     for (int i = 1; i <= 3; i++)
         enable(w, 0, i);
     sim_check(w, world_until(w, whole, 60 * SEC), "the first copy does not end");
-    if (engine_mode_set(w->n[0].e, NULL, &m, false, on_call, c, &err) != 0 ||
-        !call_wait(w, c, 30 * SEC))
+    if (mode_ask(w, 0, NULL, &m, false, on_call, c, &err) != 0 || !call_wait(w, c, 30 * SEC))
         sim_fail(w, "quorum: %s", err.msg);
     write_many(w, 20);
     check_equal(w);
