@@ -176,8 +176,8 @@ static void tree_done(struct engine *e, size_t differ, struct diff_range *first)
     f->at.phase = differ > 0 ? STORE_RANGES : STORE_FOLD;
     j->range = first;
     buf_add(&j->buf, &f->at, sizeof(f->at));
-    log_info(e->cfg.log, LOG_REPLICATION,
-             "merkle diff: %zu of %u leaves differ, %" PRIu64 " keys here", differ, MERKLE_LEAVES,
+    log_info(e->cfg.log, LOG_REPLICATION, "%s%zu of %u leaves differ, %" PRIu64 " keys here",
+             differ > 0 ? "starting merkle sync: " : "merkle diff: ", differ, MERKLE_LEAVES,
              f->at.keys);
     if (j->buf.failed) {
         struct err err;

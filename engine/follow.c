@@ -53,6 +53,7 @@ static void retry_later(struct engine *e)
 void follow_closed(struct engine *e, const char *reason)
 {
     struct follow *f = &e->follow;
+    bool dialled = f->state == FOLLOW_DIAL; /* and no more */
 
     diff_forget(f);
     f->conn_id = 0;
@@ -63,8 +64,9 @@ void follow_closed(struct engine *e, const char *reason)
     snprintf(f->last_error, sizeof(f->last_error), "%.159s", reason);
     f->last_error_ms = env_wall_ms(e->cfg.env);
     retry_later(e);
-    log_info(e->cfg.log, LOG_REPLICATION, "primary %s: %s; dialling again in %" PRId64 " ms",
-             f->cfg.primary_addr, reason, (f->retry_ns - env_mono_ns(e->cfg.env)) / NS_PER_MS);
+    log_info(e->cfg.log, LOG_REPLICATION, "%sprimary %s: %s; dialling again in %" PRId64 " ms",
+             dialled ? "failed to connect to " : "", f->cfg.primary_addr, reason,
+             (f->retry_ns - env_mono_ns(e->cfg.env)) / NS_PER_MS);
 }
 
 void follow_off(struct engine *e, const char *reason)

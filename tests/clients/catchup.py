@@ -282,7 +282,9 @@ def fail_back():
         w.enable(b, a, 'old-primary')
         await_true('the old primary to be verified', lambda: equal(a))
         with open(a.log) as f:
-            moved = [line for line in f if 'caught up to LSN' in line][-1]
+            log = f.read()
+        assert log.index('starting merkle diff') < log.index('starting merkle sync: '), "Vault's words for it"
+        moved = [line for line in log.splitlines() if 'caught up to LSN' in line][-1]
         taken = int(moved.split(' keys taken')[0].rsplit(' ', 1)[1])
         assert 10 <= taken < 100, moved
         text = a.ok('GET', 'sys/metrics?format=prometheus', token='').text

@@ -86,6 +86,7 @@ def health():
         reason = next(r for r in s['reasons'] if r['code'] == 'not_connected')
         assert not s['healthy'] and reason['severity'] == 'error' and len(reason['do']) > 20, s['reasons']
         assert s['last_error'] and s['last_error_time'].endswith('Z'), s
+        await_true("Vault's words for it in its log", lambda: 'failed to connect to primary' in open(b.log).read())
         a.start()
         a.unseal()
         await_true('both to be healthy again', lambda: a.dr_status()['healthy'] and b.dr_status()['healthy'])
