@@ -4,7 +4,8 @@
  *
  *     <mount prefix>role/<name>              {role_id, bind_secret_id, secret_id_..., token_...}
  *     <mount prefix>role_id/<hash>           {name}
- *     <mount prefix>secret/<name>/<hash>     {accessor, created_ms, expire_ms, num_uses, metadata}
+ *     <mount prefix>secret/<name>/<hash>     {accessor, created_ms, expire_ms, num_uses, metadata,
+ *                                             cidr_list, token_bound_cidrs}
  *     <mount prefix>accessor/<name>/<text>   {hash}
  *
  * Ids are stored under their HMAC. A login holds the latch of its secret id from reading to
@@ -15,6 +16,7 @@
 #include <string.h>
 
 #include "auth_login.h"
+#include "cidr.h"
 #include "core.h"
 #include "mounts.h"
 #include "token_private.h"
@@ -124,40 +126,51 @@ static json_t *role_new(struct request *rq)
     return role;
 }
 
-static bool cidrs_given(struct request *rq, struct response *rs)
+/* The field as blocks of addresses, or NULL: absent. -1: answered. */
+static int block_list(struct request *rq, struct response *rs, const char *name, json_t **outp)
 {
-    static const char *const names[] = {"secret_id_bound_cidrs", "bound_cidr_list", "cidr_list"};
+    struct err err = {0};
 
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        json_t *list = NULL;
-        size_t n;
+    if (field_list(rq, rs, name, outp) != 0)
+        return -1;
+    if (cidrs_check(*outp, &err) == 0)
+        return 0;
+    reply_error(rs, 400, "failed to validate CIDR blocks: %s", err.msg);
+    json_decref(*outp);
+    *outp = NULL;
+    return -1;
+}
 
-        if (field_list(rq, rs, names[i], &list) != 0)
-            return true;
-        n = json_array_size(list);
-        json_decref(list);
-        if (n > 0) {
-            reply_error(rs, 400, "%s is not supported here; nothing was stored", names[i]);
-            return true;
-        }
-    }
-    return false;
+/* What the old name was given as is shown under it, too. */
+static void show_old_name(struct request *rq, json_t *role, const char *old, const char *name)
+{
+    if (field_given(rq, old))
+        json_object_set(role, old, json_object_get(role, name));
+    else if (field_given(rq, name))
+        json_object_del(role, old);
 }
 
 /* Put what the request gives into the role. -1: answered. */
 static int role_fields(struct request *rq, struct response *rs, json_t *role)
 {
+    json_t *blocks = NULL;
     const char *id;
     int64_t uses, ttl;
     bool bind;
 
-    if (cidrs_given(rq, rs) || auth_fields(rq, rs, role) != 0 ||
+    if (auth_fields(rq, rs, role) != 0 ||
         field_bool(rq, rs, "bind_secret_id", json_is_true(json_object_get(role, "bind_secret_id")),
                    &bind) != 0 ||
         field_int(rq, rs, "secret_id_num_uses", row_int(role, "secret_id_num_uses"), &uses) != 0 ||
         field_seconds(rq, rs, "secret_id_ttl", row_int(role, "secret_id_ttl"), &ttl) != 0 ||
-        field_str(rq, rs, "role_id", "", &id) != 0)
+        field_str(rq, rs, "role_id", "", &id) != 0 ||
+        block_list(rq, rs,
+                   field_given(rq, "secret_id_bound_cidrs") ? "secret_id_bound_cidrs"
+                                                            : "bound_cidr_list",
+                   &blocks) != 0)
         return -1;
+    if (blocks != NULL)
+        json_object_set_new(role, "secret_id_bound_cidrs", blocks);
     if (uses < 0 || ttl < 0) {
         reply_error(rs, 400, "%s cannot be negative", uses < 0 ? "num_uses" : "secret_id_ttl");
         return -1;
@@ -166,15 +179,23 @@ static int role_fields(struct request *rq, struct response *rs, json_t *role)
         reply_error(rs, 400, "role_id is too long");
         return -1;
     }
-    if (!bind) {
-        reply_error(rs, 400, "at least one constraint should be enabled on the role");
-        return -1;
-    }
+    json_object_set_new(role, "bind_secret_id", json_boolean(bind));
     json_object_set_new(role, "secret_id_num_uses", json_integer(uses));
     json_object_set_new(role, "secret_id_ttl", json_integer(ttl));
     if (id[0] != '\0')
         json_object_set_new(role, "role_id", json_string(id));
+    show_old_name(rq, role, "policies", "token_policies");
+    show_old_name(rq, role, "period", "token_period");
     return 0;
+}
+
+/* Without a secret id, only who comes from a known address is let in by the role id, which is no
+ * secret. */
+static bool role_constrained(const json_t *role)
+{
+    return json_is_true(json_object_get(role, "bind_secret_id")) ||
+           json_array_size(json_object_get(role, "secret_id_bound_cidrs")) > 0 ||
+           json_array_size(json_object_get(role, "token_bound_cidrs")) > 0;
 }
 
 static const char *id_key(struct request *rq, const char *kind, const char *id, struct err *err)
@@ -184,7 +205,41 @@ static const char *id_key(struct request *rq, const char *kind, const char *id, 
     return token_hmac(rq, id, &hmac, err) == 0 ? key2(rq, kind, hmac) : NULL;
 }
 
-static void role_write(struct request *rq, struct response *rs, const char *name)
+/* What has an endpoint of its own. */
+static const struct property {
+    const char *path, *field, *old;
+    bool stays; /* is not deleted */
+} properties[] = {
+    {"role-id", "role_id", "role_id", true},
+    {"policies", "token_policies", "policies", false},
+    {"period", "token_period", "period", false},
+    {"bind-secret-id", "bind_secret_id", "bind_secret_id", false},
+    {"secret-id-num-uses", "secret_id_num_uses", "secret_id_num_uses", false},
+    {"secret-id-ttl", "secret_id_ttl", "secret_id_ttl", false},
+    {"secret-id-bound-cidrs", "secret_id_bound_cidrs", "bound_cidr_list", false},
+    {"token-bound-cidrs", "token_bound_cidrs", "token_bound_cidrs", false},
+    {"token-num-uses", "token_num_uses", "token_num_uses", false},
+    {"token-ttl", "token_ttl", "token_ttl", false},
+    {"token-max-ttl", "token_max_ttl", "token_max_ttl", false},
+};
+
+/* Give a property of the role what a new one has. */
+static int role_reset(struct request *rq, json_t *role, const struct property *p)
+{
+    json_t *fresh = role_new(rq), *v = json_object_get(fresh, p->field);
+    int rc = fresh != NULL ? 0 : -1;
+
+    json_object_del(role, p->old);
+    json_object_del(role, p->field);
+    if (rc == 0 && v != NULL)
+        rc = json_object_set(role, p->field, v);
+    json_decref(fresh);
+    return rc;
+}
+
+/* A write of a role; with p, of that property of a role that there is, or its deletion. */
+static void role_write(struct request *rq, struct response *rs, const char *name,
+                       const struct property *p)
 {
     const char *key = key2(rq, "role", name), *was = NULL, *old_key = NULL, *new_key;
     json_t *role = NULL, *owner = NULL, *index = NULL;
@@ -196,14 +251,29 @@ static void role_write(struct request *rq, struct response *rs, const char *name
     latch_acquire(rq->core, rq->mount->prefix, &latch); /* role ids are unique over all roles */
     if (row_get(rq, key, &role, &err) != 0)
         goto failed;
+    if (role == NULL && p != NULL) {
+        if (rq->op == OP_WRITE)
+            reply_unsupported_path(rs);
+        else
+            reply_empty(rs);
+        goto out;
+    }
     if (role != NULL)
         was = arena_strdup(rq->arena, json_string_value(json_object_get(role, "role_id")));
     else if ((role = role_new(rq)) == NULL) {
         err_set(&err, ERR_NOMEM, 0, "approle");
         goto failed;
     }
-    if (role_fields(rq, rs, role) != 0)
+    if (rq->op == OP_DELETE && role_reset(rq, role, p) != 0) {
+        err_set(&err, ERR_NOMEM, 0, "approle");
+        goto failed;
+    }
+    if (rq->op == OP_WRITE && role_fields(rq, rs, role) != 0)
         goto out;
+    if (!role_constrained(role)) {
+        reply_error(rs, 400, "at least one constraint should be enabled on the role");
+        goto out;
+    }
     new_key = id_key(rq, "role_id", json_string_value(json_object_get(role, "role_id")), &err);
     if (new_key == NULL || row_get(rq, new_key, &owner, &err) != 0)
         goto failed;
@@ -251,7 +321,12 @@ static void role_read(struct request *rq, struct response *rs, const char *name)
     if (role == NULL)
         return;
     json_object_del(role, "role_id");
-    json_object_set_new(role, "secret_id_bound_cidrs", json_null());
+    if (json_array_size(json_object_get(role, "secret_id_bound_cidrs")) == 0)
+        json_object_set_new(role, "secret_id_bound_cidrs", json_null());
+    if (row_int(role, "period") == 0)
+        json_object_del(role, "period");
+    if (json_array_size(json_object_get(role, "policies")) == 0)
+        json_object_del(role, "policies");
     reply_data(rs, role);
 }
 
@@ -293,30 +368,86 @@ static void role_delete(struct request *rq, struct response *rs, const char *nam
     json_decref(role);
 }
 
-static void role_id_handle(struct request *rq, struct response *rs, const char *name)
+/* The one field of the request's that is the property's, by its name or the old one: nothing else
+ * of the role is written. */
+static json_t *only(const struct request *rq, const struct property *p)
 {
-    json_t *role;
+    json_t *o = json_object();
+    const char *const names[] = {p->field, p->old};
 
-    if (rq->op == OP_WRITE) {
-        if (!field_given(rq, "role_id"))
-            reply_error(rs, 400, "missing role_id");
-        else if ((role = role_of(rq, rs, name)) != NULL) {
-            json_decref(role);
-            role_write(rq, rs, name);
-        }
-    } else if (rq->op != OP_READ) {
-        reply_unsupported(rs);
-    } else if ((role = role_of(rq, rs, name)) != NULL) {
-        reply_data(rs, json_pack("{s:O}", "role_id", json_object_get(role, "role_id")));
-        json_decref(role);
+    for (size_t i = 0; o != NULL && i < 2; i++) {
+        json_t *v = json_object_get(rq->data, names[i]);
+
+        if (v != NULL)
+            json_object_set(o, names[i], v);
     }
+    return o;
+}
+
+static void property_read(struct request *rq, struct response *rs, const char *name,
+                          const struct property *p)
+{
+    json_t *role = role_of(rq, rs, name), *data, *v;
+
+    if (role == NULL)
+        return;
+    v = json_object_get(role, p->field);
+    data = json_pack("{s:O?}", p->field, v);
+    v = json_object_get(role, p->old);
+    if (data != NULL && (json_integer_value(v) != 0 || json_array_size(v) > 0))
+        json_object_set(data, p->old, v);
+    json_decref(role);
+    reply_data(rs, data);
+}
+
+static void property_handle(struct request *rq, struct response *rs, const char *name,
+                            const struct property *p)
+{
+    json_t *all = rq->data;
+
+    if (rq->op == OP_READ) {
+        property_read(rq, rs, name, p);
+    } else if (rq->op == OP_WRITE && !field_given(rq, p->field) && !field_given(rq, p->old)) {
+        reply_error(rs, 400, "missing %s", p->field);
+    } else if (rq->op == OP_WRITE || (rq->op == OP_DELETE && !p->stays)) {
+        rq->data = only(rq, p);
+        if (rq->data != NULL)
+            role_write(rq, rs, name, p);
+        else
+            reply_error(rs, 500, "out of memory");
+        json_decref(rq->data);
+        rq->data = all;
+    } else {
+        reply_unsupported(rs);
+    }
+}
+
+static const struct property *property_of(const char *path)
+{
+    for (size_t i = 0; i < sizeof(properties) / sizeof(properties[0]); i++)
+        if (strcmp(properties[i].path, path) == 0)
+            return &properties[i];
+    return NULL;
 }
 
 /* ---- secret ids ---- */
 
+/* A secret id opens no more than its role does. */
+static bool within_role(struct response *rs, const json_t *blocks, const json_t *role,
+                        const char *field)
+{
+    if (cidrs_within(blocks, json_object_get(role, field)))
+        return true;
+    reply_error(rs, 400,
+                "failed to verify subset relationship between CIDR blocks on the role and CIDR "
+                "blocks on the secret ID");
+    return false;
+}
+
 static void secret_make(struct request *rq, struct response *rs, const char *name, bool custom)
 {
     json_t *role = role_of(rq, rs, name), *row = NULL, *index = NULL, *there = NULL;
+    json_t *blocks = NULL, *cidrs = NULL;
     const char *id, *meta, *hash, *key;
     char made[37], accessor[37];
     int64_t uses, ttl;
@@ -327,7 +458,15 @@ static void secret_make(struct request *rq, struct response *rs, const char *nam
 
     if (role == NULL)
         return;
-    if (cidrs_given(rq, rs) || field_str(rq, rs, "secret_id", "", &id) != 0 ||
+    if (!json_is_true(json_object_get(role, "bind_secret_id"))) {
+        reply_error(rs, 400, "bind_secret_id is not set on the role");
+        goto done;
+    }
+    if (block_list(rq, rs, "cidr_list", &blocks) != 0 ||
+        block_list(rq, rs, "token_bound_cidrs", &cidrs) != 0 ||
+        !within_role(rs, blocks, role, "secret_id_bound_cidrs") ||
+        !within_role(rs, cidrs, role, "token_bound_cidrs") ||
+        field_str(rq, rs, "secret_id", "", &id) != 0 ||
         field_str(rq, rs, "metadata", "{}", &meta) != 0 ||
         field_int(rq, rs, "num_uses", row_int(role, "secret_id_num_uses"), &uses) != 0 ||
         field_seconds(rq, rs, "ttl", row_int(role, "secret_id_ttl"), &ttl) != 0)
@@ -357,6 +496,10 @@ static void secret_make(struct request *rq, struct response *rs, const char *nam
                     (json_int_t)rq->now_ms, "expire_ms",
                     (json_int_t)(ttl > 0 ? rq->now_ms + ttl * 1000 : 0), "num_uses",
                     (json_int_t)uses, "ttl", (json_int_t)ttl, "metadata", there);
+    if (json_array_size(blocks) > 0)
+        json_object_set(row, "cidr_list", blocks);
+    if (json_array_size(cidrs) > 0)
+        json_object_set(row, "token_bound_cidrs", cidrs);
     index = json_pack("{s:s}", "hash", hash);
     latch_acquire(rq->core, key != NULL ? key : rq->mount->prefix, &latch);
     json_decref(there);
@@ -377,6 +520,8 @@ static void secret_make(struct request *rq, struct response *rs, const char *nam
     }
     latch_release(rq->core, &latch);
 done:
+    json_decref(blocks);
+    json_decref(cidrs);
     json_decref(role);
     json_decref(row);
     json_decref(index);
@@ -420,6 +565,14 @@ static bool expired(const struct request *rq, const json_t *row)
     return row_int(row, "expire_ms") > 0 && row_int(row, "expire_ms") <= rq->now_ms;
 }
 
+/* New reference. */
+static json_t *list_of(const json_t *row, const char *name)
+{
+    json_t *list = json_object_get(row, name);
+
+    return list != NULL ? json_incref(list) : json_array();
+}
+
 static void secret_lookup(struct request *rq, struct response *rs, const char *name,
                           const char *hash)
 {
@@ -434,8 +587,9 @@ static void secret_lookup(struct request *rq, struct response *rs, const char *n
     } else {
         expire = row_int(row, "expire_ms");
         reply_data(
-            rs, json_pack("{s:[], s:[], s:s, s:s, s:s, s:O, s:O, s:I, s:I}", "cidr_list",
-                          "token_bound_cidrs", "creation_time",
+            rs, json_pack("{s:o, s:o, s:s, s:s, s:s, s:O, s:O, s:I, s:I}", "cidr_list",
+                          list_of(row, "cidr_list"), "token_bound_cidrs",
+                          list_of(row, "token_bound_cidrs"), "creation_time",
                           time_rfc3339(rq->arena, row_int(row, "created_ms")), "last_updated_time",
                           time_rfc3339(rq->arena, row_int(row, "created_ms")), "expiration_time",
                           expire > 0 ? time_rfc3339(rq->arena, expire) : "0001-01-01T00:00:00Z",
@@ -531,11 +685,45 @@ static int use_secret(struct request *rq, struct response *rs, const char *name,
     return put(b, key3(rq, "secret", name, hash), row, err);
 }
 
+/* Whether a login may come from where it does; row NULL: without a secret id. */
+static bool from_here(struct request *rq, struct response *rs, const json_t *role,
+                      const json_t *row)
+{
+    const json_t *roles = json_object_get(role, "secret_id_bound_cidrs"),
+                 *own = json_object_get(row, "cidr_list");
+    const char *ip = rq->http != NULL ? rq->http->peer_ip : "";
+
+    /* The role may have been narrowed since the secret id was made. */
+    if (!cidrs_within(own, roles) || !cidrs_hold(own, ip))
+        reply_error(rs, 400,
+                    "source address \"%s\" unauthorized through CIDR restrictions on the secret ID",
+                    ip);
+    else if (!cidrs_hold(roles, ip))
+        reply_error(rs, 400, "source address \"%s\" unauthorized by CIDR restrictions on the role",
+                    ip);
+    else
+        return true;
+    return false;
+}
+
+/* The token; row NULL: without a secret id. b is taken. */
+static void login_token(struct request *rq, struct response *rs, const char *name,
+                        const json_t *role, const json_t *row, struct batch *b)
+{
+    json_t *meta = row != NULL ? json_copy(json_object_get(row, "metadata")) : json_object();
+
+    json_object_set_new(meta, "role_name", json_string(name));
+    auth_login(rq, rs, role,
+               &(struct auth_who){.meta = meta, .cidrs = json_object_get(row, "token_bound_cidrs")},
+               b);
+    json_decref(meta);
+}
+
 static void login_role(struct request *rq, struct response *rs, const char *name,
                        const json_t *role, const char *secret)
 {
     const char *hash, *key;
-    json_t *row = NULL, *meta = NULL;
+    json_t *row = NULL;
     struct batch *b = batch_new(rq->core);
     struct latch_ref latch;
     struct err err = {0};
@@ -549,18 +737,16 @@ static void login_role(struct request *rq, struct response *rs, const char *name
         return;
     }
     latch_acquire(rq->core, key, &latch);
-    if (row_get(rq, key, &row, &err) != 0 || use_secret(rq, rs, name, hash, row, b, &err) != 0) {
+    if (row_get(rq, key, &row, &err) != 0 || use_secret(rq, rs, name, hash, row, b, &err) != 0 ||
+        !from_here(rq, rs, role, row)) {
         if (err.code != 0)
             reply_err(rs, &err);
         batch_free(b);
     } else {
-        meta = json_copy(json_object_get(row, "metadata"));
-        json_object_set_new(meta, "role_name", json_string(name));
-        auth_login(rq, rs, role, &(struct auth_who){.meta = meta}, b);
+        login_token(rq, rs, name, role, row, b);
     }
     latch_release(rq->core, &latch);
     json_decref(row);
-    json_decref(meta);
 }
 
 static void login(struct request *rq, struct response *rs)
@@ -583,7 +769,10 @@ static void login(struct request *rq, struct response *rs)
     if (row_get(rq, id_key(rq, "role_id", id, &err), &index, &err) == 0 && index != NULL) {
         name = arena_strdup(rq->arena, json_string_value(json_object_get(index, "name")));
         if (name != NULL && row_get(rq, key2(rq, "role", name), &role, &err) == 0 && role != NULL) {
-            if (secret[0] == '\0')
+            if (!json_is_true(json_object_get(role, "bind_secret_id"))) {
+                if (from_here(rq, rs, role, NULL))
+                    login_token(rq, rs, name, role, NULL, batch_new(rq->core));
+            } else if (secret[0] == '\0')
                 reply_error(rs, 400, "missing secret_id");
             else
                 login_role(rq, rs, name, role, secret);
@@ -614,7 +803,7 @@ static void role_handle(struct request *rq, struct response *rs, const char *res
     rest += n + (rest[n] == '/');
     if (*rest == '\0') {
         if (rq->op == OP_WRITE)
-            role_write(rq, rs, name);
+            role_write(rq, rs, name, NULL);
         else if (rq->op == OP_READ)
             role_read(rq, rs, name);
         else if (rq->op == OP_DELETE)
@@ -622,8 +811,10 @@ static void role_handle(struct request *rq, struct response *rs, const char *res
         else
             reply_unsupported(rs);
         warn_unknown(rq, rs, false, known_role);
-    } else if (strcmp(rest, "role-id") == 0) {
-        role_id_handle(rq, rs, name);
+    } else if (property_of(rest) != NULL) {
+        property_handle(rq, rs, name, property_of(rest));
+    } else if (strcmp(rest, "local-secret-ids") == 0 && rq->op == OP_READ) {
+        property_read(rq, rs, name, &(struct property){.field = "local_secret_ids", .old = ""});
     } else if (strcmp(rest, "secret-id") == 0 || strncmp(rest, "secret-id/", 10) == 0 ||
                strncmp(rest, "secret-id-accessor/", 19) == 0 ||
                strcmp(rest, "custom-secret-id") == 0) {

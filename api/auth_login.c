@@ -13,6 +13,7 @@
 
 #include <string.h>
 
+#include "cidr.h"
 #include "core.h"
 #include "mounts.h"
 #include "token_private.h"
@@ -37,6 +38,24 @@ json_t *auth_fields_new(void)
                      "token_ttl", 0, "token_type", "default");
 }
 
+int auth_cidrs(struct request *rq, struct response *rs, const char *name, json_t **outp)
+{
+    json_t *list = NULL;
+    struct err err = {0};
+    int rc;
+
+    *outp = NULL;
+    if (field_list(rq, rs, name, &list) != 0)
+        return -1;
+    rc = list != NULL ? cidrs_parse(list, outp, &err) : 0;
+    json_decref(list);
+    if (rc != 0 && err.code == ERR_INVAL)
+        reply_error(rs, 400, "%s", err.msg);
+    else if (rc != 0)
+        reply_err(rs, &err);
+    return rc;
+}
+
 int auth_fields(struct request *rq, struct response *rs, json_t *row)
 {
     json_t *list = NULL, *cidrs = NULL;
@@ -45,16 +64,12 @@ int auth_fields(struct request *rq, struct response *rs, json_t *row)
     bool yes;
     int bad = 0;
 
-    if (field_list(rq, rs,
+    if (auth_cidrs(rq, rs,
                    field_given(rq, "token_bound_cidrs") ? "token_bound_cidrs" : "bound_cidrs",
                    &cidrs) != 0)
         return -1;
-    n = (int64_t)json_array_size(cidrs);
-    json_decref(cidrs);
-    if (n > 0) {
-        reply_error(rs, 400, "token_bound_cidrs is not supported here; nothing was stored");
-        return -1;
-    }
+    if (cidrs != NULL)
+        bad |= json_object_set_new(row, "token_bound_cidrs", cidrs);
     if (field_str(rq, rs, "token_type", "default", &type) != 0)
         return -1;
     if (strcmp(type, "default") != 0 && strcmp(type, "service") != 0 &&
@@ -157,7 +172,10 @@ void auth_login(struct request *rq, struct response *rs, const json_t *row,
                           !json_is_true(json_object_get(row, "token_no_default_policy")));
     struct token *t = NULL;
     struct err err = {0};
+    const json_t *cidrs =
+        json_array_size(who->cidrs) > 0 ? who->cidrs : json_object_get(row, "token_bound_cidrs");
     struct token_new n = {.policies = policies,
+                          .cidrs = cidrs,
                           .meta = (json_t *)who->meta,
                           .path = rq->full_path,
                           .period_s = period,
@@ -165,6 +183,12 @@ void auth_login(struct request *rq, struct response *rs, const json_t *row,
                           .orphan = true,
                           .renewable = true};
 
+    if (!cidrs_hold(cidrs, rq->http != NULL ? rq->http->peer_ip : "")) {
+        reply_error(rs, 403, "permission denied");
+        batch_free(b);
+        json_decref(policies);
+        return;
+    }
     /* A token's row knows one bound on its whole life: the least of those that the user has. */
     n.explicit_max_ttl_s = explicit_max > 0 ? least(explicit_max, max) : max;
     n.ttl_s = period > 0 ? period

@@ -9,12 +9,16 @@
 
 /** The token_ fields with their defaults. NULL: out of memory. */
 json_t *auth_fields_new(void);
+/** The field as a list of addresses and blocks, as Vault shows it; NULL when absent. -1: answered.
+ */
+CHECKED int auth_cidrs(struct request *rq, struct response *rs, const char *name, json_t **outp);
 /** Put what the request gives into row. -1: answered, and row is not to be stored. */
 CHECKED int auth_fields(struct request *rq, struct response *rs, json_t *row);
 
 struct auth_who {
     const char *name; /* after the mount's name in the display name, or NULL */
     const json_t *meta;
+    const json_t *cidrs; /* instead of the row's token_bound_cidrs; NULL or empty: those */
 };
 /**
  * Make the token of a login that was right, by the row's token_ fields, in one transaction with

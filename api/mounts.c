@@ -612,27 +612,20 @@ void warn_unknown(struct request *rq, struct response *rs, bool query_only,
     const char *name;
     json_t *value;
     size_t n = 0;
-    bool empty, narrows = false;
 
-    if (rs->errors != NULL || fields == NULL || names == NULL)
+    if (rs->errors != NULL || fields == NULL || names == NULL ||
+        (rs->data == NULL && rs->data_text == NULL && rs->auth == NULL && rs->warnings == NULL))
         return;
-    empty = rs->data == NULL && rs->data_text == NULL && rs->auth == NULL && rs->warnings == NULL;
     json_object_foreach(fields, name, value) if (!among(name, known) &&
                                                  !(among(name, everywhere) &&
                                                    json_object_get(rq->query, name) != NULL))
         names[n++] = name;
-    for (size_t i = 0; i < n; i++)
-        narrows = narrows || strstr(names[i], "bound_cidrs") != NULL;
-    if (n == 0 || (empty && !narrows))
+    if (n == 0)
         return;
     qsort(names, n, sizeof(*names), by_text);
     for (size_t i = 0; i < n; i++)
         buf_printf(&text, "%s%s", i > 0 ? " " : "", names[i]);
     if (!text.failed)
         reply_warning(rs, "Endpoint ignored these unrecognized parameters: [%s]", buf_str(&text));
-    if (empty) {
-        rs->status = 200;
-        rs->data_null = true;
-    }
     buf_free(&text);
 }

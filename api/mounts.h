@@ -71,7 +71,7 @@ void ui_mounts_handle(struct request *rq, struct response *rs); /* sys/internal/
 void mounts_sweep(struct core *c);
 void mounts_sweep_start(struct core *c); /* reactor thread */
 /** A warning names the fields (query_only: query fields) that are not among known
- * (NULL-terminated); a 204 becomes 200. */
+ * (NULL-terminated); a 204 has none, as Vault's has none. */
 void warn_unknown(struct request *rq, struct response *rs, bool query_only,
                   const char *const *known);
 

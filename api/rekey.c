@@ -83,7 +83,7 @@ static bool token_may_cancel(struct request *rq)
     bool last = false;
 
     if (rq->client_token == NULL || token_lookup(rq, rq->client_token, &t, &err) != 0 ||
-        policy_capabilities(rq, t, "sys/rekey/init", &caps, &err) != 0 ||
+        !token_from_here(rq, t) || policy_capabilities(rq, t, "sys/rekey/init", &caps, &err) != 0 ||
         ((caps & CAP_ROOT) == 0 && (caps & (CAP_DELETE | CAP_SUDO)) != (CAP_DELETE | CAP_SUDO)) ||
         token_use(rq, t, &last, &err) != 0)
         return false;

@@ -115,7 +115,7 @@ static bool dr_token_good(struct request *rq, const char *token)
         strcmp(rq->path, "replication/dr/secondary/operation-token/delete") != 0)
         return false;
     /* Made here from the key shares, or given out by the primary before the disaster. */
-    return dr_token_valid(rq->core, token) || token_batch_allows(rq->core, token, rq->full_path);
+    return dr_token_valid(rq->core, token) || token_batch_allows(rq, token, rq->full_path);
 }
 
 /* The one thing that counts on a DR secondary is the token in the body, or in the header: a GET has

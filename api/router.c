@@ -459,6 +459,22 @@ static int check_load(struct exchange *x)
     return -1;
 }
 
+/* Whose token the client sent; -1: answered. */
+static int client_token(struct exchange *x, struct token **tokenp)
+{
+    struct err err = {0};
+
+    if (token_lookup(&x->rq, x->rq.client_token, tokenp, &err) != 0) {
+        reply_err(&x->rs, &err);
+        return -1;
+    }
+    if (!token_from_here(&x->rq, *tokenp)) {
+        reply_error(&x->rs, 403, "permission denied");
+        return -1;
+    }
+    return 0;
+}
+
 /* Token and its use. 0: rq.token is set. */
 static int check_token(struct exchange *x, struct token **tokenp, bool *lastp)
 {
@@ -468,8 +484,9 @@ static int check_token(struct exchange *x, struct token **tokenp, bool *lastp)
         reply_error(&x->rs, 403, "permission denied");
         return -1;
     }
-    if (token_lookup(&x->rq, x->rq.client_token, tokenp, &err) != 0 ||
-        token_use(&x->rq, *tokenp, lastp, &err) != 0) {
+    if (client_token(x, tokenp) != 0)
+        return -1;
+    if (token_use(&x->rq, *tokenp, lastp, &err) != 0) {
         reply_err(&x->rs, &err);
         return -1;
     }
@@ -624,8 +641,7 @@ static void run_logical(struct exchange *x)
             goto out;
         }
     } else if (rq->client_token != NULL && starts(rq->full_path, "sys/internal/ui/")) {
-        if (token_lookup(rq, rq->client_token, &token, &err) != 0) {
-            reply_err(&x->rs, &err);
+        if (client_token(x, &token) != 0) {
             (void)!audit_it(x, false);
             goto out;
         }

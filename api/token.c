@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cidr.h"
 #include "core_private.h"
 #include "mounts.h"
 #include "token_private.h"
@@ -85,6 +86,7 @@ static struct token *row_decode(struct request *rq, const char *hmac, json_t *ro
     t->role = token_row_str(row, "role");
     t->policies = json_object_get(row, "policies");
     t->meta = json_is_object(json_object_get(row, "meta")) ? json_object_get(row, "meta") : NULL;
+    t->cidrs = json_object_get(row, "cidrs");
     t->created_ms = row_int(row, "created_ms");
     t->expire_ms = row_int(row, "expire_ms");
     t->creation_ttl_s = row_int(row, "creation_ttl");
@@ -288,6 +290,11 @@ int token_lookup_accessor(struct request *rq, const char *accessor, struct token
     return -1;
 }
 
+bool token_from_here(const struct request *rq, const struct token *t)
+{
+    return t->cidrs == NULL || (rq->http != NULL && cidrs_hold(t->cidrs, rq->http->peer_ip));
+}
+
 int token_use(struct request *rq, struct token *t, bool *lastp, struct err *err)
 {
     struct token_latch latch;
@@ -337,8 +344,7 @@ out:
 static json_t *row_new(const struct request *rq, const struct token_new *n, const char *accessor)
 {
     int64_t expire = n->ttl_s > 0 ? rq->now_ms + n->ttl_s * 1000 : 0;
-
-    return json_pack(
+    json_t *row = json_pack(
         "{s:s, s:s, s:s, s:s, s:s, s:s, s:O, s:O?, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, "
         "s:b}",
         "accessor", accessor, "display_name", n->display_name ? n->display_name : "", "path",
@@ -349,6 +355,13 @@ static json_t *row_new(const struct request *rq, const struct token_new *n, cons
         (json_int_t)n->explicit_max_ttl_s, "period", (json_int_t)n->period_s, "last_renewal_ms",
         (json_int_t)0, "chain_ms", (json_int_t)n->chain_ms, "num_uses", (json_int_t)n->num_uses,
         "orphan", (int)n->orphan, "renewable", (int)n->renewable);
+
+    if (row != NULL && expire != 0 && json_array_size(n->cidrs) > 0 &&
+        json_object_set(row, "cidrs", (json_t *)n->cidrs) != 0) {
+        json_decref(row);
+        return NULL;
+    }
+    return row;
 }
 
 /* The rows that lead to the token's: from its accessor and, in the tree, from its parent. */

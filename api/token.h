@@ -18,6 +18,7 @@ struct token {        /* a decoded row; lives as long as the request */
     const char *accessor, *display_name, *path, *parent_hmac, *entity_id, *role;
     json_t *policies;              /* array of names, sorted */
     json_t *meta;                  /* object or NULL */
+    json_t *cidrs;                 /* it is used from there only; NULL: from anywhere */
     int64_t created_ms, expire_ms; /* 0: never */
     int64_t creation_ttl_s, explicit_max_ttl_s, period_s, last_renewal_ms;
     int64_t chain_ms; /* from then on ancestors may have expired and are looked at; 0: never */
@@ -30,12 +31,15 @@ struct token_new {
     const char *id; /* NULL: random s. + 24 base62 */
     const char *display_name, *path, *parent_hmac, *role, *entity_id;
     json_t *policies, *meta; /* borrowed */
+    const json_t *cidrs;     /* borrowed; a token that never expires is bound to none */
     int64_t ttl_s, explicit_max_ttl_s, period_s, num_uses, chain_ms;
     bool orphan, renewable;
     bool batch; /* sealed into the id instead of stored: no accessor */
 };
 /** Look up by id; ERR_DENIED when unknown, expired, revoked. Does not count a use. */
 CHECKED int token_lookup(struct request *rq, const char *id, struct token **tp, struct err *err);
+/** Whether the request comes from where the token may be used. */
+bool token_from_here(const struct request *rq, const struct token *t);
 /** Count a use (durably) when limited; ERR_DENIED when used up. *lastp: revoke it when the request
  * ends. */
 CHECKED int token_use(struct request *rq, struct token *t, bool *lastp, struct err *err);
@@ -55,7 +59,7 @@ CHECKED int token_lookup_accessor(struct request *rq, const char *accessor, stru
 CHECKED int token_hmac(struct request *rq, const char *id, const char **hmacp, struct err *err);
 /** Whether an orphan batch token may update path: a DR operation token that was given out before
  * the disaster. Works on a secondary. */
-bool token_batch_allows(struct core *c, const char *id, const char *path);
+bool token_batch_allows(const struct request *from, const char *id, const char *path);
 /** The auth block of VAULT-API section 8. */
 json_t *token_auth_block(const struct token *t, int64_t lease_duration_s);
 /** A root token: policies [root], path auth/token/root, display name root, no expiry; for init and

@@ -30,6 +30,8 @@ static json_t *lookup_data(struct request *rq, const struct token *t)
 
     if (*t->role != '\0')
         bad |= set_str(d, "role", t->role);
+    if (t->cidrs != NULL)
+        bad |= json_object_set(d, "bound_cidrs", t->cidrs);
     if (t->period_s > 0)
         bad |= json_object_set_new(d, "period", json_integer(t->period_s));
     if (t->expire_ms != 0) {

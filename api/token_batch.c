@@ -139,9 +139,9 @@ out:
     return rc;
 }
 
-bool token_batch_allows(struct core *c, const char *id, const char *path)
+bool token_batch_allows(const struct request *from, const char *id, const char *path)
 {
-    struct request rq = {.core = c, .now_ms = env_wall_ms(c->env)};
+    struct request rq = {.core = from->core, .http = from->http, .now_ms = from->now_ms};
     struct err err = {0};
     struct token *t;
     unsigned caps = 0;
@@ -152,7 +152,7 @@ bool token_batch_allows(struct core *c, const char *id, const char *path)
     rq.arena = arena_new(4096);
     if (rq.arena == NULL)
         return false;
-    ok = token_lookup(&rq, id, &t, &err) == 0 && t->batch && t->orphan &&
+    ok = token_lookup(&rq, id, &t, &err) == 0 && t->batch && t->orphan && token_from_here(&rq, t) &&
          policy_capabilities(&rq, t, path, &caps, &err) == 0 &&
          (caps & (CAP_UPDATE | CAP_ROOT)) != 0;
     json_decref(rq.keep);

@@ -509,6 +509,7 @@ static void create_token(struct request *rq, struct response *rs, struct create 
                           .role = cr->role != NULL ? cr->role->name : "",
                           .policies = cr->policies,
                           .meta = json_object_size(cr->meta) > 0 ? cr->meta : NULL,
+                          .cidrs = cr->role != NULL ? cr->role->cidrs : NULL,
                           .ttl_s = cr->ttl_s,
                           .explicit_max_ttl_s = cr->explicit_max_s,
                           .period_s = cr->period_s,
@@ -526,6 +527,8 @@ static void create_token(struct request *rq, struct response *rs, struct create 
         n.parent_hmac = cr->parent->hmac;
         n.entity_id = cr->parent->entity_id;
         n.chain_ms = lesser(cr->parent->expire_ms, cr->parent->chain_ms);
+        if (cr->role == NULL) /* which has its own rules */
+            n.cidrs = cr->parent->cidrs;
     }
     if (n.display_name == NULL || n.path == NULL) {
         reply_error(rs, 500, "out of memory");

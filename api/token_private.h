@@ -81,6 +81,7 @@ struct token_role {
     json_t *row; /* as stored */
     const char *name, *path_suffix, *type;
     json_t *allowed, *allowed_glob, *disallowed, *disallowed_glob; /* arrays */
+    json_t *cidrs;                                                 /* array or NULL */
     bool orphan, renewable, no_default_policy;
     int64_t explicit_max_ttl_s, period_s, num_uses;
 };

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "auth_login.h"
 #include "mounts.h"
 #include "token_private.h"
 
@@ -138,6 +139,8 @@ static const char *const known_role[] = {"role_name",
                                          "renewable",
                                          "token_no_default_policy",
                                          "token_num_uses",
+                                         "token_bound_cidrs",
+                                         "bound_cidrs",
                                          "path_suffix",
                                          "token_type",
                                          NULL};
@@ -187,6 +190,7 @@ int token_role_get(struct request *rq, const char *name, struct token_role **rp,
     r->allowed_glob = json_object_get(row, "allowed_policies_glob");
     r->disallowed = json_object_get(row, "disallowed_policies");
     r->disallowed_glob = json_object_get(row, "disallowed_policies_glob");
+    r->cidrs = json_object_get(row, "token_bound_cidrs");
     if (r->name == NULL || r->path_suffix == NULL || r->type == NULL)
         return err_set(err, ERR_CORRUPT, 0, "role row");
     r->orphan = json_is_true(json_object_get(row, "orphan"));
@@ -228,6 +232,31 @@ static int role_uses(struct request *rq, struct response *rs, json_t *row)
     return 0;
 }
 
+/* The old name is shown only where it was the one that was given. A row has them only when they
+ * bound something, as Vault shows a role. */
+static int role_cidrs(struct request *rq, struct response *rs, json_t *row)
+{
+    bool old = !field_given(rq, "token_bound_cidrs");
+    json_t *list;
+    int bad = 0;
+
+    if (auth_cidrs(rq, rs, old ? "bound_cidrs" : "token_bound_cidrs", &list) != 0)
+        return -1;
+    if (list == NULL)
+        return 0;
+    json_object_del(row, "token_bound_cidrs");
+    json_object_del(row, "bound_cidrs");
+    if (json_array_size(list) > 0) {
+        bad |= json_object_set(row, "token_bound_cidrs", list);
+        if (old)
+            bad |= json_object_set(row, "bound_cidrs", list);
+    }
+    json_decref(list);
+    if (bad != 0)
+        reply_error(rs, 500, "out of memory");
+    return bad;
+}
+
 /* Lay the fields that the request gives over the row. */
 static int role_merge(struct request *rq, struct response *rs, json_t *row)
 {
@@ -266,7 +295,7 @@ static int role_merge(struct request *rq, struct response *rs, json_t *row)
     if (one_of_two(rq, row, "period", "token_period") != 0 ||
         one_of_two(rq, row, "explicit_max_ttl", "token_explicit_max_ttl") != 0)
         goto nomem;
-    if (role_uses(rq, rs, row) != 0)
+    if (role_uses(rq, rs, row) != 0 || role_cidrs(rq, rs, row) != 0)
         return -1;
     for (size_t i = 0; i < COUNT(role_bools); i++) {
         bool v;

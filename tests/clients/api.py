@@ -197,7 +197,14 @@ def userpass():
         a.ok('POST', 'auth/userpass/users/eve', {'password': 'x', 'ttl': '30m', 'max_ttl': '1h'})  # the old names
         has(a.ok('GET', 'auth/userpass/users/eve').data, token_ttl=1800, token_max_ttl=3600)
         want(a('POST', 'auth/userpass/users/eve', {'token_ttl': '2h'}), 400, "'token_ttl' cannot be greater than 'token_max_ttl'")
-        want(a('POST', 'auth/userpass/users/eve', {'bound_cidrs': '10.0.0.0/8'}), 400)
+        want(a('POST', 'auth/userpass/users/eve', {'token_bound_cidrs': ['10.0.0.0/33']}), 400,
+             'error parsing address "10.0.0.0/33": it is no IPv4 or IPv6 address or block')
+        a.ok('POST', 'auth/userpass/users/eve', {'bound_cidrs': '10.0.0.1/32,10.1.2.3/8'})
+        equal(a.ok('GET', 'auth/userpass/users/eve').data['token_bound_cidrs'], ['10.0.0.1', '10.1.2.3/8'])
+        want(a('PUT', 'auth/userpass/login/eve', {'password': 'x'}, token=''), 403, 'permission denied')
+        a.ok('POST', 'auth/userpass/users/eve', {'token_bound_cidrs': '127.0.0.0/8'})
+        here = a.ok('PUT', 'auth/userpass/login/eve', {'password': 'x'}, token='').json['auth']['client_token']
+        equal(a.ok('GET', 'auth/token/lookup-self', token=here).data['bound_cidrs'], ['127.0.0.0/8'])
         equal(a.ok('LIST', 'auth/userpass/users?limit=1').data['keys'], ['bob'])
         equal(a.ok('LIST', 'auth/userpass/users?after=bob').data['keys'], ['eve'])
         a.ok('DELETE', 'auth/userpass/users/eve')
@@ -237,7 +244,7 @@ def approle():
         def login(secret, role=rid, **kw):
             return a('POST', 'auth/approle/login', {'role_id': role, 'secret_id': secret}, token='', **kw)
         want(a('POST', 'auth/approle/login', {}, token=''), 500, 'missing role_id')
-        want(a('PUT', 'auth/approle/role/app/secret-id-num-uses', {'secret_id_num_uses': 1}), 404)  # and no secret id
+        want(a('PUT', 'auth/approle/role/app/no-such-property', {'secret_id_num_uses': 1}), 404)  # and no secret id
         equal(a.ok('LIST', 'auth/approle/role/app/secret-id').data['keys'], [s['secret_id_accessor']])
         want(a('POST', 'auth/approle/login', {'role_id': rid}, token=''), 400, 'missing secret_id')
         want(login('nope'), 400, 'invalid role or secret ID')
@@ -294,6 +301,102 @@ def approle():
         live = auth['client_token']
         a.ok('DELETE', 'sys/auth/approle')
         await_true('the tokens of the mount to go', lambda: a('GET', 'auth/token/lookup-self', token=live).status == 403, 10)
+
+
+def approle_properties():
+    """auth/approle: each property of a role has its own endpoint, and a role is bound to addresses"""
+    with World() as w:
+        a = Api(w)
+        a.ok('POST', 'sys/auth/approle', {'type': 'approle'})
+        role = 'auth/approle/role/app'
+        values = {'policies': ('token_policies', ['p1', 'p2'], []), 'period': ('token_period', 60, 0),
+                  'bind-secret-id': ('bind_secret_id', False, True), 'secret-id-num-uses': ('secret_id_num_uses', 3, 0),
+                  'secret-id-ttl': ('secret_id_ttl', 90, 0), 'secret-id-bound-cidrs': ('secret_id_bound_cidrs', ['127.0.0.0/8'], None),
+                  'token-bound-cidrs': ('token_bound_cidrs', ['127.0.0.0/8', '10.0.0.1'], []), 'token-num-uses': ('token_num_uses', 4, 0),
+                  'token-ttl': ('token_ttl', 30, 0), 'token-max-ttl': ('token_max_ttl', 300, 0)}
+        for path, (field, value, _) in values.items():
+            want(a('GET', f'{role}/{path}'), 404)
+            want(a('DELETE', f'{role}/{path}'), 204)
+            want(a('POST', f'{role}/{path}', {field: value}), 404, LOGICAL('unsupported path'))
+        a.ok('POST', role, {'token_no_default_policy': True, 'secret_id_bound_cidrs': '127.0.0.1/32'})
+        rid = a.ok('GET', f'{role}/role-id').data
+        for path, (field, value, default) in values.items():
+            want(a('POST', f'{role}/{path}', {}), 400, f'missing {field}')
+            want(a('POST', f'{role}/{path}', {field: value, 'role_id': 'other', 'token_no_default_policy': False}), 204)
+            equal(a.ok('GET', f'{role}/{path}').data, {field: value})
+            has(a.ok('GET', role).data, **{field: value, 'token_no_default_policy': True})
+        equal(a.ok('GET', f'{role}/role-id').data, rid)
+        want(a('DELETE', f'{role}/role-id'), 405)
+        equal(a.ok('GET', f'{role}/local-secret-ids').data, {'local_secret_ids': False})
+        want(a('POST', f'{role}/local-secret-ids', {'local_secret_ids': True}), 404)
+        want(a('POST', f'{role}/token-ttl', {'token_ttl': '1h'}), 400, "'token_ttl' cannot be greater than 'token_max_ttl'")
+        for path, (field, _, default) in values.items():
+            want(a('DELETE', f'{role}/{path}'), 204)
+            equal(a.ok('GET', f'{role}/{path}').data, {field: default})
+        a.ok('POST', f'{role}/policies', {'policies': 'old'})
+        equal(a.ok('GET', f'{role}/policies').data, {'token_policies': ['old'], 'policies': ['old']})
+        equal(a.ok('GET', role).data['policies'], ['old'])
+        a.ok('POST', f'{role}/policies', {'token_policies': 'new'})
+        equal(a.ok('GET', f'{role}/policies').data, {'token_policies': ['new']})
+        want(a('POST', f'{role}/bind-secret-id', {'bind_secret_id': False}), 400, 'at least one constraint should be enabled on the role')
+
+        # Where logins and tokens come from: the server sees 127.0.0.1.
+        def login(secret=None):
+            return a('POST', 'auth/approle/login', {**rid, **({'secret_id': secret} if secret else {})}, token='')
+        here, there = '127.0.0.0/8', '10.0.0.0/8'
+        want(a('POST', f'{role}/secret-id-bound-cidrs', {'secret_id_bound_cidrs': '127.0.0.1'}), 400,
+             'failed to validate CIDR blocks: invalid CIDR address: 127.0.0.1')
+        want(a('POST', role, {'secret_id_bound_cidrs': 'x'}), 400, 'failed to validate CIDR blocks: invalid CIDR address: x')
+        want(a('POST', role, {'token_bound_cidrs': 'x'}), 400, 'error parsing address "x": it is no IPv4 or IPv6 address or block')
+        s = a.ok('POST', f'{role}/secret-id', {'num_uses': 2}).data['secret_id']
+        a.ok('POST', f'{role}/secret-id-bound-cidrs', {'secret_id_bound_cidrs': there})
+        want(login(s), 400, 'source address "127.0.0.1" unauthorized by CIDR restrictions on the role')
+        equal(a.ok('POST', f'{role}/secret-id/lookup', {'secret_id': s}).data['secret_id_num_uses'], 2)
+        r = want(a('POST', f'{role}/secret-id', {'cidr_list': here}), 400)
+        assert 'failed to verify subset relationship' in r.errors[0], r.text
+        a.ok('POST', f'{role}/secret-id-bound-cidrs', {'secret_id_bound_cidrs': [here, there]})
+        want(login(s), 200)
+        s = a.ok('POST', f'{role}/secret-id', {'cidr_list': there}).data['secret_id']
+        want(login(s), 400, 'source address "127.0.0.1" unauthorized through CIDR restrictions on the secret ID')
+        s = a.ok('POST', f'{role}/secret-id', {'cidr_list': '127.0.0.1/32', 'token_bound_cidrs': there}).data['secret_id']
+        d = a.ok('POST', f'{role}/secret-id/lookup', {'secret_id': s}).data
+        has(d, cidr_list=['127.0.0.1/32'], token_bound_cidrs=[there])
+        want(login(s), 403, 'permission denied')
+        s = a.ok('POST', f'{role}/secret-id').data['secret_id']
+        a.ok('POST', f'{role}/token-bound-cidrs', {'token_bound_cidrs': there})
+        want(login(s), 403, 'permission denied')
+        a.ok('POST', f'{role}/token-bound-cidrs', {'token_bound_cidrs': here})
+        t = want(login(s), 200).json['auth']['client_token']
+        equal(a.ok('POST', 'auth/token/lookup', {'token': t}).data['bound_cidrs'], [here])
+        a.ok('DELETE', f'{role}/token-bound-cidrs')
+        a.ok('POST', f'{role}/bind-secret-id', {'bind_secret_id': False})
+        want(login(), 200)
+        want(a('POST', f'{role}/secret-id', {}), 400, 'bind_secret_id is not set on the role')
+        want(a('DELETE', f'{role}/secret-id-bound-cidrs'), 400, 'at least one constraint should be enabled on the role')
+
+
+def bound_tokens():
+    """a token role binds its tokens to addresses: others are refused at each use, and so are its children"""
+    with World() as w:
+        a = Api(w)
+        a.policy('maker', 'path "auth/token/create" { capabilities = ["update"] }')
+        want(a('POST', 'auth/token/roles/r', {'token_bound_cidrs': '300.0.0.1'}), 400)
+        a.ok('POST', 'auth/token/roles/r', {'bound_cidrs': ['10.0.0.1/32']})
+        has(a.ok('GET', 'auth/token/roles/r').data, token_bound_cidrs=['10.0.0.1'], bound_cidrs=['10.0.0.1'])
+        t = a.ok('POST', 'auth/token/create/r', {'policies': ['maker']}).json['auth']['client_token']
+        equal(a.ok('POST', 'auth/token/lookup', {'token': t}).data['bound_cidrs'], ['10.0.0.1'])
+        want(a('GET', 'auth/token/lookup-self', token=t), 403, 'permission denied')
+        want(a('GET', 'sys/internal/ui/mounts', token=t), 403, 'permission denied')
+        b = a.ok('POST', 'auth/token/create/r', {'policies': ['maker'], 'type': 'batch'}).json['auth']['client_token']
+        want(a('GET', 'auth/token/lookup-self', token=b), 403, 'permission denied')
+        a.ok('POST', 'auth/token/roles/r', {'token_bound_cidrs': '127.0.0.1'})
+        assert 'bound_cidrs' not in a.ok('GET', 'auth/token/roles/r').data
+        want(a('GET', 'auth/token/lookup-self', token=t), 403, 'permission denied')  # what a token is bound to stays
+        t = a.ok('POST', 'auth/token/create/r', {'policies': ['maker'], 'num_uses': 0}).json['auth']['client_token']
+        child = a.ok('POST', 'auth/token/create', {}, token=t).json['auth']['client_token']
+        equal(a.ok('GET', 'auth/token/lookup-self', token=child).data['bound_cidrs'], ['127.0.0.1'])
+        a.ok('POST', 'auth/token/roles/r', {'token_bound_cidrs': ''})
+        assert 'token_bound_cidrs' not in a.ok('GET', 'auth/token/roles/r').data
 
 
 def kv():
@@ -829,4 +932,4 @@ def hot_key():
 
 
 if __name__ == '__main__':
-    sys.exit(run_tests([tokens, userpass, approle, kv, policies, mounts, wrapping, system, described, audit, transport, hot_key], 'api'))
+    sys.exit(run_tests([tokens, userpass, approle, approle_properties, bound_tokens, kv, policies, mounts, wrapping, system, described, audit, transport, hot_key], 'api'))

@@ -469,6 +469,7 @@ Test(token, a_batch_token_ends_with_its_parent)
 
 Test(token, a_batch_token_of_an_orphan_role_allows_what_its_policy_does)
 {
+    struct request rq = {.core = &f.core, .now_ms = f.now_ms};
     const char *t;
 
     cr_assert_eq(status(f.root, OP_WRITE, "sys/policies/acl/promote",
@@ -483,9 +484,9 @@ Test(token, a_batch_token_of_an_orphan_role_allows_what_its_policy_does)
                               "{\"ttl\":\"8h\",\"type\":\"service\"}", 0, false);
     t = json_string_value(json_object_get(rs.auth, "client_token"));
     cr_assert_not_null(t);
-    cr_assert(token_batch_allows(&f.core, t, "sys/replication/dr/secondary/promote"));
-    cr_assert_not(token_batch_allows(&f.core, t, "sys/replication/dr/secondary/disable"));
-    cr_assert_not(token_batch_allows(&f.core, f.root, "sys/replication/dr/secondary/promote"));
+    cr_assert(token_batch_allows(&rq, t, "sys/replication/dr/secondary/promote"));
+    cr_assert_not(token_batch_allows(&rq, t, "sys/replication/dr/secondary/disable"));
+    cr_assert_not(token_batch_allows(&rq, f.root, "sys/replication/dr/secondary/promote"));
     drop(&rs);
 }
 
