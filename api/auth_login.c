@@ -28,6 +28,13 @@ static int64_t row_int(const json_t *row, const char *name)
     return json_integer_value(json_object_get(row, name));
 }
 
+static bool is_batch(const json_t *row)
+{
+    const char *type = json_string_value(json_object_get(row, "token_type"));
+
+    return type != NULL && strcmp(type, "batch") == 0;
+}
+
 /* ---- fields ---- */
 
 json_t *auth_fields_new(void)
@@ -72,11 +79,15 @@ int auth_fields(struct request *rq, struct response *rs, json_t *row)
         bad |= json_object_set_new(row, "token_bound_cidrs", cidrs);
     if (field_str(rq, rs, "token_type", "default", &type) != 0)
         return -1;
+    if (strcmp(type, "default-service") == 0 || strcmp(type, "default-batch") == 0)
+        type += strlen("default-");
     if (strcmp(type, "default") != 0 && strcmp(type, "service") != 0 &&
-        strcmp(type, "default-service") != 0) {
+        strcmp(type, "batch") != 0) {
         reply_error(rs, 400, "invalid 'token_type' value \"%s\"", type);
         return -1;
     }
+    if (field_given(rq, "token_type"))
+        bad |= json_object_set_new(row, "token_type", json_string(type));
     for (size_t i = 0; i < sizeof(seconds_fields) / sizeof(seconds_fields[0]); i++) {
         const char *name = seconds_fields[i];
 
@@ -105,6 +116,14 @@ int auth_fields(struct request *rq, struct response *rs, json_t *row)
         bad |= json_object_set_new(row, "token_policies", list);
     if (bad != 0) {
         reply_router_error(rs, 500, "out of memory");
+        return -1;
+    }
+    if (is_batch(row) &&
+        (row_int(row, "token_period") != 0 || row_int(row, "token_num_uses") != 0)) {
+        reply_error(rs, 400,
+                    "'token_type' cannot be 'batch' or 'default_batch' when set to generate %s",
+                    row_int(row, "token_period") != 0 ? "periodic tokens"
+                                                      : "tokens with limited use count");
         return -1;
     }
     if (row_int(row, "token_max_ttl") > 0 &&
@@ -150,6 +169,10 @@ static int link_token(struct request *rq, struct batch *b, const struct token *t
     json_t *empty = json_object();
     int rc = -1;
 
+    if (t->batch) { /* it has no row that a disabled mount could take away */
+        json_decref(empty);
+        return 0;
+    }
     if (folder == NULL || now == NULL || key == NULL || empty == NULL)
         err_set(err, ERR_NOMEM, 0, "login");
     else if (engine_scan(rq->core->engine, folder, NULL, DROPPED_AT_ONCE, true, drop_key, args,
@@ -181,7 +204,8 @@ void auth_login(struct request *rq, struct response *rs, const json_t *row,
                           .period_s = period,
                           .num_uses = row_int(row, "token_num_uses"),
                           .orphan = true,
-                          .renewable = true};
+                          .renewable = !is_batch(row),
+                          .batch = is_batch(row)};
 
     if (!cidrs_hold(cidrs, rq->http != NULL ? rq->http->peer_ip : "")) {
         reply_error(rs, 403, "permission denied");

@@ -257,6 +257,29 @@ static int role_cidrs(struct request *rq, struct response *rs, json_t *row)
     return bad;
 }
 
+/* A batch token is all in its id: nothing counts its uses, and nothing renews or revokes it. */
+static int role_batch(struct response *rs, const json_t *row)
+{
+    const char *what;
+
+    if (strcmp(token_row_str(row, "token_type"), "batch") != 0)
+        return 0;
+    if (!json_is_true(json_object_get(row, "orphan")))
+        what = "non-orphan tokens";
+    else if (first_int(row, "token_period", "period") != 0)
+        what = "periodic tokens";
+    else if (json_is_true(json_object_get(row, "renewable")))
+        what = "renewable tokens";
+    else if (first_int(row, "token_explicit_max_ttl", "explicit_max_ttl") != 0)
+        what = "tokens with an explicit max TTL";
+    else if (json_integer_value(json_object_get(row, "token_num_uses")) != 0)
+        what = "tokens with limited use count";
+    else
+        return 0;
+    reply_error(rs, 400, "'token_type' cannot be 'batch' when role is set to generate %s", what);
+    return -1;
+}
+
 /* Lay the fields that the request gives over the row. */
 static int role_merge(struct request *rq, struct response *rs, json_t *row)
 {
@@ -361,7 +384,7 @@ static void role_write(struct request *rq, struct response *rs, const char *name
         err_set(&err, ERR_NOMEM, 0, "role");
         goto fail;
     }
-    if (role_merge(rq, rs, row) != 0)
+    if (role_merge(rq, rs, row) != 0 || role_batch(rs, row) != 0)
         goto out;
     if (batch_put(b, path, row, &err) != 0)
         goto fail;

@@ -207,6 +207,15 @@ def userpass():
         equal(a.ok('GET', 'auth/token/lookup-self', token=here).data['bound_cidrs'], ['127.0.0.0/8'])
         equal(a.ok('LIST', 'auth/userpass/users?limit=1').data['keys'], ['bob'])
         equal(a.ok('LIST', 'auth/userpass/users?after=bob').data['keys'], ['eve'])
+        for field in 'token_period', 'token_num_uses':
+            what = 'periodic tokens' if field == 'token_period' else 'tokens with limited use count'
+            want(a('POST', 'auth/userpass/users/eve', {'token_type': 'batch', field: 5}), 400,
+                 f"'token_type' cannot be 'batch' or 'default_batch' when set to generate {what}")
+        a.ok('POST', 'auth/userpass/users/eve', {'token_type': 'batch'})
+        equal(a.ok('GET', 'auth/userpass/users/eve').data['token_type'], 'batch')
+        batch = a.ok('PUT', 'auth/userpass/login/eve', {'password': 'x'}, token='').json['auth']
+        has(batch, token_type='batch', renewable=False, accessor='', lease_duration=1800, orphan=True)
+        has(a.ok('GET', 'auth/token/lookup-self', token=batch['client_token']).data, type='batch', display_name='userpass-eve')
         a.ok('DELETE', 'auth/userpass/users/eve')
         r = a.ok('PUT', 'auth/userpass/login/bob', {'password': 'x'}, token='', headers={'X-Vault-Wrap-TTL': '60'}).json
         assert r['auth'] is None and r['wrap_info']['wrapped_accessor'], r

@@ -490,6 +490,28 @@ Test(token, a_batch_token_of_an_orphan_role_allows_what_its_policy_does)
     drop(&rs);
 }
 
+Test(token, a_batch_role_has_nothing_that_its_tokens_cannot_have)
+{
+    static const char *const bad[] = {
+        "{\"token_type\":\"batch\",\"renewable\":false}",
+        "{\"token_type\":\"batch\",\"orphan\":true}",
+        "{\"token_type\":\"batch\",\"orphan\":true,\"renewable\":false,\"token_period\":60}",
+        "{\"token_type\":\"batch\",\"orphan\":true,\"renewable\":false,\"period\":60}",
+        "{\"token_type\":\"batch\",\"orphan\":true,\"renewable\":false,\"explicit_max_ttl\":60}",
+        "{\"token_type\":\"batch\",\"orphan\":true,\"renewable\":false,\"token_num_uses\":2}"};
+
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        cr_expect_eq(status(f.root, OP_WRITE, "auth/token/roles/b", bad[i]), 400, "%s", bad[i]);
+    cr_assert_eq(status(f.root, OP_WRITE, "auth/token/roles/b",
+                        "{\"token_type\":\"batch\",\"orphan\":true,\"renewable\":false}"),
+                 204);
+    cr_expect_eq(status(f.root, OP_WRITE, "auth/token/roles/b", "{\"token_period\":60}"), 400,
+                 "nor later");
+    cr_expect_eq(status(f.root, OP_WRITE, "auth/token/roles/b",
+                        "{\"token_type\":\"default-batch\",\"token_period\":60}"),
+                 204, "who asks for a service token gets one");
+}
+
 Test(token, what_a_batch_token_cannot_have)
 {
     cr_assert_eq(status(f.root, OP_WRITE, "auth/token/create", "{\"type\":\"batch\"}"), 400,
