@@ -54,6 +54,7 @@ static const char *const rule_keys[] = {
 struct parse {
     struct policy *p;
     const char *key; /* path as written, for errors */
+    bool stored;
     struct err *err;
 };
 
@@ -111,13 +112,19 @@ static json_t *scalar(const struct hcl_value *v)
     }
 }
 
-/* A list of literals; one literal counts as a list of one. */
+/* A list of literals; one literal that was stored counts as a list of one. */
 static int literals(struct parse *ps, const struct hcl_value *v, json_t **outp)
 {
-    json_t *list = json_array();
+    json_t *list;
     const struct hcl_value *e = v->kind == HCL_LIST ? v->elems : v;
 
     *outp = NULL;
+    if (!ps->stored && v->kind != HCL_LIST && v->kind != HCL_OBJECT)
+        return err_set(ps->err, ERR_INVAL, 0,
+                       "1 error occurred:\n\t* path \"%s\": At %d:%d: unknown slice type: "
+                       "*ast.LiteralType\n\n",
+                       ps->key, v->line, v->col);
+    list = json_array();
     for (; list != NULL && e != NULL; e = v->kind == HCL_LIST ? e->next : NULL) {
         if (e->kind == HCL_LIST || e->kind == HCL_OBJECT) {
             json_decref(list);
@@ -314,6 +321,25 @@ static const struct hcl_value *last_of(const struct hcl_value *object, const cha
     return v;
 }
 
+/* Each "{{" has its "}}", and none lies in another. */
+static bool balanced(const char *s)
+{
+    for (;;) {
+        const char *open = strstr(s, "{{"), *close = strstr(s, "}}");
+
+        if (open == NULL || close == NULL)
+            return open == close;
+        if (close < open)
+            return false;
+        s = open + 2;
+        open = strstr(s, "{{");
+        close = strstr(s, "}}");
+        if (close == NULL || (open != NULL && open < close))
+            return false;
+        s = close + 2;
+    }
+}
+
 static int parse_rule(struct parse *ps, const struct hcl_item *item, struct policy_rule **rp)
 {
     struct policy_rule *r = arena_alloc(ps->p->arena, sizeof(*r));
@@ -322,6 +348,9 @@ static int parse_rule(struct parse *ps, const struct hcl_item *item, struct poli
 
     *rp = NULL;
     ps->key = item->n_labels > 0 ? item->labels[0] : "path";
+    if (!ps->stored && !balanced(ps->key))
+        return err_set(ps->err, ERR_INVAL, 0,
+                       "failed to validate policy templating: unbalanced templating characters");
     before = arena_printf(ps->p->arena, "path \"%s\": ", ps->key);
     if (r == NULL || before == NULL)
         return no_memory(ps);
@@ -374,10 +403,11 @@ void policy_free(struct policy *p)
     free(p);
 }
 
-int policy_parse(const char *name, const char *text, struct policy **pp, struct err *err)
+static int parse(const char *name, const char *text, bool stored, struct policy **pp,
+                 struct err *err)
 {
     struct policy *p = policy_new(name);
-    struct parse ps = {.p = p, .err = err};
+    struct parse ps = {.p = p, .stored = stored, .err = err};
     struct policy_rule **tail;
     struct hcl *h = NULL;
     int rc = -1;
@@ -403,6 +433,16 @@ out:
     hcl_free(h);
     policy_free(p);
     return rc;
+}
+
+int policy_parse(const char *name, const char *text, struct policy **pp, struct err *err)
+{
+    return parse(name, text, false, pp, err);
+}
+
+int policy_parse_stored(const char *name, const char *text, struct policy **pp, struct err *err)
+{
+    return parse(name, text, true, pp, err);
 }
 
 /* ---- the cache ---- */
@@ -536,7 +576,7 @@ static int load(struct core *c, const char *name, struct policy **pp, struct err
         err_clear(err);
         return 0;
     }
-    rc = policy_parse(name, json_string_value(json_object_get(row, "policy")), pp, err);
+    rc = policy_parse_stored(name, json_string_value(json_object_get(row, "policy")), pp, err);
     json_decref(row);
     if (rc != 0)
         err_wrap(err, "policy %s", name);

@@ -24,6 +24,10 @@ enum capability {
 };
 struct policy; /* one parsed policy, immutable */
 CHECKED int policy_parse(const char *name, const char *text, struct policy **pp, struct err *err);
+/** The same of a text that was stored, maybe by a version that took more: one text as a list, and a
+ * template without end. */
+CHECKED int policy_parse_stored(const char *name, const char *text, struct policy **pp,
+                                struct err *err);
 void policy_free(struct policy *p);
 /** Capabilities of a list of policies on a path (0: none, i.e. deny). *rulep: parameters of the
  * deciding rule, or NULL. */

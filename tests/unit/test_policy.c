@@ -48,6 +48,44 @@ Test(policy, errors_read_as_vaults_do)
             "error parsing min_wrapping_ttl: time: invalid duration \"abc\"");
 }
 
+Test(policy, a_text_is_no_list)
+{
+    struct policy *p = NULL;
+    struct err err = {0};
+
+    refused("path \"x\" { capabilities = \"read\" }",
+            "1 error occurred:\n\t* path \"x\": At 1:27: unknown slice type: "
+            "*ast.LiteralType\n\n");
+    refused("path \"x\" { capabilities = [\"read\"]\n required_parameters = \"a\" }",
+            "1 error occurred:\n\t* path \"x\": At 2:24: unknown slice type: "
+            "*ast.LiteralType\n\n");
+    refused("path \"x\" { allowed_parameters = { \"a\" = \"b\" } }",
+            "1 error occurred:\n\t* path \"x\": At 1:41: unknown slice type: "
+            "*ast.LiteralType\n\n");
+    /* It was accepted once, and what is stored keeps what it grants. */
+    cr_assert_eq(policy_parse_stored("p", "path \"x\" { capabilities = \"read\" }", &p, &err), 0);
+    cr_expect_eq(p->rules->caps, CAP_READ);
+    policy_free(p);
+}
+
+Test(policy, a_template_ends_where_it_begins)
+{
+    static const char *const unbalanced[] = {"a/{{identity.entity.id", "a/identity.entity.id}}",
+                                             "{{{{identity.entity.id}}", "a/{{x}}/}}", "{{a}}b}}"};
+    struct policy *p = NULL;
+    struct err err = {0};
+    char text[120];
+
+    for (size_t i = 0; i < sizeof(unbalanced) / sizeof(unbalanced[0]); i++) {
+        snprintf(text, sizeof(text), "path \"%s\" { capabilities = [\"read\"] }", unbalanced[i]);
+        refused(text, "failed to validate policy templating: unbalanced templating characters");
+        cr_assert_eq(policy_parse_stored("p", text, &p, &err), 0, "%s", text);
+        policy_free(p);
+    }
+    policy_free(parsed("path \"a/{{identity.entity.id}}/{{identity.entity.name}}/b\" {}"));
+    policy_free(parsed("path \"a/{b}/}{\" {}"));
+}
+
 Test(policy, wrong_shapes_are_errors_and_never_crash)
 {
     struct policy *p = NULL;
