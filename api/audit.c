@@ -454,6 +454,21 @@ out:
     return all;
 }
 
+bool audit_on(struct request *rq)
+{
+    struct audit_set *set = NULL;
+    struct err err = {0};
+    bool on;
+
+    if (rq->core->audits == NULL)
+        return false;
+    if (set_get(rq, &set, &err) != 0)
+        return true; /* then no line can be written, and nothing is executed */
+    on = set->n > 0;
+    set_unref(rq->core->audits, set);
+    return on;
+}
+
 int audit_request(struct request *rq, const struct audit_facts *f)
 {
     return tell(rq, NULL, f);

@@ -34,6 +34,8 @@ struct audit_facts { /* what the router found out about a request */
     bool allowed;
     const char *error; /* why it is refused, or NULL */
 };
+/** Whether lines are written at all. Coroutine. */
+bool audit_on(struct request *rq);
 /** The line of a request. -1: there are devices, and none took it. Coroutine. */
 CHECKED int audit_request(struct request *rq, const struct audit_facts *f);
 /** The line of its answer. */

@@ -785,6 +785,10 @@ def audit():
         t = a.token(policies=['p1'])
         a.ok('PUT', 'sys/config/auditing/request-headers/X-Mine', {'hmac': False})
         before = len(lines(log))
+        a.ok('PUT', 'kv/roots', {'v': 1})
+        a.ok('PUT', 'kv/roots', {'v': 2})
+        equal([line['request']['operation'] for line in lines(log)[before:]], ['create'] * 2 + ['update'] * 2)
+        before = len(lines(log))
         a.ok('PUT', 'kv/x', {'secret': 'hush', 'n': 7, 'list': ['hush', True]}, token=t['client_token'], headers={'X-Mine': 'yes'})
         equal(len(lines(log)), before + 2)
         got = a.ok('GET', 'kv/x', token=t['client_token']).json
