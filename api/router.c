@@ -2,7 +2,7 @@
 /*
  * router.c - from an HTTP request to a handler, and from its response to Vault's envelope.
  *
- * The order is Vault's: path, method, raw endpoints, sealed, role, slash rule, body, token, policy,
+ * The order is Vault's: path, sealed, method, raw endpoints, role, slash rule, body, token, policy,
  * mount, handler, wrapping. Nothing behind the seal or the role gate runs when they are shut;
  * nothing behind the token check without a token, but the open paths.
  */
@@ -198,7 +198,6 @@ static int find_path(struct exchange *x, const char **queryp)
         return -1;
     }
     if (ui_path(path)) {
-        x->head = strcmp(x->http->method, "HEAD") == 0;
         ui_answer(x->core, x->http->method, path, rs, &x->out->headers);
         return -1;
     }
@@ -227,7 +226,8 @@ static int check_namespace(struct exchange *x)
     return -1;
 }
 
-static int find_op(struct exchange *x)
+/* raw: an endpoint outside the envelope; those know no lists. */
+static int find_op(struct exchange *x, bool raw)
 {
     static const struct {
         const char *method;
@@ -237,8 +237,7 @@ static int find_op(struct exchange *x)
     const char *method = x->http->method, *list, *help;
     bool yes = false;
 
-    if (strcmp(method, "HEAD") == 0) {
-        x->head = true;
+    if (x->head) {
         x->rq.op = OP_READ;
         if (strcmp(x->rq.full_path, "sys/health") == 0)
             return 0;
@@ -251,7 +250,7 @@ static int find_op(struct exchange *x)
         x->rq.op = methods[i].op;
         if (x->rq.op != OP_READ || json_object_size(x->rq.query) == 0)
             return 0;
-        list = json_string_value(json_object_get(x->rq.query, "list"));
+        list = raw ? NULL : json_string_value(json_object_get(x->rq.query, "list"));
         help = json_string_value(json_object_get(x->rq.query, "help"));
         x->help = help != NULL && parse_bool(help, &yes) == 0 && yes;
         yes = false;
@@ -385,6 +384,22 @@ static const char *find_token(const struct http_request *http)
 }
 
 /* ---- gates ---- */
+
+/* Before all that may be wrong with the request itself: a client that waits for the unseal must not
+ * take that for its own mistake. */
+static int check_seal(struct exchange *x, const struct raw_endpoint *raw)
+{
+    const char *method = x->http->method;
+
+    if ((raw != NULL && raw->sealed) || !core_sealed(x->core))
+        return 0;
+    if (strcmp(x->rq.full_path, "sys/seal") == 0 &&
+        (strcmp(method, "PUT") == 0 || strcmp(method, "POST") == 0))
+        reply_empty(&x->rs);
+    else
+        reply_error(&x->rs, 503, "Vault is sealed");
+    return -1;
+}
 
 #define CONFIRM_LOOK_NS (5 * 1000000LL)
 #define CONFIRM_LOOKS 6000 /* 30 s: the engine ends it within fence_wait */
@@ -667,24 +682,18 @@ static void run(struct exchange *x)
     const char *query;
     size_t len;
 
-    if (cors_check(x->core, x->http, &x->rs, &x->out->headers) != 0 || find_path(x, &query) != 0 ||
-        check_namespace(x) != 0)
+    if (cors_check(x->core, x->http, &x->rs, &x->out->headers) != 0 || find_path(x, &query) != 0)
+        return;
+    raw = raw_find(rq->full_path);
+    if (check_seal(x, raw) != 0 || check_namespace(x) != 0)
         return;
     rq->query = query_parse(x->http->arena, query, strlen(query));
     if (rq->query == NULL) {
         reply_error(&x->rs, 400, "invalid query");
         return;
     }
-    if (find_op(x) != 0)
+    if (find_op(x, raw != NULL) != 0)
         return;
-    raw = raw_find(rq->full_path);
-    if ((raw == NULL || !raw->sealed) && core_sealed(x->core)) {
-        if (strcmp(rq->full_path, "sys/seal") == 0 && rq->op == OP_WRITE)
-            reply_empty(&x->rs);
-        else
-            reply_error(&x->rs, 503, "Vault is sealed");
-        return;
-    }
     if ((raw == NULL || !raw->sealed) && await_epoch(x) != 0)
         return;
     if (check_role(x, raw != NULL && raw->sealed) != 0)
@@ -717,7 +726,8 @@ static void run(struct exchange *x)
 
 void router_handle(void *arg, struct http_request *http, struct http_response *out)
 {
-    struct exchange x = {.core = arg, .http = http, .out = out};
+    struct exchange x = {
+        .core = arg, .http = http, .out = out, .head = strcmp(http->method, "HEAD") == 0};
     struct inflight under_way = {.id = x.rq.id, .http = http};
 
     x.rq.core = x.core;

@@ -195,6 +195,46 @@ Test(router, a_sealed_server_answers_only_its_state)
     cr_assert_eq(call("GET", "/v1/sys/health", NULL, NULL), 503);
 }
 
+/* A client that waits for the unseal must not take it for its own mistake. */
+Test(router, sealed_comes_before_what_is_wrong_with_a_request)
+{
+    static const struct {
+        const char *method, *target, *body;
+    } wrong[] = {{"TRACE", "/v1/sys/mounts", NULL},
+                 {"GET", "/v1/secret/x?list=perhaps", NULL},
+                 {"GET", "/v1/secret/x?%zz", NULL},
+                 {"POST", "/v1/secret/x/", "{}"},
+                 {"POST", "/v1/secret/x", "{"},
+                 {"PATCH", "/v1/secret/x", "{}"},
+                 {"DELETE", "/v1/sys/generate-root/update", NULL},
+                 {"GET", "/v1/sys/nothing", NULL}};
+
+    init();
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        cr_expect_eq(call(wrong[i].method, wrong[i].target, root, wrong[i].body), 503, "%s %s",
+                     wrong[i].method, wrong[i].target);
+        cr_expect_str_eq(error_text(), "Vault is sealed");
+    }
+    cr_expect_eq(call("HEAD", "/v1/sys/mounts", root, NULL), 503);
+    cr_expect_null(last, "no body");
+    cr_expect_eq(call("PUT", "/v1/sys/seal", NULL, NULL), 204);
+    cr_expect_eq(call("GET", "/v1/sys/seal", NULL, NULL), 503);
+    cr_expect_eq(call("GET", "/v1/sys/unseal", NULL, NULL), 405, "it answers while sealed");
+    cr_expect_eq(call("GET", "/v1/secret/%00", root, NULL), 400, "no path at all");
+    cr_expect_eq(call("GET", "/foo", root, NULL), 404);
+}
+
+/* As Go's clients send what their users call a list. */
+Test(router, what_stands_outside_the_envelope_knows_no_list)
+{
+    init();
+    cr_expect_eq(call("GET", "/v1/sys/seal-status?list=true", NULL, NULL), 200);
+    cr_expect_eq(call("GET", "/v1/sys/health?list=x", NULL, NULL), 503, "its state, not 400");
+    unseal();
+    cr_expect_eq(call("GET", "/v1/sys/generate-root/attempt?list=true", NULL, NULL), 200);
+    cr_expect_eq(call("LIST", "/v1/sys/seal-status", NULL, NULL), 405);
+}
+
 Test(router, tokens_and_data_survive_a_restart)
 {
     init();
