@@ -664,6 +664,96 @@ static void secret_handle(struct request *rq, struct response *rs, const char *n
         reply_unsupported_path(rs);
 }
 
+/* ---- tidy ---- */
+
+#define TIDY_AT_ONCE 64
+
+struct page { /* rows of secret ids, in the order of their keys */
+    struct arena *arena;
+    const char *keys[TIDY_AT_ONCE];
+    struct latch_ref latches[TIDY_AT_ONCE];
+    size_t n;
+};
+
+static int note_key(void *arg, const char *key, const uint8_t *value, size_t len, uint64_t lsn,
+                    struct err *err)
+{
+    struct page *p = arg;
+
+    (void)value;
+    (void)len;
+    (void)lsn;
+    p->keys[p->n] = arena_strdup(p->arena, key);
+    return p->keys[p->n++] != NULL ? 0 : err_set(err, ERR_NOMEM, 0, "tidy");
+}
+
+/* Put the removal of the row into b, when it has expired. name: where that begins in key. */
+static int tidy_row(struct request *rq, struct batch *b, const char *key, const char *name,
+                    struct err *err)
+{
+    const char *slash = strchr(name, '/'), *role;
+    json_t *row;
+    int rc = 0;
+
+    if (slash == NULL)
+        return err_set(err, ERR_CORRUPT, 0, "a secret id without role");
+    role = arena_strndup(rq->arena, name, (size_t)(slash - name));
+    if (role == NULL)
+        return err_set(err, ERR_NOMEM, 0, "tidy");
+    if (row_get(rq, key, &row, err) != 0)
+        return -1;
+    if (row != NULL && expired(rq, row))
+        rc = secret_drop(rq, b, role, slash + 1, row, err);
+    json_decref(row);
+    return rc;
+}
+
+/* A login that takes a use of one of them waits until they are gone, or they for it. */
+static int tidy_page(struct request *rq, struct page *p, size_t folder_len, struct err *err)
+{
+    struct batch *b = batch_new(rq->core);
+    int rc = b != NULL ? 0 : err_set(err, ERR_NOMEM, 0, "tidy");
+
+    for (size_t i = 0; i < p->n; i++)
+        latch_acquire(rq->core, p->keys[i], &p->latches[i]);
+    for (size_t i = 0; rc == 0 && i < p->n; i++)
+        rc = tidy_row(rq, b, p->keys[i], p->keys[i] + folder_len, err);
+    if (rc == 0 && batch_count(b) > 0) {
+        rc = batch_commit(b, err);
+        b = NULL;
+    }
+    for (size_t i = 0; i < p->n; i++)
+        latch_release(rq->core, &p->latches[i]);
+    batch_free(b);
+    return rc;
+}
+
+static void tidy(struct request *rq, struct response *rs)
+{
+    struct page *p = arena_alloc(rq->arena, sizeof(*p)); /* large: not on a coroutine's stack */
+    const char *folder = key2(rq, "secret", ""), *after = NULL;
+    struct err err = {0};
+    int rc = p != NULL && folder != NULL ? 0 : err_set(&err, ERR_NOMEM, 0, "tidy");
+
+    while (rc == 0) {
+        *p = (struct page){.arena = rq->arena};
+        rc = engine_scan(rq->core->engine, folder, after, TIDY_AT_ONCE, true, note_key, p, &err);
+        if (rc == 0)
+            rc = tidy_page(rq, p, strlen(folder), &err);
+        if (p->n < TIDY_AT_ONCE)
+            break;
+        after = p->keys[p->n - 1];
+    }
+    if (rc != 0) {
+        reply_err(rs, &err);
+        return;
+    }
+    rs->status = 202;
+    rs->data_null = true;
+    reply_warning(rs, "Tidy operation successfully started. Any information from the operation "
+                      "will be printed to Vault's server logs.");
+}
+
 /* ---- login ---- */
 
 /* The use of a secret id, into b. -1: answered, or err. */
@@ -833,6 +923,10 @@ void approle_handle(struct request *rq, struct response *rs)
         storage_answer_list(rq, rs, key2(rq, "role", ""));
     else if (strncmp(rq->path, "role/", 5) == 0 && rq->path[5] != '\0' && rq->path[5] != '/')
         role_handle(rq, rs, rq->path + 5);
+    else if (strcmp(rq->path, "tidy/secret-id") == 0 && rq->op == OP_WRITE)
+        tidy(rq, rs);
+    else if (strcmp(rq->path, "tidy/secret-id") == 0)
+        reply_unsupported(rs);
     else
         reply_unsupported_path(rs);
 }

@@ -193,6 +193,7 @@ static const struct path_doc docs[] = {
     {"approle", "role/{role_name}/secret-id-accessor/destroy", "wd",
      "Destroy a secret id by its accessor."},
     {"approle", "role/{role_name}/custom-secret-id", "w", "Make a secret id of the given text."},
+    {"approle", "tidy/secret-id", "w", "Remove the secret ids that have expired."},
     {"approle", "login", "w", "Log in."},
     {"userpass", "users", "l", "List the users."},
     {"userpass", "users/{username}", "rwd", "Look at, write or delete a user."},

@@ -285,6 +285,17 @@ def approle():
         s = a.ok('POST', 'auth/approle/role/app/secret-id', {'ttl': '1s'}).data
         equal(s['secret_id_ttl'], 1)
         await_true('the secret id to expire', lambda: login(s['secret_id']).status == 400, 10)
+        stays = a.ok('POST', 'auth/approle/role/app/secret-id').data['secret_id_accessor']
+        for _ in range(70):
+            a.ok('POST', 'auth/approle/role/app/secret-id', {'ttl': '1s'})
+        r = a.ok('POST', 'auth/approle/role/app/secret-id', {'ttl': '1s'}).data
+        gone = {'secret_id': r['secret_id']}
+        await_true('the last to expire', lambda: a('POST', 'auth/approle/role/app/secret-id/lookup', gone).status == 204, 10)
+        assert len(a.ok('LIST', 'auth/approle/role/app/secret-id').data['keys']) > 70
+        want(a('GET', 'auth/approle/tidy/secret-id'), 405)
+        r = want(a('POST', 'auth/approle/tidy/secret-id', {}), 202)
+        assert r.json['warnings'][0].startswith('Tidy operation successfully started.'), r.text
+        equal(a.ok('LIST', 'auth/approle/role/app/secret-id').data['keys'], [stays])
         a.ok('POST', 'auth/approle/role/app/custom-secret-id', {'secret_id': 'mine'})
         want(a('POST', 'auth/approle/role/app/custom-secret-id', {'secret_id': 'mine'}), 400, 'SecretID is already registered')
         want(login('mine'), 200)
