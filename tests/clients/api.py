@@ -632,6 +632,29 @@ def wrapping():
         equal(a.ok('PUT', 'sys/wrapping/unwrap', {'token': t}).data, {'a': 1})
 
 
+def unknown_fields():
+    """sys/: what a caller gives that nobody looks at is named in a warning, where there is an answer to put it into"""
+    with World() as w:
+        a = Api(w)
+        a.policy('p1', 'path "x" { capabilities = ["read"] }')
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        a.ok('PUT', 'sys/audit/file', {'type': 'file', 'options': {'file_path': os.path.join(w.dir, 'logs', 'audit.log')}})
+        ignored = 'Endpoint ignored these unrecognized parameters: [other wrong]'
+        for path, body in (('capabilities-self', {'paths': 'x'}), ('capabilities', {'path': 'x', 'token': a.root}),
+                           ('tools/random/8', {'format': 'hex'}), ('tools/hash/sha2-256', {'input': '', 'format': 'hex'}),
+                           ('remount', {'from': 'kv', 'to': 'kv2'}), ('audit-hash/file', {'input': 'x'})):
+            r = a.ok('POST', f'sys/{path}', {**body, 'wrong': 1, 'other': 2})
+            assert ignored in (r.json['warnings'] or []), (path, r.text)
+            if path != 'remount':
+                equal(a.ok('POST', f'sys/{path}', body).json['warnings'], None)
+        for path in ('policies/acl/p1', 'policy', 'policies/acl?list=true&after=a&limit=9', 'key-status', 'ha-status', 'host-info', 'rotate/config',
+                     'version-history?list=true', 'internal/ui/resultant-acl'):
+            mark = '&' if '?' in path else '?'
+            equal(a.ok('GET', f'sys/{path}').json['warnings'], None)
+            equal(a.ok('GET', f'sys/{path}{mark}wrong=1&other=2').json['warnings'], [ignored])
+        want(a('PUT', 'sys/policies/acl/p1', {'policy': 'path "x" {}', 'wrong': 1}), 204)
+
+
 def system():
     """sys/ as tools use it: loggers, CORS, UI and audit headers, plugins, counters, rotation, leases, help, OpenAPI"""
     with World() as w:
@@ -956,4 +979,4 @@ def hot_key():
 
 
 if __name__ == '__main__':
-    sys.exit(run_tests([tokens, userpass, approle, approle_properties, bound_tokens, kv, policies, mounts, wrapping, system, described, audit, transport, hot_key], 'api'))
+    sys.exit(run_tests([tokens, userpass, approle, approle_properties, bound_tokens, kv, policies, mounts, wrapping, unknown_fields, system, described, audit, transport, hot_key], 'api'))
