@@ -444,6 +444,12 @@ static bool within_role(struct response *rs, const json_t *blocks, const json_t 
     return false;
 }
 
+/* 0 is no bound. */
+static bool exceeds(int64_t n, int64_t bound)
+{
+    return bound > 0 && (n == 0 || n > bound);
+}
+
 static void secret_make(struct request *rq, struct response *rs, const char *name, bool custom)
 {
     json_t *role = role_of(rq, rs, name), *row = NULL, *index = NULL, *there = NULL;
@@ -477,6 +483,14 @@ static void secret_make(struct request *rq, struct response *rs, const char *nam
     }
     if (uses < 0 || ttl < 0 || strlen(id) > ID_MAX_BYTES) {
         reply_error(rs, 400, "num_uses, ttl or secret_id is out of bounds");
+        goto done;
+    }
+    if (exceeds(uses, row_int(role, "secret_id_num_uses"))) {
+        reply_error(rs, 400, "num_uses cannot be higher than the role's secret_id_num_uses");
+        goto done;
+    }
+    if (exceeds(ttl, row_int(role, "secret_id_ttl"))) {
+        reply_error(rs, 400, "ttl cannot be longer than the role's secret_id_ttl");
         goto done;
     }
     uuid_new(rq->core, made);

@@ -360,6 +360,18 @@ def approle_properties():
         equal(a.ok('GET', f'{role}/policies').data, {'token_policies': ['new']})
         want(a('POST', f'{role}/bind-secret-id', {'bind_secret_id': False}), 400, 'at least one constraint should be enabled on the role')
 
+        # A secret id is no stronger than its role's.
+        a.ok('POST', f'{role}/secret-id-num-uses', {'secret_id_num_uses': 3})
+        a.ok('POST', f'{role}/secret-id-ttl', {'secret_id_ttl': 90})
+        for uses in 0, 4:
+            want(a('POST', f'{role}/secret-id', {'num_uses': uses}), 400, "num_uses cannot be higher than the role's secret_id_num_uses")
+        for ttl in '0s', '91s':
+            want(a('POST', f'{role}/secret-id', {'ttl': ttl}), 400, "ttl cannot be longer than the role's secret_id_ttl")
+        has(a.ok('POST', f'{role}/secret-id', {'num_uses': 2, 'ttl': 80}).data, secret_id_num_uses=2, secret_id_ttl=80)
+        has(a.ok('POST', f'{role}/secret-id').data, secret_id_num_uses=3, secret_id_ttl=90)
+        a.ok('DELETE', f'{role}/secret-id-num-uses')
+        a.ok('DELETE', f'{role}/secret-id-ttl')
+
         # Where logins and tokens come from: the server sees 127.0.0.1.
         def login(secret=None):
             return a('POST', 'auth/approle/login', {**rid, **({'secret_id': secret} if secret else {})}, token='')
