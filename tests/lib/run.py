@@ -184,6 +184,9 @@ def _(name):
         return count(name, 0, 1)
     env = {'ASAN_OPTIONS': 'detect_leaks=1:detect_stack_use_after_return=0', 'UBSAN_OPTIONS': 'halt_on_error=1:print_stacktrace=1'}
     meson_ring(name, 'build-asan', ['unit', 'fuzz'], env=env)
+    # Crashes, copies and changes of roles, which no unit test goes through; other seeds than above.
+    code, _ = sh(['build-asan/tests/sim/sim', '101', '--scenario', 'storm', '--rounds', '10'], env=env, timeout=1800)
+    count('asan+ubsan, simulation', int(code == 0), int(code != 0))
     # A server that reports ends, and the request that it was at fails.
     script_ring('asan+ubsan, api', ['tests/clients/api.py'], env={**env, 'LOCKSTEP': os.path.join(ROOT, 'build-asan', 'lockstep')})
 
