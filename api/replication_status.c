@@ -221,6 +221,8 @@ static void set_common(struct request *rq, json_t *o, const struct engine_status
     }
     if (st->n_lost > 0)
         set(o, "lost_writes", replication_lost_json(rq, st));
+    if (st->lost_unshown > 0)
+        set(o, "lost_writes_unshown", json_integer((json_int_t)st->lost_unshown));
     if (st->n_aside > 0)
         set(o, "set_aside", replication_aside_json(rq, st));
     if (st->reason[0] != '\0')

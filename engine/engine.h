@@ -637,7 +637,7 @@ struct engine_status {
     char handover_to[64];
     size_t n_aside;
     struct engine_aside aside[ENGINE_ASIDE_MAX];
-    size_t n_lost;
+    size_t n_lost, lost_unshown; /* in lost; older ones beside those */
     struct engine_lost lost[ENGINE_LOST_MAX];
     size_t n_fed; /* secondary: those that follow it */
     struct engine_fed {

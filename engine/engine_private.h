@@ -173,7 +173,7 @@ struct engine {
     size_t n_aside;
     struct engine_aside aside[ENGINE_ASIDE_MAX];
     struct lost *lost; /* being saved; NULL: nothing */
-    size_t n_lost;
+    size_t n_lost, lost_unshown;
     struct engine_lost lost_files[ENGINE_LOST_MAX];
     char member_id[64]; /* ours, since we were promoted */
     struct {

@@ -110,6 +110,23 @@ static int source_open(struct engine *e, const char *id, struct source *s, struc
 }
 
 /* ---- status ---- */
+/* Those that were saved last, when there are more than status has room for. */
+static void list_one(struct engine *e, const struct engine_lost *h)
+{
+    struct engine_lost *oldest = &e->lost_files[0];
+
+    if (e->n_lost < ENGINE_LOST_MAX) {
+        e->lost_files[e->n_lost++] = *h;
+        return;
+    }
+    e->lost_unshown++;
+    for (size_t i = 1; i < ENGINE_LOST_MAX; i++)
+        if (e->lost_files[i].saved_ms < oldest->saved_ms)
+            oldest = &e->lost_files[i];
+    if (oldest->saved_ms < h->saved_ms)
+        *oldest = *h;
+}
+
 void lost_list(struct engine *e)
 {
     struct disk *d = e->cfg.disk;
@@ -118,20 +135,20 @@ void lost_list(struct engine *e)
     struct err err;
     bool there = false;
 
-    e->n_lost = 0;
+    e->n_lost = e->lost_unshown = 0;
     if (dir == NULL || d->ops->exists(d, dir, &there, &err) != 0 || !there)
         goto out;
     if (d->ops->list(d, dir, add_name, &l, &err) != 0) {
         log_warn(e->cfg.log, LOG_REPLICATION, "%s: %s", dir, err.msg);
         goto out;
     }
-    for (size_t i = 0; i < l.n && e->n_lost < ENGINE_LOST_MAX; i++) {
+    for (size_t i = 0; i < l.n; i++) {
         struct source s;
 
         if (strcmp(l.v[i], ENGINE_LOST_SAVING) == 0)
             continue;
         if (source_open(e, l.v[i], &s, &err) == 0)
-            e->lost_files[e->n_lost++] = s.head;
+            list_one(e, &s.head);
         else
             log_warn(e->cfg.log, LOG_REPLICATION, "lost writes: %s", err.msg);
         source_close(&s);

@@ -215,6 +215,7 @@ void log_publish(struct engine *e)
     verify_status(e, st);
     progress_status(e, st);
     st->n_lost = e->n_lost;
+    st->lost_unshown = e->lost_unshown;
     memcpy(st->lost, e->lost_files, sizeof(st->lost));
     st->n_aside = e->n_aside;
     memcpy(st->aside, e->aside, sizeof(st->aside));

@@ -29,6 +29,7 @@ static int list(int argc, char **argv)
     struct err err = {0};
     struct table t = {.cols = sizeof(heads) / sizeof(heads[0])};
     const json_t *data, *all, *a;
+    json_int_t more;
     size_t n;
     int rc = 0, i;
 
@@ -43,6 +44,7 @@ static int list(int argc, char **argv)
         goto out;
     }
     all = json_object_get(data, "lost_writes");
+    more = json_integer_value(json_object_get(data, "lost_writes_unshown"));
     if (c.format != OUT_TABLE) {
         rc = output_data(&c, all);
         goto out;
@@ -64,6 +66,9 @@ static int list(int argc, char **argv)
         table_add(&t, json_string_value(json_object_get(a, "saved")));
     }
     table_print(&t, true);
+    if (more > 0)
+        printf("%lld more, older ones, are saved: they are shown as these are removed.\n",
+               (long long)more);
 out:
     reply_free(&r);
     client_free(&c);

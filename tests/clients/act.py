@@ -3,6 +3,7 @@
 """What operators do with replication: promote with a known loss, guard a wipe, lost writes, switch over."""
 import os
 import pty
+import shutil
 import subprocess
 import sys
 import threading
@@ -393,8 +394,20 @@ def lost_writes():
         assert sorted(b.ok('GET', 'two/metadata/both').data['versions']) == list('12345')
         assert b.ok('PUT', 'two/data/both', {'data': {'v': 'goes on'}}).data['version'] == 6
         w.check_same_root(b, a)
+        # More than are shown: they are counted, and come as the others go.
+        copies = [f'{a.dir}/data/lost/copy-{i}' for i in range(17)]
+        for c in copies:
+            shutil.copy(f'{a.dir}/data/lost/{ident}', c)
+        a.stop()
+        a.start()
+        a.unseal(b.keys[:2])
+        await_true('the list of what is saved', lambda: a.dr_status().get('lost_writes_unshown') == 2, 10)
+        assert len(a.dr_status()['lost_writes']) == 16
+        assert '2 more, older ones, are saved' in cli(a, 'replication', 'lost', 'list').stdout
+        for c in copies:
+            os.unlink(c)
         r = cli(a, 'replication', 'lost', 'delete', f'-dr-token={dr}', ident)
-        assert r.returncode == 0 and 'lost_writes' not in a.dr_status(), r
+        assert r.returncode == 0 and 'lost_writes' not in a.dr_status() and 'lost_writes_unshown' not in a.dr_status(), r
 
 
 def lost_under_a_term_of_its_own():
