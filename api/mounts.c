@@ -602,30 +602,49 @@ static int by_text(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-void warn_unknown(struct request *rq, struct response *rs, bool query_only,
-                  const char *const *known)
+/* The names of fields that are not among known, in order, by spaces; "": none; NULL: no memory. */
+static const char *unknown_names(struct request *rq, json_t *fields, const char *const *known)
 {
     static const char *const everywhere[] = {"list", "help", "scan", NULL};
-    json_t *fields = query_only ? rq->query : rq->data;
     const char **names = arena_alloc(rq->arena, (json_object_size(fields) + 1) * sizeof(*names));
-    struct buf text = {0};
-    const char *name;
+    const char *name, *text = "";
     json_t *value;
     size_t n = 0;
 
-    if (rs->errors != NULL || fields == NULL || names == NULL ||
-        (rs->data == NULL && rs->data_text == NULL && rs->auth == NULL && rs->warnings == NULL))
-        return;
+    if (names == NULL)
+        return NULL;
     json_object_foreach(fields, name, value) if (!among(name, known) &&
                                                  !(among(name, everywhere) &&
                                                    json_object_get(rq->query, name) != NULL))
         names[n++] = name;
-    if (n == 0)
-        return;
     qsort(names, n, sizeof(*names), by_text);
-    for (size_t i = 0; i < n; i++)
-        buf_printf(&text, "%s%s", i > 0 ? " " : "", names[i]);
-    if (!text.failed)
-        reply_warning(rs, "Endpoint ignored these unrecognized parameters: [%s]", buf_str(&text));
-    buf_free(&text);
+    for (size_t i = 0; i < n && text != NULL; i++)
+        text = arena_printf(rq->arena, "%s%s%s", text, i > 0 ? " " : "", names[i]);
+    return text;
+}
+
+void warn_unknown(struct request *rq, struct response *rs, bool query_only,
+                  const char *const *known)
+{
+    const char *names;
+
+    if (rs->errors != NULL || (rs->data == NULL && rs->data_text == NULL && rs->auth == NULL &&
+                               rs->wrap == NULL && rs->warnings == NULL))
+        return;
+    names = unknown_names(rq, query_only ? rq->query : rq->data, known);
+    if (names != NULL && names[0] != '\0')
+        reply_warning(rs, "Endpoint ignored these unrecognized parameters: [%s]", names);
+}
+
+bool refuse_unknown(struct request *rq, struct response *rs, const char *const *known)
+{
+    const char *names = unknown_names(rq, rq->data, known);
+
+    if (names == NULL)
+        reply_error(rs, 500, "out of memory");
+    else if (names[0] != '\0')
+        reply_error(rs, 400, "unrecognized parameters: [%s]. Nothing was done.", names);
+    else
+        return false;
+    return true;
 }

@@ -74,6 +74,9 @@ void mounts_sweep_start(struct core *c); /* reactor thread */
  * (NULL-terminated); a 204 has none, as Vault's has none. */
 void warn_unknown(struct request *rq, struct response *rs, bool query_only,
                   const char *const *known);
+/** The same as an answer, 400, before anything is done: where what is misspelt would change what is
+ * lost, or the answer has no room for a warning; false: there are none. */
+bool refuse_unknown(struct request *rq, struct response *rs, const char *const *known);
 
 /* backends */
 void kv1_handle(struct request *rq, struct response *rs);

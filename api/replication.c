@@ -12,6 +12,7 @@
 #include "cluster_private.h"
 #include "config.h"
 #include "drill.h"
+#include "mounts.h"
 #include "replication_private.h"
 
 /* ---- what several verbs ask ---- */
@@ -170,42 +171,76 @@ static void preview_or_promote(struct request *rq, struct response *rs)
         replication_preview(rq, rs);
 }
 
+/* What is done with a field that a verb does not know. WARN: the answer names it. REFUSE: a write
+ * does nothing, since what was misspelt may say what is lost, or the answer has no room for it. */
+enum unknown { WARN, REFUSE };
+
+/* Vault's client_cert_pem and client_key_pem are passed over: the API asks for no certificate. */
+#define DR "dr_operation_token"
+#define JOIN "token", "primary_api_addr", "ca_file", "ca_path", "client_cert_pem", "client_key_pem"
+#define MODE "mode", "on_limit", "wait_limit", "force"
+
+typedef const char *const fields[];
+/* lost/delete takes what show does: the command line sends the same to both. */
+static fields no_fields = {NULL}, token_fields = {DR, NULL},
+              enable_fields = {"primary_cluster_addr", NULL},
+              member_fields = {"id", "ttl", "secondary_public_key", NULL},
+              revoke_fields = {"id", "force", NULL},
+              reindex_fields = {DR, "diff", "force", "skip_flush", NULL},
+              follow_fields = {JOIN, "seed_file", "confirm_wipe", NULL},
+              promote_fields = {DR, "primary_cluster_addr", "force", "preview", "max_loss", NULL},
+              update_fields = {DR, JOIN, "update_primary_addrs", "force", NULL},
+              aside_fields = {DR, "generation", NULL},
+              show_fields = {DR, "id", "from", "values", NULL},
+              apply_fields = {"fork_lsn", "groups", "overwrite", "dry_run", NULL},
+              switch_fields = {"id", "limit", NULL}, mode_fields = {"id", MODE, NULL},
+              quorum_fields = {"quorum", "members", MODE, NULL},
+              retention_fields = {"id", "max_bytes", "max_age", NULL},
+              doctor_fields = {DR, JOIN, "primary_cluster_addr", "seed_file", "confirm_wipe", NULL},
+              drill_fields = {DR, "address", "directory", "ttl", NULL};
+
 static const struct verb {
     const char *path; /* after replication/ */
     const char *ops;  /* r(ead) w(rite); NULL: the handler decides, behind the gate */
     enum gate gate;
     handler_fn *handle;
+    enum unknown unknown;
+    const char *const *fields; /* all that it knows */
 } verbs[] = {
-    {"status", NULL, OPEN, replication_status_handle},
-    {"dr/status", NULL, OPEN, replication_status_handle},
-    {"performance/status", NULL, OPEN, replication_status_handle},
-    {"dr/primary/enable", "w", ON_ANY, replication_primary_enable_handle},
-    {"dr/primary/secondary-token", "w", ON_ANY, replication_secondary_token_handle},
-    {"dr/primary/revoke-secondary", "w", ON_ANY, replication_revoke_handle},
-    {"dr/primary/disable", "w", ON_ANY, replication_primary_disable_handle},
-    {"dr/primary/demote", "w", ON_ANY, replication_demote_handle},
-    {"merkle-check", "w", ON_ANY, replication_check_handle},
-    {"reindex", "w", ON_ANY, replication_check_handle},
-    {"dr/secondary/enable", "w", ON_ANY, replication_secondary_enable_handle},
-    {"dr/secondary/promote", "rw", ON_SECONDARY, preview_or_promote},
-    {"dr/secondary/update-primary", "w", ON_SECONDARY, replication_update_primary_handle},
-    {"dr/secondary/operation-token/delete", "w", ON_SECONDARY, token_delete},
-    {"dr/secondary/aside/delete", "w", ON_EITHER, replication_aside_delete}, /* promoted since */
-    {"dr/secondary/lost/show", "w", ON_SECONDARY, replication_lost_handle},
-    {"dr/secondary/lost/delete", "w", ON_SECONDARY, replication_lost_handle},
-    {"dr/primary/lost/show", "w", ON_ANY, replication_lost_handle},
-    {"dr/primary/lost/delete", "w", ON_ANY, replication_lost_handle},
-    {"dr/primary/lost/apply", "w", ON_ANY, replication_lost_handle},
-    {"dr/primary/switchover", "w", ON_ANY, replication_switchover_handle},
-    {"dr/secondary/disable", "w", ON_SECONDARY, replication_secondary_disable_handle},
-    {"dr/secondary/merkle-check", "w", ON_SECONDARY, replication_check_handle},
-    {"dr/secondary/reindex", "w", ON_SECONDARY, replication_check_handle},
-    {"dr/primary/mode", NULL, ON_ANY, replication_mode_handle},
-    {"dr/primary/quorum", NULL, ON_ANY, replication_mode_handle},
-    {"dr/primary/retention", NULL, ON_ANY, replication_retention_handle},
-    {"dr/secondary/doctor", "w", ON_EITHER, doctor_handle},
-    {"dr/secondary/drill", NULL, ON_SECONDARY, drill_handle},
-    {"dr/secondary/drill/stop", NULL, ON_SECONDARY, drill_handle},
+    {"status", NULL, OPEN, replication_status_handle, WARN, no_fields},
+    {"dr/status", NULL, OPEN, replication_status_handle, WARN, no_fields},
+    {"performance/status", NULL, OPEN, replication_status_handle, WARN, no_fields},
+    {"dr/primary/enable", "w", ON_ANY, replication_primary_enable_handle, WARN, enable_fields},
+    {"dr/primary/secondary-token", "w", ON_ANY, replication_secondary_token_handle, WARN,
+     member_fields},
+    {"dr/primary/revoke-secondary", "w", ON_ANY, replication_revoke_handle, REFUSE, revoke_fields},
+    {"dr/primary/disable", "w", ON_ANY, replication_primary_disable_handle, REFUSE, no_fields},
+    {"dr/primary/demote", "w", ON_ANY, replication_demote_handle, REFUSE, no_fields},
+    {"merkle-check", "w", ON_ANY, replication_check_handle, WARN, no_fields},
+    {"reindex", "w", ON_ANY, replication_check_handle, WARN, reindex_fields},
+    {"dr/secondary/enable", "w", ON_ANY, replication_secondary_enable_handle, WARN, follow_fields},
+    {"dr/secondary/promote", "rw", ON_SECONDARY, preview_or_promote, REFUSE, promote_fields},
+    {"dr/secondary/update-primary", "w", ON_SECONDARY, replication_update_primary_handle, REFUSE,
+     update_fields},
+    {"dr/secondary/operation-token/delete", "w", ON_SECONDARY, token_delete, REFUSE, token_fields},
+    {"dr/secondary/aside/delete", "w", ON_EITHER, replication_aside_delete, REFUSE,
+     aside_fields}, /* promoted since */
+    {"dr/secondary/lost/show", "w", ON_SECONDARY, replication_lost_handle, WARN, show_fields},
+    {"dr/secondary/lost/delete", "w", ON_SECONDARY, replication_lost_handle, REFUSE, show_fields},
+    {"dr/primary/lost/show", "w", ON_ANY, replication_lost_handle, WARN, show_fields},
+    {"dr/primary/lost/delete", "w", ON_ANY, replication_lost_handle, REFUSE, show_fields},
+    {"dr/primary/lost/apply", "w", ON_ANY, replication_lost_handle, REFUSE, apply_fields},
+    {"dr/primary/switchover", "w", ON_ANY, replication_switchover_handle, REFUSE, switch_fields},
+    {"dr/secondary/disable", "w", ON_SECONDARY, replication_secondary_disable_handle, REFUSE,
+     token_fields},
+    {"dr/secondary/merkle-check", "w", ON_SECONDARY, replication_check_handle, WARN, token_fields},
+    {"dr/secondary/reindex", "w", ON_SECONDARY, replication_check_handle, WARN, reindex_fields},
+    {"dr/primary/mode", NULL, ON_ANY, replication_mode_handle, REFUSE, mode_fields},
+    {"dr/primary/quorum", NULL, ON_ANY, replication_mode_handle, REFUSE, quorum_fields},
+    {"dr/primary/retention", NULL, ON_ANY, replication_retention_handle, REFUSE, retention_fields},
+    {"dr/secondary/doctor", "w", ON_EITHER, doctor_handle, WARN, doctor_fields},
+    {"dr/secondary/drill", NULL, ON_SECONDARY, drill_handle, WARN, drill_fields},
+    {"dr/secondary/drill/stop", NULL, ON_SECONDARY, drill_handle, WARN, token_fields},
 };
 
 const char *replication_verb_at(size_t i, const char **opsp)
@@ -265,6 +300,15 @@ static bool takes(const struct verb *v, enum op op)
            (op == OP_READ && strchr(v->ops, 'r') != NULL);
 }
 
+static void run(const struct verb *v, struct request *rq, struct response *rs)
+{
+    if (!may_run(rq, rs, v->gate) ||
+        (v->unknown == REFUSE && rq->op != OP_READ && refuse_unknown(rq, rs, v->fields)))
+        return;
+    v->handle(rq, rs);
+    warn_unknown(rq, rs, false, v->fields);
+}
+
 void replication_handle(struct request *rq, struct response *rs)
 {
     const char *rest = rq->path + strlen("replication/");
@@ -275,8 +319,7 @@ void replication_handle(struct request *rq, struct response *rs)
     if (i < n && !takes(&verbs[i], rq->op)) {
         reply_unsupported(rs);
     } else if (i < n) {
-        if (may_run(rq, rs, verbs[i].gate))
-            verbs[i].handle(rq, rs);
+        run(&verbs[i], rq, rs);
     } else if (strncmp(rest, "dr/secondary/", 13) == 0 && !is_secondary(rq->core)) {
         not_secondary(rq->core, rs);
     } else {

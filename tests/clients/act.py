@@ -171,6 +171,53 @@ def bound_of_the_configuration():
         c.ok('PUT', PROMOTE, {'dr_operation_token': dr, 'max_loss': '1h'}, token='')
 
 
+def misspelt_fields():
+    """what would lose something is refused with a field that it does not know, and nothing is done; elsewhere a warning names the field"""
+    with World() as w:
+        a, b = w.pair()
+        dr, base = b.dr_token(a.keys[:2]), 'sys/replication/dr'
+        refused = 'unrecognized parameters: [wrong]. Nothing was done.'
+        for verb, body in (('disable', {}), ('demote', {}), ('switchover', {'id': 'secondary'}), ('revoke-secondary', {'id': 'secondary'}),
+                           ('mode', {'id': 'secondary', 'mode': 'flush'}), ('quorum', {'members': ['secondary'], 'quorum': 1, 'mode': 'flush'}),
+                           ('retention', {'id': 'secondary', 'max_bytes': 1 << 30}), ('lost/apply', {'fork_lsn': 1, 'groups': []})):
+            want(a.call('PUT', f'{base}/primary/{verb}', {**body, 'wrong': '1'}), 400, refused)
+        want(a.call('DELETE', f'{base}/primary/quorum?wrong=true'), 400, refused)
+        for verb, body in (('promote', {'force': True}), ('promote', {'preview': True}), ('disable', {}), ('update-primary', {'token': ''}),
+                           ('operation-token/delete', {})):
+            want(b.call('PUT', f'{base}/secondary/{verb}', {'dr_operation_token': dr, **body, 'wrong': '1'}, token=''), 400, refused)
+        s = a.dr_status()
+        assert s['mode'] == 'primary' and s['known_secondaries'] == ['secondary'] and s['secondaries'][0]['mode'] == 'async', s
+        assert b.dr_status()['state'] == 'stream-wals', b.dr_status()
+        ignored = 'Endpoint ignored these unrecognized parameters: [wrong]'
+        for s, method, path, body in ((a, 'PUT', f'{base}/primary/enable', {'primary_cluster_addr': a.cluster_addr}),
+                                      (a, 'PUT', f'{base}/primary/secondary-token', {'id': 'third', 'ttl': '1m'}),
+                                      (a, 'PUT', 'sys/replication/merkle-check', {}),
+                                      (a, 'PUT', 'sys/replication/reindex', {'diff': True, 'force': True, 'skip_flush': False}),
+                                      (a, 'GET', f'{base}/status', None),
+                                      (a, 'GET', f'{base}/primary/mode', None),
+                                      (b, 'GET', f'{base}/secondary/promote', None),
+                                      (b, 'PUT', f'{base}/secondary/doctor', {'primary_api_addr': a.addr, 'ca_file': w.ca, 'client_cert_pem': ''}),
+                                      (b, 'PUT', f'{base}/secondary/drill/stop', {})):
+            if body is not None and s is b:
+                body = {**body, 'dr_operation_token': dr}
+            token = '' if s is b else None
+            r = s.ok(method, path, {**body, 'wrong': '1'}, token=token) if body is not None else s.ok(method, f'{path}?wrong=1', token=token)
+            assert ignored in (r.json['warnings'] or []), (path, r.text)
+            if path.endswith('secondary-token'):
+                a.ok('PUT', f'{base}/primary/revoke-secondary', {'id': 'third'})
+            r = s.ok(method, path, body, token=token)
+            assert 'unrecognized' not in str(r.json['warnings']), (path, r.text)
+        # All of Vault's own fields are known.
+        b.ok('PUT', f'{base}/secondary/update-primary', {'dr_operation_token': dr, 'token': token_for(a, 'again'), 'primary_api_addr': '', 'ca_file': w.ca,
+                                                         'ca_path': '', 'client_cert_pem': '', 'client_key_pem': ''}, token='')
+        w.await_following(b)
+        c = w.server('fourth')
+        c.start()
+        c.init()
+        r = c.ok('PUT', f'{base}/secondary/enable', {'token': token_for(a, 'fourth'), 'ca_file': w.ca, 'client_key_pem': '', 'wrong': '1'})
+        assert ignored in r.json['warnings'], r.text
+
+
 def token_of_before():
     """a batch token with a policy, made on the primary before the disaster, promotes; one without that policy does not"""
     with World() as w:
@@ -659,6 +706,6 @@ def switchover_goes_back():
 
 
 if __name__ == '__main__':
-    sys.exit(run_tests([loss_is_told, asks_before_a_loss, bound_of_the_configuration, token_of_before, wipe_is_guarded, aside_goes_in_time, lost_writes, lost_under_a_term_of_its_own,
+    sys.exit(run_tests([loss_is_told, asks_before_a_loss, bound_of_the_configuration, misspelt_fields, token_of_before, wipe_is_guarded, aside_goes_in_time, lost_writes, lost_under_a_term_of_its_own,
                         lost_writes_wait_for_the_keys, lost_writes_outlive_changes_of_the_role,
                         nothing_expires_on_a_secondary, switchover, switchover_goes_back], 'act'))

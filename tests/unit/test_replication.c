@@ -310,6 +310,43 @@ Test(replication, only_a_whole_secondary_with_a_dr_token_is_promoted)
     cr_assert_eq(activation_get(&fake.core, "east", &a, &err), -1, "open tokens die at promotion");
 }
 
+static void refuses_unknown(const struct token *token, const char *verb)
+{
+    char text[TEXT_MAX], path[128];
+
+    snprintf(path, sizeof(path), "replication/dr/%s", verb);
+    call_as(token, path, "{\"dr_operation_token\":\"s.x\",\"wrong\":1,\"id\":\"east\",\"other\":2}",
+            text);
+    cr_assert(strncmp(text, "unrecognized parameters: [", 26) == 0 &&
+                  strstr(text, "other wrong]. Nothing was done.") != NULL,
+              "%s: %s", verb, text);
+}
+
+/* A misspelt max_loss, dry_run or mode would lose what it was to keep. */
+Test(replication, what_may_lose_something_is_not_done_with_a_field_it_does_not_know)
+{
+    static const char *const primary[] = {
+        "primary/disable",    "primary/demote",     "primary/revoke-secondary",
+        "primary/switchover", "primary/mode",       "primary/quorum",
+        "primary/retention",  "primary/lost/apply", "primary/lost/delete"};
+    static const char *const secondary[] = {
+        "secondary/promote",     "secondary/disable",      "secondary/update-primary",
+        "secondary/lost/delete", "secondary/aside/delete", "secondary/operation-token/delete"};
+    struct repl_config conf;
+    struct err err = {0};
+
+    enable();
+    for (size_t i = 0; i < sizeof(primary) / sizeof(primary[0]); i++)
+        refuses_unknown(&root_token, primary[i]);
+    fake.core.role = ENGINE_SECONDARY;
+    cr_assert_eq(dr_token_store(&fake.core, "s.x", false, &err), 0);
+    for (size_t i = 0; i < sizeof(secondary) / sizeof(secondary[0]); i++)
+        refuses_unknown(NULL, secondary[i]);
+    cr_assert(seen.promoted == 0 && seen.left == 0 && dr_token_valid(&fake.core, "s.x"));
+    cr_assert_eq(repl_config_get(&fake.core, &conf, &err), 0);
+    cr_assert(conf.primary_enabled);
+}
+
 static struct engine_status picture; /* what tells of the loss */
 
 static void shape_loss(struct engine_status *st)
