@@ -18,6 +18,8 @@
 
 #include <string.h>
 
+#define TXN_BYTES_MIN 4u /* of a segment: each has at least its head and a record */
+
 /* They part there by their epochs, or before; UINT64_MAX: they do not. false: they have nothing in
  * common. */
 static bool fork_of(const struct epochs *ours, const struct epochs *theirs, uint64_t *lsnp,
@@ -66,20 +68,56 @@ uint64_t common_lsn(struct engine *e, struct gen *g, const struct link_welcome *
     return lsn;
 }
 
+/* Whether the primary, which keeps no log of it any more, shows by its points that our end was in
+ * its log. None of its starts lies between what is committed here and our end; the last before
+ * that, `before`, and the first behind it, `behind`, are not the two points of one start, whose
+ * first segment wrote over our end: they are further apart than a segment is long, or our own log
+ * has no later start either. */
+static bool had_end(struct engine *e, const struct gen *g, const struct link_welcome *w)
+{
+    const struct wal_point *before = NULL, *behind = NULL, *own = NULL;
+    uint64_t end = wal_end_lsn(g->wal);
+    struct wal_points ours;
+
+    for (size_t i = 0; i < w->points.n && before == NULL; i++) {
+        const struct wal_point *p = &w->points.p[i];
+
+        if (p->lsn >= end)
+            behind = p;
+        else if (p->lsn >= e->committed_lsn)
+            return false;
+        else
+            before = p;
+    }
+    if (before == NULL || behind == NULL)
+        return false;
+    if (behind->lsn - before->lsn > SEG_TARGET_BYTES / TXN_BYTES_MIN)
+        return true;
+    wal_points(g->wal, &ours);
+    for (size_t i = 1; i < ours.n && own == NULL; i++) {
+        if (ours.p[i].lsn <= e->committed_lsn)
+            own = &ours.p[i];
+    }
+    return own != NULL && own->lsn == before->lsn &&
+           memcmp(own->hash, before->hash, sizeof(own->hash)) == 0;
+}
+
 /* Of one epoch with us, the primary makes us drop what g's log has beyond *keptp. A copy of what it
- * keeps no log of does not say whether it had our tail; what we know as committed it had, or shows
+ * keeps no log of may not say whether it had our tail; what we know as committed it had, or shows
  * by its points that it had not. */
 static bool drops(struct engine *e, const struct gen *g, const struct link_welcome *w,
                   uint64_t *keptp)
 {
+    bool unknown = w->end == LINK_END_UNKNOWN;
+
     *keptp = 0;
     if (w->decision == LINK_STREAM) {
         *keptp = w->from_lsn - 1;
         return g == engine_log_gen(e) && w->from_lsn <= wal_end_lsn(g->wal);
     }
-    if (w->end == LINK_END_UNKNOWN ? !refused_doubts(e, w) : !follow_gives_up(e))
+    if (unknown ? !refused_doubts(e, w) : !follow_gives_up(e))
         *keptp = e->committed_lsn;
-    return w->end != LINK_END_HERE;
+    return w->end != LINK_END_HERE && !(unknown && *keptp != 0 && had_end(e, g, w));
 }
 
 void lost_fork(struct engine *e, struct gen *g, const struct link_welcome *w, uint64_t *forkp,

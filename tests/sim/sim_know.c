@@ -372,6 +372,7 @@ static void retention_limit(struct world *w)
     check_equal(w);
     sim_check(w, status_of(w, 0)->copies_begun == copies + 1 && !let_go(w),
               "it did not come back by a copy");
+    sim_check(w, status_of(w, 1)->n_lost == 0, "what the primary has was saved as lost");
     for (int i = 0; i < 2; i++) /* they write to the logger until they are closed */
         node_stop(w, i);
     logger_free(w->log);
