@@ -139,8 +139,8 @@ def left_alone():
         # What it says to an operator who does not know yet that it was superseded.
         assert 'demote, then update-primary' in a.dr_status()['reasons'][0]['do'], a.dr_status()
         want(a.call('PUT', 'sys/replication/dr/secondary/update-primary', {'dr_operation_token': 's.x'}), 400, 'demote this one first')
-        for path in ('switchover', 'mode', 'retention'):
-            want(a.call('PUT', f'sys/replication/dr/primary/{path}', {'id': 'secondary', 'mode': 'flush'}), 400, 'Not a DR primary any more')
+        for path, more in (('switchover', {}), ('mode', {'mode': 'flush'}), ('retention', {})):
+            want(a.call('PUT', f'sys/replication/dr/primary/{path}', {'id': 'secondary', **more}), 400, 'Not a DR primary any more')
         a.ok('PUT', 'sys/replication/dr/primary/demote', {})
         await_true('it to know of the newer epoch', lambda: a.ok('GET', 'sys/replication/dr/secondary/promote', token='').data['needs_force'].endswith('acknowledged in it'))
         a.ok('PUT', 'sys/replication/dr/secondary/disable', {'dr_operation_token': a.dr_token(a.keys[:2])}, token='')
