@@ -366,11 +366,13 @@ static void first_copy_anew(struct engine *e)
         e->follow.want_copy = true;
 }
 
-/* It was the primary that answered, and the next hello is another one: no address has failed. */
-static void hello_again(struct engine *e, struct conn *c, const char *reason)
+/* again: it was the primary that answered, and the next hello is another one: no address has
+ * failed. */
+static void not_yet(struct engine *e, struct conn *c, bool again, const char *reason)
 {
     conn_close(e, c, reason);
-    e->follow.failed = 0;
+    if (again)
+        e->follow.failed = 0;
 }
 
 static void on_welcome(struct engine *e, struct conn *c, const struct link_welcome *w)
@@ -417,18 +419,17 @@ static void on_welcome(struct engine *e, struct conn *c, const struct link_welco
         meet_seen(e, theirs->number);
     if (w->decision != LINK_COPY && copy_outlived(e, w)) {
         e->follow.want_copy = true;
-        hello_again(e, c, "the copy holds what a promotion has cut off: beginning again");
+        not_yet(e, c, true, "the copy holds what a promotion has cut off: beginning again");
         return;
     }
     if (lost_first(e, w)) {
-        (lost_saves(e) ? hello_again : conn_close)(e, c,
-                                                   "saving what only this cluster has, first");
+        not_yet(e, c, lost_saves(e), "saving what only this cluster has, first");
         return;
     }
     if (w->decision == LINK_COPY)
         copy_start(e, w);
     else if (accept_stream(e, w, &err) != 0) {
-        (err.code == ERR_AGAIN ? hello_again : conn_close)(e, c, err.msg);
+        not_yet(e, c, err.code == ERR_AGAIN, err.msg);
         return;
     }
     stream_begin(e, w);

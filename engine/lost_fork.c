@@ -68,23 +68,17 @@ uint64_t common_lsn(struct engine *e, struct gen *g, const struct link_welcome *
     return lsn;
 }
 
-/* Whether the primary, which keeps no log of it any more, shows by its points that our end was in
- * its log. None of its starts lies between what is committed here and our end; the last before
- * that, `before`, and the first behind it, `behind`, are not the two points of one start, whose
- * first segment wrote over our end: they are further apart than a segment is long, or our own log
- * has no later start either. */
-static bool had_end(struct engine *e, const struct gen *g, const struct link_welcome *w)
+bool points_show(const struct wal_points *theirs, const struct wal_points *ours, uint64_t committed,
+                 uint64_t end)
 {
     const struct wal_point *before = NULL, *behind = NULL, *own = NULL;
-    uint64_t end = wal_end_lsn(g->wal);
-    struct wal_points ours;
 
-    for (size_t i = 0; i < w->points.n && before == NULL; i++) {
-        const struct wal_point *p = &w->points.p[i];
+    for (size_t i = 0; i < theirs->n && before == NULL; i++) {
+        const struct wal_point *p = &theirs->p[i];
 
         if (p->lsn >= end)
             behind = p;
-        else if (p->lsn >= e->committed_lsn)
+        else if (p->lsn >= committed)
             return false;
         else
             before = p;
@@ -93,13 +87,20 @@ static bool had_end(struct engine *e, const struct gen *g, const struct link_wel
         return false;
     if (behind->lsn - before->lsn > SEG_TARGET_BYTES / TXN_BYTES_MIN)
         return true;
-    wal_points(g->wal, &ours);
-    for (size_t i = 1; i < ours.n && own == NULL; i++) {
-        if (ours.p[i].lsn <= e->committed_lsn)
-            own = &ours.p[i];
+    for (size_t i = 1; i < ours->n && own == NULL; i++) { /* 0 is the end, and no start */
+        if (ours->p[i].lsn <= committed)
+            own = &ours->p[i];
     }
     return own != NULL && own->lsn == before->lsn &&
            memcmp(own->hash, before->hash, sizeof(own->hash)) == 0;
+}
+
+static bool had_end(struct engine *e, const struct gen *g, const struct link_welcome *w)
+{
+    struct wal_points ours;
+
+    wal_points(g->wal, &ours);
+    return points_show(&w->points, &ours, e->committed_lsn, wal_end_lsn(g->wal));
 }
 
 /* Of one epoch with us, the primary makes us drop what g's log has beyond *keptp. A copy of what it

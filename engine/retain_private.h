@@ -44,6 +44,13 @@ void snapshot_feed_unref(struct snapshot_feed *f);     /* takes NULL */
 /** Right before what only g's log has; at its end or beyond: it has nothing of its own. */
 void lost_fork(struct engine *e, struct gen *g, const struct link_welcome *w, uint64_t *forkp,
                uint32_t *epochp);
+/** Whether a primary that keeps no log of it any more shows by its points that our end was in its
+ * log; pure. Then none of its starts lies between what is committed here and our end; and the point
+ * right before that, and the one right behind our end, are not the two of one start, whose first
+ * segment wrote over our end: they are further apart than a segment is long, or our own log knows
+ * of no later start either. false: it may have been. */
+bool points_show(const struct wal_points *theirs, const struct wal_points *ours, uint64_t committed,
+                 uint64_t end);
 /** The newest LSN at which g's log is known to be the primary's; 0: none is. */
 uint64_t common_lsn(struct engine *e, struct gen *g, const struct link_welcome *w);
 /** What only we have is not saved yet: true, and it has begun; do not follow now. */

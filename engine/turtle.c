@@ -45,11 +45,11 @@ static int read_all(struct disk *d, struct disk_file *f, uint8_t **datap, size_t
     *datap = malloc((size_t)bytes + 1);
     if (*datap == NULL)
         return err_set(err, ERR_NOMEM, 0, NAME);
-    if (d->ops->pread(f, *datap, (size_t)bytes, 0, &got, err) == 0 && got != bytes)
-        err_set(err, ERR_IO, 0, NAME " ends early");
-    else if (got == bytes) {
+    if (d->ops->pread(f, *datap, (size_t)bytes, 0, &got, err) == 0) {
         *lenp = got;
-        return 0;
+        if (got == bytes)
+            return 0;
+        err_set(err, ERR_IO, 0, NAME " ends early");
     }
     free(*datap);
     *datap = NULL;
