@@ -19,17 +19,8 @@ static const char *const known_role[] = {"role_name",
                                          "secret_id_bound_cidrs",
                                          "bound_cidr_list",
                                          "local_secret_ids",
-                                         "policies",
                                          "period",
-                                         "token_policies",
-                                         "token_ttl",
-                                         "token_max_ttl",
-                                         "token_explicit_max_ttl",
-                                         "token_period",
-                                         "token_num_uses",
-                                         "token_no_default_policy",
-                                         "token_bound_cidrs",
-                                         "token_type",
+                                         AUTH_FIELDS,
                                          NULL};
 
 /* ---- roles ---- */

@@ -9,6 +9,11 @@
 
 /** The token_ fields with their defaults. NULL: out of memory. */
 json_t *auth_fields_new(void);
+/** Those that auth_fields reads and both methods know, for warn_unknown. */
+#define AUTH_FIELDS                                                                                \
+    "policies", "token_policies", "token_ttl", "token_max_ttl", "token_explicit_max_ttl",          \
+        "token_period", "token_num_uses", "token_no_default_policy", "token_bound_cidrs",          \
+        "token_type"
 /** The field as a list of addresses and blocks, as Vault shows it; NULL when absent. -1: answered.
  */
 CHECKED int auth_cidrs(struct request *rq, struct response *rs, const char *name, json_t **outp);

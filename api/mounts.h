@@ -72,6 +72,7 @@ void mounts_sweep(struct core *c);
 void mounts_sweep_start(struct core *c); /* reactor thread */
 /** A warning names the fields (query_only: query fields) that are not among known
  * (NULL-terminated); a 204 has none, as Vault's has none. */
+typedef const char *const known_fields[];
 void warn_unknown(struct request *rq, struct response *rs, bool query_only,
                   const char *const *known);
 /** The same as an answer, 400, before anything is done: where what is misspelt would change what is

@@ -180,24 +180,25 @@ enum unknown { WARN, REFUSE };
 #define JOIN "token", "primary_api_addr", "ca_file", "ca_path", "client_cert_pem", "client_key_pem"
 #define MODE "mode", "on_limit", "wait_limit", "force"
 
-typedef const char *const fields[];
 /* lost/delete takes what show does: the command line sends the same to both. */
-static fields no_fields = {NULL}, token_fields = {DR, NULL},
-              enable_fields = {"primary_cluster_addr", NULL},
-              member_fields = {"id", "ttl", "secondary_public_key", NULL},
-              revoke_fields = {"id", "force", NULL},
-              reindex_fields = {DR, "diff", "force", "skip_flush", NULL},
-              follow_fields = {JOIN, "seed_file", "confirm_wipe", NULL},
-              promote_fields = {DR, "primary_cluster_addr", "force", "preview", "max_loss", NULL},
-              update_fields = {DR, JOIN, "update_primary_addrs", "force", NULL},
-              aside_fields = {DR, "generation", NULL},
-              show_fields = {DR, "id", "from", "values", NULL},
-              apply_fields = {"fork_lsn", "groups", "overwrite", "dry_run", NULL},
-              switch_fields = {"id", "limit", NULL}, mode_fields = {"id", MODE, NULL},
-              quorum_fields = {"quorum", "members", MODE, NULL},
-              retention_fields = {"id", "max_bytes", "max_age", NULL},
-              doctor_fields = {DR, JOIN, "primary_cluster_addr", "seed_file", "confirm_wipe", NULL},
-              drill_fields = {DR, "address", "directory", "ttl", NULL};
+static known_fields no_fields = {NULL}, token_fields = {DR, NULL},
+                    enable_fields = {"primary_cluster_addr", NULL},
+                    member_fields = {"id", "ttl", "secondary_public_key", NULL},
+                    revoke_fields = {"id", "force", NULL},
+                    reindex_fields = {DR, "diff", "force", "skip_flush", NULL},
+                    follow_fields = {JOIN, "seed_file", "confirm_wipe", NULL},
+                    promote_fields = {DR,  "primary_cluster_addr", "force", "preview", "max_loss",
+                                      NULL},
+                    update_fields = {DR, JOIN, "update_primary_addrs", "force", NULL},
+                    aside_fields = {DR, "generation", NULL},
+                    show_fields = {DR, "id", "from", "values", NULL},
+                    apply_fields = {"fork_lsn", "groups", "overwrite", "dry_run", NULL},
+                    switch_fields = {"id", "limit", NULL}, mode_fields = {"id", MODE, NULL},
+                    quorum_fields = {"quorum", "members", MODE, NULL},
+                    retention_fields = {"id", "max_bytes", "max_age", NULL},
+                    doctor_fields = {DR,          JOIN,           "primary_cluster_addr",
+                                     "seed_file", "confirm_wipe", NULL},
+                    drill_fields = {DR, "address", "directory", "ttl", NULL};
 
 static const struct verb {
     const char *path; /* after replication/ */

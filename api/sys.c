@@ -122,16 +122,15 @@ void leader_handle(struct request *rq, struct response *rs)
 
 /* ---- dispatch ---- */
 
-typedef const char *const fields[];
-static fields no_fields = {NULL}, list_fields = {"after", "limit", NULL},
-              remount_fields = {"from", "to", NULL},
-              policy_fields = {"name", "policy", "rules", "after", "limit", NULL},
-              capability_fields = {"paths", "path", "token", "accessor", NULL},
-              random_fields = {"bytes", "urlbytes", "format", "source", NULL},
-              hash_fields = {"input", "algorithm", "urlalgorithm", "format", NULL},
-              decode_fields = {"encoded_token", "otp", NULL},
-              rotate_fields = {"enabled", "interval", "max_operations", NULL},
-              audit_hash_fields = {"path", "input", NULL};
+static known_fields no_fields = {NULL}, list_fields = {"after", "limit", NULL},
+                    remount_fields = {"from", "to", NULL},
+                    policy_fields = {"name", "policy", "rules", "after", "limit", NULL},
+                    capability_fields = {"paths", "path", "token", "accessor", NULL},
+                    random_fields = {"bytes", "urlbytes", "format", "source", NULL},
+                    hash_fields = {"input", "algorithm", "urlalgorithm", "format", NULL},
+                    decode_fields = {"encoded_token", "otp", NULL},
+                    rotate_fields = {"enabled", "interval", "max_operations", NULL},
+                    audit_hash_fields = {"path", "input", NULL};
 
 static const struct {
     const char *path; /* with a trailing '*': this and what is below it */

@@ -20,22 +20,8 @@
 #define HASH_BYTES 32
 #define NAME_MAX_BYTES 256
 
-static const char *const known_user[] = {"username",
-                                         "password",
-                                         "policies",
-                                         "ttl",
-                                         "max_ttl",
-                                         "token_policies",
-                                         "token_ttl",
-                                         "token_max_ttl",
-                                         "token_explicit_max_ttl",
-                                         "token_period",
-                                         "token_num_uses",
-                                         "token_no_default_policy",
-                                         "token_bound_cidrs",
-                                         "bound_cidrs",
-                                         "token_type",
-                                         NULL};
+static const char *const known_user[] = {"username",    "password",  "ttl", "max_ttl",
+                                         "bound_cidrs", AUTH_FIELDS, NULL};
 static const char *const known_login[] = {"username", "password", NULL};
 
 /* ---- passwords ---- */

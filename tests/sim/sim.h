@@ -394,6 +394,7 @@ void node_cut_in(struct world *w, int i, uint64_t ops);
 void node_crash_in(struct world *w, int i, uint64_t ops);
 void node_replace(struct world *w, int i); /* a new machine, with an empty disk */
 void node_stop(struct world *w, int i);    /* closes in order */
+void pair_again(struct world *w);          /* nodes 0 and 1: stopped and opened, with w->tune */
 void node_crash(struct world *w, int i);   /* power cut; stays down */
 void node_take(struct world *w, int i, struct disk_image *image);    /* stops, has another disk */
 void node_restore(struct world *w, int i, struct disk_image *image); /* an old image comes back */

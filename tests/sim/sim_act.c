@@ -92,10 +92,7 @@ static void small_files(struct world *w, int i, struct engine_config *cfg)
 static void lose_writes(struct world *w)
 {
     w->tune = small_files;
-    for (int i = 0; i < 2; i++) { /* with small files from the start */
-        node_stop(w, i);
-        node_open(w, i);
-    }
+    pair_again(w); /* with small files from the start */
     pair(w);
     w->value_min = 2000;
     net_partition(w, 0, 1, true);

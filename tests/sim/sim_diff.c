@@ -301,10 +301,7 @@ static void first_copy_refuses(struct world *w)
     uint64_t tries = 0;
 
     w->tune = page_4k;
-    for (int i = 0; i < 2; i++) {
-        node_stop(w, i);
-        node_open(w, i);
-    }
+    pair_again(w);
     many_write(w, 0, MANY, 1, 300);
     w->byte_ns_x1000 = 1000000; /* 1 MB/s */
     enable(w, 0, 1);
@@ -338,10 +335,7 @@ static void copy_counts(struct world *w)
     int64_t started;
 
     w->tune = page_4k;
-    for (int i = 0; i < 2; i++) {
-        node_stop(w, i);
-        node_open(w, i);
-    }
+    pair_again(w);
     many_write(w, 0, MANY, 1, 1000);
     w->byte_ns_x1000 = 1000000; /* 1 MB/s */
     enable(w, 0, 1);
@@ -440,10 +434,7 @@ static void copy_progress(struct world *w)
     sim_check(w, fd >= 0 && mine != NULL, "no log");
     w->tune = page_4k;
     w->log = mine;
-    for (int i = 0; i < 2; i++) {
-        node_stop(w, i);
-        node_open(w, i);
-    }
+    pair_again(w);
     many_write(w, 0, MANY, 1, 1000);
     w->byte_ns_x1000 = 10000000; /* 100 kB/s */
     enable(w, 0, 1);

@@ -403,22 +403,30 @@ static void forget_points(struct world *w, int i)
     disk_free(d);
 }
 
-/* 3: the same, but the two do not meet while the log of the restored one reaches back, and its copy
- * would take the only place of what it lost. */
-static void never_met(struct world *w, uint32_t keys, bool older)
+/* The primary is one from an old image, keeps no log, and does not meet node 1, which has the
+ * generation that is returned. */
+static uint32_t restored_apart(struct world *w)
 {
-    struct disk_image *old;
-    uint32_t generation;
+    struct disk_image *old = pair_and_old_image(w);
+    uint32_t generation = w->n[1].e->cur->number;
 
-    w->keys = keys;
-    old = pair_and_old_image(w);
-    generation = w->n[1].e->cur->number;
     net_partition(w, 0, 1, true);
     w->retain_bytes = 1;
     w->value_min = 4000;
     node_restore(w, 0, old);
     w->primary = 1;
     node_open(w, 0);
+    return generation;
+}
+
+/* 3: the same, but the two do not meet while the log of the restored one reaches back, and its copy
+ * would take the only place of what it lost. */
+static void never_met(struct world *w, uint32_t keys, bool older)
+{
+    uint32_t generation;
+
+    w->keys = keys;
+    generation = restored_apart(w);
     for (int i = 0; i < 3; i++) {
         for (int k = 0; k < 150; k++) {
             write_to(w, 0);
@@ -471,17 +479,8 @@ static void lost_history_overwritten(struct world *w)
  */
 static void lost_history_forgotten(struct world *w)
 {
-    struct disk_image *old;
-    uint32_t generation;
+    uint32_t generation = restored_apart(w);
 
-    old = pair_and_old_image(w);
-    generation = w->n[1].e->cur->number;
-    net_partition(w, 0, 1, true);
-    w->retain_bytes = 1;
-    w->value_min = 4000;
-    node_restore(w, 0, old);
-    w->primary = 1;
-    node_open(w, 0);
     for (int i = 0; i < 80; i++) {
         for (int k = 0; k < 10; k++) {
             write_to(w, 0);

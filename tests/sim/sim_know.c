@@ -311,10 +311,7 @@ static void retention_limit(struct world *w)
     retain_limit_ms = by_age ? 100000 : 0;
     w->tune = small_retention;
     w->log = logger_new(fd, LOG_LEVEL_WARN);
-    for (int i = 0; i < 2; i++) {
-        node_stop(w, i);
-        node_open(w, i);
-    }
+    pair_again(w);
     sim_check(w, world_until(w, whole, 60 * SEC), "the secondary does not follow");
     world_run(w, 2 * SEC);
     (void)engine_checkpoint_step(w->n[0].e, true); /* and its cursor in the local file */

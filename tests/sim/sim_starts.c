@@ -337,6 +337,15 @@ static uint64_t lose_unheard(struct world *w)
     return fork;
 }
 
+/* They meet, node 1 follows, and has saved what the primary had lost. */
+static void follows_and_saved(struct world *w, uint64_t fork)
+{
+    net_heal(w);
+    sim_check(w, world_until(w, second_streams, 60 * SEC), "node 1 does not follow");
+    check_equal(w);
+    saved_from(w, 1, fork);
+}
+
 /* 3, 20: node 1 drops it, and saves it first. */
 static void saved_unheard(struct world *w)
 {
@@ -348,10 +357,7 @@ static void saved_unheard(struct world *w)
     fork = lose_unheard(w);
     if (sim_rand(w, 2) == 0)
         write_anew(w, 1 + (unsigned)sim_rand(w, 20));
-    net_heal(w);
-    sim_check(w, world_until(w, second_streams, 60 * SEC), "node 1 does not follow");
-    check_equal(w);
-    saved_from(w, 1, fork);
+    follows_and_saved(w, fork);
 }
 
 /* So it is when the two meet only after the primary wrote more than it keeps: a copy replaces it.
@@ -365,10 +371,7 @@ static void saved_before_copy(struct world *w)
     check_equal(w);
     fork = lose_unheard(w);
     outgrow(w);
-    net_heal(w);
-    sim_check(w, world_until(w, second_streams, 60 * SEC), "node 1 does not follow");
-    check_equal(w);
-    saved_from(w, 1, fork);
+    follows_and_saved(w, fork);
 }
 
 static bool copy_begins(struct world *w)
@@ -391,10 +394,7 @@ static void saved_in_copy(struct world *w)
     sim_check(w, world_until(w, copy_begins, 60 * SEC), "no copy begins");
     fork = lose_unheard(w);
     sim_check(w, copy_begins(w), "the copy is whole already");
-    net_heal(w);
-    sim_check(w, world_until(w, second_streams, 60 * SEC), "node 1 does not follow");
-    check_equal(w);
-    saved_from(w, 1, fork);
+    follows_and_saved(w, fork);
 }
 
 /* 20: it lost a tail and wrote nothing since: all that it has is in the promoted one, so nothing is

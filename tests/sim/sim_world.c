@@ -459,6 +459,14 @@ void node_stop(struct world *w, int i)
     disk_image_free(thrown);
 }
 
+void pair_again(struct world *w)
+{
+    for (int i = 0; i < 2; i++) {
+        node_stop(w, i);
+        node_open(w, i);
+    }
+}
+
 /* The image as the crash leaves it is set aside first; the engine then closes on the image that is
  * thrown away. */
 void node_crash(struct world *w, int i)

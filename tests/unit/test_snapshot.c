@@ -637,6 +637,15 @@ Test(snapshot, a_target_within_a_segment_takes_the_first_of_its_transactions)
     buf_free(&b);
 }
 
+/* An engine whose wall stands where it is put, with one key. */
+static void open_by_wall(void)
+{
+    node.env = &wall_env;
+    node_open(&node);
+    put_cluster(&node);
+    put_good(&node, "before", "1", 1);
+}
+
 /* Sequence 24: commit times may be equal. A time is the state behind the last commit of its
  * millisecond, whatever is at hand; what cannot tell which was the last is refused. */
 Test(snapshot, a_time_takes_all_that_was_committed_in_its_millisecond)
@@ -649,10 +658,7 @@ Test(snapshot, a_time_takes_all_that_was_committed_in_its_millisecond)
     struct err err = {0};
     char log[300];
 
-    node.env = &wall_env;
-    node_open(&node);
-    put_cluster(&node);
-    put_good(&node, "before", "1", 1);
+    open_by_wall();
     take(&node, &b, &info);
     put_good(&node, "in-it", "1", 1);
     snprintf(log, sizeof(log), "%.200s/gen-1/wal", node.path);
@@ -685,10 +691,7 @@ Test(snapshot, a_younger_snapshot_does_not_show_that_a_time_was_reached)
     struct err err = {0};
     char log[300];
 
-    node.env = &wall_env;
-    node_open(&node);
-    put_cluster(&node);
-    put_good(&node, "before", "1", 1);
+    open_by_wall();
     atomic_fetch_add(&wall, 10);
     take(&node, &b, &info);
     at = (struct restore_config){.to_ms = atomic_fetch_sub(&wall, 5)};
