@@ -23,9 +23,6 @@
 #define ROWS_OF_CACHE 32u /* 8 MiB at least hold some 20,000 small rows */
 #define ROWS_BYTES_MAX (64ull << 20)
 #define CACHE_OF_MEMORY 8u
-/* What the allocator takes beyond what WiredTiger asks for: a third and more, once pages were
- * evicted and read again (decision 15). WiredTiger takes no more than 30. */
-#define CACHE_OVERHEAD_PERCENT 30u
 #define DIRTY_BYTES_MIN (16ull << 20)
 /* Small pages, since a random write costs a page in the end; most values fit one. */
 #define KV_FORMAT "key_format=S,value_format=u,leaf_page_max=4KB,leaf_value_max=64KB"
@@ -128,9 +125,7 @@ static uint64_t dirty_bytes(const struct store_config *cfg, uint64_t cache)
     uint64_t dirty = cache / 5 * 2,
              room = cfg->dirty_bytes > DIRTY_BYTES_MIN ? cfg->dirty_bytes : DIRTY_BYTES_MIN;
 
-    if (cfg->dirty_bytes != 0 && room < dirty)
-        dirty = room;
-    return dirty + dirty * CACHE_OVERHEAD_PERCENT / 100; /* it counts that in */
+    return cfg->dirty_bytes != 0 && room < dirty ? room : dirty;
 }
 
 /* The rows' part and WiredTiger's. */
@@ -154,11 +149,10 @@ static int connect_wt(struct store *s, struct err *err)
     struct buf c = {0};
     int rc = -1;
 
-    buf_printf(
-        &c,
-        "create,cache_size=%" PRIu64 ",cache_overhead=%u,log=(enabled=false),session_max=1000,"
-        "config_base=false,use_environment=false,statistics=(none)%s",
-        cache, CACHE_OVERHEAD_PERCENT, s->cfg.access == STORE_NOTHING ? ",in_memory=true" : "");
+    buf_printf(&c,
+               "create,cache_size=%" PRIu64 ",log=(enabled=false),session_max=1000,"
+               "config_base=false,use_environment=false,statistics=(none)%s",
+               cache, s->cfg.access == STORE_NOTHING ? ",in_memory=true" : "");
     if (s->cfg.deterministic)
         buf_adds(&c, ",eviction=(threads_min=1,threads_max=1),eviction_dirty_target=80,"
                      "eviction_dirty_trigger=95,file_manager=(close_idle_time=0)");
