@@ -108,14 +108,18 @@ void log_refuse(struct engine *e, struct sub_list *l, enum err_code code, const 
     job_post(e, j);
 }
 
-/* How many of the pending transactions make the next segment; fills the scratch table. */
+/* How many of the pending transactions make the next segment; fills the scratch table. Never more
+ * than the store folds at once: a table of memory ends with a segment, and of a small cache one of
+ * all that waits would hold every page, with nothing left to evict. */
 static size_t choose_txns(struct engine *e, struct err *err)
 {
+    const struct store *store = e->cur->store;
     size_t n = 0, bytes = 0, target = e->pace_pause_ns > 0 ? LAG_SEGMENT_BYTES : SEG_TARGET_BYTES;
     bool alone = false;
 
     for (struct sub *s = e->pending.head; s != NULL; s = (struct sub *)s->node.next) {
-        if (n > 0 && (bytes + s->len > target || s->alone || alone))
+        if (n > 0 &&
+            (bytes + s->len > target || s->alone || alone || store_fold_full(store, n, bytes)))
             break;
         alone = s->alone;
         if (n == e->txns_cap) {

@@ -97,6 +97,8 @@ struct store_fold {
 int store_fold(struct store *s, bool all, struct store_fold *f, struct err *err);
 size_t store_mem_bytes(struct store *s); /* memory of what is not folded; any thread */
 bool store_mem_closed(struct store *s);  /* a table is full or ends at a mark; any thread */
+/** So much is enough for one fold, whose pages stay in the cache until it commits. Any thread. */
+bool store_fold_full(const struct store *s, size_t records, size_t bytes);
 /**
  * The log into the store at a start, when nobody reads and no checkpoint is taken: in large
  * batches, of each the newest version of every key, in key order. Segments come one by one, in

@@ -194,8 +194,6 @@ void store_mem_begin(struct store *s, const struct store_point *p); /* it is the
 struct store_view *store_view_get(struct store *s, uint64_t *lsnp);
 void store_view_put(struct store_view *v); /* takes NULL */
 uint64_t store_mem_drops(struct store *s);
-/* So much is enough for one transaction, whose pages stay in the cache until it commits. */
-bool store_fold_full(const struct store *s, size_t records, size_t bytes);
 CHECKED int store_check_chain(const struct store_point *from, struct seg *const *segs, size_t n,
                               struct err *err); /* they continue the log that ends at from */
 

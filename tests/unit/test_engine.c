@@ -194,6 +194,24 @@ Test(engine, much_in_one_transaction_is_left_to_the_apply_thread)
     free(value);
 }
 
+/* A table of memory ends with a segment, and a fold of more than this holds the cache's pages. The
+ * fixture's cache folds some 330 records at once. */
+Test(engine, a_segment_holds_no_more_than_a_small_cache_folds)
+{
+    struct node *n = &nodes[0];
+    struct wait w = WAIT_INIT;
+    struct engine_status st;
+    struct err err;
+
+    node_prepare(n);
+    for (int i = 0; i < 1000; i++) /* nothing runs yet: all wait for the next segment */
+        cr_assert_eq(engine_submit(n->e, put_txn("k", "v", 1), on_done, &w, &err), 0);
+    cr_assert_eq(engine_start(n->e, &err), 0, "%s", err.msg);
+    wait_for(&w, 1000);
+    engine_status(n->e, &st);
+    cr_assert_geq(st.segments, 5, "%llu", (unsigned long long)st.segments); /* one founds the log */
+}
+
 Test(engine, what_the_removal_of_log_takes_is_told)
 {
     struct node *n = &nodes[0];
