@@ -114,12 +114,13 @@ void log_refuse(struct engine *e, struct sub_list *l, enum err_code code, const 
 static size_t choose_txns(struct engine *e, struct err *err)
 {
     const struct store *store = e->cur->store;
-    size_t n = 0, bytes = 0, target = e->pace_pause_ns > 0 ? LAG_SEGMENT_BYTES : SEG_TARGET_BYTES;
+    size_t n = 0, records = 0, bytes = 0;
+    size_t target = e->pace_pause_ns > 0 ? LAG_SEGMENT_BYTES : SEG_TARGET_BYTES;
     bool alone = false;
 
     for (struct sub *s = e->pending.head; s != NULL; s = (struct sub *)s->node.next) {
-        if (n > 0 &&
-            (bytes + s->len > target || s->alone || alone || store_fold_full(store, n, bytes)))
+        if (n > 0 && (bytes + s->len > target || s->alone || alone ||
+                      store_fold_full(store, records, bytes)))
             break;
         alone = s->alone;
         if (n == e->txns_cap) {
@@ -135,6 +136,7 @@ static size_t choose_txns(struct engine *e, struct err *err)
             e->txns_cap = cap;
         }
         e->txns[n++] = (struct seg_txn){.data = s->data, .len = s->len};
+        records += txn_count(s->txn);
         bytes += s->len;
     }
     return n;

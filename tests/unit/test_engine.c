@@ -204,10 +204,14 @@ Test(engine, a_segment_holds_no_more_than_a_small_cache_folds)
     struct err err;
 
     node_prepare(n);
-    for (int i = 0; i < 1000; i++) /* nothing runs yet: all wait for the next segment */
-        cr_assert_eq(engine_submit(n->e, put_txn("k", "v", 1), on_done, &w, &err), 0);
+    for (int i = 0; i < 500; i++) { /* nothing runs yet: all wait for the next segment */
+        struct txn *two = put_txn("k", "v", 1);
+
+        cr_assert_eq(txn_put(two, "l", "v", 1, &err), 0);
+        cr_assert_eq(engine_submit(n->e, two, on_done, &w, &err), 0);
+    }
     cr_assert_eq(engine_start(n->e, &err), 0, "%s", err.msg);
-    wait_for(&w, 1000);
+    wait_for(&w, 500);
     engine_status(n->e, &st);
     cr_assert_geq(st.segments, 5, "%llu", (unsigned long long)st.segments); /* one founds the log */
 }
