@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
  * cmd_watch.c - lockstep replication watch: the status again and again, in place on a terminal, a
- * line each time elsewhere. SIGINT or SIGTERM ends it, with exit code 0.
+ * line each time elsewhere. SIGINT or SIGTERM ends it at whatever moment, with exit code 0.
+ * What the signal cuts of a look is not lost output.
  */
 #include "cli.h"
 
@@ -78,13 +79,46 @@ static void show(struct client *c, bool screen, int64_t interval_ms)
                      buf_str(&r.body));
         failed[strcspn(failed, "\n")] = '\0';
     }
-    if (!ended && screen)
+    if (screen)
         show_screen(c, data, failed, interval_ms);
-    else if (!ended)
+    else
         show_line(data, failed);
-    if (fflush(stdout) != 0)
-        ended = 1; /* its reader is gone */
     reply_free(&r);
+}
+
+/* Not by stdio, which goes on with what the signal cut and waits for who does not read. */
+static int put(const char *text, size_t len)
+{
+    while (len > 0 && !ended) {
+        ssize_t n = write(STDOUT_FILENO, text, len);
+
+        if (n < 0 && errno != EINTR)
+            return -1;
+        text += n > 0 ? n : 0;
+        len -= n > 0 ? (size_t)n : 0;
+    }
+    return len > 0;
+}
+
+/* A look, in one write. Returns 1 when the signal cut it, and -1 when its reader is gone. */
+static int look(struct client *c, bool screen, int64_t interval_ms)
+{
+    FILE *out = stdout;
+    char *text = NULL;
+    size_t len = 0;
+    int rc;
+
+    stdout = open_memstream(&text, &len);
+    if (stdout != NULL)
+        show(c, screen, interval_ms);
+    if (stdout == NULL || fclose(stdout) != 0) {
+        fprintf(stderr, "out of memory\n");
+        exit(EXIT_LOCAL);
+    }
+    stdout = out;
+    rc = put(text, len);
+    free(text);
+    return rc;
 }
 
 /* The signals are let in only here and during a request, so none is missed before the wait. */
@@ -104,6 +138,7 @@ int replication_watch(int argc, char **argv)
                            {"count", FLAG_INT, &count, "End after so many; 0: never."}};
     struct sigaction sa = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
     bool screen = isatty(STDOUT_FILENO);
+    int out = 0;
     sigset_t ours, open;
     struct client c;
     double ms;
@@ -127,16 +162,19 @@ int replication_watch(int argc, char **argv)
     sigprocmask(SIG_BLOCK, &ours, &open);
     sigaction(SIGINT, &sa, NULL);
     sigaction(SIGTERM, &sa, NULL);
-    while (!ended) {
+    while (!ended && out == 0) {
         sigprocmask(SIG_UNBLOCK, &ours, NULL);
-        show(&c, screen, (int64_t)ms);
+        out = look(&c, screen, (int64_t)ms);
         sigprocmask(SIG_BLOCK, &ours, NULL);
         if (count > 0 && ++shown >= count)
             break;
-        wait_ms((int64_t)ms, &open);
+        if (out == 0)
+            wait_ms((int64_t)ms, &open);
     }
-    if (screen)
+    if (out < 0)
+        fprintf(stderr, "Error: not all of the output was written: %s\n", strerror(errno));
+    else if (screen && out == 0)
         printf("\n");
     client_free(&c);
-    return 0;
+    return out < 0 ? EXIT_LOCAL : 0;
 }

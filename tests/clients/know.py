@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What operators know of replication: lag, health with reasons, watch, metrics, retention, doctor."""
+import fcntl
 import http.server
 import json
 import os
@@ -11,6 +12,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import termios
 import threading
 import time
 
@@ -216,6 +218,38 @@ def watch():
         assert p.wait(10) == 0, shown
         os.close(main)
         assert b'Lag ' in shown and b'mode' in shown
+
+
+def watch_ends():
+    """replication watch: SIGINT at any moment ends it with exit code 0, also one whose terminal or pipe takes no more"""
+    with World() as w:
+        a, _ = w.pair()
+        env = {**os.environ, 'VAULT_ADDR': a.addr, 'VAULT_CACERT': w.ca}
+
+        def start(out):
+            return subprocess.Popen([w.program, 'replication', 'watch', '-interval=50ms'], env=env, stdin=subprocess.DEVNULL,
+                                    stdout=out, stderr=subprocess.PIPE)
+
+        def ended(p):
+            p.send_signal(signal.SIGINT)
+            said = p.communicate(timeout=10)[1]
+            assert (p.returncode, said) == (0, b''), (p.returncode, said)
+
+        main, side = pty.openpty()
+        reader, writer = os.pipe()
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+        for full in (side, writer):  # nobody reads them
+            p = start(full)
+            with open(f'/proc/{p.pid}/wchan') as f:
+                await_true('a write that waits', lambda: f.seek(0) == 0 and re.search('pipe_write|wait_woken', f.read()))
+            ended(p)
+        for n in range(40):  # while it asks, writes or waits
+            termios.tcflush(main, termios.TCIOFLUSH)
+            p = start(side)
+            os.read(main, 1 + 100 * n)
+            ended(p)
+        for fd in (main, side, reader, writer):
+            os.close(fd)
 
 
 def parse_metrics(text):
@@ -564,4 +598,4 @@ def doctor_space():
 
 
 if __name__ == '__main__':
-    sys.exit(run_tests([lag, health, certificate, check, watch, metrics, retention, sixteen, doctor, doctor_space], 'know'))
+    sys.exit(run_tests([lag, health, certificate, check, watch, watch_ends, metrics, retention, sixteen, doctor, doctor_space], 'know'))
