@@ -2,7 +2,8 @@
 /*
  * cluster_private.h - what stands behind the endpoints of replication: cluster.c (link and its
  * credentials), enrol.c (the rows; the primary takes a secondary in), join.c (the secondary's side
- * of that), dr_token.c. The endpoints themselves: replication_private.h.
+ * of that), bundle.c (what a secondary token holds), dr_token.c. The endpoints themselves:
+ * replication_private.h.
  */
 #ifndef LOCKSTEP_CLUSTER_PRIVATE_H
 #define LOCKSTEP_CLUSTER_PRIVATE_H
@@ -81,6 +82,26 @@ CHECKED int secondaries_full(struct core *c, int64_t now_ms, bool *fullp, struct
 /** Names of members: 1 to 63 printable characters without '/'. */
 bool member_id_good(const char *id);
 bool hex_to(const char *text, uint8_t *out, size_t len);
+
+/* ---- bundle.c ---- */
+/* What a secondary token holds. Strings point into json, which is the owner's to release. */
+struct bundle {
+    json_t *json;
+    const char *id, *ca_cert, *client_cert, *client_key, *cluster_id, *cluster_addr;
+    uint8_t primary_key_hash[32];
+    int64_t expires_s; /* of a sealed one */
+};
+/** ERR_PROTO: data is no bundle. */
+CHECKED int bundle_read(const json_t *data, struct bundle *b, struct err *err);
+/** The public half of our link key, in one line: what a token is sealed to. */
+CHECKED int bundle_public_text(const struct link_identity *me, struct buf *out, struct err *err);
+/** A token for whoever has the private half of public_text. ERR_INVAL: that is no public key. */
+CHECKED int bundle_seal(const json_t *bundle, const char *public_text, struct buf *out,
+                        struct err *err);
+bool bundle_is_sealed(const char *token);
+/** A sealed token, with our link key; sets b->json. ERR_INVAL: it is for another, or not whole. */
+CHECKED int bundle_open(const char *token, const struct link_identity *me, struct bundle *b,
+                        struct err *err);
 
 /* ---- join.c ---- */
 struct join {

@@ -51,6 +51,34 @@ static void check_role(struct doctor *d)
         doctor_say(d, "role", DOCTOR_OK, "", "this cluster does not replicate yet");
 }
 
+/* The primary's word on a sealed token is heard when it is used, and not before. */
+static void check_sealed(struct doctor *d)
+{
+    struct link_identity me = {0};
+    struct err err = {0};
+    int64_t now_s = d->now_ms / 1000;
+
+    if (identity_load(d->core, &me, &err) != 0 ||
+        bundle_open(d->token, &me, &d->sealed, &err) != 0) {
+        doctor_say(d, "token", DOCTOR_FAIL,
+                   "Make one for the key that secondary/generate-public-key answers here.",
+                   "%.200s", err.code == ERR_NOTFOUND ? "no public key was made here" : err.msg);
+        json_decref(d->sealed.json);
+        d->sealed.json = NULL;
+    } else if (d->sealed.expires_s <= now_s) {
+        doctor_say(d, "token", DOCTOR_FAIL, "Make a new one on the primary.",
+                   "it expired %" PRId64 " s ago", now_s - d->sealed.expires_s);
+    } else {
+        doctor_say(d, "token", DOCTOR_OK, "",
+                   "it is sealed to this cluster, and good for %" PRId64
+                   " s more if it was not used or revoked",
+                   d->sealed.expires_s - now_s);
+    }
+    identity_free(&me);
+    if (d->sealed.json != NULL && d->cluster_addr[0] == '\0')
+        d->cluster_addr = d->sealed.cluster_addr;
+}
+
 static void check_token(struct doctor *d)
 {
     int64_t now_s = d->now_ms / 1000;
@@ -61,7 +89,9 @@ static void check_token(struct doctor *d)
                    "no secondary token given");
         return;
     }
-    if (jwt_parse(d->token, &d->claims, &err) != 0)
+    if (bundle_is_sealed(d->token))
+        check_sealed(d);
+    else if (jwt_parse(d->token, &d->claims, &err) != 0)
         doctor_say(d, "token", DOCTOR_FAIL,
                    "Give the wrapping token that secondary-token answered.", "%.200s", err.msg);
     else if (d->claims.exp <= now_s)
@@ -193,7 +223,10 @@ static void doctor_run(void *arg)
     }
     check_role(d);
     check_token(d);
-    if (reach_api(d)) {
+    if (bundle_is_sealed(d->token) && d->api_addr[0] == '\0') {
+        if (d->sealed.json != NULL)
+            reach_cluster(d); /* nothing else is needed, nor known */
+    } else if (reach_api(d)) {
         doctor_check_clock(d);
         doctor_check_version(d);
         doctor_check_primary(d);
@@ -254,6 +287,7 @@ void doctor_handle(struct request *rq, struct response *rs)
     json_decref(d->health);
     json_decref(d->status);
     json_decref(d->own);
+    json_decref(d->sealed.json);
     explicit_bzero(&d->claims, sizeof(d->claims));
     free(d);
 }

@@ -200,11 +200,16 @@ void doctor_check_tls(struct doctor *d)
     static const unsigned char alpn[] = "\x11replication_dr_v1";
     const char *want =
         json_string_value(json_object_get(json_object_get(d->status, "data"), "link_key_hash"));
+    char sealed[65];
     SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
     SSL *ssl = ctx != NULL ? SSL_new(ctx) : NULL;
     char why[160];
     int fd = tcp_connect(d->cluster_host, d->cluster_port, why, sizeof(why)), rc;
 
+    if (d->sealed.json != NULL) {
+        hex_of(d->sealed.primary_key_hash, sizeof(d->sealed.primary_key_hash), sealed);
+        want = sealed;
+    }
     ERR_clear_error();
     if (fd >= 0 && ssl != NULL && SSL_set_fd(ssl, fd) == 1 &&
         SSL_set_alpn_protos(ssl, alpn, sizeof(alpn) - 1) == 0) {

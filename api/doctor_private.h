@@ -6,6 +6,7 @@
 #ifndef LOCKSTEP_DOCTOR_PRIVATE_H
 #define LOCKSTEP_DOCTOR_PRIVATE_H
 
+#include "cluster_private.h"
 #include "core.h"
 #include "jwt.h"
 
@@ -22,9 +23,10 @@ struct doctor {
     struct core *core;
     const char *token, *api_addr, *ca_file, *ca_path, *cluster_addr;
     int64_t now_ms;
-    struct jwt_claims claims;
-    struct engine_status st; /* of this node */
-    char api_url[600];       /* without a slash at its end */
+    struct jwt_claims claims; /* of a wrapped token */
+    struct bundle sealed;     /* what a sealed token holds; json NULL: it is none, or not for us */
+    struct engine_status st;  /* of this node */
+    char api_url[600];        /* without a slash at its end */
     char api_host[256], cluster_host[256];
     char api_port[8], cluster_port[8];
     json_t *health, *status; /* the primary's answers; NULL: none */

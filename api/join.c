@@ -4,12 +4,12 @@
  *
  * In order: may the data here be replaced; make a generation of the snapshot, when one is given
  * (nothing is spent when it is no good), and look at the data again; read the token; make our key,
- * durably; unwrap once over the primary's API; dial its cluster address with the bootstrap
- * certificate and send our public key; store the certificate that comes back, durably; look at the
- * data once more, and hand over to the engine, which makes the new role durable, when nothing was
- * written since, and only then lets the old data go. A failure before that leaves this cluster as
- * it was. After the unwrap the token is spent: what follows is tried again here as long as that
- * makes sense.
+ * durably; unwrap once over the primary's API, or open a token that is sealed to our key; dial its
+ * cluster address with the bootstrap certificate and send our public key; store the certificate
+ * that comes back, durably; look at the data once more, and hand over to the engine, which makes
+ * the new role durable, when nothing was written since, and only then lets the old data go. A
+ * failure before that leaves this cluster as it was. After the unwrap the token is spent: what
+ * follows is tried again here as long as that makes sense.
  */
 #include <curl/curl.h>
 #include <openssl/crypto.h>
@@ -29,12 +29,7 @@
 #define ENROL_TRIES 3
 #define ENROL_TIMEOUT_NS (15 * 1000000000LL)
 
-/* What the secondary token holds, and what the primary answers. Strings point into json. */
-struct bundle {
-    json_t *json;
-    const char *id, *ca_cert, *client_cert, *client_key, *cluster_id, *cluster_addr;
-    uint8_t primary_key_hash[32];
-};
+/* What the primary answers. Strings point into json. */
 struct admission {
     json_t *json;
     const char *certificate;
@@ -50,6 +45,8 @@ static int check_token(const struct join *j, struct jwt_claims *claims, struct e
     if (j->token[0] == '\0')
         return err_set(err, ERR_INVAL, 0,
                        "token must be provided: the wrapping token that secondary-token answered");
+    if (bundle_is_sealed(j->token))
+        return 0; /* what it says, it says to who can open it */
     if (jwt_parse(j->token, claims, err) != 0)
         return err_wrap(err, "error parsing secondary token");
     if (claims->exp <= now_s)
@@ -151,23 +148,6 @@ static int unwrap_refused(const struct unwrap *u, const json_t *answer, struct e
                    u->status, why != NULL ? why : "no error text");
 }
 
-static int read_bundle(const json_t *data, struct bundle *b, struct err *err)
-{
-    b->id = json_string_value(json_object_get(data, "id"));
-    b->ca_cert = json_string_value(json_object_get(data, "ca_cert"));
-    b->client_cert = json_string_value(json_object_get(data, "client_cert"));
-    b->client_key = json_string_value(json_object_get(data, "client_key"));
-    b->cluster_id = json_string_value(json_object_get(data, "cluster_id"));
-    b->cluster_addr = json_string_value(json_object_get(data, "primary_cluster_addr"));
-    if (b->id == NULL || !member_id_good(b->id) || b->ca_cert == NULL || b->client_cert == NULL ||
-        b->client_key == NULL || b->cluster_id == NULL || strlen(b->cluster_id) > 39 ||
-        b->cluster_addr == NULL || strlen(b->cluster_addr) > 255 ||
-        !hex_to(json_string_value(json_object_get(data, "primary_key_hash")), b->primary_key_hash,
-                32))
-        return err_set(err, ERR_PROTO, 0, "the wrapped answer is not that of a DR secondary token");
-    return 0;
-}
-
 static int unwrap(const struct join *j, const char *api_addr, struct bundle *b, struct err *err)
 {
     struct unwrap u = {.join = j, .body.secret = true};
@@ -196,11 +176,23 @@ static int unwrap(const struct join *j, const char *api_addr, struct bundle *b, 
                 u.url, u.why);
     } else {
         b->json = json_loadb(buf_str(&u.body), u.body.len, 0, NULL);
-        rc = u.status == 200 ? read_bundle(json_object_get(b->json, "data"), b, err)
+        rc = u.status == 200 ? bundle_read(json_object_get(b->json, "data"), b, err)
                              : unwrap_refused(&u, b->json, err);
     }
     buf_free(&u.body);
     return rc;
+}
+
+static int open_sealed(const struct join *j, const struct link_identity *me, struct bundle *b,
+                       struct err *err)
+{
+    if (bundle_open(j->token, me, b, err) != 0)
+        return -1;
+    if (b->expires_s <= j->rq->now_ms / 1000)
+        return err_set(err, ERR_INVAL, 0,
+                       "the secondary token expired at %s: make a new one on the primary",
+                       time_rfc3339(j->rq->arena, b->expires_s * 1000));
+    return 0;
 }
 
 /* ---- enrol ---- */
@@ -555,8 +547,11 @@ int join_primary(const struct join *j, struct err *err)
 
     if (check_token(j, &claims, err) != 0 || repl_config_get(c, &own, err) != 0 ||
         guard(j, &looked, err) != 0 || seed_make(j, &seed, err) != 0 ||
-        (seed != NULL && guard(j, &looked, err) != 0) || identity_key(c, &me, err) != 0 ||
-        unwrap(j, j->api_addr[0] != '\0' ? j->api_addr : claims.addr, &b, err) != 0)
+        (seed != NULL && guard(j, &looked, err) != 0) || identity_key(c, &me, err) != 0)
+        goto out;
+    if (bundle_is_sealed(j->token)
+            ? open_sealed(j, &me, &b, err) != 0
+            : unwrap(j, j->api_addr[0] != '\0' ? j->api_addr : claims.addr, &b, err) != 0)
         goto out;
     if (j->keep && strcmp(own.cluster_id, b.cluster_id) != 0) {
         err_set(err, ERR_INVAL, 0,
@@ -575,8 +570,8 @@ int join_primary(const struct join *j, struct err *err)
                 j->seed_file);
         goto out;
     }
-    log_info(c->log, "replication", "secondary token unwrapped: id=%s primary_cluster_addr=%s",
-             b.id, b.cluster_addr);
+    log_info(c->log, "replication", "secondary token read: id=%s primary_cluster_addr=%s", b.id,
+             b.cluster_addr);
     if (enrol(j, &b, &me, &a, err) != 0)
         goto out;
     rc = admit(j, &b, &me, &a, &seed, err);

@@ -218,8 +218,11 @@ static const struct verb {
     {"dr/primary/disable", "w", ON_ANY, replication_primary_disable_handle, REFUSE, no_fields},
     {"dr/primary/demote", "w", ON_ANY, replication_demote_handle, REFUSE, no_fields},
     {"merkle-check", "w", ON_ANY, replication_check_handle, WARN, no_fields},
+    {"recover", "w", ON_ANY, replication_check_handle, WARN, no_fields},
     {"reindex", "w", ON_ANY, replication_check_handle, WARN, reindex_fields},
     {"dr/secondary/enable", "w", ON_ANY, replication_secondary_enable_handle, WARN, follow_fields},
+    {"dr/secondary/generate-public-key", "w", ON_EITHER, replication_public_key_handle, WARN,
+     token_fields}, /* on a secondary: for update-primary */
     {"dr/secondary/promote", "rw", ON_SECONDARY, preview_or_promote, REFUSE, promote_fields},
     {"dr/secondary/update-primary", "w", ON_SECONDARY, replication_update_primary_handle, REFUSE,
      update_fields},
@@ -235,6 +238,7 @@ static const struct verb {
     {"dr/secondary/disable", "w", ON_SECONDARY, replication_secondary_disable_handle, REFUSE,
      token_fields},
     {"dr/secondary/merkle-check", "w", ON_SECONDARY, replication_check_handle, WARN, token_fields},
+    {"dr/secondary/recover", "w", ON_SECONDARY, replication_check_handle, WARN, token_fields},
     {"dr/secondary/reindex", "w", ON_SECONDARY, replication_check_handle, WARN, reindex_fields},
     {"dr/primary/mode", NULL, ON_ANY, replication_mode_handle, REFUSE, mode_fields},
     {"dr/primary/quorum", NULL, ON_ANY, replication_mode_handle, REFUSE, quorum_fields},
@@ -250,6 +254,14 @@ const char *replication_verb_at(size_t i, const char **opsp)
         return NULL;
     *opsp = verbs[i].ops;
     return verbs[i].path;
+}
+
+bool replication_wants_token(const char *path)
+{
+    for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++)
+        if (strcmp(verbs[i].path, path) == 0)
+            return verbs[i].gate == ON_ANY || verbs[i].gate == ON_EITHER;
+    return false;
 }
 
 static bool is_secondary(const struct core *c)

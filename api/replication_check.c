@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * replication_check.c - sys/replication/merkle-check and reindex, and their dr/secondary forms: is
- * the data what its Merkle tree says, and make it so.
+ * replication_check.c - sys/replication/merkle-check, reindex and recover, and their dr/secondary
+ * forms: is the data what its Merkle tree says, make it so, and make the link anew.
  *
  * merkle-check waits for a scrub of all rows and answers with Vault's report. The tree has two
  * levels of 256: a page is a node, a subpage a leaf of it. There is one tree, the replicated one.
@@ -97,6 +97,22 @@ static void check(struct request *rq, struct response *rs)
     }
 }
 
+/* A link is the secondary's to make. */
+static void recover(struct request *rq, struct response *rs)
+{
+    struct repl_config conf;
+    bool primary = rq->core->role == ENGINE_PRIMARY || rq->core->role == ENGINE_FENCED;
+
+    if (primary && !replication_on_primary(rq, rs, &conf))
+        return;
+    engine_recover(rq->core->engine);
+    reply_warning(rs, primary ? "The members are read again. A link is made anew by the secondary: "
+                                "sys/replication/dr/secondary/recover there."
+                              : "The link to the primary is made anew: see the status. Where the "
+                                "data differs, sys/replication/dr/secondary/reindex is what mends "
+                                "it.");
+}
+
 /* Nothing is answered before it is done on a primary; on a secondary before it has begun. diff and
  * skip_flush, which choose between ways that Vault has, change nothing: there is one way. */
 static void reindex(struct request *rq, struct response *rs)
@@ -129,6 +145,8 @@ void replication_check_handle(struct request *rq, struct response *rs)
         return;
     if (strcmp(verb, "reindex") == 0)
         reindex(rq, rs);
+    else if (strcmp(verb, "recover") == 0)
+        recover(rq, rs);
     else
         check(rq, rs);
 }

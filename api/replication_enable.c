@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * replication_enable.c - sys/replication/dr/primary/enable and secondary/enable: how a cluster
- * comes into replication.
+ * replication_enable.c - sys/replication/dr/primary/enable, secondary/generate-public-key and
+ * secondary/enable: how a cluster comes into replication.
  *
  * What a step needs on disk comes before what others can see of it: the link identity before the
  * configuration row. Either can be given again after a crash in the middle, and the ids, keys and
@@ -203,4 +203,32 @@ void replication_secondary_enable_handle(struct request *rq, struct response *rs
                 "tasks. Vault will be unavailable until these tasks and initial sync complete.");
     }
     latch_release(rq->core, &latch);
+}
+
+/* ---- secondary/generate-public-key ---- */
+
+/* Again: the same key, so that a token which was made for it stays good. */
+void replication_public_key_handle(struct request *rq, struct response *rs)
+{
+    struct core *c = rq->core;
+    struct link_identity me = {0};
+    struct buf text = {0};
+    struct repl_config conf;
+    struct latch_ref latch;
+    struct err err = {0};
+
+    if (!latch_for(rq, rs, REPL_LATCH, &latch))
+        return;
+    if (c->role == ENGINE_PRIMARY && repl_config_get(c, &conf, &err) == 0 && conf.primary_enabled)
+        reply_error(
+            rs, 400,
+            "cluster is a DR primary: disable that first with sys/replication/dr/primary/disable");
+    else if (err.code != ERR_OK || identity_key(c, &me, &err) != 0 ||
+             bundle_public_text(&me, &text, &err) != 0)
+        reply_err(rs, &err);
+    else
+        reply_data(rs, json_pack("{s:s}", "secondary_public_key", buf_str(&text)));
+    buf_free(&text);
+    identity_free(&me);
+    latch_release(c, &latch);
 }

@@ -89,15 +89,17 @@ static int make_bootstrap(const struct link_ca *ca, const char *id, int64_t ttl_
 }
 
 static json_t *bundle_json(const char *id, const struct repl_config *conf, const struct link_ca *ca,
-                           const struct bootstrap *boot, const uint8_t primary_key[32])
+                           const struct bootstrap *boot, const uint8_t primary_key[32],
+                           int64_t expires_ms)
 {
     char hash[65];
 
     hex_of(primary_key, 32, hash);
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "id", id, "ca_cert", buf_str(&ca->cert),
-                     "client_cert", buf_str(&boot->cert), "client_key", buf_str(&boot->key),
-                     "cluster_id", conf->cluster_id, "primary_cluster_addr",
-                     conf->primary_cluster_addr, "primary_key_hash", hash);
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I}", "id", id, "ca_cert",
+                     buf_str(&ca->cert), "client_cert", buf_str(&boot->cert), "client_key",
+                     buf_str(&boot->key), "cluster_id", conf->cluster_id, "primary_cluster_addr",
+                     conf->primary_cluster_addr, "primary_key_hash", hash, "expires",
+                     (json_int_t)(expires_ms / 1000));
 }
 
 static int put_activation(struct request *rq, const char *id, const struct activation *a,
@@ -114,33 +116,59 @@ static int put_activation(struct request *rq, const char *id, const struct activ
     return batch_commit(b, err);
 }
 
+/* For who waits at the primary's API. A crash before the activation leaves a token that opens
+ * nothing. */
+static int wrap_bundle(struct request *rq, struct response *rs, json_t *bundle, int64_t ttl_s,
+                       struct activation *a, struct err *err)
+{
+    const char *hmac;
+
+    reply_data(rs, bundle);
+    if (rs->errors != NULL)
+        return err_set(err, ERR_NOMEM, 0, "secondary token");
+    if (wrapping_wrap(rq, rs, ttl_s, true, err) != 0 ||
+        token_hmac(rq, rs->wrap->token, &hmac, err) != 0)
+        return -1;
+    snprintf(a->token, sizeof(a->token), "%s", hmac);
+    return 0;
+}
+
+/* For who has the private half of public_key; the answer is the token. */
+static int seal_bundle(struct response *rs, json_t *bundle, const char *public_key, struct err *err)
+{
+    struct buf token = {.secret = true};
+    int rc = bundle_seal(bundle, public_key, &token, err);
+
+    if (rc == 0)
+        reply_data(rs, json_pack("{s:s}", "token", buf_str(&token)));
+    if (rc == 0 && rs->errors != NULL)
+        rc = err_set(err, ERR_NOMEM, 0, "secondary token");
+    json_decref(bundle);
+    buf_free(&token);
+    return rc;
+}
+
 static int token_do(struct request *rq, struct response *rs, const char *id, int64_t ttl_s,
-                    const struct repl_config *conf, struct err *err)
+                    const char *public_key, const struct repl_config *conf, struct err *err)
 {
     struct activation a = {.expires_ms = rq->now_ms + ttl_s * 1000};
     struct link_ca ca = {0};
     struct bootstrap boot = {.key.secret = true};
     struct link_identity me = {0};
     uint8_t primary_key[32];
-    const char *hmac;
+    json_t *bundle;
     int rc = -1;
 
     if (link_ca_get(rq->core, &ca, err) != 0 || identity_load(rq->core, &me, err) != 0 ||
         cert_key_hash(buf_str(&me.cert), primary_key, err) != 0 ||
         make_bootstrap(&ca, id, ttl_s, &boot, err) != 0)
         goto out;
-    reply_data(rs, bundle_json(id, conf, &ca, &boot, primary_key));
-    if (rs->errors != NULL) {
-        err_set(err, ERR_NOMEM, 0, "secondary token");
-        goto out;
-    }
-    /* A crash in between leaves a token that opens nothing. */
-    if (wrapping_wrap(rq, rs, ttl_s, true, err) != 0 ||
-        token_hmac(rq, rs->wrap->token, &hmac, err) != 0)
-        goto out;
+    bundle = bundle_json(id, conf, &ca, &boot, primary_key, a.expires_ms);
     memcpy(a.key_hash, boot.hash, 32);
-    snprintf(a.token, sizeof(a.token), "%s", hmac);
-    rc = put_activation(rq, id, &a, err);
+    rc = public_key[0] != '\0' ? seal_bundle(rs, bundle, public_key, err)
+                               : wrap_bundle(rq, rs, bundle, ttl_s, &a, err);
+    if (rc == 0)
+        rc = put_activation(rq, id, &a, err);
 out:
     link_ca_free(&ca);
     buf_free(&boot.key);
@@ -154,20 +182,15 @@ void replication_secondary_token_handle(struct request *rq, struct response *rs)
     struct repl_config conf;
     struct latch_ref latch;
     struct err err = {0};
-    const char *id;
+    const char *id, *public_key;
     int64_t ttl_s;
     bool full;
 
-    if (field_id(rq, rs, &id) != 0 || field_seconds(rq, rs, "ttl", SECONDARY_TTL_S, &ttl_s) != 0)
+    if (field_id(rq, rs, &id) != 0 || field_seconds(rq, rs, "ttl", SECONDARY_TTL_S, &ttl_s) != 0 ||
+        field_str(rq, rs, "secondary_public_key", "", &public_key) != 0)
         return;
     if (ttl_s <= 0 || ttl_s > SECONDARY_TTL_MAX_S) {
         reply_error(rs, 400, "ttl must be from one second to 30 days");
-        return;
-    }
-    if (field_given(rq, "secondary_public_key")) {
-        reply_error(
-            rs, 400,
-            "secondary_public_key is not supported yet: leave it out and the answer is wrapped");
         return;
     }
     if (!latch_for(rq, rs, REPL_LATCH, &latch))
@@ -180,11 +203,11 @@ void replication_secondary_token_handle(struct request *rq, struct response *rs)
         else if (full)
             reply_error(rs, 400, "there are %u secondaries and open tokens: revoke one first",
                         ENGINE_PEERS_MAX);
-        else if (token_do(rq, rs, id, ttl_s, &conf, &err) != 0)
+        else if (token_do(rq, rs, id, ttl_s, public_key, &conf, &err) != 0)
             reply_err(rs, &err);
         else
-            log_info(rq->core->log, "replication", "secondary token made: id=%s ttl=%llds", id,
-                     (long long)ttl_s);
+            log_info(rq->core->log, "replication", "secondary token made: id=%s ttl=%llds%s", id,
+                     (long long)ttl_s, public_key[0] != '\0' ? " (sealed)" : "");
     }
     latch_release(rq->core, &latch);
 }

@@ -14,6 +14,8 @@ struct join;
 /** The i-th path that is answered, below replication/, and its operations (NULL: its handler
  * decides); NULL: there are no more. For the test of the catalog. */
 const char *replication_verb_at(size_t i, const char **opsp);
+/** Off a secondary, a path below replication/ asks for a token of the cluster. */
+bool replication_wants_token(const char *path);
 /** The dr_operation_token of the request; false: it is missing or opens nothing, and rs says so. */
 bool replication_dr_token(struct request *rq, struct response *rs, const char **tokenp);
 /** The field primary_cluster_addr, "" when it is not given; -1: answered. */
@@ -31,6 +33,7 @@ void replication_already_secondary(struct response *rs);
 
 /* ---- replication_enable.c ---- */
 handler_fn replication_primary_enable_handle, replication_secondary_enable_handle;
+handler_fn replication_public_key_handle; /* dr/secondary/generate-public-key */
 
 /* ---- replication_members.c ---- */
 handler_fn replication_secondary_token_handle, replication_revoke_handle;
@@ -55,7 +58,8 @@ CHECKED int primary_settle(struct core *c, const char *primary_cluster_addr /* o
 handler_fn replication_status_handle;
 
 /* ---- replication_check.c ---- */
-void replication_check_handle(struct request *rq, struct response *rs); /* merkle-check, reindex */
+void replication_check_handle(struct request *rq,
+                              struct response *rs); /* merkle-check, reindex, recover */
 
 /* ---- doctor.c ---- */
 handler_fn doctor_handle; /* sys/replication/dr/secondary/doctor */

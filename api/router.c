@@ -16,6 +16,7 @@
 #include "core_private.h"
 #include "mounts.h"
 #include "policy.h"
+#include "replication_private.h"
 #include "router.h"
 #include "sys.h"
 #include "token.h"
@@ -120,12 +121,9 @@ static bool open_path(const char *path)
     for (size_t i = 0; i < sizeof(exact) / sizeof(exact[0]); i++)
         if (strcmp(path, exact[i]) == 0)
             return true;
-    /* On a primary these answer that it is no secondary; enable is what makes one of it, doctor
-     * looks whether it would, and what was set aside before a promotion is still there. */
+    /* On a primary most of these answer that it is no secondary. */
     if (starts(path, "sys/replication/dr/secondary/"))
-        return strcmp(path, "sys/replication/dr/secondary/enable") != 0 &&
-               strcmp(path, "sys/replication/dr/secondary/doctor") != 0 &&
-               strcmp(path, "sys/replication/dr/secondary/aside/delete") != 0;
+        return !replication_wants_token(path + strlen("sys/replication/"));
     return starts(path, "sys/internal/ui/mounts/");
 }
 

@@ -797,3 +797,8 @@ void engine_members_changed(struct engine *e)
 {
     event_post(e, event_new(e, EV_MEMBERS, NULL, 0));
 }
+
+void engine_recover(struct engine *e)
+{
+    event_post(e, event_new(e, EV_RECOVER, NULL, 0));
+}

@@ -438,6 +438,11 @@ CHECKED int engine_revoke(struct engine *e, const char *id, bool force, engine_d
                           void *arg, struct err *err);
 /** The member table changed (revoked, ...): look at all connections again. Any thread. */
 void engine_members_changed(struct engine *e);
+/**
+ * For an operator who sees it stand still: the members are read again, and a secondary closes its
+ * connection, if it has one, and dials at once. Nothing that is stored changes. Any thread.
+ */
+void engine_recover(struct engine *e);
 
 /* A state that a client has seen: an LSN of an epoch. */
 struct engine_index {

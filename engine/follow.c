@@ -93,6 +93,18 @@ bool follow_wanted(const struct follow *f)
     return f->cfg.primary_addr[0] != '\0' || f->cfg.addrs[0] != '\0';
 }
 
+/* As if the connection had been cut: that may happen at any time, so nothing else need be known. */
+void follow_again(struct engine *e)
+{
+    struct follow *f = &e->follow;
+
+    f->backoff_ns = 0;
+    if (f->state == FOLLOW_WAIT)
+        f->retry_ns = env_mono_ns(e->cfg.env);
+    else if (f->state != FOLLOW_OFF && f->conn_id != 0)
+        e->cfg.link->close(e->cfg.net, f->conn_id, "a new connection was asked for");
+}
+
 void follow_resume(struct engine *e)
 {
     struct follow *f = &e->follow;

@@ -114,6 +114,7 @@ struct follow {
 /* ---- follow.c ---- */
 void follow_begin(struct engine *e, struct event *ev);
 void follow_resume(struct engine *e);         /* at start */
+void follow_again(struct engine *e);          /* a new connection, without a wait */
 bool follow_wanted(const struct follow *f);   /* it has somebody to follow */
 bool follow_gives_up(const struct engine *e); /* hello asks for a copy in place of what is here */
 size_t follow_append(struct engine *e);       /* what was received, as far as the log has room */

@@ -550,6 +550,10 @@ static void on_event(struct engine *e, struct event *ev)
     case EV_MEMBERS:
         log_read_rows(e);
         break;
+    case EV_RECOVER:
+        log_read_rows(e);
+        follow_again(e);
+        break;
     case EV_KEY:
         epoch_public_note(e);
         if (ev->flag)

@@ -66,6 +66,7 @@ enum event_kind {
     EV_PROMOTE,
     EV_MODE,
     EV_MEMBERS,
+    EV_RECOVER,
     EV_KEY,
     EV_SWITCHOVER,
     EV_ASIDE_DROP,

@@ -347,4 +347,41 @@ def reindex_alone():
         assert int(b.dr_status()['last_reindex_epoch']) > 0
 
 
-sys.exit(run_tests([progress, verified, flipped_byte, unreadable_block, unreadable_store, unreadable_primary, fail_back, checks, reindex_alone], 'catch-up'))
+def recover():
+    """recover makes the link anew, at once, whether it is there or waited for, and changes nothing; each side with its own token"""
+    path = 'sys/replication/dr/secondary/recover'
+    with World() as w:
+        a, b = pair(w)
+        body = {'dr_operation_token': b.dr_token(a.keys[:2])}
+
+        def waits():
+            return re.findall(r'dialling again in (\d+)', log_of(b))
+        for n in range(1, 4):
+            assert 'made anew' in b.ok('PUT', path, body, token='').json['warnings'][0]
+            await_true('the end of the old link', lambda: log_of(b).count(': a new connection was asked for') == n)
+            a.ok('PUT', 'kv/x', {'v': str(n)})
+            w.await_following(b)
+            w.await_caught_up(a, b)
+        a.kill()
+        await_true('the loss to be noticed', lambda: b.dr_status()['state'] != 'stream-wals', 30)
+        await_true('a wait of seconds', lambda: max(map(int, waits())) >= 1000)
+        seen = len(waits())
+        b.ok('PUT', path, body, token='')  # the wait is cut short, and begins small again
+        await_true('another call', lambda: any(int(ms) < 1000 for ms in waits()[seen:]))
+        a.start()
+        a.unseal()
+        b.ok('PUT', path, body, token='')
+        w.await_following(b)
+        w.await_caught_up(a, b)
+        assert 'by the secondary' in a.ok('PUT', 'sys/replication/recover', {}).json['warnings'][0]
+        want(b.call('PUT', path, {}, token=''), 400, 'dr_operation_token')
+        want(b.call('PUT', 'sys/replication/recover', {}), 400, 'path disabled in replication DR secondary mode')
+        want(a.call('PUT', path, body, token=''), 400, 'Not a DR secondary.')
+        want(a.call('PUT', 'sys/replication/recover', {}, token='s.nobody'), 403)
+        c = w.server('alone')
+        c.start()
+        c.init()
+        want(c.call('PUT', 'sys/replication/recover', {}), 400)
+
+
+sys.exit(run_tests([progress, verified, flipped_byte, unreadable_block, unreadable_store, unreadable_primary, fail_back, checks, reindex_alone, recover], 'catch-up'))

@@ -641,7 +641,71 @@ def killed_while_leaving():
         relay.close()
 
 
+def sealed_token():
+    """a secondary token that is sealed to a key of the secondary's: no way to the primary's API is needed, and only that cluster can use it"""
+    make, tokens = 'sys/replication/dr/secondary/generate-public-key', 'sys/replication/dr/primary/secondary-token'
+    enable, doctor = 'sys/replication/dr/secondary/enable', 'sys/replication/dr/secondary/doctor'
+    with World() as w:
+        a, b, c = w.server('primary'), w.server('secondary'), w.server('other')
+        for s in (a, b, c):
+            s.start()
+            s.init()
+        key = b.ok('POST', make).data['secondary_public_key']
+        b.kill()
+        b.start()
+        b.unseal()
+        assert b.ok('POST', make).data == {'secondary_public_key': key}  # an open token stays good
+        assert c.ok('POST', make).data['secondary_public_key'] != key
+        want(b.call('POST', make, token=''), 403)
+        a.ok('PUT', 'sys/replication/dr/primary/enable', {})
+        a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
+        a.ok('PUT', 'kv/x', {'v': '1'})
+        want(a.call('POST', make), 400, 'cluster is a DR primary')
+        for bad in ('x', key[:-8], key[:40] + 'A' + key[41:], 'A' * 600):
+            want(a.call('PUT', tokens, {'id': 'bad', 'secondary_public_key': bad}), 400, 'secondary_public_key must be what')
+
+        def sealed(ident, k=key, **kw):
+            r = a.ok('PUT', tokens, {'id': ident, 'secondary_public_key': k, **kw}).json
+            assert r['wrap_info'] is None and list(r['data']) == ['token'], r
+            return r['data']['token']
+
+        def checks(s, t):
+            return {x['name']: x for x in s.ok('PUT', doctor, {'token': t}).data['checks']}
+
+        token = sealed('bad')  # none of the above took the id
+        assert 'PRIVATE' not in token and 'bad' not in token
+        want(a.call('PUT', tokens, {'id': 'bad'}), 400, 'has an open token already')
+        want(c.call('PUT', enable, {'token': token}), 400, 'made for another public key')
+        for cut in (token[:-5], token[:-4], token[:60], 'sealed.', token[:99] + ('A' if token[99] != 'A' else 'B') + token[100:]):
+            want(b.call('PUT', enable, {'token': cut}), 400, 'the secondary token ')
+        late = sealed('late', ttl='1s')
+        await_true('its end', lambda: 'it expired ' in checks(b, late)['token']['what'])
+        want(b.call('PUT', enable, {'token': late}), 400, 'the secondary token expired at ')
+        a.ok('PUT', 'sys/replication/dr/primary/revoke-secondary', {'id': 'bad'})
+        want(b.call('PUT', enable, {'token': token}), 400, 'error fetching secondary bootstrap package')
+        want(b.call('PUT', enable, {'token': fresh(a, 'wrapped')}), 400, 'error unwrapping secondary token')  # its API is not to be reached
+
+        token = sealed('secondary')
+        found = checks(b, token)
+        assert {found[x]['result'] for x in ('token', 'tls', 'cluster port')} == {'ok'} and 'api' not in found, found
+        found = checks(c, token)
+        assert found['token']['result'] == 'fail' and 'cluster port' not in found, found
+        b.ok('PUT', enable, {'token': token})
+        b.threshold, b.keys, b.token = a.threshold, a.keys, a.token
+        w.await_following(b)
+        w.await_caught_up(a, b)
+        want(c.call('PUT', enable, {'token': token}), 400, 'made for another public key')
+        want(b.call('POST', make), 400, 'dr_operation_token must be provided')
+        dr = b.dr_token(a.keys[:2])
+        same = b.ok('POST', make, {'dr_operation_token': dr}, token='').data['secondary_public_key']
+        b.ok('PUT', 'sys/replication/dr/secondary/update-primary', {'dr_operation_token': dr, 'token': sealed('renamed', same)}, token='')
+        await_true('the new name', lambda: b.dr_status()['secondary_id'] == 'renamed')
+        w.await_caught_up(a, b)
+        promote(b, a.keys[:2])
+        assert b.ok('GET', 'kv/x', token=a.root).data == {'v': '1'}
+
+
 if __name__ == '__main__':
     sys.exit(run_tests([sealed_secondary, primary_restarts, two_secondaries, cut_off_by_the_primary, after_promotion, operation_token, audit_of_a_secondary, audit_disk_is_full, disable, promoted_after_disable,
                         killed_while_enabling, left_during_first_copy, left_token_ends_with_the_copy, killed_while_leaving, ceremony_from_two_hosts,
-                        rekey_is_ended_by_its_own, secrets_written_while_enabling], 'replication'))
+                        rekey_is_ended_by_its_own, secrets_written_while_enabling, sealed_token], 'replication'))
