@@ -143,8 +143,8 @@ int replication_update_primary(int argc, char **argv)
         &c, "PUT", "sys/replication/dr/secondary/update-primary", body,
         "Error updating the primary",
         forget ? "Success! This secondary follows nobody."
-               : "Success! This secondary dials the new primary now: lockstep replication status "
-                 "says when it follows.");
+               : "Success! This secondary has its new primary noted: lockstep replication status "
+                 "says whether it follows.");
 }
 
 int replication_revoke(int argc, char **argv)

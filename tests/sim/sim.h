@@ -118,6 +118,7 @@ enum sim_fault {
     F_UNSEAL,
     F_STEPS_DOWN,
     F_SEALED_END,
+    F_REORDER,
     SIM_FAULTS
 };
 
@@ -200,6 +201,7 @@ struct sim_conn {
     bool open;
     bool lost[2]; /* a frame of that direction (0: from the dialler) was lost: none follows */
     int64_t last_due[2];
+    bool overtaken[2]; /* counted: a newer one between the same nodes was heard before it */
 };
 
 /* One direction between two nodes. */
@@ -263,7 +265,8 @@ struct world {
     struct sim_msg *msgs; /* by due time */
     struct sim_conn conns[SIM_MSG_CONNS];
     uint64_t n_conns;
-    int64_t delay_ns, byte_ns_x1000;                    /* of every line */
+    uint64_t newest[SIM_NODES_MAX][SIM_NODES_MAX]; /* connection from which [to] heard [from] */
+    int64_t delay_ns, byte_ns_x1000;               /* of every line */
     struct sim_line line[SIM_NODES_MAX][SIM_NODES_MAX]; /* [from][to] */
     uint64_t diff_bytes;                                /* of messages that compare and copy */
     unsigned seals;            /* of a hundred starts from here on so many leave a node sealed */

@@ -70,7 +70,8 @@ static const char *const fault_names[SIM_FAULTS] = {"cut",
                                                     "sealing as it runs",
                                                     "unsealing",
                                                     "stepping down while sealed",
-                                                    "sealed to the end"};
+                                                    "sealed to the end",
+                                                    "reordered across connections"};
 
 const char *sim_fault_name(enum sim_fault f)
 {

@@ -8,6 +8,7 @@
  */
 #include "sim.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -285,6 +286,23 @@ static struct sim_msg *next_msg(struct world *w)
     return m;
 }
 
+/* Connections do not wait for each other: the last frames of an old one may come after the first of
+ * the one that took its place. */
+static void note_order(struct world *w, int from, int to, uint64_t conn)
+{
+    struct sim_conn *c = conn_of(w, conn);
+    uint64_t k = conn / 2, *newest = &w->newest[from][to];
+    int dir = to == c->to ? 0 : 1;
+
+    if (k >= *newest) {
+        *newest = k;
+    } else if (!c->overtaken[dir]) {
+        c->overtaken[dir] = true;
+        fault(w, F_REORDER, to, "from node %d, connection %" PRIu64 " after %" PRIu64, from, k,
+              *newest);
+    }
+}
+
 bool net_deliver(struct world *w)
 {
     struct sim_msg *m;
@@ -296,6 +314,8 @@ bool net_deliver(struct world *w)
         int other = m->to == c->to ? c->from : c->to;
 
         any = true;
+        if (n->e != NULL && m->kind == NET_FRAME)
+            note_order(w, other, m->to, m->conn);
         if (n->e != NULL && m->kind == NET_FRAME)
             watch_frame(w, other, m->to, m->conn, m->data, m->len);
         if (n->e != NULL && (m->kind != NET_FRAME || w->plant == NULL ||
