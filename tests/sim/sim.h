@@ -357,6 +357,7 @@ void plant_step(struct world *w, int i);
 struct store;
 void plant_row(struct world *w, struct store *s, bool gone);
 void plant_leaf(struct store *s);
+void plant_unfolded(struct store *s); /* tables that are never folded */
 void plant_disk(const struct world *w, struct disk *d);
 void plant_promotion(struct world *w, int i);
 bool plant_holds_apply(const struct world *w, int i);

@@ -27,6 +27,9 @@ const struct plant sim_plants[] = {
     {"left_generations", "generations on the disk", "follow"},
     {"left_connections", "connections", "follow"},
     {"hoarded_frames", "bytes received", "follow"},
+    {"hoarded_events", "bytes of events", "follow"},
+    {"hoarded_answers", "transactions wait", "follow"},
+    {"unfolded", "bytes in memory tables", "follow"},
     {"lost_pages", "ends: after", "calm"},
     {"lost_answers", "is not answered", "calm"},
     {"deaf", "epochs: LSN", "old_goes_on"},
@@ -174,6 +177,26 @@ static void step_down(struct world *w, int i)
         sim_fail(w, "demote: %s", err.msg);
 }
 
+static void hoard_events(struct engine *e)
+{
+    static const uint8_t nothing[1 << 16];
+
+    for (int k = 0; k < 200; k++)
+        event_post(e, event_new(e, EV_MEMBERS, nothing, sizeof(nothing)));
+}
+
+/* They wait for an LSN that never comes. */
+static void hoard_answers(struct world *w, struct engine *e)
+{
+    for (uint64_t k = 0; k < w->n_ops + 65u; k++) {
+        struct sub *s = calloc(1, sizeof(*s));
+
+        sim_check(w, s != NULL, "out of memory");
+        s->lsn = UINT64_MAX;
+        sub_list_add(&e->waiting, s);
+    }
+}
+
 void plant_step(struct world *w, int i)
 {
     struct engine *e = w->n[i].e;
@@ -215,6 +238,12 @@ void plant_step(struct world *w, int i)
         e->n_conns += 100; /* the watch looks before the engine does */
     else if (planted(w, "hoarded_frames"))
         e->follow.rx.bytes += (size_t)64 << 20;
+    else if (planted(w, "hoarded_events"))
+        hoard_events(e);
+    else if (planted(w, "hoarded_answers"))
+        hoard_answers(w, e);
+    else if (planted(w, "unfolded"))
+        plant_unfolded(e->store);
     else
         return;
     w->plant_struck = 1;
