@@ -97,7 +97,7 @@ int seal_parse_key(const char *text, uint8_t *out, size_t out_len, size_t *lenp,
 
 /* ---- the stored seal ---- */
 
-bool core_initialized(struct core *c)
+static bool has_seal(struct core *c)
 {
     struct buf b = {0};
     struct err err = {0};
@@ -108,6 +108,12 @@ bool core_initialized(struct core *c)
         return rc == 0;
     log_error(c->log, "core", "cannot read the seal configuration: %s", err.msg);
     return true; /* never invite an init over data that cannot be read */
+}
+
+/* A damaged secondary that takes all anew has no seal until its primary's is here. */
+bool core_initialized(struct core *c)
+{
+    return has_seal(c) || c->role != ENGINE_PRIMARY;
 }
 
 bool core_sealed(struct core *c)
@@ -447,7 +453,7 @@ static void init_put(struct request *rq, struct response *rs)
         return;
     if (!latch_for(rq, rs, SEAL_LATCH, &latch))
         return;
-    if (core_initialized(rq->core))
+    if (has_seal(rq->core))
         reply_error(rs, 400, "Vault is already initialized");
     else if (rq->core->role != ENGINE_PRIMARY)
         reply_error(rs, 400, "this server is taking a primary's data: it is initialized by that");
@@ -486,7 +492,7 @@ static void reply_status(struct core *c, struct response *rs)
     pthread_mutex_unlock(&c->seal->mutex);
     json_decref(rs->raw);
     rs->raw = json_pack("{s:s, s:b, s:b, s:i, s:i, s:i, s:s, s:s, s:s, s:b, s:b, s:s}", "type",
-                        "shamir", "initialized", threshold > 0, "sealed", sealed, "t",
+                        "shamir", "initialized", core_initialized(c), "sealed", sealed, "t",
                         (int)threshold, "n", (int)shares, "progress", (int)progress, "nonce", nonce,
                         "version", LOCKSTEP_VERSION_TEXT, "build_date", "", "migration", 0,
                         "recovery_seal", 0, "storage_type", "wiredtiger");
@@ -554,8 +560,12 @@ static int unseal_share(struct core *c, const uint8_t *part, size_t len, struct 
     int added;
 
     if (seal_threshold(c, &shares, &threshold, err) != 0)
-        return err->code == ERR_NOTFOUND ? err_set(err, ERR_INVAL, 0, "Vault is not initialized")
-                                         : -1;
+        return err->code != ERR_NOTFOUND ? -1
+               : core_initialized(c)
+                   ? err_set(err, ERR_INVAL, 0,
+                             "this secondary takes all of its data anew from its primary: unseal "
+                             "it with the primary's keys when that is whole (the log says so)")
+                   : err_set(err, ERR_INVAL, 0, "Vault is not initialized");
     pthread_mutex_lock(&c->seal->mutex);
     added = shares_add(&c->seal->shares, part, len);
     if (added == 1 && c->seal->shares.n == 1)

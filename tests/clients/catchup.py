@@ -215,6 +215,13 @@ def unreadable_store():
                 assert st['mode'] == 'secondary', st
                 r = b.call('PUT', 'sys/replication/dr/secondary/promote', {'dr_operation_token': dr}, token='')
                 want(r, 503, 'cannot be read')
+            else:
+                r = b.call('GET', 'sys/init', token='')
+                assert r.json == {'initialized': True}, (r.status, r.text, b.call('GET', 'sys/replication/dr/status', token='').text[:200], b.call('GET', 'sys/seal-status', token='').text)
+                want(b.call('GET', 'sys/health', token=''), 503)
+                assert b.call('GET', 'sys/seal-status', token='').json['initialized'] is True
+                want(b.call('PUT', 'sys/unseal', {'key': a.keys[0]}, token=''), 400, 'takes all of its data anew from its primary')
+                want(b.call('PUT', 'sys/init', {'secret_shares': 1, 'secret_threshold': 1}, token=''), 400, "taking a primary's data")
             before = log_of(b).count('caught up to LSN')
             a.start()
             a.unseal()
