@@ -79,6 +79,7 @@ static void attempt_end(struct ceremonies *cs, size_t i)
     shares_clear(&a->shares);
     shares_clear(&a->open);
     OPENSSL_secure_clear_free(a->otp, TOKEN_ID_BYTES);
+    free(a->pgp_key);
     free(a);
 }
 
@@ -211,6 +212,15 @@ static struct attempt *attempt_new(const struct attempt_new *n)
         free(a);
         return NULL;
     }
+    if (n->pgp_key != NULL && n->pgp_key[0] != '\0') {
+        a->pgp_key = strdup(n->pgp_key);
+        snprintf(a->fingerprint, sizeof(a->fingerprint), "%s", n->fingerprint);
+        if (a->pgp_key == NULL) {
+            OPENSSL_secure_free(a->otp);
+            free(a);
+            return NULL;
+        }
+    }
     memcpy(a->otp, n->otp, TOKEN_ID_BYTES);
     a->kind = n->kind;
     a->end_ms = n->now_ms + ATTEMPT_MS;
@@ -218,6 +228,14 @@ static struct attempt *attempt_new(const struct attempt_new *n)
     snprintf(a->nonce, sizeof(a->nonce), "%s", n->nonce);
     snprintf(a->open_nonce, sizeof(a->open_nonce), "%s", n->open_nonce);
     return a;
+}
+
+/* What the caller sees of it, under this nonce. */
+static void view_of(const struct attempt *a, const char *nonce, struct attempt_view *view)
+{
+    *view = (struct attempt_view){.started = true, .progress = a->shares.n + a->open.n};
+    snprintf(view->nonce, sizeof(view->nonce), "%s", nonce);
+    memcpy(view->fingerprint, a->fingerprint, sizeof(view->fingerprint));
 }
 
 int ceremony_start(struct ceremonies *cs, const struct attempt_new *n, struct attempt_view *view,
@@ -248,8 +266,7 @@ int ceremony_start(struct ceremonies *cs, const struct attempt_new *n, struct at
     }
     a->neighbours = neighbours_changed(cs, a->address, 1) + 1;
     cs->attempts[slot] = a;
-    *view = (struct attempt_view){.started = true};
-    snprintf(view->nonce, sizeof(view->nonce), "%s", a->nonce);
+    view_of(a, a->nonce, view);
     rc = 0;
 out:
     pthread_mutex_unlock(&cs->mutex);
@@ -281,7 +298,6 @@ static int find_only(const struct ceremonies *cs, enum ceremony_kind kind, bool 
 void ceremony_status(struct ceremonies *cs, enum ceremony_kind kind, const char *address,
                      int64_t now_ms, struct attempt_view *view)
 {
-    const char *nonce = "";
     bool own;
     int slot;
 
@@ -293,11 +309,9 @@ void ceremony_status(struct ceremonies *cs, enum ceremony_kind kind, const char 
     view->started = own;
     if (!own)
         slot = find_only(cs, kind, &view->started);
-    if (slot >= 0) {
-        view->progress = given(cs->attempts[slot]);
-        nonce = own ? cs->attempts[slot]->nonce : cs->attempts[slot]->open_nonce;
-    }
-    snprintf(view->nonce, sizeof(view->nonce), "%s", nonce);
+    if (slot >= 0)
+        view_of(cs->attempts[slot],
+                own ? cs->attempts[slot]->nonce : cs->attempts[slot]->open_nonce, view);
     pthread_mutex_unlock(&cs->mutex);
 }
 
@@ -433,8 +447,7 @@ int ceremony_share(struct ceremonies *cs, const struct share_given *g, struct at
                 "given key has already been provided during this generation operation");
         goto out;
     }
-    *view = (struct attempt_view){.started = true, .progress = given(a)};
-    snprintf(view->nonce, sizeof(view->nonce), "%s", g->nonce);
+    view_of(a, g->nonce, view);
     rc = collect(a, g->threshold, whole, surep, err);
 out:
     pthread_mutex_unlock(&cs->mutex);
@@ -442,9 +455,11 @@ out:
 }
 
 int ceremony_finish(struct ceremonies *cs, enum ceremony_kind kind, const char *nonce,
-                    uint8_t otp[TOKEN_ID_BYTES], int64_t now_ms, struct err *err)
+                    uint8_t otp[TOKEN_ID_BYTES], char **pgp_keyp, int64_t now_ms, struct err *err)
 {
     int slot, rc = -1;
+
+    *pgp_keyp = NULL;
 
     pthread_mutex_lock(&cs->mutex);
     expire(cs, now_ms);
@@ -455,6 +470,8 @@ int ceremony_finish(struct ceremonies *cs, enum ceremony_kind kind, const char *
         err_set(err, ERR_INVAL, 0, "no root generation in progress");
     } else {
         memcpy(otp, cs->attempts[slot]->otp, TOKEN_ID_BYTES);
+        *pgp_keyp = cs->attempts[slot]->pgp_key;
+        cs->attempts[slot]->pgp_key = NULL;
         attempt_end(cs, (size_t)slot);
         rc = 0;
     }

@@ -42,7 +42,9 @@ struct attempt {
     char address[ADDRESS_BYTES]; /* who started it */
     unsigned neighbours;         /* attempts of its network, itself among them */
     char nonce[37], open_nonce[37];
-    uint8_t *otp; /* TOKEN_ID_BYTES, secure memory */
+    uint8_t *otp;  /* TOKEN_ID_BYTES, secure memory */
+    char *pgp_key; /* in place of the pad; NULL: the pad */
+    char fingerprint[PGP_FINGERPRINT_BYTES];
     int64_t end_ms;
     struct shares shares;                         /* under the true nonce */
     struct shares open;                           /* under the other one, oldest first, */
@@ -52,11 +54,13 @@ struct attempt_new {
     enum ceremony_kind kind;
     const char *address, *otp, *nonce, *open_nonce;
     int64_t now_ms;
+    const char *pgp_key, *fingerprint; /* "" for the pad, or NULL */
 };
 struct attempt_view {
     bool started;
     unsigned progress;
-    char nonce[37]; /* the one that the caller may know, or gave */
+    char nonce[37];                          /* the one that the caller may know, or gave */
+    char fingerprint[PGP_FINGERPRINT_BYTES]; /* of the PGP key; "": a pad */
 };
 struct share_given {
     enum ceremony_kind kind;
@@ -87,9 +91,11 @@ void ceremony_cancel(struct ceremonies *cs, enum ceremony_kind kind, const char 
 CHECKED int ceremony_share(struct ceremonies *cs, const struct share_given *g,
                            struct attempt_view *view, struct shares *whole, unsigned *surep,
                            struct err *err);
-/** A set of shares was found to be good: the attempt (either nonce) ends, and its pad is given. -1:
- * it ended meanwhile. */
+/** A set of shares was found to be good: the attempt (either nonce) ends, and its pad is given, and
+ * in *pgp_keyp, for the caller to free, its PGP key (NULL: the pad counts). -1: it ended meanwhile.
+ */
 CHECKED int ceremony_finish(struct ceremonies *cs, enum ceremony_kind kind, const char *nonce,
-                            uint8_t otp[TOKEN_ID_BYTES], int64_t now_ms, struct err *err);
+                            uint8_t otp[TOKEN_ID_BYTES], char **pgp_keyp, int64_t now_ms,
+                            struct err *err);
 
 #endif

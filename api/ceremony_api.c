@@ -3,10 +3,11 @@
  * ceremony_api.c - sys/generate-root and generate-operation-token over HTTP: the attempts are
  * ceremony.c's.
  *
- * The token is answered only under the one-time pad, and only after it is stored. Both nonces of an
- * attempt are answered as `nonce`: see ceremony.h for who sees which.
+ * The token is answered only under the one-time pad or to a PGP key, and only after it is stored.
+ * Both nonces of an attempt are answered as `nonce`: see ceremony.h for who sees which.
  */
 #include <openssl/crypto.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "ceremony.h"
@@ -21,7 +22,7 @@ static void reply_view(struct response *rs, const struct attempt_view *v, unsign
         json_pack("{s:s, s:b, s:i, s:i, s:b, s:s, s:s, s:s, s:s, s:i}", "nonce", v->nonce,
                   "started", v->started, "progress", (int)v->progress, "required", (int)required,
                   "complete", encoded[0] != '\0', "encoded_token", encoded, "encoded_root_token",
-                  encoded, "pgp_fingerprint", "", "otp", otp, "otp_length", otp_length);
+                  encoded, "pgp_fingerprint", v->fingerprint, "otp", otp, "otp_length", otp_length);
     if (rs->raw == NULL)
         reply_router_error(rs, 500, "out of memory");
 }
@@ -30,31 +31,23 @@ static void start(struct request *rq, struct response *rs, enum ceremony_kind ki
                   const char *address, unsigned required)
 {
     char made[TOKEN_ID_BYTES + 1] = "", nonce[37], open_nonce[37];
-    const char *otp, *pgp;
+    char fingerprint[PGP_FINGERPRINT_BYTES] = "";
+    const char *otp, *pgp = "";
     struct attempt_view view;
     struct err err = {0};
 
-    if (raw_str(rq, rs, "otp", &otp) != 0 || raw_str(rq, rs, "pgp_key", &pgp) != 0)
+    if (raw_str(rq, rs, "otp", &otp) != 0)
         return;
-    if (otp[0] == '\0' && pgp[0] != '\0') {
-        uint8_t scratch[8];
-        size_t len, bad;
-        if (base64_read(pgp, true, scratch, sizeof(scratch), &len, &bad) != 0)
-            reply_error(rs, 400,
-                        "error parsing PGP key: error decoding given PGP key: illegal base64 data "
-                        "at input byte %zu",
-                        bad);
-        else
-            reply_error(rs, 400,
-                        "error parsing PGP key: PGP keys are not supported by this server: use a "
-                        "one-time pad");
+    /* Both: the pad counts, and the key is not looked at. */
+    if (otp[0] == '\0' &&
+        raw_pgp_key(rq, rs, "pgp_key", "error parsing PGP key: ", &pgp, fingerprint) != 0)
         return;
-    }
     if (otp[0] == '\0')
         otp = base62(rq->core, made, TOKEN_ID_BYTES);
     uuid_new(rq->core, nonce);
     uuid_new(rq->core, open_nonce);
-    const struct attempt_new n = {kind, address, otp, nonce, open_nonce, rq->now_ms};
+    const struct attempt_new n = {kind,       address,    otp, nonce,
+                                  open_nonce, rq->now_ms, pgp, fingerprint};
     if (ceremony_start(rq->core->ceremonies, &n, &view, &err) != 0) {
         if (err.code == ERR_INVAL)
             reply_error(rs, 400, "%s", err.msg);
@@ -62,23 +55,19 @@ static void start(struct request *rq, struct response *rs, enum ceremony_kind ki
             reply_err(rs, &err);
     } else {
         log_info(rq->core->log, "core", "root generation initialized: nonce=%s", view.nonce);
-        reply_view(rs, &view, required, "", made, TOKEN_ID_BYTES);
+        reply_view(rs, &view, required, "", pgp[0] != '\0' ? "" : made, TOKEN_ID_BYTES);
     }
     OPENSSL_cleanse(made, sizeof(made));
 }
 
-/* Make the token and store it. id has room for TOKEN_ID_BYTES and NUL. first_copy: as it was when
- * the shares were checked. */
-static int make_token(struct request *rq, enum ceremony_kind kind, bool first_copy, char *id,
-                      struct err *err)
+/* first_copy: as it was when the shares were checked. */
+static int store_token(struct request *rq, enum ceremony_kind kind, bool first_copy, const char *id,
+                       struct err *err)
 {
     struct core *c = rq->core;
     struct token *t;
     struct batch *b;
 
-    id[0] = 's';
-    id[1] = '.';
-    base62(c, id + 2, TOKEN_ID_BYTES - 2);
     if (kind == CEREMONY_DR_OPERATION)
         return dr_token_store(c, id, first_copy, err);
     b = batch_new(c);
@@ -120,7 +109,32 @@ static int open_with(struct core *c, const struct shares *all, unsigned sure, un
     return -1;
 }
 
-/* Enough shares are here: check them, make the token, answer it under the pad. */
+/* A new token id, of which *encoded is what is answered: under the pad, or to the PGP key. */
+static int make_token(struct core *c, char id[TOKEN_ID_BYTES + 1],
+                      const uint8_t otp[TOKEN_ID_BYTES], const char *pgp_key, struct buf *encoded,
+                      struct err *err)
+{
+    char fingerprint[PGP_FINGERPRINT_BYTES];
+    uint8_t padded[TOKEN_ID_BYTES];
+    struct buf message = {0};
+    int rc = 0;
+
+    id[0] = 's';
+    id[1] = '.';
+    base62(c, id + 2, TOKEN_ID_BYTES - 2);
+    if (pgp_key != NULL) {
+        rc = pgp_encrypt(c, pgp_key, id, TOKEN_ID_BYTES, &message, fingerprint, err);
+        base64_write(encoded, message.data, message.len, true);
+    } else {
+        for (size_t i = 0; i < TOKEN_ID_BYTES; i++)
+            padded[i] = (uint8_t)id[i] ^ otp[i];
+        base64_write(encoded, padded, sizeof(padded), false);
+    }
+    buf_free(&message);
+    return rc == 0 ? buf_check(encoded, err) : rc;
+}
+
+/* Enough shares are here: check them, make the token, answer it covered. */
 static void finish(struct request *rq, struct response *rs, enum ceremony_kind kind,
                    struct attempt_view *view, struct shares *whole, unsigned sure,
                    unsigned required)
@@ -129,7 +143,8 @@ static void finish(struct request *rq, struct response *rs, enum ceremony_kind k
     bool first_copy = rq->core->role == ENGINE_BOOTSTRAPPING;
     struct buf root = {.secret = true}, encoded = {.secret = true};
     char id[TOKEN_ID_BYTES + 1];
-    uint8_t padded[TOKEN_ID_BYTES], otp[TOKEN_ID_BYTES];
+    uint8_t otp[TOKEN_ID_BYTES] = {0};
+    char *pgp_key = NULL;
     struct err err = {0};
 
     if (open_with(rq->core, whole, sure, required, &root, &err) != 0) {
@@ -140,20 +155,20 @@ static void finish(struct request *rq, struct response *rs, enum ceremony_kind k
         goto out;
     }
     /* It ends first: two who complete it at once would get two tokens under one pad. */
-    if (ceremony_finish(rq->core->ceremonies, kind, view->nonce, otp, rq->now_ms, &err) != 0) {
+    if (ceremony_finish(rq->core->ceremonies, kind, view->nonce, otp, &pgp_key, rq->now_ms, &err) !=
+        0) {
         reply_error(rs, 400, "%s", err.msg);
         goto out;
     }
-    if (make_token(rq, kind, first_copy, id, &err) != 0) {
+    if (make_token(rq->core, id, otp, pgp_key, &encoded, &err) != 0 ||
+        store_token(rq, kind, first_copy, id, &err) != 0) {
         reply_err(rs, &err);
         goto out;
     }
-    for (size_t i = 0; i < TOKEN_ID_BYTES; i++)
-        padded[i] = (uint8_t)id[i] ^ otp[i];
-    base64_write(&encoded, padded, sizeof(padded), false);
     log_info(rq->core->log, "core", "root generation finished: nonce=%s", view->nonce);
     reply_view(rs, view, required, buf_str(&encoded), "", 0);
 out:
+    free(pgp_key);
     OPENSSL_cleanse(id, sizeof(id));
     OPENSSL_cleanse(otp, sizeof(otp));
     buf_free(&root);

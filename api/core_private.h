@@ -6,6 +6,7 @@
 #define LOCKSTEP_CORE_PRIVATE_H
 
 #include "core.h"
+#include "pgp.h"
 
 /* ---- latch.c ---- */
 #define LATCH_WAIT_MS_MAX 60000u              /* with no limit of the request or of a mode */
@@ -74,14 +75,22 @@ CHECKED int seal_check_numbers(int64_t shares, int64_t threshold, struct err *er
 CHECKED int seal_make(struct core *c, unsigned shares, unsigned threshold,
                       const uint8_t root[BARRIER_KEY_BYTES], struct batch *b, struct buf *keys,
                       struct err *err);
-/** {"keys": [hex], "keys_base64": [...]} added to out. */
-CHECKED int seal_keys_json(const struct buf *keys, unsigned n, json_t *out);
+/** Coroutine. {"keys": [hex], "keys_base64": [...]} added to out. pgp_keys: one for each, to which
+ * the hex text of the share is encrypted; NULL: none. */
+CHECKED int seal_keys_json(struct core *c, const struct buf *keys, unsigned n,
+                           const json_t *pgp_keys, json_t *out, struct err *err);
 /** Fields of a raw endpoint's body, strict as Go's decoder: a wrong type is answered 400. */
 CHECKED int raw_str(struct request *rq, struct response *rs, const char *name, const char **outp);
 CHECKED int raw_int(struct request *rq, struct response *rs, const char *name, int64_t *outp);
 CHECKED int raw_bool(struct request *rq, struct response *rs, const char *name, bool *outp);
-/** pgp_keys or the like given: 400 with why. 0: not given. */
-CHECKED int raw_no_pgp(struct request *rq, struct response *rs, int64_t shares, bool rekey);
+/** The PGP keys of the request, NULL when there are none: as many as shares, and each was tried. Of
+ * each the fingerprint is added to fingerprints, which may be NULL. -1: answered. */
+CHECKED int raw_pgp_keys(struct request *rq, struct response *rs, int64_t shares, bool rekey,
+                         const json_t **keysp, json_t *fingerprints);
+/** One such field, "" when it is not given; its answer begins with prefix. -1: answered. */
+CHECKED int raw_pgp_key(struct request *rq, struct response *rs, const char *name,
+                        const char *prefix, const char **keyp,
+                        char fingerprint[PGP_FINGERPRINT_BYTES]);
 /** Go's base64 (padded, or raw without): -1 and *badp the offset of Go's error text. */
 CHECKED int base64_read(const char *text, bool padded, uint8_t *out, size_t cap, size_t *lenp,
                         size_t *badp);

@@ -10,7 +10,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -19,6 +18,7 @@
 
 #include "core_private.h"
 #include "drill_private.h"
+#include "process.h"
 
 #define CHILD_FD 3
 #define LINE_MAX_BYTES 4096
@@ -58,34 +58,24 @@ static int write_config(const struct drill *d, char *path, size_t size, struct e
     return rc;
 }
 
-/* A fresh set of signals; nothing of ours open but the pair's end and its log. */
+/* Nothing of ours open but the pair's end and its log. */
 static int spawn(struct drill *d, const char *config, int child_end, struct err *err)
 {
     char flag[1200], log[1100], fd[32] = "";
     char *argv[] = {(char *)"lockstep", (char *)"server", flag, fd, NULL};
     posix_spawn_file_actions_t fa;
-    posix_spawnattr_t attr;
-    sigset_t none, all;
     int sys;
 
     snprintf(flag, sizeof(flag), "-config=%s", config);
     snprintf(fd, sizeof(fd), "-drill-fd=%d", CHILD_FD);
     snprintf(log, sizeof(log), "%s/server.log", d->out.dir);
-    sigemptyset(&none);
-    sigfillset(&all);
     posix_spawn_file_actions_init(&fa);
-    posix_spawnattr_init(&attr);
-    posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-    posix_spawnattr_setsigmask(&attr, &none);
-    posix_spawnattr_setsigdefault(&attr, &all);
     posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDONLY, 0);
     posix_spawn_file_actions_addopen(&fa, 1, log, O_CREAT | O_WRONLY | O_APPEND, 0600);
     posix_spawn_file_actions_adddup2(&fa, 1, 2);
     posix_spawn_file_actions_adddup2(&fa, child_end, CHILD_FD);
     posix_spawn_file_actions_addclosefrom_np(&fa, CHILD_FD + 1);
-    sys = posix_spawn(&d->pid, "/proc/self/exe", &fa, &attr, argv, environ);
-    posix_spawn_file_actions_destroy(&fa);
-    posix_spawnattr_destroy(&attr);
+    sys = spawn_self(argv, &fa, &d->pid);
     if (sys == 0)
         return 0;
     d->pid = 0;

@@ -71,43 +71,62 @@ int raw_bool(struct request *rq, struct response *rs, const char *name, bool *ou
     return 0;
 }
 
-static int refuse_pgp(struct response *rs, const char *text, const char *prefix)
+/* A trial, so that nothing begins which could not end. */
+static int try_pgp(struct request *rq, struct response *rs, const char *key, const char *prefix,
+                   char fingerprint[PGP_FINGERPRINT_BYTES])
 {
-    uint8_t scratch[8];
-    size_t len, bad;
+    struct err err = {0};
 
-    if (base64_read(text, true, scratch, sizeof(scratch), &len, &bad) != 0)
-        reply_error(rs, 400,
-                    "%serror decoding given PGP key: illegal base64 data at input byte %zu", prefix,
-                    bad);
+    if (pgp_encrypt(rq->core, key, "x", 1, NULL, fingerprint, &err) == 0)
+        return 0;
+    if (err.code == ERR_INVAL)
+        reply_error(rs, 400, "%s%s", prefix, err.msg);
     else
-        reply_error(rs, 400, "%sPGP keys are not supported by this server: leave them out", prefix);
+        reply_err(rs, &err);
     return -1;
 }
 
-int raw_no_pgp(struct request *rq, struct response *rs, int64_t shares, bool rekey)
+int raw_pgp_key(struct request *rq, struct response *rs, const char *name, const char *prefix,
+                const char **keyp, char fingerprint[PGP_FINGERPRINT_BYTES])
 {
-    const json_t *keys = given(rq, "pgp_keys");
-    const char *root_key;
+    fingerprint[0] = '\0';
+    if (raw_str(rq, rs, name, keyp) != 0)
+        return -1;
+    return (*keyp)[0] != '\0' ? try_pgp(rq, rs, *keyp, prefix, fingerprint) : 0;
+}
 
+int raw_pgp_keys(struct request *rq, struct response *rs, int64_t shares, bool rekey,
+                 const json_t **keysp, json_t *fingerprints)
+{
+    const json_t *keys = given(rq, "pgp_keys"), *v;
+    char fingerprint[PGP_FINGERPRINT_BYTES];
+    size_t i;
+
+    *keysp = NULL;
     if (keys != NULL && !json_is_array(keys))
         return wrong_type(rs, keys, "pgp_keys", "[]string");
-    if (raw_str(rq, rs, "root_token_pgp_key", &root_key) != 0)
+    if (json_array_size(keys) == 0)
+        return 0;
+    if ((int64_t)json_array_size(keys) != shares) {
+        reply_error(rs, 400, "%s%s", rekey ? "" : "invalid seal configuration: ",
+                    rekey ? "incorrect number of PGP keys for rekey"
+                          : "count mismatch between number of provided PGP keys and number of "
+                            "shares");
         return -1;
-    if (json_array_size(keys) > 0) {
-        const json_t *first = json_array_get(keys, 0);
-        if ((int64_t)json_array_size(keys) != shares) {
-            reply_error(rs, 400, "%s%s", rekey ? "" : "invalid seal configuration: ",
-                        rekey ? "incorrect number of PGP keys for rekey"
-                              : "count mismatch between number of provided PGP keys and number of "
-                                "shares");
-            return -1;
-        }
-        return refuse_pgp(rs, json_is_string(first) ? json_string_value(first) : "",
-                          rekey ? "invalid rekey seal configuration: "
-                                : "invalid seal configuration: ");
     }
-    return root_key[0] != '\0' ? refuse_pgp(rs, root_key, "") : 0;
+    json_array_foreach(keys, i, v)
+    {
+        if (!json_is_string(v))
+            return wrong_type(rs, v, "pgp_keys", "string");
+        if (try_pgp(rq, rs, json_string_value(v),
+                    rekey ? "invalid rekey seal configuration: " : "invalid seal configuration: ",
+                    fingerprint) != 0)
+            return -1;
+        if (fingerprints != NULL)
+            json_array_append_new(fingerprints, json_string(fingerprint));
+    }
+    *keysp = keys;
+    return 0;
 }
 
 /* ---- base64 and hex ---- */

@@ -24,6 +24,8 @@
 #include "policy.h"
 #include "token.h"
 
+#define BACKUP_PATH "core/unseal-keys-backup" /* sealed: put_backup */
+
 struct rekey {
     bool started, verify_required, verifying;
     unsigned new_shares, new_threshold;
@@ -33,6 +35,8 @@ struct rekey {
     struct shares shares;        /* old ones, to agree; then new ones, to verify */
     struct shares new_keys;      /* while verifying: what was given out */
     struct batch *pending;       /* while verifying: the new seal, committed once it is proven */
+    json_t *pgp_keys, *fingerprints; /* of the holders of the new keys; NULL: none */
+    bool backup;                     /* what they are given is stored, too */
 };
 
 struct rekey *rekey_new(void)
@@ -45,6 +49,8 @@ void rekey_drop(struct rekey *r)
     shares_clear(&r->shares);
     shares_clear(&r->new_keys);
     batch_free(r->pending);
+    json_decref(r->pgp_keys);
+    json_decref(r->fingerprints);
     memset(r, 0, sizeof(*r));
 }
 
@@ -58,11 +64,11 @@ void rekey_free(struct rekey *r)
 
 static void reply_progress(struct response *rs, const struct rekey *r, unsigned required)
 {
-    rs->raw =
-        json_pack("{s:s, s:b, s:i, s:i, s:i, s:i, s:n, s:b, s:b}", "nonce", r->nonce, "started",
-                  r->started, "t", (int)r->new_threshold, "n", (int)r->new_shares, "progress",
-                  r->verifying ? 0 : (int)r->shares.n, "required", (int)required,
-                  "pgp_fingerprints", "backup", 0, "verification_required", r->verify_required);
+    rs->raw = json_pack("{s:s, s:b, s:i, s:i, s:i, s:i, s:O?, s:b, s:b}", "nonce", r->nonce,
+                        "started", r->started, "t", (int)r->new_threshold, "n", (int)r->new_shares,
+                        "progress", r->verifying ? 0 : (int)r->shares.n, "required", (int)required,
+                        "pgp_fingerprints", r->fingerprints, "backup", r->backup,
+                        "verification_required", r->verify_required);
     if (r->verifying)
         json_object_set_new(rs->raw, "verification_nonce", json_string(r->verify_nonce));
 }
@@ -120,6 +126,8 @@ static void rekey_start(struct request *rq, struct response *rs, struct rekey *r
 {
     int64_t shares, threshold;
     bool backup, capital_backup, verify;
+    const json_t *pgp_keys;
+    json_t *fingerprints;
     struct err err = {0};
 
     if (raw_int(rq, rs, "secret_shares", &shares) != 0 ||
@@ -138,10 +146,13 @@ static void rekey_start(struct request *rq, struct response *rs, struct rekey *r
         reply_error(rs, 400, "invalid rekey seal configuration: %s", err.msg);
         return;
     }
-    if (raw_no_pgp(rq, rs, shares, true) != 0)
-        return;
     if (r->started && !idle(rq, r)) {
         reply_error(rs, 400, "rekey already in progress");
+        return;
+    }
+    fingerprints = json_array();
+    if (raw_pgp_keys(rq, rs, shares, true, &pgp_keys, fingerprints) != 0) {
+        json_decref(fingerprints);
         return;
     }
     rekey_drop(r);
@@ -149,6 +160,15 @@ static void rekey_start(struct request *rq, struct response *rs, struct rekey *r
     r->given_ms = rq->now_ms;
     ceremony_address(rq->http->peer_ip, r->address);
     r->verify_required = verify;
+    r->backup = backup || capital_backup;
+    r->pgp_keys = json_deep_copy(pgp_keys);
+    r->fingerprints = pgp_keys != NULL ? json_incref(fingerprints) : NULL;
+    json_decref(fingerprints);
+    if (pgp_keys != NULL && (r->pgp_keys == NULL || r->fingerprints == NULL)) {
+        rekey_drop(r);
+        reply_router_error(rs, 500, "out of memory");
+        return;
+    }
     r->new_shares = (unsigned)shares;
     r->new_threshold = (unsigned)threshold;
     uuid_new(rq->core, r->nonce);
@@ -198,6 +218,35 @@ static int commit_seal(struct core *c, struct batch *b, struct err *err)
     return rc;
 }
 
+/* {"nonce": .., "keys": {fingerprint: [hex]}, "keys_base64": {..}}: what the holders are given,
+ * which nobody else can read. */
+static int put_backup(struct batch *b, const struct rekey *r, const json_t *answer, struct err *err)
+{
+    static const char *const forms[] = {"keys", "keys_base64"};
+    json_t *row = json_pack("{s:s}", "nonce", r->nonce);
+    int rc = row == NULL;
+
+    for (size_t f = 0; f < sizeof(forms) / sizeof(forms[0]) && rc == 0; f++) {
+        json_t *of = json_object(), *v;
+        size_t i;
+
+        rc = json_object_set_new(row, forms[f], of);
+        json_array_foreach(r->fingerprints, i, v)
+        {
+            json_t *mine = json_object_get(of, json_string_value(v));
+
+            if (mine == NULL) { /* one holder may have several */
+                mine = json_array();
+                rc |= json_object_set_new(of, json_string_value(v), mine);
+            }
+            rc |= json_array_append(mine, json_array_get(json_object_get(answer, forms[f]), i));
+        }
+    }
+    rc = rc != 0 ? err_set(err, ERR_NOMEM, 0, "rekey") : batch_put(b, BACKUP_PATH, row, err);
+    json_decref(row);
+    return rc;
+}
+
 /* The old shares agree: make the new ones. With verification they are given out and nothing is
  * stored. */
 static int make_keys(struct request *rq, struct response *rs, struct rekey *r,
@@ -215,13 +264,16 @@ static int make_keys(struct request *rq, struct response *rs, struct rekey *r,
     }
     if (seal_make(c, n, r->new_threshold, root->data, b, keys, err) != 0)
         goto out;
-    rs->raw =
-        json_pack("{s:s, s:b, s:n, s:b, s:b}", "nonce", r->nonce, "complete", 1, "pgp_fingerprints",
-                  "backup", 0, "verification_required", r->verify_required);
-    if (rs->raw == NULL || seal_keys_json(keys, n, rs->raw) != 0) {
+    rs->raw = json_pack("{s:s, s:b, s:O?, s:b, s:b}", "nonce", r->nonce, "complete", 1,
+                        "pgp_fingerprints", r->fingerprints, "backup", r->backup,
+                        "verification_required", r->verify_required);
+    if (rs->raw == NULL) {
         err_set(err, ERR_NOMEM, 0, "rekey");
         goto out;
     }
+    if (seal_keys_json(c, keys, n, r->pgp_keys, rs->raw, err) != 0 ||
+        (r->backup && put_backup(b, r, rs->raw, err) != 0))
+        goto out;
     if (r->verify_required) {
         for (unsigned i = 0; i < n; i++)
             if (shares_add(&r->new_keys, keys[i].data, keys[i].len) < 0) {
@@ -376,6 +428,35 @@ static void rekey_verify(struct request *rq, struct response *rs, struct rekey *
     OPENSSL_cleanse(part, sizeof(part));
 }
 
+/* ---- backup ---- */
+
+static void rekey_backup(struct request *rq, struct response *rs)
+{
+    json_t *row = NULL;
+    struct batch *b = NULL;
+    struct err err = {0};
+
+    if (rq->op == OP_READ) {
+        if (storage_get(rq->core, BACKUP_PATH, &row, &err) == 0)
+            reply_data(rs, row);
+        else if (err.code == ERR_NOTFOUND)
+            reply_error(rs, 400, "no backed-up keys found");
+        else
+            reply_err(rs, &err);
+    } else if (rq->op != OP_DELETE) {
+        reply_unsupported(rs);
+    } else if ((b = batch_new(rq->core)) == NULL) {
+        reply_error(rs, 500, "out of memory");
+    } else if (batch_delete(b, BACKUP_PATH, &err) != 0) {
+        batch_free(b);
+        reply_err(rs, &err);
+    } else if (batch_commit(b, &err) != 0) {
+        reply_err(rs, &err);
+    } else {
+        reply_empty(rs);
+    }
+}
+
 /* Holds REKEY_LATCH. */
 static void rekey_run(struct request *rq, struct response *rs)
 {
@@ -387,12 +468,7 @@ static void rekey_run(struct request *rq, struct response *rs)
     if (seal_threshold(rq->core, &shares, &required, &err) != 0) {
         reply_err(rs, &err);
     } else if (strcmp(what, "backup") == 0) {
-        if (rq->op == OP_READ)
-            reply_error(rs, 400, "no backed-up keys found");
-        else if (rq->op == OP_DELETE)
-            reply_empty(rs);
-        else
-            reply_unsupported(rs);
+        rekey_backup(rq, rs);
     } else if (strcmp(what, "verify") == 0 && rq->op != OP_LIST && rq->op != OP_PATCH) {
         rekey_verify(rq, rs, r);
     } else if (strcmp(what, "update") == 0 && rq->op == OP_WRITE) {

@@ -314,24 +314,48 @@ out:
 
 /* ---- sys/init ---- */
 
-int seal_keys_json(const struct buf *keys, unsigned n, json_t *out)
+/* What the holder is given of a share: it, or its hex text encrypted to his key. */
+static int cover(struct core *c, const struct buf *key, const char *pgp_key, struct buf *out,
+                 struct err *err)
+{
+    char fingerprint[PGP_FINGERPRINT_BYTES];
+    struct buf hex = {.secret = true};
+    int rc;
+
+    if (pgp_key == NULL) {
+        buf_add(out, key->data, key->len);
+        return buf_check(out, err);
+    }
+    hex_write(&hex, key->data, key->len);
+    rc = buf_check(&hex, err);
+    if (rc == 0)
+        rc = pgp_encrypt(c, pgp_key, hex.data, hex.len, out, fingerprint, err);
+    buf_free(&hex);
+    return rc;
+}
+
+int seal_keys_json(struct core *c, const struct buf *keys, unsigned n, const json_t *pgp_keys,
+                   json_t *out, struct err *err)
 {
     json_t *hex = json_array(), *b64 = json_array();
-    struct buf text = {.secret = true};
-    int bad = 0;
+    struct buf text = {.secret = true}, covered = {.secret = true};
+    int bad = 0, rc = 0;
 
-    for (unsigned i = 0; i < n; i++) {
+    for (unsigned i = 0; i < n && rc == 0; i++) {
+        buf_clear(&covered);
+        rc = cover(c, &keys[i], json_string_value(json_array_get(pgp_keys, i)), &covered, err);
         buf_clear(&text);
-        hex_write(&text, keys[i].data, keys[i].len);
+        hex_write(&text, covered.data, covered.len);
         bad |= text.failed || json_array_append_new(hex, json_string(buf_str(&text))) != 0;
         buf_clear(&text);
-        base64_write(&text, keys[i].data, keys[i].len, true);
+        base64_write(&text, covered.data, covered.len, true);
         bad |= text.failed || json_array_append_new(b64, json_string(buf_str(&text))) != 0;
     }
     buf_free(&text);
+    buf_free(&covered);
     bad |= json_object_set_new(out, "keys", hex) != 0;
     bad |= json_object_set_new(out, "keys_base64", b64) != 0;
-    return bad ? -1 : 0;
+    return bad && rc == 0 ? err_set(err, ERR_NOMEM, 0, "key shares") : rc;
 }
 
 static int found_key(void *arg, const char *key, const uint8_t *value, size_t len, uint64_t lsn,
@@ -342,15 +366,49 @@ static int found_key(void *arg, const char *key, const uint8_t *value, size_t le
     return 0;
 }
 
+struct init {
+    unsigned shares, threshold;
+    const json_t *pgp_keys; /* NULL: none */
+    const char *root_key;   /* PGP key of the root token; "": none */
+    struct buf *keys;       /* made: as many as shares */
+    json_t *answer;
+};
+
+/* All that is told once, before anything is stored: who could not be told it would have lost it. */
+static int init_answer(struct core *c, struct init *in, const struct token *root, struct err *err)
+{
+    char fingerprint[PGP_FINGERPRINT_BYTES];
+    struct buf message = {0}, text = {.secret = true};
+    int rc;
+
+    in->answer = json_object();
+    if (in->answer == NULL)
+        return err_set(err, ERR_NOMEM, 0, "init");
+    rc = seal_keys_json(c, in->keys, in->shares, in->pgp_keys, in->answer, err);
+    if (rc == 0 && in->root_key[0] != '\0') {
+        rc = pgp_encrypt(c, in->root_key, root->id, strlen(root->id), &message, fingerprint, err);
+        base64_write(&text, message.data, message.len, true);
+    } else {
+        buf_adds(&text, root->id);
+    }
+    if (rc == 0)
+        rc = buf_check(&text, err);
+    if (rc == 0 && json_object_set_new(in->answer, "root_token", json_string(buf_str(&text))) != 0)
+        rc = err_set(err, ERR_NOMEM, 0, "init");
+    buf_free(&message);
+    buf_free(&text);
+    return rc;
+}
+
 /* The rows of a new cluster, in one transaction. The barrier is open when this returns 0. */
-static int init_store(struct request *rq, unsigned shares, unsigned threshold, struct buf *keys,
-                      struct token **tp, struct err *err)
+static int init_store(struct request *rq, struct init *in, struct err *err)
 {
     struct core *c = rq->core;
     struct batch *b = NULL;
     struct buf keyring = {0}, root = {.secret = true}, config = {0};
     struct repl_config repl = {0};
     char found[128] = "";
+    struct token *token;
     int rc = -1;
 
     if (engine_scan(c->engine, "", NULL, 1, true, found_key, found, err) != 0)
@@ -369,12 +427,12 @@ static int init_store(struct request *rq, unsigned shares, unsigned threshold, s
     uuid_new(c, repl.cluster_id);
     if (barrier_init(c->barrier, rq->now_ms, &keyring, err) != 0 ||
         barrier_root(c->barrier, &root, err) != 0 ||
-        seal_make(c, shares, threshold, root.data, b, keys, err) != 0 ||
+        seal_make(c, in->shares, in->threshold, root.data, b, in->keys, err) != 0 ||
         batch_put_clear(b, BARRIER_KEYRING_PATH, keyring.data, keyring.len, err) != 0 ||
         repl_config_encode(&repl, &config, err) != 0 ||
         batch_put_clear(b, ENGINE_KEY_CONFIG, config.data, config.len, err) != 0 ||
         mounts_init(c, b, err) != 0 || policy_init(b, err) != 0 ||
-        token_create_root(rq, b, NULL, tp, err) != 0)
+        token_create_root(rq, b, NULL, &token, err) != 0 || init_answer(c, in, token, err) != 0)
         goto out;
     rc = batch_commit(b, err);
     b = NULL;
@@ -386,35 +444,29 @@ out:
     return rc;
 }
 
-static void init_commit(struct request *rq, struct response *rs, unsigned shares,
-                        unsigned threshold)
+static void init_commit(struct request *rq, struct response *rs, struct init *in)
 {
     struct core *c = rq->core;
-    struct buf *keys = calloc(shares, sizeof(*keys));
-    struct token *token = NULL;
     struct err err = {0};
 
-    if (keys == NULL) {
+    in->keys = calloc(in->shares, sizeof(*in->keys));
+    if (in->keys == NULL) {
         reply_router_error(rs, 500, "out of memory");
         return;
     }
-    if (init_store(rq, shares, threshold, keys, &token, &err) != 0) {
+    if (init_store(rq, in, &err) != 0) {
         log_error(c->log, "core", "failed to initialize: %s", err.msg);
+        json_decref(in->answer);
         reply_err(rs, &err);
     } else {
-        rs->raw = json_object();
-        if (seal_keys_json(keys, shares, rs->raw) != 0 ||
-            json_object_set_new(rs->raw, "root_token", json_string(token->id)) != 0)
-            reply_router_error(
-                rs, 500,
-                "initialized, but out of memory for the keys: remove the data and start again");
+        rs->raw = in->answer;
         log_info(c->log, "core", "security barrier initialized: stored=1 shares=%u threshold=%u",
-                 shares, threshold);
+                 in->shares, in->threshold);
     }
     barrier_seal(c->barrier);
-    for (unsigned i = 0; i < shares; i++)
-        buf_free(&keys[i]);
-    free(keys);
+    for (unsigned i = 0; i < in->shares; i++)
+        buf_free(&in->keys[i]);
+    free(in->keys);
 }
 
 /* What a request sets that only a seal with recovery keys has; NULL: nothing. */
@@ -431,6 +483,8 @@ static const char *recovery_fields(struct request *rq, int64_t shares, int64_t t
 static void init_put(struct request *rq, struct response *rs)
 {
     int64_t shares, threshold, recovery_shares, recovery_threshold;
+    char fingerprint[PGP_FINGERPRINT_BYTES];
+    struct init in = {0};
     const char *foreign;
     struct latch_ref latch;
     struct err err = {0};
@@ -449,8 +503,11 @@ static void init_put(struct request *rq, struct response *rs)
         reply_error(rs, 400, "invalid seal configuration: %s", err.msg);
         return;
     }
-    if (raw_no_pgp(rq, rs, shares, false) != 0)
+    if (raw_pgp_keys(rq, rs, shares, false, &in.pgp_keys, NULL) != 0 ||
+        raw_pgp_key(rq, rs, "root_token_pgp_key", "", &in.root_key, fingerprint) != 0)
         return;
+    in.shares = (unsigned)shares;
+    in.threshold = (unsigned)threshold;
     if (!latch_for(rq, rs, SEAL_LATCH, &latch))
         return;
     if (has_seal(rq->core))
@@ -458,7 +515,7 @@ static void init_put(struct request *rq, struct response *rs)
     else if (rq->core->role != ENGINE_PRIMARY)
         reply_error(rs, 400, "this server is taking a primary's data: it is initialized by that");
     else
-        init_commit(rq, rs, (unsigned)shares, (unsigned)threshold);
+        init_commit(rq, rs, &in);
     latch_release(rq->core, &latch);
 }
 

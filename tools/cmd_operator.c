@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * cmd_operator.c - operator init, unseal, seal, generate-root (also -dr-token), rekey, rotate,
- * key-status; snapshot and restore are in cmd_snapshot.c.
+ * cmd_operator.c - operator init, unseal, seal, generate-root (also -dr-token), rotate,
+ * key-status; rekey is in cmd_rekey.c, snapshot and restore are in cmd_snapshot.c.
  */
-#include "cli.h"
+#include "operator_private.h"
 
 #include <ctype.h>
 #include <openssl/crypto.h>
@@ -13,26 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *str(const json_t *o, const char *key)
-{
-    const char *s = json_string_value(json_object_get(o, key));
-
-    return s ? s : "";
-}
-
-static long long num(const json_t *o, const char *key)
-{
-    return (long long)json_integer_value(json_object_get(o, key));
-}
-
-static bool yes(const json_t *o, const char *key)
-{
-    return json_is_true(json_object_get(o, key));
-}
-
 /* ---- init ---- */
 
-static void print_keys(const json_t *answer, const char *label)
+void operator_print_keys(const json_t *answer, const char *label)
 {
     json_t *k;
     size_t i;
@@ -72,6 +55,8 @@ static int cmd_init(int argc, char **argv)
 {
     int64_t shares = 5, threshold = 3;
     bool status = false;
+    const char *pgp = NULL, *root_pgp = NULL;
+    json_t *keys = NULL, *root_key = NULL;
     struct flag flags[] = {
         {"key-shares", FLAG_INT, &shares, "How many shares the root key is split into (5)."},
         {"n", FLAG_INT, &shares, "As -key-shares."},
@@ -79,12 +64,15 @@ static int cmd_init(int argc, char **argv)
         {"t", FLAG_INT, &threshold, "As -key-threshold."},
         {"status", FLAG_BOOL, &status,
          "Only say whether the server is initialized; exit 0 yes, 2 no."},
+        {"pgp-keys", FLAG_STR, &pgp, PGP_KEYS_HELP},
+        {"root-token-pgp-key", FLAG_STR, &root_pgp,
+         "File with a PGP public key, to which the root token is encrypted."},
     };
     struct client c;
     struct reply r = {0};
     struct err err = {0};
     json_t *body = NULL;
-    int rc, i = verb_begin("operator init [options]", flags, 5, &c, argc, argv, 0, WORDS_ANY, &rc);
+    int rc, i = verb_begin("operator init [options]", flags, 7, &c, argc, argv, 0, WORDS_ANY, &rc);
 
     if (i < 0)
         return rc;
@@ -92,8 +80,12 @@ static int cmd_init(int argc, char **argv)
         rc = init_status(&c);
         goto out;
     }
-    body = json_pack("{s:I, s:I}", "secret_shares", (json_int_t)shares, "secret_threshold",
-                     (json_int_t)threshold);
+    rc = EXIT_LOCAL;
+    if (operator_pgp_keys(pgp, &keys) != 0 || operator_pgp_key(root_pgp, &root_key) != 0)
+        goto out;
+    body =
+        json_pack("{s:I, s:I, s:O?, s:O?}", "secret_shares", (json_int_t)shares, "secret_threshold",
+                  (json_int_t)threshold, "pgp_keys", keys, "root_token_pgp_key", root_key);
     rc = EXIT_REMOTE;
     c.max_retries = 0; /* an init that may have happened is not asked for twice */
     if (client_call(&c, "PUT", "sys/init", body, &r, &err) != 0 || !reply_ok(&r)) {
@@ -107,7 +99,7 @@ static int cmd_init(int argc, char **argv)
         json_decref(doc);
         goto out;
     }
-    print_keys(r.json, "Unseal Key");
+    operator_print_keys(r.json, "Unseal Key");
     printf("\nInitial Root Token: %s\n", str(r.json, "root_token"));
     printf("\nVault initialized with %lld key shares and a key threshold of %lld. Please securely\n"
            "distribute the key shares printed above. When the Vault is re-sealed,\n"
@@ -119,6 +111,8 @@ static int cmd_init(int argc, char **argv)
            "existing unseal keys shares. See \"lockstep operator rekey\" for more information.\n",
            (long long)shares, (long long)threshold, (long long)threshold, (long long)threshold);
 out:
+    json_decref(keys);
+    json_decref(root_key);
     json_decref(body);
     reply_free(&r);
     client_free(&c);
@@ -310,14 +304,17 @@ static int ceremony_status(struct client *c, const struct ceremony *k, struct re
 }
 
 static int ceremony_init(struct client *c, const struct ceremony *k, const char *otp,
-                         const char *pgp_key)
+                         const char *pgp_file)
 {
-    json_t *body =
-        json_pack("{s:s, s:s}", "otp", otp ? otp : "", "pgp_key", pgp_key ? pgp_key : "");
+    json_t *body, *key = NULL;
     struct reply r = {0};
     struct err err = {0};
     int rc = EXIT_REMOTE;
 
+    if (operator_pgp_key(pgp_file, &key) != 0)
+        return EXIT_LOCAL;
+    body = json_pack("{s:s, s:o}", "otp", otp ? otp : "", "pgp_key",
+                     key != NULL ? key : json_string(""));
     if (client_call(c, "PUT", k->attempt, body, &r, &err) != 0 || !reply_ok(&r)) {
         reply_fail(c, &r, &err, "Error initializing root generation");
     } else {
@@ -463,7 +460,7 @@ static int cmd_generate_root(int argc, char **argv)
         {"nonce", FLAG_STR, &nonce, "The attempt that the key belongs to."},
         {"decode", FLAG_STR, &decode, "Decode this encoded token; needs -otp."},
         {"otp", FLAG_SECRET, &otp, "One-time password, or - to be asked for it."},
-        {"pgp-key", FLAG_STR, &pgp, "Encrypt the token to this PGP key."},
+        {"pgp-key", FLAG_STR, &pgp, "File with a PGP public key, to which the token is encrypted."},
         {"generate-otp", FLAG_BOOL, &gen_otp, "Print a one-time password that fits -init -otp."},
         {"status", FLAG_BOOL, &status, "Print the attempt."},
         {"cancel", FLAG_BOOL, &cancel, "Give the attempt up."},
@@ -500,102 +497,6 @@ static int cmd_generate_root(int argc, char **argv)
     return rc;
 }
 
-/* ---- rekey ---- */
-
-static int rekey_print(const struct client *c, const json_t *s)
-{
-    struct table t = {.cols = 2};
-
-    if (c->format != OUT_TABLE || c->field != NULL)
-        return output_data(c, s);
-    if (yes(s, "complete")) {
-        print_keys(s, "Key");
-        printf("\nOperation nonce: %s\n\nVault rekeyed. Please securely distribute the key shares "
-               "printed above: the old ones\n"
-               "no longer unseal.\n",
-               str(s, "nonce"));
-        return 0;
-    }
-    table_add(&t, "Key");
-    table_add(&t, "Value");
-    table_add(&t, "Nonce");
-    table_add(&t, str(s, "nonce"));
-    table_add(&t, "Started");
-    table_add(&t, yes(s, "started") ? "true" : "false");
-    if (yes(s, "started")) {
-        table_add(&t, "Rekey Progress");
-        table_addf(&t, "%lld/%lld", num(s, "progress"), num(s, "required"));
-        table_add(&t, "New Shares");
-        table_addf(&t, "%lld", num(s, "n"));
-        table_add(&t, "New Threshold");
-        table_addf(&t, "%lld", num(s, "t"));
-    }
-    table_print(&t, true);
-    return 0;
-}
-
-static int cmd_rekey(int argc, char **argv)
-{
-    bool init = false, cancel = false, status = false;
-    int64_t shares = 5, threshold = 3;
-    const char *nonce = NULL;
-    struct flag flags[] = {
-        {"init", FLAG_BOOL, &init, "Start."},
-        {"cancel", FLAG_BOOL, &cancel, "Give the attempt up."},
-        {"status", FLAG_BOOL, &status, "Print the attempt."},
-        {"key-shares", FLAG_INT, &shares, "How many new shares (5)."},
-        {"n", FLAG_INT, &shares, "As -key-shares."},
-        {"key-threshold", FLAG_INT, &threshold, "How many of them unseal (3)."},
-        {"t", FLAG_INT, &threshold, "As -key-threshold."},
-        {"nonce", FLAG_STR, &nonce, "The attempt that the key belongs to."},
-    };
-    struct client c;
-    struct reply r = {0}, st = {0};
-    struct err err = {0};
-    struct buf key = {.secret = true};
-    json_t *body = NULL;
-    int rc,
-        i = verb_begin("operator rekey [options] [KEY]", flags, 8, &c, argc, argv, 0, WORDS_ANY,
-                       &rc),
-        called;
-
-    if (i < 0)
-        return rc;
-    if (cancel) {
-        called = client_call(&c, "DELETE", "sys/rekey/init", NULL, &r, &err);
-    } else if (init) {
-        body = json_pack("{s:I, s:I, s:b}", "secret_shares", (json_int_t)shares, "secret_threshold",
-                         (json_int_t)threshold, "require_verification", 0);
-        called = client_call(&c, "PUT", "sys/rekey/init", body, &r, &err);
-    } else if (status) {
-        called = client_call(&c, "GET", "sys/rekey/init", NULL, &r, &err);
-    } else {
-        if (client_call(&c, "GET", "sys/rekey/init", NULL, &st, &err) == 0 && nonce == NULL)
-            nonce = str(st.json, "nonce");
-        rc = EXIT_LOCAL;
-        if (i < argc)
-            buf_adds(&key, argv[i]);
-        else if (read_hidden("Unseal Key (will be hidden): ", &key) != 0)
-            goto out;
-        body = json_pack("{s:s, s:s}", "key", buf_str(&key), "nonce", nonce ? nonce : "");
-        called = client_call(&c, "PUT", "sys/rekey/update", body, &r, &err);
-    }
-    rc = EXIT_REMOTE;
-    if (called != 0 || !reply_ok(&r))
-        reply_fail(&c, &r, &err, "Error rekeying");
-    else if (cancel)
-        rc = printf("Success! Canceled rekeying (if it was started)\n") < 0;
-    else
-        rc = rekey_print(&c, r.json);
-out:
-    buf_free(&key);
-    json_decref(body);
-    reply_free(&r);
-    reply_free(&st);
-    client_free(&c);
-    return rc;
-}
-
 int cmd_operator(int argc, char **argv)
 {
     static const struct verb verbs[] = {
@@ -604,7 +505,7 @@ int cmd_operator(int argc, char **argv)
         {"seal", cmd_seal, "Seal the server"},
         {"generate-root", cmd_generate_root,
          "Make a root token, or a DR operation token, from key shares"},
-        {"rekey", cmd_rekey, "Make new key shares"},
+        {"rekey", operator_rekey, "Make new key shares"},
         {"rotate", cmd_rotate, "Rotate the encryption key"},
         {"key-status", cmd_key_status, "Show the encryption key's term"},
         {"step-down", cmd_step_down, "Give up active duty"},

@@ -3,6 +3,7 @@
  * main.c - lockstep, the one program: the server, and the operator's verbs.
  */
 #include "cli.h"
+#include "pgp.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -70,6 +71,8 @@ int main(int argc, char **argv)
     if (argc == 2 && (strcmp(argv[1], "-version") == 0 || strcmp(argv[1], "--version") == 0 ||
                       strcmp(argv[1], "-v") == 0))
         return cmd_version(0, NULL);
+    if (argc == 2 && strcmp(argv[1], PGP_VERB) == 0)
+        return pgp_main();
     signal(SIGPIPE, SIG_IGN);
     rc = verb_run("", verbs, sizeof(verbs) / sizeof(verbs[0]), argc - 1, argv + 1);
     return argc > 1 && strcmp(argv[1], "server") == 0 ? rc : output_end(rc);

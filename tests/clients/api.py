@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The HTTP API as Vault's clients and scripts use it, beyond the walk: texts, status codes and JSON types."""
+import base64
+import contextlib
 import json
-import signal
 import os
 import re
+import signal
+import subprocess
 import sys
 import threading
 
@@ -990,5 +993,135 @@ def hot_key():
         assert others > 20, others
 
 
+class Gpg:
+    """A key ring of its own, in a folder; the holder's side, by another implementation."""
+
+    def __init__(self, folder):
+        self.home = folder
+        os.mkdir(folder, 0o700)
+
+    def run(self, *args, stdin=None):
+        r = subprocess.run(['gpg', '--homedir', self.home, '--batch', '--quiet', '--no-tty', '--pinentry-mode', 'loopback', '--passphrase', '', *args],
+                           input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+        assert r.returncode == 0, r.stderr.decode()
+        return r.stdout
+
+    def key(self, name, algo='default', usage='default'):
+        self.run('--quick-generate-key', name, algo, usage, 'never')
+        fields = [line.split(':') for line in self.run('--with-colons', '--list-keys', name).decode().splitlines()]
+        return next(f[9] for f in fields if f[0] == 'fpr').lower()
+
+    def public(self, name, *args):
+        return self.run(*args, '--export', name)
+
+    def opened(self, message):
+        return self.run('--decrypt', stdin=message).decode()
+
+    def close(self):
+        subprocess.run(['gpgconf', '--homedir', self.home, '--kill', 'all'], check=False)
+
+
+def pgp():
+    """init, rekey and generate-root encrypt shares and tokens to PGP keys, whose holders read them with GnuPG; what is no such key is refused before anything is made"""
+    b64 = base64.b64encode
+    with World() as w, contextlib.closing(Gpg(os.path.join(w.dir, 'gpg'))) as g:
+        prints = {'alice': g.key('alice'), 'bob': g.key('bob', 'rsa2048', 'cert,sign,encr')}  # a subkey; no subkey
+        prints['carol'] = g.key('carol', 'future-default')  # Curve25519
+        g.key('signer', 'ed25519', 'sign')
+        keys = [b64(g.public(n)).decode() for n in prints]
+        s = w.server('pgp')
+        s.start()
+        init = {'secret_shares': 3, 'secret_threshold': 2}
+
+        def refused(path, body, text):
+            r = s.call('PUT', path, body, token='')
+            assert r.status == 400 and text in r.text, (r.status, r.text)
+        refused('sys/init', {**init, 'pgp_keys': keys[:2]}, 'invalid seal configuration: count mismatch between number of provided PGP keys and number of shares')
+        refused('sys/init', {**init, 'pgp_keys': [1, 2, 3]}, 'cannot unmarshal number')
+        refused('sys/init', {**init, 'pgp_keys': [keys[0], keys[1], '!']}, 'invalid seal configuration: error decoding given PGP key: illegal base64 data at input byte 0')
+        refused('sys/init', {**init, 'pgp_keys': [keys[0], keys[1], 'QUJD']}, 'invalid seal configuration: error parsing given PGP key: ')
+        refused('sys/init', {**init, 'pgp_keys': [keys[0], keys[1], keys[2][:200]]}, 'invalid seal configuration: error ')
+        sign = b64(g.public('signer')).decode()
+        refused('sys/init', {**init, 'root_token_pgp_key': sign}, 'no valid encryption keys')
+        refused('sys/init', {**init, 'root_token_pgp_key': 'A' * 40000}, 'longer than 32 KiB')
+        assert s.ok('GET', 'sys/init', token='').json == {'initialized': False}
+        armored = b64(g.public('bob', '--armor')).decode()
+        r = s.ok('PUT', 'sys/init', {**init, 'pgp_keys': [keys[0], armored, keys[2]], 'root_token_pgp_key': keys[2]}, token='').json
+        equal(r['keys'], [base64.b64decode(k).hex() for k in r['keys_base64']])
+        shares = [g.opened(base64.b64decode(k)) for k in r['keys_base64']]
+        assert all(re.fullmatch('[0-9a-f]{66}', x) for x in shares), shares
+        s.root = s.token = g.opened(base64.b64decode(r['root_token']))
+        s.keys, s.threshold = shares, 2
+        s.unseal()
+        equal(s.ok('GET', 'auth/token/lookup-self').data['policies'], ['root'])
+
+        attempt, update = 'sys/generate-root/attempt', 'sys/generate-root/update'
+        refused(attempt, {'pgp_key': '!'}, 'error parsing PGP key: error decoding given PGP key: illegal base64 data at input byte 0')
+        refused(attempt, {'pgp_key': sign}, 'error parsing PGP key: ')
+        r = s.ok('PUT', attempt, {'pgp_key': keys[0]}, token='').json
+        equal((r['otp'], r['pgp_fingerprint'], r['started']), ('', prints['alice'], True))
+        equal(s.ok('GET', attempt, token='').json['pgp_fingerprint'], prints['alice'])
+        for k in shares[:2]:
+            r = s.ok('PUT', update, {'key': k, 'nonce': r['nonce']}, token='').json
+        equal((r['complete'], r['pgp_fingerprint'], r['encoded_token']), (True, prints['alice'], r['encoded_root_token']))
+        token = g.opened(base64.b64decode(r['encoded_token']))
+        equal(s.ok('GET', 'auth/token/lookup-self', token=token).data['policies'], ['root'])
+        assert s.ok('PUT', attempt, {'pgp_key': keys[0]}, token='').json['nonce'] != r['nonce']
+        s.ok('DELETE', attempt, token='')
+
+        rekey = 'sys/rekey/init'
+        refused(rekey, {**init, 'backup': True}, 'cannot request a backup of the new keys without providing PGP keys')
+        refused(rekey, {**init, 'pgp_keys': ['QUJD'] * 3}, 'invalid rekey seal configuration: error parsing given PGP key: ')
+        want(s.call('GET', 'sys/rekey/backup'), 400, 'no backed-up keys found')
+        r = s.ok('PUT', rekey, {**init, 'pgp_keys': [keys[0], keys[1], keys[0]], 'backup': True}, token='').json
+        mine = [prints['alice'], prints['bob'], prints['alice']]
+        equal((r['pgp_fingerprints'], r['backup'], r['started']), (mine, True, True))
+        for k in shares[:2]:
+            r = s.ok('PUT', 'sys/rekey/update', {'key': k, 'nonce': r['nonce']}, token='').json
+        equal((r['complete'], r['pgp_fingerprints'], r['backup']), (True, mine, True))
+        new = [g.opened(base64.b64decode(k)) for k in r['keys_base64']]
+        kept = s.ok('GET', 'sys/rekey/backup').data
+        equal(kept, {'nonce': r['nonce'], 'keys': {prints['alice']: [r['keys'][0], r['keys'][2]], prints['bob']: [r['keys'][1]]},
+                     'keys_base64': {prints['alice']: [r['keys_base64'][0], r['keys_base64'][2]], prints['bob']: [r['keys_base64'][1]]}})
+        want(s.call('GET', 'sys/rekey/backup', token=''), 403)
+        assert s.stop() == 0
+        s.start()
+        want(s.call('PUT', 'sys/unseal', {'key': shares[0]}, token=''), 200)
+        want(s.call('PUT', 'sys/unseal', {'key': shares[1]}, token=''), 400)
+        s.unseal(new[1:])
+        equal(s.ok('GET', 'sys/rekey/backup').data, kept)
+        s.ok('DELETE', 'sys/rekey/backup')
+        want(s.call('GET', 'sys/rekey/backup'), 400, 'no backed-up keys found')
+
+        # The command line, with files; verification with what the holders read.
+        files = {}
+        for n, args in (('alice', ()), ('bob', ('--armor',)), ('carol', ())):
+            files[n] = os.path.join(w.dir, n)
+            with open(files[n], 'wb') as f:
+                f.write(b64(g.public(n)) + b'\n' if n == 'carol' else g.public(n, *args))
+        r = s.cli('operator', 'rekey', '-init', '-verify', '-n=2', '-t=2', f'-pgp-keys={files["alice"]},@{files["bob"]}')
+        assert r.returncode == 0 and prints['bob'] in r.stdout, r.stdout
+        for k in new[:2]:
+            r = s.cli('operator', 'rekey', k)
+            assert r.returncode == 0, r.stdout
+        newer = [g.opened(base64.b64decode(x)) for x in re.findall(r'Key \d: (\S+)', r.stdout)]
+        assert len(newer) == 2 and 'Verification nonce' in r.stdout, r.stdout
+        for k in newer:
+            r = s.cli('operator', 'rekey', '-verify', k)
+            assert r.returncode == 0, r.stdout
+        assert 'verification succeeded' in r.stdout, r.stdout
+        r = s.cli('operator', 'generate-root', '-init', f'-pgp-key={files["carol"]}')
+        assert r.returncode == 0 and prints['carol'] in r.stdout, r.stdout
+        nonce = re.search(r'Nonce +(\S+)', r.stdout)[1]
+        for k in newer:
+            r = s.cli('operator', 'generate-root', f'-nonce={nonce}', k)
+            assert r.returncode == 0, r.stdout
+        token = g.opened(base64.b64decode(re.search(r'Encoded Token +(\S+)', r.stdout)[1]))
+        equal(s.ok('GET', 'auth/token/lookup-self', token=token).data['policies'], ['root'])
+        for bad in (os.path.join(w.dir, 'none'), 'keybase:alice', os.devnull):
+            r = s.cli('operator', 'generate-root', '-init', f'-pgp-key={bad}')
+            assert r.returncode == 1 and bad in r.stdout, r.stdout
+
+
 if __name__ == '__main__':
-    sys.exit(run_tests([tokens, userpass, approle, approle_properties, bound_tokens, kv, policies, mounts, wrapping, unknown_fields, system, described, audit, transport, hot_key], 'api'))
+    sys.exit(run_tests([tokens, userpass, approle, approle_properties, bound_tokens, kv, policies, mounts, wrapping, unknown_fields, system, described, audit, transport, hot_key, pgp], 'api'))

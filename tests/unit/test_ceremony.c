@@ -32,7 +32,7 @@ static int start_at(const char *address, const char *nonce, int64_t now_ms)
     char open[64];
 
     snprintf(open, sizeof(open), "open-%s", nonce);
-    struct attempt_new n = {CEREMONY_ROOT, address, PAD, nonce, open, now_ms};
+    struct attempt_new n = {CEREMONY_ROOT, address, PAD, nonce, open, now_ms, NULL, NULL};
 
     return ceremony_start(cs, &n, &view, &err);
 }
@@ -121,6 +121,7 @@ Test(ceremony, a_second_holder_elsewhere_sees_the_only_attempt_and_gives_his_sha
 {
     struct shares whole = {0};
     uint8_t otp[TOKEN_ID_BYTES];
+    char *pgp;
 
     ceremony_status(cs, CEREMONY_ROOT, "10.0.0.2", 1000, &view);
     cr_assert_not(view.started);
@@ -136,9 +137,9 @@ Test(ceremony, a_second_holder_elsewhere_sees_the_only_attempt_and_gives_his_sha
     cr_assert_eq(share("10.0.0.3", "open-n1", 3, &whole), 0);
     cr_assert(whole.n == 3 && sure == 1, "tried in every combination with the one that is sure");
     shares_clear(&whole);
-    cr_assert_eq(ceremony_finish(cs, CEREMONY_ROOT, "open-n1", otp, 1000, &err), 0);
+    cr_assert_eq(ceremony_finish(cs, CEREMONY_ROOT, "open-n1", otp, &pgp, 1000, &err), 0);
     cr_assert_eq(memcmp(otp, PAD, sizeof(otp)), 0);
-    cr_assert_eq(ceremony_finish(cs, CEREMONY_ROOT, "n1", otp, 1000, &err), -1, "once");
+    cr_assert_eq(ceremony_finish(cs, CEREMONY_ROOT, "n1", otp, &pgp, 1000, &err), -1, "once");
 }
 
 Test(ceremony, garbage_under_the_open_nonce_stops_nobody)
@@ -294,7 +295,7 @@ Test(ceremony, an_attempt_with_a_share_stays_while_each_network_has_one)
 
 Test(ceremony, the_pad_must_be_as_long_as_the_token)
 {
-    struct attempt_new n = {CEREMONY_ROOT, "10.0.0.1", "short", "n", "o", 0};
+    struct attempt_new n = {CEREMONY_ROOT, "10.0.0.1", "short", "n", "o", 0, NULL, NULL};
 
     cr_assert_eq(ceremony_start(cs, &n, &view, &err), -1);
     cr_assert_str_eq(err.msg, "OTP string is wrong length");
@@ -302,7 +303,7 @@ Test(ceremony, the_pad_must_be_as_long_as_the_token)
 
 Test(ceremony, a_dr_attempt_is_apart_from_a_root_attempt)
 {
-    struct attempt_new n = {CEREMONY_DR_OPERATION, "10.0.0.1", PAD, "n", "o", 0};
+    struct attempt_new n = {CEREMONY_DR_OPERATION, "10.0.0.1", PAD, "n", "o", 0, NULL, NULL};
 
     cr_assert_eq(ceremony_start(cs, &n, &view, &err), 0);
     ceremony_status(cs, CEREMONY_ROOT, "10.0.0.1", 0, &view);
