@@ -185,10 +185,11 @@ void copy_start(struct engine *e, const struct link_welcome *w)
     atomic_store(&e->copy_keys, 0);
     atomic_store(&e->copy_bytes, 0);
     atomic_store(&e->copy_deleted, 0);
-    log_info(e->cfg.log, LOG_REPLICATION,
-             "catching up with the primary's data at LSN %" PRIu64 " in %s, %s%s", w->base.lsn,
-             g->dir, clone ? "by its difference to the data at hand" : "all of it",
-             e->promotable ? "; the data at hand stays promotable until then" : "");
+    log_info(
+        e->cfg.log, LOG_REPLICATION,
+        "catching up with the primary's data at LSN %" PRIu64 " in %s, %s%s", w->base.lsn, g->dir,
+        clone ? "by its difference to the data at hand (no matching WALs available)" : "all of it",
+        e->promotable ? "; the data at hand stays promotable until then" : "");
 }
 
 /* Answers that the copy holds may come from a history that a promotion cut off below them. */

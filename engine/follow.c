@@ -65,8 +65,8 @@ void follow_closed(struct engine *e, const char *reason)
     f->last_error_ms = env_wall_ms(e->cfg.env);
     retry_later(e);
     log_info(e->cfg.log, LOG_REPLICATION, "%sprimary %s: %s; dialling again in %" PRId64 " ms",
-             dialled ? "failed to connect to " : "", f->cfg.primary_addr, reason,
-             (f->retry_ns - env_mono_ns(e->cfg.env)) / NS_PER_MS);
+             dialled ? "failed to connect to " : "encountered error, applying backoff: ",
+             f->cfg.primary_addr, reason, (f->retry_ns - env_mono_ns(e->cfg.env)) / NS_PER_MS);
 }
 
 void follow_off(struct engine *e, const char *reason)
