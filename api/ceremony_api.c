@@ -32,15 +32,15 @@ static void start(struct request *rq, struct response *rs, enum ceremony_kind ki
 {
     char made[TOKEN_ID_BYTES + 1] = "", nonce[37], open_nonce[37];
     char fingerprint[PGP_FINGERPRINT_BYTES] = "";
-    const char *otp, *pgp = "";
+    const char *otp, *pgp;
     struct attempt_view view;
     struct err err = {0};
 
-    if (raw_str(rq, rs, "otp", &otp) != 0)
+    if (raw_str(rq, rs, "otp", &otp) != 0 || raw_str(rq, rs, "pgp_key", &pgp) != 0)
         return;
-    /* Both: the pad counts, and the key is not looked at. */
-    if (otp[0] == '\0' &&
-        raw_pgp_key(rq, rs, "pgp_key", "error parsing PGP key: ", &pgp, fingerprint) != 0)
+    if (otp[0] != '\0')
+        pgp = ""; /* both: the pad counts, and the key is not looked at */
+    if (raw_pgp_key(rs, pgp, "error parsing PGP key: ", fingerprint) != 0)
         return;
     if (otp[0] == '\0')
         otp = base62(rq->core, made, TOKEN_ID_BYTES);
@@ -114,7 +114,6 @@ static int make_token(struct core *c, char id[TOKEN_ID_BYTES + 1],
                       const uint8_t otp[TOKEN_ID_BYTES], const char *pgp_key, struct buf *encoded,
                       struct err *err)
 {
-    char fingerprint[PGP_FINGERPRINT_BYTES];
     uint8_t padded[TOKEN_ID_BYTES];
     struct buf message = {0};
     int rc = 0;
@@ -123,7 +122,7 @@ static int make_token(struct core *c, char id[TOKEN_ID_BYTES + 1],
     id[1] = '.';
     base62(c, id + 2, TOKEN_ID_BYTES - 2);
     if (pgp_key != NULL) {
-        rc = pgp_encrypt(c, pgp_key, id, TOKEN_ID_BYTES, &message, fingerprint, err);
+        rc = pgp_encrypt(pgp_key, id, TOKEN_ID_BYTES, &message, err);
         base64_write(encoded, message.data, message.len, true);
     } else {
         for (size_t i = 0; i < TOKEN_ID_BYTES; i++)

@@ -77,8 +77,8 @@ CHECKED int seal_make(struct core *c, unsigned shares, unsigned threshold,
                       struct err *err);
 /** Coroutine. {"keys": [hex], "keys_base64": [...]} added to out. pgp_keys: one for each, to which
  * the hex text of the share is encrypted; NULL: none. */
-CHECKED int seal_keys_json(struct core *c, const struct buf *keys, unsigned n,
-                           const json_t *pgp_keys, json_t *out, struct err *err);
+CHECKED int seal_keys_json(const struct buf *keys, unsigned n, const json_t *pgp_keys, json_t *out,
+                           struct err *err);
 /** Fields of a raw endpoint's body, strict as Go's decoder: a wrong type is answered 400. */
 CHECKED int raw_str(struct request *rq, struct response *rs, const char *name, const char **outp);
 CHECKED int raw_int(struct request *rq, struct response *rs, const char *name, int64_t *outp);
@@ -87,9 +87,8 @@ CHECKED int raw_bool(struct request *rq, struct response *rs, const char *name, 
  * each the fingerprint is added to fingerprints, which may be NULL. -1: answered. */
 CHECKED int raw_pgp_keys(struct request *rq, struct response *rs, int64_t shares, bool rekey,
                          const json_t **keysp, json_t *fingerprints);
-/** One such field, "" when it is not given; its answer begins with prefix. -1: answered. */
-CHECKED int raw_pgp_key(struct request *rq, struct response *rs, const char *name,
-                        const char *prefix, const char **keyp,
+/** The same for one key; "": none. Its answer begins with prefix. -1: answered. */
+CHECKED int raw_pgp_key(struct response *rs, const char *key, const char *prefix,
                         char fingerprint[PGP_FINGERPRINT_BYTES]);
 /** Go's base64 (padded, or raw without): -1 and *badp the offset of Go's error text. */
 CHECKED int base64_read(const char *text, bool padded, uint8_t *out, size_t cap, size_t *lenp,

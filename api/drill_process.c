@@ -75,7 +75,7 @@ static int spawn(struct drill *d, const char *config, int child_end, struct err 
     posix_spawn_file_actions_adddup2(&fa, 1, 2);
     posix_spawn_file_actions_adddup2(&fa, child_end, CHILD_FD);
     posix_spawn_file_actions_addclosefrom_np(&fa, CHILD_FD + 1);
-    sys = spawn_self(argv, &fa, &d->pid);
+    sys = spawn_self(argv, environ, &fa, &d->pid);
     if (sys == 0)
         return 0;
     d->pid = 0;

@@ -3,15 +3,20 @@
  * pgp_process.c - a process of its own for what reads OpenPGP keys: the server's side, and its own.
  *
  * It is this program again, with one end of a socket pair as stdin and stdout, and nothing else of
- * ours open. Request: the key, NUL, the text to encrypt, end of file. Answer: '+', the fingerprint,
- * NUL, the message; or '-' and why not, as the caller may be told.
+ * ours open. Request: the text to encrypt, NUL, each key with a NUL, end of file. Answer: '+', each
+ * fingerprint with a NUL, the message to the last key; or '-' and why not, as the caller may be
+ * told. A '.' at its end says that it is whole.
  */
 #include "pgp.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/wait.h>
@@ -22,19 +27,24 @@
 #include "core_private.h"
 #include "process.h"
 
-#define PGP_LATCH "core/pgp"
-#define PGP_LIMIT_S 10
-#define REQUEST_MAX_BYTES (PGP_KEY_MAX_CHARS + 1 + PGP_PLAIN_MAX_BYTES)
+#define REQUEST_MAX_BYTES (PGP_PLAIN_MAX_BYTES + 1 + SHAMIR_SHARES_MAX * (PGP_KEY_MAX_CHARS + 1))
 #define ANSWER_MAX_BYTES ((size_t)64 << 10)
 
-/* To the end of file. -1: errno; EMSGSIZE: more than max. */
-static int read_all(int fd, size_t max, struct buf *out)
+/* To the end of file, or the time. -1: errno; EMSGSIZE: more than max. */
+static int read_all(int fd, size_t max, int64_t end_ns, struct buf *out)
 {
     out->secret = true;
     for (;;) {
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        int64_t left = (end_ns - env_mono_ns(env_real())) / 1000000;
         uint8_t *at = buf_reserve(out, 4096);
-        ssize_t n = at != NULL ? read(fd, at, 4096) : -1;
+        ssize_t n;
 
+        if (left <= 0 || poll(&p, 1, (int)left) == 0) {
+            errno = ETIMEDOUT;
+            return -1;
+        }
+        n = at != NULL ? read(fd, at, 4096) : -1;
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
@@ -62,37 +72,70 @@ static int write_all(int fd, const uint8_t *data, size_t len)
     return 0;
 }
 
+static int64_t deadline_ns(void)
+{
+    return env_mono_ns(env_real()) + PGP_LIMIT_S * INT64_C(1000000000);
+}
+
 /* ---- the process ---- */
+
+static void confine(void)
+{
+    static const struct rlimit cpu = {PGP_CPU_S, PGP_CPU_S}, none = {0, 0};
+    struct err err = {0};
+
+    (void)!memory_protect(true, &err); /* locked as far as it may be */
+    (void)setrlimit(RLIMIT_CPU, &cpu);
+    (void)setrlimit(RLIMIT_FSIZE, &none);
+    (void)setrlimit(RLIMIT_NPROC, &none);
+    (void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+}
+
+/* Each key of the request in turn. */
+static int answer_keys(const struct buf *in, struct buf *out, struct err *err)
+{
+    const char *plain = (const char *)in->data, *end = plain + in->len;
+    size_t len = strnlen(plain, in->len);
+    struct buf message = {0};
+    int rc = 0;
+
+    buf_addc(out, '+');
+    for (const char *key = plain + len + 1; key < end && rc == 0; key += strlen(key) + 1) {
+        char fingerprint[PGP_FINGERPRINT_BYTES];
+
+        if (memchr(key, '\0', (size_t)(end - key)) == NULL) {
+            rc = err_set(err, ERR_PROTO, 0, "request");
+            break;
+        }
+        buf_clear(&message);
+        rc = pgp_encrypt_here(key, plain, len, &message, fingerprint, err);
+        if (rc == 0)
+            buf_add(out, fingerprint, strlen(fingerprint) + 1);
+    }
+    buf_add(out, message.data, message.len);
+    buf_free(&message);
+    return rc;
+}
 
 int pgp_main(void)
 {
-    struct buf in = {0}, message = {0}, out = {0};
-    char fingerprint[PGP_FINGERPRINT_BYTES];
+    struct buf in = {0}, out = {0};
     struct err err = {0};
-    const char *plain;
     int rc = 1;
 
-    (void)!memory_protect(true, &err); /* locked as far as it may be */
-    err_clear(&err);
-    if (read_all(STDIN_FILENO, REQUEST_MAX_BYTES, &in) != 0 || in.len == 0 ||
-        (plain = memchr(in.data, '\0', in.len)) == NULL)
-        goto out;
-    plain++;
-    if (pgp_encrypt_here((const char *)in.data, plain,
-                         in.len - (size_t)(plain - (const char *)in.data), &message, fingerprint,
-                         &err) == 0) {
-        buf_addc(&out, '+');
-        buf_add(&out, fingerprint, strlen(fingerprint) + 1);
-        buf_add(&out, message.data, message.len);
-    } else if (err.code == ERR_INVAL) {
-        buf_printf(&out, "-%s", err.msg);
-    } else {
-        goto out;
+    confine();
+    if (read_all(STDIN_FILENO, REQUEST_MAX_BYTES, deadline_ns(), &in) == 0 && in.len > 0) {
+        rc = answer_keys(&in, &out, &err) != 0;
+        if (rc != 0 && err.code == ERR_INVAL) {
+            buf_clear(&out);
+            buf_printf(&out, "-%s", err.msg);
+            rc = 0;
+        }
+        buf_addc(&out, '.');
+        if (rc == 0)
+            rc = out.failed || write_all(STDOUT_FILENO, out.data, out.len) != 0;
     }
-    rc = out.failed || write_all(STDOUT_FILENO, out.data, out.len) != 0;
-out:
     buf_free(&in);
-    buf_free(&message);
     buf_free(&out);
     return rc;
 }
@@ -100,17 +143,14 @@ out:
 /* ---- the server ---- */
 
 struct pgp_call {
-    const char *key;
-    const void *plain;
-    size_t len;
-    struct buf answer;
+    struct buf request, answer;
     int sys; /* errno of what failed here; 0: the answer counts */
 };
 
 /* Returns an errno. */
 static int start(int child_end, pid_t *pidp)
 {
-    char *argv[] = {(char *)"lockstep", (char *)PGP_VERB, NULL};
+    char *argv[] = {(char *)"lockstep", (char *)PGP_VERB, NULL}, *env[] = {NULL};
     posix_spawn_file_actions_t fa;
 
     posix_spawn_file_actions_init(&fa);
@@ -118,18 +158,18 @@ static int start(int child_end, pid_t *pidp)
     posix_spawn_file_actions_adddup2(&fa, child_end, STDOUT_FILENO);
     posix_spawn_file_actions_addopen(&fa, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
     posix_spawn_file_actions_addclosefrom_np(&fa, STDERR_FILENO + 1);
-    return spawn_self(argv, &fa, pidp);
+    return spawn_self(argv, env, &fa, pidp);
 }
 
-static int exchange(const struct pgp_call *p, int fd, struct buf *answer)
+static int exchange(struct pgp_call *p, int fd)
 {
     static const struct timeval limit = {.tv_sec = PGP_LIMIT_S};
+    int64_t end_ns = deadline_ns();
 
-    return setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) != 0 ||
-                   setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) != 0 ||
-                   write_all(fd, (const uint8_t *)p->key, strlen(p->key) + 1) != 0 ||
-                   write_all(fd, p->plain, p->len) != 0 || shutdown(fd, SHUT_WR) != 0 ||
-                   read_all(fd, ANSWER_MAX_BYTES, answer) != 0
+    return setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) != 0 ||
+                   write_all(fd, p->request.data, p->request.len) != 0 ||
+                   shutdown(fd, SHUT_WR) != 0 ||
+                   read_all(fd, ANSWER_MAX_BYTES, end_ns, &p->answer) != 0
                ? -1
                : 0;
 }
@@ -139,7 +179,7 @@ static void pgp_run(void *arg)
 {
     struct pgp_call *p = arg;
     pid_t pid = 0;
-    int pair[2], status;
+    int pair[2];
 
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
         p->sys = errno;
@@ -147,58 +187,106 @@ static void pgp_run(void *arg)
     }
     p->sys = start(pair[1], &pid);
     close(pair[1]);
-    if (p->sys != 0) {
-        close(pair[0]);
-        return;
-    }
-    if (exchange(p, pair[0], &p->answer) != 0) {
-        p->sys = errno == EAGAIN || errno == EWOULDBLOCK ? ETIMEDOUT : errno;
-        kill(pid, SIGKILL);
+    if (p->sys == 0) {
+        if (exchange(p, pair[0]) != 0)
+            p->sys = errno;
+        kill(pid, SIGKILL); /* what it has to say is here, or comes too late */
+        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+            ;
     }
     close(pair[0]);
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        ;
-    if (p->sys == 0 && (!WIFEXITED(status) || WEXITSTATUS(status) != 0))
-        p->sys = EIO;
 }
 
-static int take_answer(const struct pgp_call *p, struct buf *out,
-                       char fingerprint[PGP_FINGERPRINT_BYTES], struct err *err)
+/* ERR_INVAL: what it says. The byte that says that it is whole is taken off. */
+static int check_answer(struct pgp_call *p, struct err *err)
 {
     const char *text = (const char *)p->answer.data;
-    size_t n;
+    bool cut = p->sys == ECONNRESET || p->sys == EPIPE || p->sys == ETIMEDOUT || p->sys == EAGAIN;
 
-    if (p->sys != 0)
-        return err_set(err, p->sys == ETIMEDOUT ? ERR_TIMEOUT : ERR_IO, p->sys, "PGP encryption");
-    if (p->answer.len > 1 && text[0] == '-')
+    if (p->sys != 0 && !cut)
+        return err_set(err, ERR_IO, p->sys, "PGP encryption");
+    if (cut || p->answer.len < 2 || text[p->answer.len - 1] != '.' ||
+        (text[0] != '+' && text[0] != '-'))
+        return err_set(err, ERR_INVAL, 0,
+                       "error parsing given PGP key: it cannot be read within %d s", PGP_CPU_S);
+    p->answer.len--;
+    if (text[0] == '-')
         return err_set(err, ERR_INVAL, 0, "%.*s", (int)p->answer.len - 1, text + 1);
-    n = p->answer.len > 1 && text[0] == '+' ? strnlen(text + 1, p->answer.len - 1) : 0;
-    if (n == 0 || n >= PGP_FINGERPRINT_BYTES || n + 2 >= p->answer.len)
-        return err_set(err, ERR_PROTO, 0, "PGP encryption: its process answered nothing readable");
-    memcpy(fingerprint, text + 1, n + 1);
-    if (out == NULL)
-        return 0;
-    buf_add(out, text + n + 2, p->answer.len - n - 2);
+    return 0;
+}
+
+/* The fingerprints of n keys, and in *messagep where the message begins. */
+static int take_answer(const struct pgp_call *p, size_t n, json_t *fingerprints, size_t *messagep,
+                       struct err *err)
+{
+    size_t at = 1;
+
+    for (size_t i = 0; i < n; i++) {
+        const char *text = (const char *)p->answer.data + at;
+        size_t len = at < p->answer.len ? strnlen(text, p->answer.len - at) : 0;
+
+        if (len == 0 || len >= PGP_FINGERPRINT_BYTES || at + len >= p->answer.len)
+            return err_set(err, ERR_PROTO, 0, "PGP encryption: an answer that is not readable");
+        if (fingerprints != NULL && json_array_append_new(fingerprints, json_string(text)) != 0)
+            return err_set(err, ERR_NOMEM, 0, "PGP key");
+        at += len + 1;
+    }
+    *messagep = at;
+    return 0;
+}
+
+static int make_request(const void *plain, size_t len, const char *const *keys, size_t n,
+                        struct buf *out, struct err *err)
+{
+    buf_add(out, plain, len);
+    buf_addc(out, '\0');
+    for (size_t i = 0; i < n; i++) {
+        if (strlen(keys[i]) > PGP_KEY_MAX_CHARS)
+            return err_set(err, ERR_INVAL, 0,
+                           "error decoding given PGP key: longer than %zu KiB: leave the "
+                           "signatures of others out (gpg --export-options export-minimal)",
+                           PGP_KEY_MAX_CHARS >> 10);
+        buf_add(out, keys[i], strlen(keys[i]) + 1);
+    }
     return buf_check(out, err);
 }
 
-int pgp_encrypt(struct core *c, const char *key_base64, const void *plain, size_t len,
-                struct buf *out, char fingerprint[PGP_FINGERPRINT_BYTES], struct err *err)
+static int call(const void *plain, size_t len, const char *const *keys, size_t n,
+                json_t *fingerprints, struct buf *out, struct err *err)
 {
-    struct pgp_call p = {.key = key_base64, .plain = plain, .len = len};
-    struct latch_ref latch;
+    struct pgp_call p = {.request.secret = true};
+    size_t at = 0;
+    int rc = make_request(plain, len, keys, n, &p.request, err);
+
+    if (rc == 0) {
+        run_blocking(pgp_run, &p);
+        rc = check_answer(&p, err);
+    }
+    if (rc == 0)
+        rc = take_answer(&p, n, fingerprints, &at, err);
+    if (rc == 0 && out != NULL) {
+        buf_add(out, p.answer.data + at, p.answer.len - at);
+        rc = buf_check(out, err);
+    }
+    buf_free(&p.request);
+    buf_free(&p.answer);
+    return rc;
+}
+
+int pgp_encrypt(const char *key_base64, const void *plain, size_t len, struct buf *out,
+                struct err *err)
+{
+    return call(plain, len, &key_base64, 1, NULL, out, err);
+}
+
+int pgp_try(const char *const *keys, size_t n, json_t *fingerprints, struct err *err)
+{
+    static atomic_flag busy = ATOMIC_FLAG_INIT;
     int rc;
 
-    if (strlen(key_base64) > PGP_KEY_MAX_CHARS)
-        return err_set(err, ERR_INVAL, 0,
-                       "error decoding given PGP key: longer than %zu KiB: leave the signatures of "
-                       "others out (gpg --export-options export-minimal)",
-                       PGP_KEY_MAX_CHARS >> 10);
-    if (latch_take(c, PGP_LATCH, &latch, err) != 0)
-        return -1;
-    run_blocking(pgp_run, &p);
-    latch_release(c, &latch);
-    rc = take_answer(&p, out, fingerprint, err);
-    buf_free(&p.answer);
+    if (atomic_flag_test_and_set(&busy))
+        return err_set(err, ERR_BUSY, 0, "other PGP keys are being tried: ask again");
+    rc = call("x", 1, keys, n, fingerprints, NULL, err);
+    atomic_flag_clear(&busy);
     return rc;
 }

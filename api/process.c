@@ -7,7 +7,8 @@
 #include <signal.h>
 #include <unistd.h>
 
-int spawn_self(char *const argv[], posix_spawn_file_actions_t *actions, pid_t *pidp)
+int spawn_self(char *const argv[], char *const env[], posix_spawn_file_actions_t *actions,
+               pid_t *pidp)
 {
     posix_spawnattr_t attr;
     sigset_t none, all;
@@ -19,7 +20,7 @@ int spawn_self(char *const argv[], posix_spawn_file_actions_t *actions, pid_t *p
     posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
     posix_spawnattr_setsigmask(&attr, &none);
     posix_spawnattr_setsigdefault(&attr, &all);
-    sys = posix_spawn(pidp, "/proc/self/exe", actions, &attr, argv, environ);
+    sys = posix_spawn(pidp, "/proc/self/exe", actions, &attr, argv, env);
     posix_spawnattr_destroy(&attr);
     posix_spawn_file_actions_destroy(actions);
     return sys;

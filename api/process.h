@@ -13,6 +13,7 @@
  * close the rest (posix_spawn_file_actions_addclosefrom_np); they are destroyed. Returns an errno,
  * 0: *pidp is the caller's to wait for. Any thread.
  */
-int spawn_self(char *const argv[], posix_spawn_file_actions_t *actions, pid_t *pidp);
+int spawn_self(char *const argv[], char *const env[], posix_spawn_file_actions_t *actions,
+               pid_t *pidp);
 
 #endif

@@ -72,34 +72,45 @@ int raw_bool(struct request *rq, struct response *rs, const char *name, bool *ou
 }
 
 /* A trial, so that nothing begins which could not end. */
-static int try_pgp(struct request *rq, struct response *rs, const char *key, const char *prefix,
-                   char fingerprint[PGP_FINGERPRINT_BYTES])
+static int try_pgp(struct response *rs, const char *const *keys, size_t n, const char *prefix,
+                   json_t *fingerprints)
 {
     struct err err = {0};
 
-    if (pgp_encrypt(rq->core, key, "x", 1, NULL, fingerprint, &err) == 0)
+    if (pgp_try(keys, n, fingerprints, &err) == 0)
         return 0;
     if (err.code == ERR_INVAL)
         reply_error(rs, 400, "%s%s", prefix, err.msg);
+    else if (err.code == ERR_BUSY)
+        reply_error(rs, 503, "%s", err.msg);
     else
         reply_err(rs, &err);
     return -1;
 }
 
-int raw_pgp_key(struct request *rq, struct response *rs, const char *name, const char *prefix,
-                const char **keyp, char fingerprint[PGP_FINGERPRINT_BYTES])
+int raw_pgp_key(struct response *rs, const char *key, const char *prefix,
+                char fingerprint[PGP_FINGERPRINT_BYTES])
 {
+    json_t *list;
+    int rc;
+
     fingerprint[0] = '\0';
-    if (raw_str(rq, rs, name, keyp) != 0)
-        return -1;
-    return (*keyp)[0] != '\0' ? try_pgp(rq, rs, *keyp, prefix, fingerprint) : 0;
+    if (key[0] == '\0')
+        return 0;
+    list = json_array();
+    rc = try_pgp(rs, &key, 1, prefix, list);
+    if (rc == 0)
+        snprintf(fingerprint, PGP_FINGERPRINT_BYTES, "%s",
+                 json_string_value(json_array_get(list, 0)));
+    json_decref(list);
+    return rc;
 }
 
 int raw_pgp_keys(struct request *rq, struct response *rs, int64_t shares, bool rekey,
                  const json_t **keysp, json_t *fingerprints)
 {
     const json_t *keys = given(rq, "pgp_keys"), *v;
-    char fingerprint[PGP_FINGERPRINT_BYTES];
+    const char *text[SHAMIR_SHARES_MAX];
     size_t i;
 
     *keysp = NULL;
@@ -107,26 +118,24 @@ int raw_pgp_keys(struct request *rq, struct response *rs, int64_t shares, bool r
         return wrong_type(rs, keys, "pgp_keys", "[]string");
     if (json_array_size(keys) == 0)
         return 0;
-    if ((int64_t)json_array_size(keys) != shares) {
+    json_array_foreach(keys, i, v)
+    {
+        if (!json_is_string(v) && !json_is_null(v))
+            return wrong_type(rs, v, "pgp_keys", "string");
+        if (i < SHAMIR_SHARES_MAX)
+            text[i] = json_is_null(v) ? "" : json_string_value(v);
+    }
+    if ((int64_t)json_array_size(keys) != shares || shares > SHAMIR_SHARES_MAX) {
         reply_error(rs, 400, "%s%s", rekey ? "" : "invalid seal configuration: ",
                     rekey ? "incorrect number of PGP keys for rekey"
                           : "count mismatch between number of provided PGP keys and number of "
                             "shares");
         return -1;
     }
-    json_array_foreach(keys, i, v)
-    {
-        if (!json_is_string(v))
-            return wrong_type(rs, v, "pgp_keys", "string");
-        if (try_pgp(rq, rs, json_string_value(v),
-                    rekey ? "invalid rekey seal configuration: " : "invalid seal configuration: ",
-                    fingerprint) != 0)
-            return -1;
-        if (fingerprints != NULL)
-            json_array_append_new(fingerprints, json_string(fingerprint));
-    }
     *keysp = keys;
-    return 0;
+    return try_pgp(rs, text, (size_t)shares,
+                   rekey ? "invalid rekey seal configuration: " : "invalid seal configuration: ",
+                   fingerprints);
 }
 
 /* ---- base64 and hex ---- */

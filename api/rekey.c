@@ -122,59 +122,69 @@ static bool may_cancel(struct request *rq, struct response *rs, const struct rek
     return false;
 }
 
-static void rekey_start(struct request *rq, struct response *rs, struct rekey *r, unsigned required)
-{
+/* What rekey/init asks for. */
+struct rekey_asked {
     int64_t shares, threshold;
-    bool backup, capital_backup, verify;
-    const json_t *pgp_keys;
+    bool backup, verify;
+    const json_t *pgp_keys; /* of the request; NULL: none */
     json_t *fingerprints;
+};
+
+/* Without REKEY_LATCH: anybody may ask, and a trial of keys takes its time. -1: answered. */
+static int rekey_read(struct request *rq, struct response *rs, struct rekey_asked *a)
+{
+    bool backup, capital_backup;
     struct err err = {0};
 
-    if (raw_int(rq, rs, "secret_shares", &shares) != 0 ||
-        raw_int(rq, rs, "secret_threshold", &threshold) != 0 ||
+    if (raw_int(rq, rs, "secret_shares", &a->shares) != 0 ||
+        raw_int(rq, rs, "secret_threshold", &a->threshold) != 0 ||
         raw_bool(rq, rs, "backup", &backup) != 0 ||
         raw_bool(rq, rs, "Backup", &capital_backup) != 0 ||
-        raw_bool(rq, rs, "require_verification", &verify) != 0)
-        return;
-    if (json_array_size(json_object_get(rq->data, "pgp_keys")) == 0 && (backup || capital_backup)) {
+        raw_bool(rq, rs, "require_verification", &a->verify) != 0)
+        return -1;
+    a->backup = backup || capital_backup;
+    if (json_array_size(json_object_get(rq->data, "pgp_keys")) == 0 && a->backup) {
         reply_error(
             rs, 400,
             "cannot request a backup of the new keys without providing PGP keys for encryption");
-        return;
+        return -1;
     }
-    if (seal_check_numbers(shares, threshold, &err) != 0) {
+    if (seal_check_numbers(a->shares, a->threshold, &err) != 0) {
         reply_error(rs, 400, "invalid rekey seal configuration: %s", err.msg);
-        return;
+        return -1;
     }
+    a->fingerprints = json_array();
+    return raw_pgp_keys(rq, rs, a->shares, true, &a->pgp_keys, a->fingerprints);
+}
+
+static void rekey_start(struct request *rq, struct response *rs, struct rekey *r,
+                        const struct rekey_asked *a, unsigned required)
+{
     if (r->started && !idle(rq, r)) {
         reply_error(rs, 400, "rekey already in progress");
         return;
     }
-    fingerprints = json_array();
-    if (raw_pgp_keys(rq, rs, shares, true, &pgp_keys, fingerprints) != 0) {
-        json_decref(fingerprints);
-        return;
-    }
     rekey_drop(r);
+    if (a->pgp_keys != NULL) {
+        r->pgp_keys = json_deep_copy(a->pgp_keys);
+        r->fingerprints = json_incref(a->fingerprints);
+        if (r->pgp_keys == NULL || r->fingerprints == NULL) {
+            rekey_drop(r);
+            reply_router_error(rs, 500, "out of memory");
+            return;
+        }
+    }
     r->started = true;
     r->given_ms = rq->now_ms;
     ceremony_address(rq->http->peer_ip, r->address);
-    r->verify_required = verify;
-    r->backup = backup || capital_backup;
-    r->pgp_keys = json_deep_copy(pgp_keys);
-    r->fingerprints = pgp_keys != NULL ? json_incref(fingerprints) : NULL;
-    json_decref(fingerprints);
-    if (pgp_keys != NULL && (r->pgp_keys == NULL || r->fingerprints == NULL)) {
-        rekey_drop(r);
-        reply_router_error(rs, 500, "out of memory");
-        return;
-    }
-    r->new_shares = (unsigned)shares;
-    r->new_threshold = (unsigned)threshold;
+    r->verify_required = a->verify;
+    r->backup = a->backup;
+    r->new_shares = (unsigned)a->shares;
+    r->new_threshold = (unsigned)a->threshold;
     uuid_new(rq->core, r->nonce);
     log_info(rq->core->log, "core",
              "rekey initialized: nonce=%s shares=%u threshold=%u validation_required=%s", r->nonce,
-             r->new_shares, r->new_threshold, verify ? "true" : "false");
+             r->new_shares, r->new_threshold, a->verify ? "true" : "false");
     reply_progress(rs, r, required);
 }
 
@@ -220,10 +230,10 @@ static int commit_seal(struct core *c, struct batch *b, struct err *err)
 
 /* {"nonce": .., "keys": {fingerprint: [hex]}, "keys_base64": {..}}: what the holders are given,
  * which nobody else can read. */
-static int put_backup(struct batch *b, const struct rekey *r, const json_t *answer, struct err *err)
+static int put_backup(struct batch *b, const json_t *answer, struct err *err)
 {
     static const char *const forms[] = {"keys", "keys_base64"};
-    json_t *row = json_pack("{s:s}", "nonce", r->nonce);
+    json_t *row = json_pack("{s:O}", "nonce", json_object_get(answer, "nonce"));
     int rc = row == NULL;
 
     for (size_t f = 0; f < sizeof(forms) / sizeof(forms[0]) && rc == 0; f++) {
@@ -231,7 +241,7 @@ static int put_backup(struct batch *b, const struct rekey *r, const json_t *answ
         size_t i;
 
         rc = json_object_set_new(row, forms[f], of);
-        json_array_foreach(r->fingerprints, i, v)
+        json_array_foreach(json_object_get(answer, "pgp_fingerprints"), i, v)
         {
             json_t *mine = json_object_get(of, json_string_value(v));
 
@@ -247,13 +257,66 @@ static int put_backup(struct batch *b, const struct rekey *r, const json_t *answ
     return rc;
 }
 
-/* The old shares agree: make the new ones. With verification they are given out and nothing is
+/* For shares that are to be verified: who loses the answer finds them there, and can prove them. */
+static int keep_backup(struct core *c, const json_t *answer, struct err *err)
+{
+    struct batch *b = batch_new(c);
+
+    if (b == NULL)
+        return err_set(err, ERR_NOMEM, 0, "rekey");
+    if (put_backup(b, answer, err) == 0)
+        return batch_commit(b, err);
+    batch_free(b);
+    return -1;
+}
+
+/* The answer, with the shares as their holders are given them. It waits: a seal may end the rekey
+ * meanwhile. */
+static int answer_keys(struct core *c, struct rekey *r, const struct buf *keys, struct response *rs,
+                       struct err *err)
+{
+    bool keep = r->backup && r->verify_required;
+    json_t *pgp_keys = json_incref(r->pgp_keys);
+    char nonce[sizeof(r->nonce)];
+    int rc;
+
+    memcpy(nonce, r->nonce, sizeof(nonce));
+    rs->raw = json_pack("{s:s, s:b, s:O?, s:b, s:b}", "nonce", r->nonce, "complete", 1,
+                        "pgp_fingerprints", r->fingerprints, "backup", r->backup,
+                        "verification_required", r->verify_required);
+    rc = rs->raw != NULL ? seal_keys_json(keys, r->new_shares, pgp_keys, rs->raw, err)
+                         : err_set(err, ERR_NOMEM, 0, "rekey");
+    json_decref(pgp_keys);
+    if (rc == 0 && keep)
+        rc = keep_backup(c, rs->raw, err);
+    if (rc == 0 && strcmp(nonce, r->nonce) != 0)
+        rc = err_set(err, ERR_AGAIN, 0, "the rekey was ended meanwhile");
+    return rc;
+}
+
+/* The new shares are given out, and hold once enough of them came back. Takes b. */
+static int await_proof(struct core *c, struct rekey *r, const struct buf *keys, unsigned n,
+                       struct batch *b, json_t *answer, struct err *err)
+{
+    for (unsigned i = 0; i < n; i++)
+        if (shares_add(&r->new_keys, keys[i].data, keys[i].len) < 0) {
+            batch_free(b);
+            return err_set(err, ERR_NOMEM, 0, "rekey");
+        }
+    r->pending = b;
+    r->verifying = true;
+    uuid_new(c, r->verify_nonce);
+    json_object_set_new(answer, "verification_nonce", json_string(r->verify_nonce));
+    return 0;
+}
+
+/* The old shares agree: make the new ones. With verification they are given out and no seal is
  * stored. */
 static int make_keys(struct request *rq, struct response *rs, struct rekey *r,
                      const struct buf *root, struct err *err)
 {
     struct core *c = rq->core;
-    unsigned n = r->new_shares;
+    unsigned n = r->new_shares, threshold = r->new_threshold;
     struct buf *keys = calloc(n, sizeof(*keys));
     struct batch *b = batch_new(c);
     int rc = -1;
@@ -262,36 +325,18 @@ static int make_keys(struct request *rq, struct response *rs, struct rekey *r,
         err_set(err, ERR_NOMEM, 0, "rekey");
         goto out;
     }
-    if (seal_make(c, n, r->new_threshold, root->data, b, keys, err) != 0)
-        goto out;
-    rs->raw = json_pack("{s:s, s:b, s:O?, s:b, s:b}", "nonce", r->nonce, "complete", 1,
-                        "pgp_fingerprints", r->fingerprints, "backup", r->backup,
-                        "verification_required", r->verify_required);
-    if (rs->raw == NULL) {
-        err_set(err, ERR_NOMEM, 0, "rekey");
-        goto out;
-    }
-    if (seal_keys_json(c, keys, n, r->pgp_keys, rs->raw, err) != 0 ||
-        (r->backup && put_backup(b, r, rs->raw, err) != 0))
+    if (seal_make(c, n, threshold, root->data, b, keys, err) != 0 ||
+        answer_keys(c, r, keys, rs, err) != 0)
         goto out;
     if (r->verify_required) {
-        for (unsigned i = 0; i < n; i++)
-            if (shares_add(&r->new_keys, keys[i].data, keys[i].len) < 0) {
-                err_set(err, ERR_NOMEM, 0, "rekey");
-                goto out;
-            }
-        r->pending = b;
+        rc = await_proof(c, r, keys, n, b, rs->raw, err);
         b = NULL;
-        r->verifying = true;
-        uuid_new(c, r->verify_nonce);
-        json_object_set_new(rs->raw, "verification_nonce", json_string(r->verify_nonce));
-        rc = 0;
-    } else {
+    } else if (!r->backup || put_backup(b, rs->raw, err) == 0) {
         rc = commit_seal(c, b, err);
         b = NULL;
         if (rc == 0) {
             log_info(c->log, "core", "security barrier rekeyed: shares=%u threshold=%u", n,
-                     r->new_threshold);
+                     threshold);
             rekey_drop(r);
         }
     }
@@ -458,7 +503,7 @@ static void rekey_backup(struct request *rq, struct response *rs)
 }
 
 /* Holds REKEY_LATCH. */
-static void rekey_run(struct request *rq, struct response *rs)
+static void rekey_run(struct request *rq, struct response *rs, const struct rekey_asked *asked)
 {
     struct rekey *r = rq->core->rekey;
     const char *what = rq->full_path + strlen("sys/rekey/");
@@ -476,7 +521,7 @@ static void rekey_run(struct request *rq, struct response *rs)
     } else if (strcmp(what, "init") == 0 && rq->op == OP_READ) {
         reply_progress(rs, r, required);
     } else if (strcmp(what, "init") == 0 && rq->op == OP_WRITE) {
-        rekey_start(rq, rs, r, required);
+        rekey_start(rq, rs, r, asked, required);
     } else if (strcmp(what, "init") == 0 && rq->op == OP_DELETE) {
         if (r->started && !may_cancel(rq, rs, r))
             return;
@@ -489,10 +534,13 @@ static void rekey_run(struct request *rq, struct response *rs)
 
 void rekey_handle(struct request *rq, struct response *rs)
 {
+    bool init = rq->op == OP_WRITE && strcmp(rq->full_path, "sys/rekey/init") == 0;
+    struct rekey_asked asked = {0};
     struct latch_ref latch;
 
-    if (!latch_for(rq, rs, REKEY_LATCH, &latch))
-        return;
-    rekey_run(rq, rs);
-    latch_release(rq->core, &latch);
+    if ((!init || rekey_read(rq, rs, &asked) == 0) && latch_for(rq, rs, REKEY_LATCH, &latch)) {
+        rekey_run(rq, rs, &asked);
+        latch_release(rq->core, &latch);
+    }
+    json_decref(asked.fingerprints);
 }

@@ -97,6 +97,16 @@ static void check(struct request *rq, struct response *rs)
     }
 }
 
+static bool follows_somebody(struct request *rq)
+{
+    struct engine_status *st = arena_alloc(rq->arena, sizeof(*st)); /* large */
+
+    if (st == NULL)
+        return true;
+    engine_status(rq->core->engine, st);
+    return st->primary_cluster_addr[0] != '\0';
+}
+
 /* A link is the secondary's to make. */
 static void recover(struct request *rq, struct response *rs)
 {
@@ -105,6 +115,11 @@ static void recover(struct request *rq, struct response *rs)
 
     if (primary && !replication_on_primary(rq, rs, &conf))
         return;
+    if (!primary && !follows_somebody(rq)) {
+        reply_error(rs, 400,
+                    "this secondary follows nobody: give it a primary with update-primary");
+        return;
+    }
     engine_recover(rq->core->engine);
     reply_warning(rs, primary ? "The members are read again. A link is made anew by the secondary: "
                                 "sys/replication/dr/secondary/recover there."

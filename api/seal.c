@@ -315,27 +315,29 @@ out:
 /* ---- sys/init ---- */
 
 /* What the holder is given of a share: it, or its hex text encrypted to his key. */
-static int cover(struct core *c, const struct buf *key, const char *pgp_key, struct buf *out,
+static int cover(const struct buf *key, const json_t *pgp_keys, size_t i, struct buf *out,
                  struct err *err)
 {
-    char fingerprint[PGP_FINGERPRINT_BYTES];
+    const char *pgp_key = json_string_value(json_array_get(pgp_keys, i));
     struct buf hex = {.secret = true};
     int rc;
 
-    if (pgp_key == NULL) {
+    if (pgp_keys == NULL) {
         buf_add(out, key->data, key->len);
         return buf_check(out, err);
     }
+    if (pgp_key == NULL)
+        return err_set(err, ERR_INVAL, 0, "there is no PGP key for a share");
     hex_write(&hex, key->data, key->len);
     rc = buf_check(&hex, err);
     if (rc == 0)
-        rc = pgp_encrypt(c, pgp_key, hex.data, hex.len, out, fingerprint, err);
+        rc = pgp_encrypt(pgp_key, hex.data, hex.len, out, err);
     buf_free(&hex);
     return rc;
 }
 
-int seal_keys_json(struct core *c, const struct buf *keys, unsigned n, const json_t *pgp_keys,
-                   json_t *out, struct err *err)
+int seal_keys_json(const struct buf *keys, unsigned n, const json_t *pgp_keys, json_t *out,
+                   struct err *err)
 {
     json_t *hex = json_array(), *b64 = json_array();
     struct buf text = {.secret = true}, covered = {.secret = true};
@@ -343,7 +345,7 @@ int seal_keys_json(struct core *c, const struct buf *keys, unsigned n, const jso
 
     for (unsigned i = 0; i < n && rc == 0; i++) {
         buf_clear(&covered);
-        rc = cover(c, &keys[i], json_string_value(json_array_get(pgp_keys, i)), &covered, err);
+        rc = cover(&keys[i], pgp_keys, i, &covered, err);
         buf_clear(&text);
         hex_write(&text, covered.data, covered.len);
         bad |= text.failed || json_array_append_new(hex, json_string(buf_str(&text))) != 0;
@@ -375,18 +377,17 @@ struct init {
 };
 
 /* All that is told once, before anything is stored: who could not be told it would have lost it. */
-static int init_answer(struct core *c, struct init *in, const struct token *root, struct err *err)
+static int init_answer(struct init *in, const struct token *root, struct err *err)
 {
-    char fingerprint[PGP_FINGERPRINT_BYTES];
     struct buf message = {0}, text = {.secret = true};
     int rc;
 
     in->answer = json_object();
     if (in->answer == NULL)
         return err_set(err, ERR_NOMEM, 0, "init");
-    rc = seal_keys_json(c, in->keys, in->shares, in->pgp_keys, in->answer, err);
+    rc = seal_keys_json(in->keys, in->shares, in->pgp_keys, in->answer, err);
     if (rc == 0 && in->root_key[0] != '\0') {
-        rc = pgp_encrypt(c, in->root_key, root->id, strlen(root->id), &message, fingerprint, err);
+        rc = pgp_encrypt(in->root_key, root->id, strlen(root->id), &message, err);
         base64_write(&text, message.data, message.len, true);
     } else {
         buf_adds(&text, root->id);
@@ -432,7 +433,7 @@ static int init_store(struct request *rq, struct init *in, struct err *err)
         repl_config_encode(&repl, &config, err) != 0 ||
         batch_put_clear(b, ENGINE_KEY_CONFIG, config.data, config.len, err) != 0 ||
         mounts_init(c, b, err) != 0 || policy_init(b, err) != 0 ||
-        token_create_root(rq, b, NULL, &token, err) != 0 || init_answer(c, in, token, err) != 0)
+        token_create_root(rq, b, NULL, &token, err) != 0 || init_answer(in, token, err) != 0)
         goto out;
     rc = batch_commit(b, err);
     b = NULL;
@@ -492,7 +493,8 @@ static void init_put(struct request *rq, struct response *rs)
     if (raw_int(rq, rs, "secret_shares", &shares) != 0 ||
         raw_int(rq, rs, "secret_threshold", &threshold) != 0 ||
         raw_int(rq, rs, "recovery_shares", &recovery_shares) != 0 ||
-        raw_int(rq, rs, "recovery_threshold", &recovery_threshold) != 0)
+        raw_int(rq, rs, "recovery_threshold", &recovery_threshold) != 0 ||
+        raw_str(rq, rs, "root_token_pgp_key", &in.root_key) != 0)
         return;
     foreign = recovery_fields(rq, recovery_shares, recovery_threshold);
     if (foreign != NULL) {
@@ -504,7 +506,7 @@ static void init_put(struct request *rq, struct response *rs)
         return;
     }
     if (raw_pgp_keys(rq, rs, shares, false, &in.pgp_keys, NULL) != 0 ||
-        raw_pgp_key(rq, rs, "root_token_pgp_key", "", &in.root_key, fingerprint) != 0)
+        raw_pgp_key(rs, in.root_key, "", fingerprint) != 0)
         return;
     in.shares = (unsigned)shares;
     in.threshold = (unsigned)threshold;

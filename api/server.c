@@ -420,6 +420,7 @@ int server_run(const char *const *paths, size_t n, int drill_fd)
     pthread_sigmask(SIG_BLOCK, &signals,
                     NULL); /* inherited by every thread: only sigwait below takes them */
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGCHLD, SIG_DFL); /* inherited as ignored, our processes could not be waited for */
     if (start(&s, &err) != 0 || (drill_fd >= 0 && drill_serve(s.core, drill_fd, &err) != 0)) {
         fprintf(stderr, "Error starting the server: %s\n", err.msg);
         if (drill_fd >= 0)

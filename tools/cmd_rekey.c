@@ -70,14 +70,15 @@ int operator_pgp_key(const char *file, json_t **outp)
     return *outp != NULL ? 0 : -1;
 }
 
+/* An empty name is an error: what was meant to be encrypted must not be shown for it. */
 int operator_pgp_keys(const char *files, json_t **outp)
 {
-    char *list = files != NULL ? strdup(files) : NULL, *at = NULL;
+    char *list = files != NULL ? strdup(files) : NULL, *at = list, *file;
 
     if (list == NULL)
         return files == NULL ? 0 : -1;
     *outp = json_array();
-    for (char *file = strtok_r(list, ",", &at); file != NULL; file = strtok_r(NULL, ",", &at)) {
+    while ((file = strsep(&at, ",")) != NULL) {
         json_t *key = NULL;
 
         if (operator_pgp_key(file, &key) != 0 || json_array_append_new(*outp, key) != 0) {

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from cluster import Failed, World, await_true, run_tests  # noqa: E402
@@ -1044,6 +1045,10 @@ def pgp():
         sign = b64(g.public('signer')).decode()
         refused('sys/init', {**init, 'root_token_pgp_key': sign}, 'no valid encryption keys')
         refused('sys/init', {**init, 'root_token_pgp_key': 'A' * 40000}, 'longer than 32 KiB')
+        refused('sys/init', {**init, 'pgp_keys': [keys[0], None, keys[2]]}, 'error parsing given PGP key: EOF')
+        for args in (['-pgp-keys='], ['-pgp-keys=,'], ['-root-token-pgp-key=']):  # never shown as they are instead
+            r = s.cli('operator', 'init', '-n=1', '-t=1', *args)
+            assert r.returncode == 1 and 'PGP key' in r.stdout, r.stdout
         assert s.ok('GET', 'sys/init', token='').json == {'initialized': False}
         armored = b64(g.public('bob', '--armor')).decode()
         r = s.ok('PUT', 'sys/init', {**init, 'pgp_keys': [keys[0], armored, keys[2]], 'root_token_pgp_key': keys[2]}, token='').json
@@ -1058,6 +1063,7 @@ def pgp():
         attempt, update = 'sys/generate-root/attempt', 'sys/generate-root/update'
         refused(attempt, {'pgp_key': '!'}, 'error parsing PGP key: error decoding given PGP key: illegal base64 data at input byte 0')
         refused(attempt, {'pgp_key': sign}, 'error parsing PGP key: ')
+        refused(attempt, {'otp': 'A' * 26, 'pgp_key': 5}, 'cannot unmarshal number')
         r = s.ok('PUT', attempt, {'pgp_key': keys[0]}, token='').json
         equal((r['otp'], r['pgp_fingerprint'], r['started']), ('', prints['alice'], True))
         equal(s.ok('GET', attempt, token='').json['pgp_fingerprint'], prints['alice'])
@@ -1099,11 +1105,12 @@ def pgp():
             files[n] = os.path.join(w.dir, n)
             with open(files[n], 'wb') as f:
                 f.write(b64(g.public(n)) + b'\n' if n == 'carol' else g.public(n, *args))
-        r = s.cli('operator', 'rekey', '-init', '-verify', '-n=2', '-t=2', f'-pgp-keys={files["alice"]},@{files["bob"]}')
+        r = s.cli('operator', 'rekey', '-init', '-verify', '-backup', '-n=2', '-t=2', f'-pgp-keys={files["alice"]},@{files["bob"]}')
         assert r.returncode == 0 and prints['bob'] in r.stdout, r.stdout
         for k in new[:2]:
             r = s.cli('operator', 'rekey', k)
             assert r.returncode == 0, r.stdout
+        equal(s.ok('GET', 'sys/rekey/backup').data['nonce'], re.search(r'Operation nonce: (\S+)', r.stdout)[1])  # before they are proven
         newer = [g.opened(base64.b64decode(x)) for x in re.findall(r'Key \d: (\S+)', r.stdout)]
         assert len(newer) == 2 and 'Verification nonce' in r.stdout, r.stdout
         for k in newer:
@@ -1123,5 +1130,44 @@ def pgp():
             assert r.returncode == 1 and bad in r.stdout, r.stdout
 
 
+def slow_pgp_key():
+    """a stranger's PGP key that takes long to read holds up neither a seal nor a rekey nor a ceremony, and is given up on"""
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'slow_key.b64')) as f:
+        slow = f.read().replace('\n', '')
+    with World() as w:
+        a = Api(w)
+        ended, answers = threading.Event(), []
+
+        def stranger():
+            while not ended.is_set():
+                for path, body in (('rekey/init', {'secret_shares': 16, 'secret_threshold': 2, 'pgp_keys': [slow] * 16}),
+                                   ('generate-root/attempt', {'pgp_key': slow})):
+                    try:
+                        answers.append(a('PUT', f'sys/{path}', body, token=''))
+                    except OSError:
+                        pass
+        threads = [threading.Thread(target=stranger) for _ in range(6)]
+        for t in threads:
+            t.start()
+        try:
+            await_true('a key to be given up on', lambda: any(r.status == 400 and 'cannot be read within' in r.text for r in list(answers)))
+            await_true('others not to wait', lambda: any(r.status == 503 and 'other PGP keys are being tried' in r.text for r in list(answers)))
+            begin = time.monotonic()
+            nonce = a.ok('PUT', 'sys/generate-root/attempt', {}, token='').json['nonce']
+            for key in a.s.keys[:2]:
+                r = a.ok('PUT', 'sys/generate-root/update', {'key': key, 'nonce': nonce}, token='').json
+            assert r['complete']
+            a.ok('PUT', 'sys/rekey/init', {'secret_shares': 2, 'secret_threshold': 2}, token='')
+            a.ok('DELETE', 'sys/rekey/init', token='')
+            want(a('PUT', 'sys/seal', {}), 204)
+            assert time.monotonic() - begin < 20, time.monotonic() - begin
+        finally:
+            ended.set()
+            for t in threads:
+                t.join()
+        assert {r.status for r in answers} <= {400, 503}, {r.status for r in answers}
+        assert a.s.stop() == 0
+
+
 if __name__ == '__main__':
-    sys.exit(run_tests([tokens, userpass, approle, approle_properties, bound_tokens, kv, policies, mounts, wrapping, unknown_fields, system, described, audit, transport, hot_key, pgp], 'api'))
+    sys.exit(run_tests([tokens, userpass, approle, approle_properties, bound_tokens, kv, policies, mounts, wrapping, unknown_fields, system, described, audit, transport, hot_key, pgp, slow_pgp_key], 'api'))

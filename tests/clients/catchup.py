@@ -385,6 +385,8 @@ def recover():
         want(b.call('PUT', 'sys/replication/recover', {}), 400, 'path disabled in replication DR secondary mode')
         want(a.call('PUT', path, body, token=''), 400, 'Not a DR secondary.')
         want(a.call('PUT', 'sys/replication/recover', {}, token='s.nobody'), 403)
+        b.ok('PUT', 'sys/replication/dr/secondary/update-primary', {**body, 'token': ''}, token='')
+        want(b.call('PUT', path, body, token=''), 400, 'follows nobody')
         c = w.server('alone')
         c.start()
         c.init()
