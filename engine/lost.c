@@ -167,8 +167,8 @@ static int begin(struct engine *e, struct gen *g, uint64_t fork, uint32_t epoch,
     l->g = g;
     e->lost = l;
     log_warn(e->cfg.log, LOG_REPLICATION,
-             "LSN %" PRIu64 " to %" PRIu64 " are in this cluster only (non-matching guard): saving "
-                                           "them before it follows epoch %" PRIu32 "%s",
+             "non-matching guard: LSN %" PRIu64 " to %" PRIu64
+             " are in this cluster only: saving them before it follows epoch %" PRIu32 "%s",
              h->first_lsn, h->last_lsn, epoch,
              h->whole ? "" : "; the log before that was released already and is not saved");
     return 0;
