@@ -1007,13 +1007,18 @@ class Gpg:
         assert r.returncode == 0, r.stderr.decode()
         return r.stdout
 
-    def key(self, name, algo='default', usage='default'):
-        self.run('--quick-generate-key', name, algo, usage, 'never')
+    def key(self, name, algo='default', usage='default', expire='never', *args):
+        self.run(*args, '--quick-generate-key', name, algo, usage, expire)
         fields = [line.split(':') for line in self.run('--with-colons', '--list-keys', name).decode().splitlines()]
         return next(f[9] for f in fields if f[0] == 'fpr').lower()
 
     def public(self, name, *args):
         return self.run(*args, '--export', name)
+
+    def revoke(self, fingerprint):
+        """By the certificate that was made with the key; a colon keeps it from being used by mistake."""
+        with open(os.path.join(self.home, 'openpgp-revocs.d', fingerprint.upper() + '.rev'), 'rb') as f:
+            self.run('--import', stdin=f.read().replace(b':-----BEGIN', b'-----BEGIN'))
 
     def opened(self, message):
         return self.run('--decrypt', stdin=message).decode()
@@ -1044,6 +1049,10 @@ def pgp():
         refused('sys/init', {**init, 'pgp_keys': [keys[0], keys[1], keys[2][:200]]}, 'invalid seal configuration: error ')
         sign = b64(g.public('signer')).decode()
         refused('sys/init', {**init, 'root_token_pgp_key': sign}, 'no valid encryption keys')
+        g.key('old', 'default', 'default', '1y', '--faked-system-time', '20200101T000000')
+        g.revoke(g.key('gone'))
+        for bad in ('old', 'gone'):
+            refused('sys/init', {**init, 'pgp_keys': [keys[0], b64(g.public(bad)).decode(), keys[2]]}, 'no valid encryption keys')
         refused('sys/init', {**init, 'root_token_pgp_key': 'A' * 40000}, 'longer than 32 KiB')
         refused('sys/init', {**init, 'pgp_keys': [keys[0], None, keys[2]]}, 'error parsing given PGP key: EOF')
         for args in (['-pgp-keys='], ['-pgp-keys=,'], ['-root-token-pgp-key=']):  # never shown as they are instead
