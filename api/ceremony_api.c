@@ -42,6 +42,10 @@ static void start(struct request *rq, struct response *rs, enum ceremony_kind ki
         pgp = ""; /* both: the pad counts, and the key is not looked at */
     if (raw_pgp_key(rs, pgp, "error parsing PGP key: ", fingerprint) != 0)
         return;
+    if (pgp[0] != '\0' && core_sealed(rq->core)) { /* meanwhile */
+        reply_error(rs, 503, "Vault is sealed");
+        return;
+    }
     if (otp[0] == '\0')
         otp = base62(rq->core, made, TOKEN_ID_BYTES);
     uuid_new(rq->core, nonce);

@@ -144,7 +144,8 @@ int pgp_main(void)
 
 struct pgp_call {
     struct buf request, answer;
-    int sys; /* errno of what failed here; 0: the answer counts */
+    int sys;     /* errno of what failed here; 0: the answer counts */
+    bool by_key; /* it ended of what it read: out of time, or worse */
 };
 
 /* Returns an errno. */
@@ -174,6 +175,19 @@ static int exchange(struct pgp_call *p, int fd)
                : 0;
 }
 
+static bool ended_of_it(pid_t pid)
+{
+    struct rusage used = {0};
+    int status = 0;
+
+    while (wait4(pid, &status, 0, &used) < 0)
+        if (errno != EINTR)
+            return false;
+    return used.ru_utime.tv_sec + used.ru_stime.tv_sec >= PGP_CPU_S - 1 ||
+           (WIFSIGNALED(status) && (WTERMSIG(status) == SIGSEGV || WTERMSIG(status) == SIGABRT ||
+                                    WTERMSIG(status) == SIGBUS));
+}
+
 /* Helper thread. */
 static void pgp_run(void *arg)
 {
@@ -191,8 +205,7 @@ static void pgp_run(void *arg)
         if (exchange(p, pair[0]) != 0)
             p->sys = errno;
         kill(pid, SIGKILL); /* what it has to say is here, or comes too late */
-        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-            ;
+        p->by_key = ended_of_it(pid);
     }
     close(pair[0]);
 }
@@ -201,18 +214,20 @@ static void pgp_run(void *arg)
 static int check_answer(struct pgp_call *p, struct err *err)
 {
     const char *text = (const char *)p->answer.data;
-    bool cut = p->sys == ECONNRESET || p->sys == EPIPE || p->sys == ETIMEDOUT || p->sys == EAGAIN;
 
-    if (p->sys != 0 && !cut)
-        return err_set(err, ERR_IO, p->sys, "PGP encryption");
-    if (cut || p->answer.len < 2 || text[p->answer.len - 1] != '.' ||
-        (text[0] != '+' && text[0] != '-'))
-        return err_set(err, ERR_INVAL, 0,
-                       "error parsing given PGP key: it cannot be read within %d s", PGP_CPU_S);
+    if (p->sys != 0 || p->answer.len < 2 || text[p->answer.len - 1] != '.') {
+        if (p->by_key)
+            return err_set(err, ERR_INVAL, 0,
+                           "error parsing given PGP key: it cannot be read within %d s", PGP_CPU_S);
+        if (p->sys == ETIMEDOUT || p->sys == EAGAIN)
+            return err_set(err, ERR_TIMEOUT, 0, "PGP encryption: no answer within %d s",
+                           PGP_LIMIT_S);
+        return err_set(err, ERR_IO, p->sys, "PGP encryption: its process ended");
+    }
     p->answer.len--;
     if (text[0] == '-')
         return err_set(err, ERR_INVAL, 0, "%.*s", (int)p->answer.len - 1, text + 1);
-    return 0;
+    return text[0] == '+' ? 0 : err_set(err, ERR_PROTO, 0, "PGP encryption: no answer");
 }
 
 /* The fingerprints of n keys, and in *messagep where the message begins. */

@@ -98,6 +98,10 @@ int raw_pgp_key(struct response *rs, const char *key, const char *prefix,
     if (key[0] == '\0')
         return 0;
     list = json_array();
+    if (list == NULL) {
+        reply_router_error(rs, 500, "out of memory");
+        return -1;
+    }
     rc = try_pgp(rs, &key, 1, prefix, list);
     if (rc == 0)
         snprintf(fingerprint, PGP_FINGERPRINT_BYTES, "%s",

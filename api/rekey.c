@@ -77,7 +77,9 @@ static void reply_progress(struct response *rs, const struct rekey *r, unsigned 
 
 static bool idle(const struct request *rq, const struct rekey *r)
 {
-    return rq->now_ms >= r->given_ms + ATTEMPT_MS || rq->now_ms < r->given_ms;
+    /* A request that waited is older than what was given meanwhile: only a clock set back far ends
+     * it. */
+    return rq->now_ms >= r->given_ms + ATTEMPT_MS || rq->now_ms + ATTEMPT_MS < r->given_ms;
 }
 
 /* These endpoints need no token, so the router has not looked at it. */
@@ -270,27 +272,19 @@ static int keep_backup(struct core *c, const json_t *answer, struct err *err)
     return -1;
 }
 
-/* The answer, with the shares as their holders are given them. It waits: a seal may end the rekey
- * meanwhile. */
+/* The answer, with the shares as their holders are given them. */
 static int answer_keys(struct core *c, struct rekey *r, const struct buf *keys, struct response *rs,
                        struct err *err)
 {
-    bool keep = r->backup && r->verify_required;
-    json_t *pgp_keys = json_incref(r->pgp_keys);
-    char nonce[sizeof(r->nonce)];
     int rc;
 
-    memcpy(nonce, r->nonce, sizeof(nonce));
     rs->raw = json_pack("{s:s, s:b, s:O?, s:b, s:b}", "nonce", r->nonce, "complete", 1,
                         "pgp_fingerprints", r->fingerprints, "backup", r->backup,
                         "verification_required", r->verify_required);
-    rc = rs->raw != NULL ? seal_keys_json(keys, r->new_shares, pgp_keys, rs->raw, err)
+    rc = rs->raw != NULL ? seal_keys_json(keys, r->new_shares, r->pgp_keys, rs->raw, err)
                          : err_set(err, ERR_NOMEM, 0, "rekey");
-    json_decref(pgp_keys);
-    if (rc == 0 && keep)
+    if (rc == 0 && r->backup && r->verify_required)
         rc = keep_backup(c, rs->raw, err);
-    if (rc == 0 && strcmp(nonce, r->nonce) != 0)
-        rc = err_set(err, ERR_AGAIN, 0, "the rekey was ended meanwhile");
     return rc;
 }
 
@@ -300,6 +294,7 @@ static int await_proof(struct core *c, struct rekey *r, const struct buf *keys, 
 {
     for (unsigned i = 0; i < n; i++)
         if (shares_add(&r->new_keys, keys[i].data, keys[i].len) < 0) {
+            shares_clear(&r->new_keys);
             batch_free(b);
             return err_set(err, ERR_NOMEM, 0, "rekey");
         }
@@ -334,7 +329,15 @@ static int make_keys(struct request *rq, struct response *rs, struct rekey *r,
     } else if (!r->backup || put_backup(b, rs->raw, err) == 0) {
         rc = commit_seal(c, b, err);
         b = NULL;
-        if (rc == 0) {
+        if (rc != 0 && err->code == ERR_UNKNOWN_OUTCOME) {
+            /* It will hold, as a rule: without the new shares nobody could unseal then. */
+            log_warn(c->log, "core", "security barrier rekeyed: %s", err->msg);
+            json_object_set_new(rs->raw, "warnings",
+                                json_pack("[s+]", "Keep the old key shares, too: ", err->msg));
+            err_clear(err);
+            rekey_drop(r);
+            rc = 0;
+        } else if (rc == 0) {
             log_info(c->log, "core", "security barrier rekeyed: shares=%u threshold=%u", n,
                      threshold);
             rekey_drop(r);
@@ -418,6 +421,7 @@ static bool known_key(const struct rekey *r, const uint8_t *part, size_t len)
 static void verify_finish(struct request *rq, struct response *rs, struct rekey *r)
 {
     struct err err = {0};
+    struct batch *pending;
     bool known = true;
 
     for (unsigned i = 0; i < r->shares.n; i++)
@@ -428,10 +432,10 @@ static void verify_finish(struct request *rq, struct response *rs, struct rekey 
         return;
     }
     rs->raw = json_pack("{s:s, s:b}", "nonce", r->verify_nonce, "complete", 1);
-    int rc = commit_seal(rq->core, r->pending, &err);
+    pending = r->pending;
     r->pending = NULL;
     rekey_drop(r);
-    if (rc != 0)
+    if (commit_seal(rq->core, pending, &err) != 0)
         reply_err(rs, &err);
 }
 
@@ -510,7 +514,9 @@ static void rekey_run(struct request *rq, struct response *rs, const struct reke
     unsigned shares, required;
     struct err err = {0};
 
-    if (seal_threshold(rq->core, &shares, &required, &err) != 0) {
+    if (core_sealed(rq->core)) { /* since the request came */
+        reply_error(rs, 503, "Vault is sealed");
+    } else if (seal_threshold(rq->core, &shares, &required, &err) != 0) {
         reply_err(rs, &err);
     } else if (strcmp(what, "backup") == 0) {
         rekey_backup(rq, rs);
@@ -532,13 +538,30 @@ static void rekey_run(struct request *rq, struct response *rs, const struct reke
     }
 }
 
+/* Before anything is tried for it. false: answered. */
+static bool rekey_free_to_start(struct request *rq, struct response *rs)
+{
+    const struct rekey *r = rq->core->rekey;
+    struct latch_ref latch;
+    bool taken;
+
+    if (!latch_for(rq, rs, REKEY_LATCH, &latch))
+        return false;
+    taken = r->started && !idle(rq, r);
+    latch_release(rq->core, &latch);
+    if (taken)
+        reply_error(rs, 400, "rekey already in progress");
+    return !taken;
+}
+
 void rekey_handle(struct request *rq, struct response *rs)
 {
     bool init = rq->op == OP_WRITE && strcmp(rq->full_path, "sys/rekey/init") == 0;
     struct rekey_asked asked = {0};
     struct latch_ref latch;
 
-    if ((!init || rekey_read(rq, rs, &asked) == 0) && latch_for(rq, rs, REKEY_LATCH, &latch)) {
+    if ((!init || (rekey_free_to_start(rq, rs) && rekey_read(rq, rs, &asked) == 0)) &&
+        latch_for(rq, rs, REKEY_LATCH, &latch)) {
         rekey_run(rq, rs, &asked);
         latch_release(rq->core, &latch);
     }

@@ -457,8 +457,13 @@ static void init_commit(struct request *rq, struct response *rs, struct init *in
     }
     if (init_store(rq, in, &err) != 0) {
         log_error(c->log, "core", "failed to initialize: %s", err.msg);
-        json_decref(in->answer);
-        reply_err(rs, &err);
+        if (err.code == ERR_UNKNOWN_OUTCOME) { /* it may hold, and this is told once */
+            rs->raw = in->answer;
+            json_object_set_new(rs->raw, "warnings", json_pack("[s]", err.msg));
+        } else {
+            json_decref(in->answer);
+            reply_err(rs, &err);
+        }
     } else {
         rs->raw = in->answer;
         log_info(c->log, "core", "security barrier initialized: stored=1 shares=%u threshold=%u",
@@ -503,6 +508,10 @@ static void init_put(struct request *rq, struct response *rs)
     }
     if (seal_check_numbers(shares, threshold, &err) != 0) {
         reply_error(rs, 400, "invalid seal configuration: %s", err.msg);
+        return;
+    }
+    if (has_seal(rq->core)) { /* before anything is tried for it */
+        reply_error(rs, 400, "Vault is already initialized");
         return;
     }
     if (raw_pgp_keys(rq, rs, shares, false, &in.pgp_keys, NULL) != 0 ||
@@ -697,8 +706,9 @@ static void unseal_handle(struct request *rq, struct response *rs)
 int core_seal(struct core *c, struct err *err)
 {
     struct latch_ref rekey, latch;
+    bool had_rekey = latch_take(c, REKEY_LATCH, &rekey, err) == 0;
 
-    if (latch_take(c, REKEY_LATCH, &rekey, err) != 0 && !c->stopping)
+    if (!had_rekey && !c->stopping)
         return -1;
     if (latch_take(c, SEAL_LATCH, &latch, err) != 0 && !c->stopping) {
         latch_release(c, &rekey);
@@ -712,7 +722,8 @@ int core_seal(struct core *c, struct err *err)
         drill_end_soon(c); /* it holds the same keys */
         cluster_sealed(c);
         ceremonies_drop(c->ceremonies);
-        rekey_drop(c->rekey);
+        if (had_rekey) /* else its holder is at work still, and core_free drops it */
+            rekey_drop(c->rekey);
         barrier_seal(c->barrier);
         policy_forget(c, NULL);
         tokens_forget(c);
