@@ -478,6 +478,29 @@ def stop_while_held():
         want(got[0], 503, 'outcome unknown')
 
 
+def rekey_unconfirmed():
+    """new key shares whose seal a strict mode does not confirm in time are told, with the warning to keep the old ones, and hold once it does"""
+    with World() as w:
+        a, b = w.pair()
+        a.ok('PUT', MODE, {'mode': 'flush', 'id': 'secondary', 'wait_limit': '1s', 'on_limit': 'strict'})
+        b.kill()
+        old = a.keys
+        nonce = a.ok('PUT', 'sys/rekey/init', {'secret_shares': 2, 'secret_threshold': 2}, token='').json['nonce']
+        for k in old[:a.threshold]:
+            r = a.ok('PUT', 'sys/rekey/update', {'key': k, 'nonce': nonce}, token='').json
+        assert r['complete'] and len(r['keys_base64']) == 2, r
+        assert 'Keep the old key shares' in r['warnings'][0] and 'secondary' in r['warnings'][0], r
+        want(a.call('GET', 'sys/rekey/init', token=''), 503, 'not confirmed by secondary')
+        b.start()
+        await_true('the word of the secondary', lambda: a.call('GET', 'sys/rekey/init', token='').status == 200)
+        assert not a.ok('GET', 'sys/rekey/init', token='').json['started']
+        assert a.stop() == 0
+        a.start()
+        a.unseal(r['keys_base64'])
+        b.unseal(r['keys_base64'])
+        w.await_caught_up(a, b)
+
+
 if __name__ == '__main__':
     sys.exit(run_tests([flush_and_apply, raised_answers, strict, lag_of_a_mode, held_key_settles, revoke_the_dead, revoke_of_a_quorum, revoke_cuts_at_once, fallback, quorum, reached_some, quorum_tail, defaults, configured,
-                        taken_away, stop_while_held], 'modes'))
+                        taken_away, stop_while_held, rekey_unconfirmed], 'modes'))
