@@ -99,6 +99,7 @@ static int cmd_init(int argc, char **argv)
         json_decref(doc);
         goto out;
     }
+    output_warnings(r.json);
     operator_print_keys(r.json, "Unseal Key");
     printf("\nInitial Root Token: %s\n", str(r.json, "root_token"));
     printf("\nVault initialized with %lld key shares and a key threshold of %lld. Please securely\n"

@@ -101,6 +101,7 @@ static void print_row(struct table *t, const char *name, const char *value)
 
 static int print_done(const json_t *s)
 {
+    output_warnings(s);
     operator_print_keys(s, "Key");
     printf("\nOperation nonce: %s\n", str(s, "nonce"));
     if (yes(s, "backup"))
