@@ -232,10 +232,15 @@ static struct attempt *attempt_new(const struct attempt_new *n)
     return a;
 }
 
+static unsigned given(const struct attempt *a)
+{
+    return a->shares.n + a->open.n;
+}
+
 /* What the caller sees of it, under this nonce. */
 static void view_of(const struct attempt *a, const char *nonce, struct attempt_view *view)
 {
-    *view = (struct attempt_view){.started = true, .progress = a->shares.n + a->open.n};
+    *view = (struct attempt_view){.started = true, .progress = given(a)};
     snprintf(view->nonce, sizeof(view->nonce), "%s", nonce);
     memcpy(view->fingerprint, a->fingerprint, sizeof(view->fingerprint));
 }
@@ -273,11 +278,6 @@ int ceremony_start(struct ceremonies *cs, const struct attempt_new *n, struct at
 out:
     pthread_mutex_unlock(&cs->mutex);
     return rc;
-}
-
-static unsigned given(const struct attempt *a)
-{
-    return a->shares.n + a->open.n;
 }
 
 /* The only one of its kind; -1: none, or several. */
@@ -462,7 +462,6 @@ int ceremony_finish(struct ceremonies *cs, enum ceremony_kind kind, const char *
     int slot, rc = -1;
 
     *pgp_keyp = NULL;
-
     pthread_mutex_lock(&cs->mutex);
     expire(cs, now_ms);
     slot = find_nonce(cs, kind, nonce);

@@ -237,8 +237,6 @@ static void policy_write(struct request *rq, struct response *rs, const struct p
 static void policy_delete(struct request *rq, struct response *rs, const struct policy_path *pp)
 {
     const char *path = arena_printf(rq->arena, POLICY_PREFIX "%s", pp->name);
-    struct err err = {0};
-    struct batch *b;
 
     if (is_fixed(pp->name)) {
         reply_error(rs, 400, "cannot delete \"%s\" policy", pp->name);
@@ -248,18 +246,7 @@ static void policy_delete(struct request *rq, struct response *rs, const struct 
         reply_error(rs, 400, "cannot delete default policy");
         return;
     }
-    b = batch_new(rq->core);
-    if (b == NULL || path == NULL) {
-        batch_free(b);
-        reply_error(rs, 500, "out of memory");
-    } else if (batch_delete(b, path, &err) != 0) {
-        batch_free(b);
-        reply_err(rs, &err);
-    } else if (batch_commit(b, &err) != 0) {
-        reply_err(rs, &err);
-    } else {
-        reply_empty(rs);
-    }
+    storage_answer_delete(rq, rs, path);
 }
 
 void policy_handle(struct request *rq, struct response *rs)

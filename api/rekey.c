@@ -482,28 +482,18 @@ static void rekey_verify(struct request *rq, struct response *rs, struct rekey *
 static void rekey_backup(struct request *rq, struct response *rs)
 {
     json_t *row = NULL;
-    struct batch *b = NULL;
     struct err err = {0};
 
-    if (rq->op == OP_READ) {
-        if (storage_get(rq->core, BACKUP_PATH, &row, &err) == 0)
-            reply_data(rs, row);
-        else if (err.code == ERR_NOTFOUND)
-            reply_error(rs, 400, "no backed-up keys found");
-        else
-            reply_err(rs, &err);
-    } else if (rq->op != OP_DELETE) {
+    if (rq->op == OP_DELETE)
+        storage_answer_delete(rq, rs, BACKUP_PATH);
+    else if (rq->op != OP_READ)
         reply_unsupported(rs);
-    } else if ((b = batch_new(rq->core)) == NULL) {
-        reply_error(rs, 500, "out of memory");
-    } else if (batch_delete(b, BACKUP_PATH, &err) != 0) {
-        batch_free(b);
+    else if (storage_get(rq->core, BACKUP_PATH, &row, &err) == 0)
+        reply_data(rs, row);
+    else if (err.code == ERR_NOTFOUND)
+        reply_error(rs, 400, "no backed-up keys found");
+    else
         reply_err(rs, &err);
-    } else if (batch_commit(b, &err) != 0) {
-        reply_err(rs, &err);
-    } else {
-        reply_empty(rs);
-    }
 }
 
 /* Holds REKEY_LATCH. */

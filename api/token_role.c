@@ -404,23 +404,7 @@ out:
 
 static void role_delete(struct request *rq, struct response *rs, const char *name)
 {
-    const char *path = role_path(rq, name);
-    struct batch *b = batch_new(rq->core);
-    struct err err = {0};
-
-    if (path == NULL || b == NULL)
-        err_set(&err, ERR_NOMEM, 0, "role");
-    else if (batch_delete(b, path, &err) == 0) {
-        int rc = batch_commit(b, &err);
-
-        b = NULL;
-        if (rc == 0) {
-            reply_empty(rs);
-            return;
-        }
-    }
-    batch_free(b);
-    reply_err(rs, &err);
+    storage_answer_delete(rq, rs, role_path(rq, name));
 }
 
 static void role_read(struct request *rq, struct response *rs, const char *name)
