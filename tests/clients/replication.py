@@ -661,7 +661,8 @@ def sealed_token():
         a.ok('POST', 'sys/mounts/kv', {'type': 'kv'})
         a.ok('PUT', 'kv/x', {'v': '1'})
         want(a.call('POST', make), 400, 'cluster is a DR primary')
-        for bad in ('x', key[:-8], key[:40] + 'A' + key[41:], 'A' * 600):
+        other = key[:40] + ('A' if key[40] != 'A' else 'B') + key[41:]
+        for bad in ('x', key[:-8], other, 'A' * 600):
             want(a.call('PUT', tokens, {'id': 'bad', 'secondary_public_key': bad}), 400, 'secondary_public_key must be what')
 
         def sealed(ident, k=key, **kw):
