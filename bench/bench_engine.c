@@ -213,6 +213,7 @@ static void preload(struct bench *b)
         producers_run(&cfg, r);
     b->preloaded = r->done;
     free(r);
+    node_await_folded(&b->node); /* what was written before is not part of the load */
 }
 
 static void attach(struct bench *b)

@@ -251,24 +251,48 @@ void node_follow(struct node *n, const struct node_identity *primary, const char
     await_call(&c, engine_follow(n->engine, &f, on_done, &c, &c.err), "follow");
 }
 
-void node_await_secondary(struct node *n)
+static void await(struct node *n, bool (*there)(const struct engine_status *st, uint64_t lsn),
+                  const char *what)
 {
     const struct timespec pause = {0, 5000000}; /* the engine tells by its status alone */
     struct engine_status *st = malloc(sizeof(*st));
+    uint64_t lsn = 0;
 
     if (st == NULL)
         node_fail("status", "out of memory");
     for (int tries = 0;; tries++) {
         engine_status(n->engine, st);
-        if (st->n_peers > 0 && st->peers[0].connected && st->peers[0].whole &&
-            st->peers[0].applied_lsn >= st->applied_lsn)
+        if (tries == 0)
+            lsn = st->applied_lsn;
+        if (there(st, lsn))
             break;
         if (tries == 12000)
-            node_fail("the secondary does not follow",
-                      st->n_peers > 0 ? st->peers[0].last_error : "no member");
+            node_fail(what, st->n_peers > 0 ? st->peers[0].last_error : "no member");
         nanosleep(&pause, NULL);
     }
     free(st);
+}
+
+static bool has_followed(const struct engine_status *st, uint64_t lsn)
+{
+    (void)lsn;
+    return st->n_peers > 0 && st->peers[0].connected && st->peers[0].whole &&
+           st->peers[0].applied_lsn >= st->applied_lsn;
+}
+
+void node_await_secondary(struct node *n)
+{
+    await(n, has_followed, "the secondary does not follow");
+}
+
+static bool has_folded(const struct engine_status *st, uint64_t lsn)
+{
+    return st->merkle_root_lsn >= lsn;
+}
+
+void node_await_folded(struct node *n)
+{
+    await(n, has_folded, "what was applied is not folded");
 }
 
 void node_mode(struct node *n, enum repl_level level)

@@ -52,6 +52,8 @@ void node_admit(struct node *n, const struct node_identity *secondary);
 void node_follow(struct node *n, const struct node_identity *primary, const char *addr);
 /** Wait until the one secondary is connected and has all that was written. */
 void node_await_secondary(struct node *n);
+/** Wait until WiredTiger holds all that was applied when it was called. */
+void node_await_folded(struct node *n);
 void node_mode(struct node *n, enum repl_level level);
 _Noreturn void node_fail(const char *what, const char *why);
 

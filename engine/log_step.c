@@ -267,6 +267,23 @@ static bool found_history(struct engine *e)
     return true;
 }
 
+/* A segment costs the cores as much as the fold of many records. So the farther the fold is behind,
+ * the longer the next one waits for more: an answer then takes up to FOLD_FIRST_NS more, and not
+ * the hundred times that it would wait for room in the memory tables. */
+static bool fold_first(struct engine *e, int64_t now)
+{
+    int64_t bytes = (int64_t)(engine_unfolded_bytes(e) + atomic_load(&e->apply_out_bytes)),
+            room = (int64_t)UNFOLDED_BYTES_MAX - bytes, all = (int64_t)UNFOLDED_BYTES_MAX / 2, due;
+
+    if (room >= all)
+        return false;
+    due = e->built_ns + FOLD_FIRST_NS * (all - (room > 0 ? room : 0)) / all;
+    if (now >= due)
+        return false;
+    log_deadline(e, due);
+    return true;
+}
+
 static size_t build_step(struct engine *e, int64_t now)
 {
     size_t built = 0;
@@ -292,9 +309,10 @@ static size_t build_step(struct engine *e, int64_t now)
             take_queue(e);
         if (e->pending.head == NULL)
             break;
-        if (lag_guard_waits(e, now))
+        if (lag_guard_waits(e, now) || (built == 0 && fold_first(e, now)))
             break;
         build_one(e);
+        e->built_ns = now;
         lag_guard_built(e, now);
         built++;
     }
@@ -342,13 +360,20 @@ static void feed_one(struct engine *e, struct seg *seg)
     job_feed(e, j);
 }
 
-/* Room for more in the memory tables? Who gives some back looks whether it is waited for. */
+/* Room for more in the memory tables? What was fed counts as if it were there: otherwise the first
+ * room lets in all that waits, and nobody else is answered until so much was folded. Who gives some
+ * back looks whether it is waited for. */
+static bool has_room(struct engine *e)
+{
+    return engine_unfolded_bytes(e) + atomic_load(&e->apply_out_bytes) <= UNFOLDED_BYTES_MAX;
+}
+
 static bool feed_has_room(struct engine *e)
 {
-    if (engine_unfolded_bytes(e) <= UNFOLDED_BYTES_MAX)
+    if (has_room(e))
         return true;
     atomic_store(&e->feed_waits, true); /* then look again: it may have come meanwhile */
-    return engine_unfolded_bytes(e) <= UNFOLDED_BYTES_MAX;
+    return has_room(e);
 }
 
 static size_t feed_step(struct engine *e)

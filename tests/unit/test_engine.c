@@ -194,6 +194,53 @@ Test(engine, much_in_one_transaction_is_left_to_the_apply_thread)
     free(value);
 }
 
+static void until_memory_is_full(struct node *n, uint64_t beyond)
+{
+    struct engine_status st;
+
+    UNTIL(n, st,
+          st.applied_lsn > beyond && atomic_load(&n->e->feed_waits) &&
+              atomic_load(&n->e->apply_out_bytes) == 0);
+    cr_assert_lt(st.applied_lsn, st.committed_lsn);
+    cr_assert_leq(engine_unfolded_bytes(n->e), UNFOLDED_BYTES_MAX + 2 * SEG_TARGET_BYTES);
+}
+
+/* The first room that a fold gives back must not let in all that waits: the next answer would come
+ * when all of it was folded. */
+Test(engine, what_is_on_its_way_to_memory_counts_as_if_it_were_there)
+{
+    struct node *n = &nodes[0];
+    struct wait w = WAIT_INIT;
+    struct engine_status st;
+    struct store_fold f = {0};
+    struct err err;
+    const size_t len = 256u << 10;
+    const int many = (int)((UNFOLDED_BYTES_MAX + 2 * (size_t)APPLY_AHEAD_BYTES_MAX) / len);
+    char key[32], *value = calloc(1, len);
+    struct buf b = {0};
+
+    cr_assert_not_null(value);
+    node_prepare(n);
+    pthread_mutex_lock(&n->e->fold_mu); /* nothing is folded but here */
+    cr_assert_eq(engine_start(n->e, &err), 0, "%s", err.msg);
+    for (int i = 0; i < many; i++) {
+        snprintf(key, sizeof(key), "k/%d", i);
+        cr_assert_eq(engine_submit(n->e, put_txn(key, value, len), on_done, &w, &err), 0);
+        UNTIL(n, st, st.queued < 64);
+    }
+    UNTIL(n, st, st.committed_lsn >= (uint64_t)many);
+    until_memory_is_full(n, 0);
+    engine_status(n->e, &st);
+    cr_assert_eq(store_fold(n->e->store, false, &f, &err), 1, "%s", err.msg);
+    until_memory_is_full(n, st.applied_lsn);
+    pthread_mutex_unlock(&n->e->fold_mu);
+    wait_for(&w, many);
+    cr_assert_eq(engine_get(n->e, key, &b, &err), 0, "%s", err.msg);
+    cr_assert_eq(b.len, len);
+    buf_free(&b);
+    free(value);
+}
+
 /* A table of memory ends with a segment, and a fold of more than this holds the cache's pages. The
  * fixture's cache folds some 330 records at once. */
 Test(engine, a_segment_holds_no_more_than_a_small_cache_folds)
