@@ -4,6 +4,7 @@
  * or at once and as fast as it goes, when somebody waits for it. Not while the data is copied.
  */
 #include "engine_private.h"
+#include "log_private.h"
 #include "threads_private.h"
 #include "time_private.h"
 #include "verify_private.h"
@@ -11,6 +12,7 @@
 #include <stdio.h>
 
 #define SCRUB_BYTES_PER_S ((int64_t)32 << 20) /* rows read by a round that nobody waits for */
+#define SCRUB_SLOWER 8                        /* that rate, when the fold is behind */
 #define SCRUB_ROW_BYTES 128u                  /* what looking at a row counts as, at least */
 
 static bool due(struct engine *e, int64_t now)
@@ -22,6 +24,15 @@ static bool due(struct engine *e, int64_t now)
     if (atomic_load(&e->store_unreadable))
         return false; /* it is known to be bad */
     return atomic_load(&e->scrub_now) || now >= e->scrub_ns;
+}
+
+/* Rows that are not in the cache take cores and cache from the fold, which answers wait for once it
+ * is far behind. Slower, and not stopped: a store that is always busy is scrubbed, too. */
+static int64_t pause_ns(struct engine *e, size_t bytes)
+{
+    int64_t ns = (int64_t)bytes * NS_PER_S / SCRUB_BYTES_PER_S;
+
+    return engine_unfolded_bytes(e) >= FOLD_PACED_BYTES ? SCRUB_SLOWER * ns : ns;
 }
 
 static void report(struct engine *e, struct store_scrub_result *r)
@@ -64,7 +75,7 @@ size_t scrub_step(struct engine *e)
         e->scrub_ns = now + NS_PER_S;
         return 0;
     } else
-        e->scrub_ns = now + (int64_t)bytes * NS_PER_S / SCRUB_BYTES_PER_S;
+        e->scrub_ns = now + pause_ns(e, bytes);
     return 1;
 }
 
