@@ -213,7 +213,7 @@ static size_t do_apply(struct engine *e, struct job **jobs)
 {
     struct seg *segs[APPLY_BATCH_SEGS];
     struct job *j = *jobs, *next;
-    size_t n = 0, bytes = 0;
+    size_t n = 0, bytes = 0, held = 0;
     uint64_t first, last;
     struct store *store = j->gen->store;
     bool mark = false;
@@ -225,6 +225,7 @@ static size_t do_apply(struct engine *e, struct job **jobs)
             break;
         segs[n++] = j->seg;
         bytes += j->seg->len;
+        held += j->seg->padded_len;
         mark = j->mark;
     }
     first = segs[0]->first_lsn;
@@ -245,7 +246,7 @@ static size_t do_apply(struct engine *e, struct job **jobs)
         *jobs = next;
     }
     TRACE(answer, first, last);
-    atomic_fetch_sub(&e->apply_out_bytes, bytes);
+    atomic_fetch_sub(&e->apply_out_bytes, held);
     if (atomic_load(&e->holding))
         release(e);         /* a gate may have moved while `holding` was not seen */
     disk_wake(e->cfg.disk); /* acks, promotion and the bound of the feed look at the applied LSN */

@@ -34,6 +34,7 @@ struct gen;
 #define FOLD_AT_ONCE_BYTES ((size_t)4 << 20)  /* in memory: so much is folded for a status */
 #define UNFOLDED_BYTES_MAX ((size_t)64 << 20) /* in memory: beyond it nothing more is applied */
 #define FOLD_FIRST_NS (2 * NS_PER_MS)         /* between segments, at most, while it is behind */
+#define FOLD_FIRST_FEW 256u                   /* so many wait already: no more are taken */
 #define RECOVERY_TELL_NS (2 * NS_PER_S)       /* how often a recovery says how far it is */
 #define APPLY_BATCH_SEGS 64u
 #define APPLY_BATCH_BYTES (8u << 20)

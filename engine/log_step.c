@@ -268,8 +268,9 @@ static bool found_history(struct engine *e)
 }
 
 /* A segment costs the cores as much as the fold of many records. So the farther the fold is behind,
- * the longer the next one waits for more: an answer then takes up to FOLD_FIRST_NS more, and not
- * the hundred times that it would wait for room in the memory tables. */
+ * the longer the next one waits, and takes what came meanwhile: an answer then takes up to
+ * FOLD_FIRST_NS more, and not the hundred times that it would wait for room in the memory tables.
+ */
 static bool fold_first(struct engine *e, int64_t now)
 {
     int64_t bytes = (int64_t)(engine_unfolded_bytes(e) + atomic_load(&e->apply_out_bytes)),
@@ -278,8 +279,11 @@ static bool fold_first(struct engine *e, int64_t now)
     if (room >= all)
         return false;
     due = e->built_ns + FOLD_FIRST_NS * (all - (room > 0 ? room : 0)) / all;
-    if (now >= due)
+    if (now >= due) {
+        if (e->pending.n < FOLD_FIRST_FEW)
+            take_queue(e);
         return false;
+    }
     log_deadline(e, due);
     return true;
 }
@@ -356,7 +360,7 @@ static void feed_one(struct engine *e, struct seg *seg)
     j->mark = seg_is_mark(seg);
     while (e->waiting.head != NULL && e->waiting.head->lsn <= seg_last_lsn(seg))
         sub_list_add(&j->subs, sub_list_take(&e->waiting));
-    atomic_fetch_add(&e->apply_out_bytes, seg->len);
+    atomic_fetch_add(&e->apply_out_bytes, seg->padded_len); /* what the memory table holds of it */
     job_feed(e, j);
 }
 
@@ -365,7 +369,10 @@ static void feed_one(struct engine *e, struct seg *seg)
  * back looks whether it is waited for. */
 static bool has_room(struct engine *e)
 {
-    return engine_unfolded_bytes(e) + atomic_load(&e->apply_out_bytes) <= UNFOLDED_BYTES_MAX;
+    size_t out =
+        atomic_load(&e->apply_out_bytes); /* first: what is applied just now counts twice */
+
+    return engine_unfolded_bytes(e) + out <= UNFOLDED_BYTES_MAX;
 }
 
 static bool feed_has_room(struct engine *e)
