@@ -149,6 +149,7 @@ def bound_of_the_configuration():
             s.start()
             s.init()
         w.enable(a, b)
+        await_true('the secondary to be whole', lambda: a.dr_status()['secondaries'][0]['whole'])
         a.ok('PUT', 'sys/replication/dr/primary/mode', {'id': 'secondary', 'mode': 'flush'})
         w.await_caught_up(a, b)
         a.kill()

@@ -105,7 +105,7 @@ def whole():
         fork = Fork(w, a)
         writer = Writer(a)
         writer.start()
-        await_true('writes', lambda: writer.done > 50)
+        await_true('writes', lambda: writer.done > 150)
         assert state(b, token) == {'state': 'none'}
         want(start(b, token, fork), 200, 'copying')
         st = await_state(b, token, 'running')
@@ -212,10 +212,10 @@ def ends_by_itself():
         # Its time: not before it; data, process and listener are gone, and the link has not noticed any of it.
         writer, stream, begun = Writer(a), b.dr_status()['last_start'], time.monotonic()
         writer.start()
-        pid, _ = run(ttl='3s')
+        pid, _ = run(ttl='8s')
         served = fork.ok('GET', 'kv/k1').data['v']
         ended = await_state(b, token, 'none')
-        assert served == 1 and ended['error'] is None and time.monotonic() - begun >= 3, ended
+        assert served == 1 and ended['error'] is None and time.monotonic() - begun >= 8, ended
         no_trace(b)
         assert gone(pid) and children(b) == []
         with socket.socket() as s:
@@ -232,7 +232,10 @@ def ends_by_itself():
         assert '-drill-fd=3' in args and not any(s in args for s in secrets), args
         for root, _, files in os.walk(f'{b.dir}/data/drill'):
             for f in files:
-                data = open(os.path.join(root, f), 'rb').read()
+                try:
+                    data = open(os.path.join(root, f), 'rb').read()
+                except FileNotFoundError:
+                    continue  # written aside, and renamed since
                 assert not any(s.encode() in data for s in secrets), f
         os.kill(pid, signal.SIGKILL)
         assert 'before its time' in await_state(b, token, 'none')['error']

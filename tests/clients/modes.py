@@ -100,7 +100,7 @@ def strict():
         kv(w, a)
         a.ok('POST', 'sys/mounts/two', {'type': 'kv', 'options': {'version': '2'}})
         a.ok('PUT', 'two/data/x', {'data': {'v': 0}})
-        a.ok('PUT', MODE, {'mode': 'flush', 'id': 'secondary', 'wait_limit': '500ms'})
+        a.ok('PUT', MODE, {'mode': 'flush', 'id': 'secondary', 'wait_limit': '2s'})
         w.await_caught_up(a, b)
         b.kill()
         await_true('the end of the connection', lambda: peer(a)['connection_status'] == 'disconnected')
@@ -108,12 +108,12 @@ def strict():
         for path, body in (('kv/x', {'v': 1}), ('two/data/x', {'data': {'v': 1}, 'options': {'cas': 1}})):
             begin = time.monotonic()
             want(a.call('PUT', path, body), 503, 'outcome unknown: durable here, not confirmed by secondary')
-            assert 0.45 < time.monotonic() - begin < 5
+            assert 1.9 < time.monotonic() - begin < 10
         # The outcome of the first is open: the next one on the key must not decide on what it reads.
         want(a.call('PUT', 'two/data/x', {'data': {'v': 2}, 'options': {'cas': 1}}), 503, 'not written')
         begin = time.monotonic()
         want(a.call('PUT', 'two/data/x', {'data': {'v': 2}}, headers={'X-Lockstep-Ack': 'local', 'X-Lockstep-Ack-Limit': '100ms'}), 503, 'not written')
-        assert time.monotonic() - begin < 0.4, 'its own limit is not that of the mode'
+        assert time.monotonic() - begin < 1.8, 'its own limit is not that of the mode'
         assert peer(a)['mode_state'] == 'waiting'
         want(a.call('PUT', MODE, {'mode': 'async', 'id': 'secondary', 'wait_limit': '500ms'}), 503, 'force=true')
         want(a.call('PUT', MODE, {'mode': 'async', 'id': 'secondary', 'wait_limit': '500ms'}), 400, 'force')
@@ -166,7 +166,7 @@ def held_key_settles():
         a.ok('POST', 'sys/mounts/two', {'type': 'kv', 'options': {'version': '2'}})
         a.ok('PUT', 'two/data/x', {'data': {'v': 0}})
         await_true('the secondary to be whole', lambda: peer(a)['whole'])
-        a.ok('PUT', MODE, {'mode': 'flush', 'id': 'secondary', 'wait_limit': '300ms'})
+        a.ok('PUT', MODE, {'mode': 'flush', 'id': 'secondary', 'wait_limit': '1s'})
         b.kill()
         want(a.call('PUT', 'two/data/x', {'data': {'v': 1}, 'options': {'cas': 1}}), 503, 'outcome unknown')
         b.start()
@@ -180,7 +180,7 @@ def revoke_the_dead():
     with World() as w:
         a, b = w.pair()
         kv(w, a)
-        a.ok('PUT', MODE, {'mode': 'flush', 'id': 'secondary', 'wait_limit': '300ms'})
+        a.ok('PUT', MODE, {'mode': 'flush', 'id': 'secondary', 'wait_limit': '1s'})
         w.await_caught_up(a, b)
         b.kill()
         revoke = 'sys/replication/dr/primary/revoke-secondary'
@@ -199,7 +199,7 @@ def revoke_the_dead():
         with open(a.config, 'w') as f:
             f.write(text)
         c = third(w, a)
-        a.ok('PUT', MODE, {'mode': 'flush', 'id': 'third', 'wait_limit': '300ms'})
+        a.ok('PUT', MODE, {'mode': 'flush', 'id': 'third', 'wait_limit': '1s'})
         c.kill()
         want(a.call('PUT', 'kv/x', {'v': 2}), 503, 'not confirmed by third')
         a.ok('PUT', revoke, {'id': 'third', 'force': True})
@@ -213,7 +213,7 @@ def revoke_of_a_quorum():
         a, b = w.pair()
         kv(w, a)
         third(w, a)
-        a.ok('PUT', QUORUM, {'mode': 'flush', 'quorum': 2, 'members': ['secondary', 'third'], 'wait_limit': '500ms'})
+        a.ok('PUT', QUORUM, {'mode': 'flush', 'quorum': 2, 'members': ['secondary', 'third'], 'wait_limit': '1s'})
         a.ok('PUT', 'kv/x', {'v': 1})
         b.kill()
         want(a.call('PUT', 'kv/x', {'v': 2}), 503, 'not confirmed')
@@ -233,7 +233,7 @@ def revoke_cuts_at_once():
         d.start()
         d.init()
         w.enable(a, d, 'fourth')
-        a.ok('PUT', MODE, {'mode': 'flush', 'id': 'secondary', 'wait_limit': '1s'})
+        a.ok('PUT', MODE, {'mode': 'flush', 'id': 'secondary', 'wait_limit': '2s'})
         w.await_caught_up(a, b)
         b.kill()
 
@@ -249,7 +249,7 @@ def revoke_cuts_at_once():
                            ('sys/replication/dr/primary/demote', {})):
             begin = time.monotonic()
             want(a.call('PUT', path, body, headers={'X-Lockstep-Ack': 'local', 'X-Lockstep-Ack-Limit': '300ms'}), 503, 'not done: an earlier change')
-            assert 0.25 < time.monotonic() - begin < 0.9
+            assert 0.25 < time.monotonic() - begin < 1.8
         begin = time.monotonic()
         want(a.call('PUT', revoke, {'id': 'fourth'}), 503, 'is cut off here')
         gone(d, 'fourth', begin)
@@ -270,13 +270,13 @@ def fallback():
     with World() as w:
         a, b = w.pair()
         kv(w, a)
-        a.ok('PUT', MODE, {'mode': 'flush', 'id': 'secondary', 'wait_limit': '300ms', 'on_limit': 'fallback'})
+        a.ok('PUT', MODE, {'mode': 'flush', 'id': 'secondary', 'wait_limit': '2s', 'on_limit': 'fallback'})
         b.kill()
         a.ok('PUT', 'kv/x', {'v': 1})
         assert peer(a)['mode_state'] == 'fallback' and 'mode_fallback: secondary' in open(a.log).read()
         begin = time.monotonic()
         a.ok('PUT', 'kv/x', {'v': 2})
-        assert time.monotonic() - begin < 0.3
+        assert time.monotonic() - begin < 1.8, 'only the first one waits'
         b.start()
         await_true('it to count again', lambda: peer(a)['mode_state'] == 'met')
         r = a.ok('PUT', 'kv/x', {'v': 3}, headers={'X-Lockstep-Ack': 'local'})
@@ -294,7 +294,7 @@ def quorum():
                            ({'mode': 'flush', 'quorum': 1, 'members': ['third', 'third']}, 'named twice'),
                            ({'mode': 'flush', 'quorum': 1, 'members': ['third', 'nobody']}, 'no secondary')):
             want(a.call('PUT', QUORUM, body), 400, text)
-        want(a.call('PUT', QUORUM, {'mode': 'flush', 'quorum': 1, 'members': ['secondary', 'third'], 'wait_limit': '500ms'}), 204)
+        want(a.call('PUT', QUORUM, {'mode': 'flush', 'quorum': 1, 'members': ['secondary', 'third'], 'wait_limit': '1s'}), 204)
         assert a.ok('GET', QUORUM).data['quorum']['members'] == ['secondary', 'third']
         assert not b.dr_status()['no_loss']
         r = a.ok('PUT', 'kv/x', {'v': 0}, headers={'X-Lockstep-Ack': 'apply'})
@@ -443,7 +443,7 @@ def taken_away():
                 assert r.headers['X-Lockstep-Ack'] in ('flush', 'apply'), dict(r.headers)
         # Another one does not answer, and the mode of this one gives up sooner: it is met.
         c = third(w, a)
-        a.ok('PUT', MODE, {'mode': 'flush', 'id': 'secondary', 'wait_limit': '300ms'})
+        a.ok('PUT', MODE, {'mode': 'flush', 'id': 'secondary', 'wait_limit': '700ms'})
         t = a.ok('PUT', 'auth/token/create', {}).json['auth']['client_token']
         c.proc.send_signal(signal.SIGSTOP)
         try:
@@ -482,6 +482,7 @@ def rekey_unconfirmed():
     """new key shares whose seal a strict mode does not confirm in time are told, with the warning to keep the old ones, and hold once it does"""
     with World() as w:
         a, b = w.pair()
+        await_true('the secondary to be whole', lambda: peer(a)['whole'])
         a.ok('PUT', MODE, {'mode': 'flush', 'id': 'secondary', 'wait_limit': '1s', 'on_limit': 'strict'})
         b.kill()
         old = a.keys

@@ -19,7 +19,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
-from cluster import ROOT, Failed, World, await_true  # noqa: E402
+from cluster import ROOT, Failed, World  # noqa: E402
 
 
 class Lost(Failed):
@@ -87,13 +87,7 @@ def check(world, a, b, acked, sample):
         b.unseal(a.keys[:2])
     world.await_following(b)
     world.await_caught_up(a, b)
-
-    def equal():
-        x, y = a.dr_status(), b.dr_status()
-        return x['last_dr_wal'] == y['applied_lsn'] and (x['merkle_root'], y['merkle_root'])
-    x, y = await_true('both at one LSN', equal)
-    if x != y:
-        raise Failed(f'states differ: {x} {y}')
+    world.check_same_root(a, b)
     ours, theirs = hashes(world, a), hashes(world, b)
     for lsn in theirs.keys() & ours.keys():
         if ours[lsn] != theirs[lsn]:

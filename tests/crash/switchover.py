@@ -98,10 +98,7 @@ def one_round(program, rng, counts):
         counts['writes'] += len(acked)
         w.await_following(other)
         w.await_caught_up(one, other)
-        x, y = await_true('both at one LSN', lambda: (lambda p, q: p['last_dr_wal'] == q['applied_lsn'] and (p['merkle_root'], q['merkle_root']))(
-            one.dr_status(), other.dr_status()))
-        if x != y:
-            raise Failed(f'states differ: {x} {y}')
+        w.check_same_root(one, other)
 
 
 def main():

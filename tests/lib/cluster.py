@@ -39,16 +39,22 @@ def await_true(what, fn, seconds=30):
         time.sleep(0.01)
 
 
+given_ports = set()
+
+
 def free_ports():
-    """A port whose neighbour above is free as well, below the range that the kernel gives to clients."""
+    """A port whose neighbour above is free as well, below the range that the kernel gives to clients. Each once: most are bound later."""
     while True:
         port = random.randrange(20000, 32000, 2)
+        if port in given_ports:
+            continue
         with socket.socket() as a, socket.socket() as b:
             try:
                 a.bind(('127.0.0.1', port))
                 b.bind(('127.0.0.1', port + 1))
             except OSError:
                 continue
+            given_ports.add(port)
             return port
 
 
@@ -316,7 +322,8 @@ class World:
             x, y = a.dr_status(), b.dr_status()
             return x['merkle_root_lsn'] == y['merkle_root_lsn'] >= x['last_dr_wal'] and (x['merkle_root'], y['merkle_root'])
         x, y = await_true('the roots of one LSN', roots, seconds)
-        assert x == y, (x, y)
+        if x != y:
+            raise Failed(f'states differ at one LSN: {x} {y}')
 
     def __enter__(self):
         return self

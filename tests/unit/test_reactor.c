@@ -181,7 +181,7 @@ static void arm_ticks(struct reactor_task *t)
     for (int i = 0; i < 8; i++) {
         ticks[i] =
             (struct tick){.timer = {.fire = on_tick, .slot = -1}, .s = (struct step *)t, .id = i};
-        reactor_timer_arm(r, &ticks[i].timer, delay_ms[i] * 1000000ll);
+        reactor_timer_arm(r, &ticks[i].timer, delay_ms[i] * 10000000ll);
     }
     reactor_timer_cancel(r, &ticks[7].timer);
 }
