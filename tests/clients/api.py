@@ -1140,6 +1140,38 @@ def pgp():
             assert r.returncode == 1 and bad in r.stdout, r.stdout
 
 
+def pgp_operation_token():
+    """a DR operation token made with a PGP key, by the API and on the command line, is read by the key's holder alone, and is a good one"""
+    path = 'sys/replication/dr/secondary/generate-operation-token'
+    with World() as w, contextlib.closing(Gpg(os.path.join(w.dir, 'gpg'))) as g:
+        a, b = w.pair()
+        fingerprint, public = g.key('alice'), g.public('alice')
+        r = b.ok('PUT', f'{path}/attempt', {'pgp_key': base64.b64encode(public).decode()}, token='').json
+        has(r, pgp_fingerprint=fingerprint, otp='', complete=False)
+        for key in a.keys[:2]:
+            r = b.ok('PUT', f'{path}/update', {'key': key, 'nonce': r['nonce']}, token='').json
+        has(r, pgp_fingerprint=fingerprint, complete=True)
+        by_api = g.opened(base64.b64decode(r['encoded_token']))
+        file = os.path.join(w.dir, 'alice')
+        with open(file, 'wb') as f:
+            f.write(public)
+        r = b.cli('operator', 'generate-root', '-dr-token', '-init', f'-pgp-key={file}')
+        assert r.returncode == 0 and fingerprint in r.stdout, r.stdout
+        nonce = re.search(r'Nonce +(\S+)', r.stdout)[1]
+        for key in a.keys[:2]:
+            r = b.cli('operator', 'generate-root', '-dr-token', f'-nonce={nonce}', key)
+            assert r.returncode == 0, r.stdout
+        by_cli = g.opened(base64.b64decode(re.search(r'Encoded Token +(\S+)', r.stdout)[1]))
+        assert by_api != by_cli
+        delete, promote = 'sys/replication/dr/secondary/operation-token/delete', 'sys/replication/dr/secondary/promote'
+        b.ok('PUT', delete, {'dr_operation_token': by_api}, token='')
+        assert b.call('PUT', promote, {'dr_operation_token': by_api}, token='').status >= 400
+        a.kill()
+        b.ok('PUT', promote, {'dr_operation_token': by_cli}, token='')
+        b.token = a.root
+        await_true('the secondary to serve', lambda: b.call('GET', 'auth/token/lookup-self').status == 200)
+
+
 def slow_pgp_key():
     """a stranger's PGP key that takes long to read holds up neither a seal nor a rekey nor a ceremony, and is given up on"""
     with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'slow_key.b64')) as f:
@@ -1180,4 +1212,4 @@ def slow_pgp_key():
 
 
 if __name__ == '__main__':
-    sys.exit(run_tests([tokens, userpass, approle, approle_properties, bound_tokens, kv, policies, mounts, wrapping, unknown_fields, system, described, audit, transport, hot_key, pgp, slow_pgp_key], 'api'))
+    sys.exit(run_tests([tokens, userpass, approle, approle_properties, bound_tokens, kv, policies, mounts, wrapping, unknown_fields, system, described, audit, transport, hot_key, pgp, pgp_operation_token, slow_pgp_key], 'api'))
