@@ -228,7 +228,7 @@ struct engine {
     uint32_t seen_epoch;    /* the highest number met */
     bool alone;             /* promoted to stand alone: it meets nobody until replication is off */
     char reason[64];
-    int64_t built_ns; /* the newest segment */
+    int64_t built_ns; /* when the newest segment was */
     int64_t space_ns;
     uint64_t space_bytes, free_bytes; /* free_bytes: at the last look; 0: not looked yet */
     struct snapshot_feed *snapshot;   /* NULL: none is being made */

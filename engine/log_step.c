@@ -267,14 +267,23 @@ static bool found_history(struct engine *e)
     return true;
 }
 
+/* What the memory tables hold, and what is fed to them. Who reads it while something is applied may
+ * count that twice, and never not at all: so this order. */
+static size_t memory_bytes(struct engine *e)
+{
+    size_t fed = atomic_load(&e->apply_out_bytes);
+
+    return fed + engine_unfolded_bytes(e);
+}
+
 /* A segment costs the cores as much as the fold of many records. So the farther the fold is behind,
  * the longer the next one waits, and takes what came meanwhile: an answer then takes up to
  * FOLD_FIRST_NS more, and not the hundred times that it would wait for room in the memory tables.
  */
 static bool fold_first(struct engine *e, int64_t now)
 {
-    int64_t bytes = (int64_t)(engine_unfolded_bytes(e) + atomic_load(&e->apply_out_bytes)),
-            room = (int64_t)UNFOLDED_BYTES_MAX - bytes, all = (int64_t)UNFOLDED_BYTES_MAX / 2, due;
+    int64_t room = (int64_t)UNFOLDED_BYTES_MAX - (int64_t)memory_bytes(e), due;
+    const int64_t all = (int64_t)UNFOLDED_BYTES_MAX / 2;
 
     if (room >= all)
         return false;
@@ -367,20 +376,12 @@ static void feed_one(struct engine *e, struct seg *seg)
 /* Room for more in the memory tables? What was fed counts as if it were there: otherwise the first
  * room lets in all that waits, and nobody else is answered until so much was folded. Who gives some
  * back looks whether it is waited for. */
-static bool has_room(struct engine *e)
-{
-    size_t out =
-        atomic_load(&e->apply_out_bytes); /* first: what is applied just now counts twice */
-
-    return engine_unfolded_bytes(e) + out <= UNFOLDED_BYTES_MAX;
-}
-
 static bool feed_has_room(struct engine *e)
 {
-    if (has_room(e))
+    if (memory_bytes(e) <= UNFOLDED_BYTES_MAX)
         return true;
     atomic_store(&e->feed_waits, true); /* then look again: it may have come meanwhile */
-    return has_room(e);
+    return memory_bytes(e) <= UNFOLDED_BYTES_MAX;
 }
 
 static size_t feed_step(struct engine *e)

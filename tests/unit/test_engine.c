@@ -205,6 +205,32 @@ static void until_memory_is_full(struct node *n, uint64_t beyond)
     cr_assert_leq(engine_unfolded_bytes(n->e), UNFOLDED_BYTES_MAX + 2 * SEG_TARGET_BYTES);
 }
 
+#define FILL_BYTES (256u << 10)
+
+/* More than memory takes and the apply thread is fed ahead, with no fold that gives anything back:
+ * fold_mu is held. Each is one transaction, of a key of its own. Returns how many. */
+static int fill_memory(struct node *n, struct wait *w)
+{
+    const int many = (int)((UNFOLDED_BYTES_MAX + 2 * (size_t)APPLY_AHEAD_BYTES_MAX) / FILL_BYTES);
+    char key[32], *value = calloc(1, FILL_BYTES);
+    struct engine_status st;
+    struct err err;
+
+    cr_assert_not_null(value);
+    node_prepare(n);
+    pthread_mutex_lock(&n->e->fold_mu);
+    cr_assert_eq(engine_start(n->e, &err), 0, "%s", err.msg);
+    for (int i = 0; i < many; i++) {
+        snprintf(key, sizeof(key), "k/%d", i);
+        cr_assert_eq(engine_submit(n->e, put_txn(key, value, FILL_BYTES), on_done, w, &err), 0);
+        UNTIL(n, st, st.queued < 64);
+    }
+    free(value);
+    UNTIL(n, st, st.committed_lsn >= (uint64_t)many);
+    until_memory_is_full(n, 0);
+    return many;
+}
+
 /* The first room that a fold gives back must not let in all that waits: the next answer would come
  * when all of it was folded. */
 Test(engine, what_is_on_its_way_to_memory_counts_as_if_it_were_there)
@@ -213,32 +239,45 @@ Test(engine, what_is_on_its_way_to_memory_counts_as_if_it_were_there)
     struct wait w = WAIT_INIT;
     struct engine_status st;
     struct store_fold f = {0};
-    struct err err;
-    const size_t len = 256u << 10;
-    const int many = (int)((UNFOLDED_BYTES_MAX + 2 * (size_t)APPLY_AHEAD_BYTES_MAX) / len);
-    char key[32], *value = calloc(1, len);
     struct buf b = {0};
+    struct err err;
+    int many = fill_memory(n, &w);
 
-    cr_assert_not_null(value);
-    node_prepare(n);
-    pthread_mutex_lock(&n->e->fold_mu); /* nothing is folded but here */
-    cr_assert_eq(engine_start(n->e, &err), 0, "%s", err.msg);
-    for (int i = 0; i < many; i++) {
-        snprintf(key, sizeof(key), "k/%d", i);
-        cr_assert_eq(engine_submit(n->e, put_txn(key, value, len), on_done, &w, &err), 0);
-        UNTIL(n, st, st.queued < 64);
-    }
-    UNTIL(n, st, st.committed_lsn >= (uint64_t)many);
-    until_memory_is_full(n, 0);
     engine_status(n->e, &st);
     cr_assert_eq(store_fold(n->e->store, false, &f, &err), 1, "%s", err.msg);
     until_memory_is_full(n, st.applied_lsn);
     pthread_mutex_unlock(&n->e->fold_mu);
     wait_for(&w, many);
-    cr_assert_eq(engine_get(n->e, key, &b, &err), 0, "%s", err.msg);
-    cr_assert_eq(b.len, len);
+    cr_assert_eq(engine_get(n->e, "k/0", &b, &err), 0, "%s", err.msg);
+    cr_assert_eq(b.len, FILL_BYTES);
     buf_free(&b);
-    free(value);
+}
+
+/* The cores are the fold's then, and what is written now waits for it anyway. */
+Test(engine, small_writes_share_segments_while_memory_is_full)
+{
+    struct node *n = &nodes[0];
+    struct wait w = WAIT_INIT;
+    struct engine_status st;
+    struct err err;
+    int many = fill_memory(n, &w);
+    uint64_t before;
+    int64_t begin, spent;
+
+    engine_status(n->e, &st);
+    before = st.segments;
+    begin = env_mono_ns(env_real());
+    for (; env_mono_ns(env_real()) < begin + 100 * NS_PER_MS; many++) {
+        cr_assert_eq(engine_submit(n->e, put_txn("k", "v", 1), on_done, &w, &err), 0);
+        UNTIL(n, st, st.queued < 1000);
+    }
+    UNTIL(n, st, st.committed_lsn >= (uint64_t)many);
+    spent = env_mono_ns(env_real()) - begin;
+    cr_expect_leq(st.segments - before,
+                  (uint64_t)WAL_IN_FLIGHT_MAX * (uint64_t)(spent / FOLD_FIRST_NS + 2));
+    pthread_mutex_unlock(&n->e->fold_mu);
+    wait_for(&w, many);
+    expect(n, "k", "v");
 }
 
 /* A table of memory ends with a segment, and a fold of more than this holds the cache's pages. The
